@@ -1,0 +1,299 @@
+"""What is fitted: marks on the numbers of a model, their names, and the transform behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REACH = 80.0  # the furthest a logarithm may run from its start: a factor of 1e35
+EDGE = 18.0  # logit of a point within 1.5e-8 of the width from a bound
+
+
+class Function(eqx.Module):
+    """A plain Python function as a model leaf without arrays; a fresh lambda is a new structure."""
+
+    function: Callable[..., Any] = eqx.field(static=True)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def numeric(value: Any) -> Any:
+    """Numbers as float64 arrays, functions as `Function`, modules and marks as they are.
+
+    Numbers held as arrays make models of the same shapes share one compilation; NumPy keeps them in float64
+    whatever the session's default. Dictionaries, and sequences that hold more than numbers, are converted inside.
+    """
+    if callable(value) and not isinstance(value, eqx.Module):
+        return value if isinstance(value, jax.tree_util.Partial) else Function(value)
+    if isinstance(value, (eqx.Module, jax.Array)) or value is None:
+        return value
+    if isinstance(value, dict):
+        return {key: numeric(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)) and any(isinstance(x, (eqx.Module, dict)) or callable(x) for x in value):
+        return type(value)(numeric(item) for item in value)
+    array = np.asarray(value)
+    if array.dtype == object or array.dtype.kind in "USO":
+        raise TypeError(f"expected a number, an array or a callable, got {value!r}; pass numbers, or jd.Expression for text")
+    return array if array.dtype.kind == "c" else array.astype(np.float64)
+
+
+class Mark(eqx.Module):
+    """A value that `fit` may change; `value` is a number, an array or a whole pytree of them."""
+
+    value: Any = eqx.field(converter=numeric)
+
+
+class Free(Mark):
+    """A number, an array or a pytree of them that is fitted without bounds.
+
+        x = s z,  s the magnitude of the start, z what the optimiser sees
+
+    value: the start, in its own unit; a start of zero takes its scale from the data.
+    Raises TypeError if the value is neither numbers nor a pytree of them.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.Free(0.5).value)
+    0.5
+    """
+
+
+class Positive(Mark):
+    """A number, an array or a pytree of them that is fitted as its logarithm, so that it stays positive.
+
+        x = s exp(z),  s the start
+
+    value: the start, in its own unit, above zero.
+    Raises ValueError if a start is not above zero.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.Positive(1e-15).value)
+    1e-15
+    """
+
+    def __check_init__(self) -> None:
+        if isinstance(self.value, np.ndarray):
+            _check_start("Positive", self.value, 0.0, np.inf)
+
+
+class Bounded(Mark):
+    """A number, an array or a pytree of them that is fitted between two bounds.
+
+        x = lower + (upper - lower) / (1 + exp(-z))
+
+    value: the start, strictly inside; lower, upper: finite, lower < upper, in the unit of the value.
+    Raises ValueError if the bounds are not in order or the start is not inside them.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.Bounded(0.5, 0, 1).upper)
+    1.0
+    """
+
+    lower: Any = eqx.field(converter=numeric)
+    upper: Any = eqx.field(converter=numeric)
+
+    def __check_init__(self) -> None:
+        lower, upper = self.lower, self.upper
+        if not (isinstance(lower, np.ndarray) and isinstance(upper, np.ndarray)):
+            return
+        if not (np.all(np.isfinite(lower)) and np.all(np.isfinite(upper)) and np.all(lower < upper)):
+            raise ValueError(f"Bounded needs finite bounds with lower < upper, got {lower} and {upper}; jd.Positive has no upper bound")
+        if isinstance(self.value, np.ndarray):
+            _check_start("Bounded", self.value, lower, upper)
+
+
+class Fixed(Mark):
+    """A number, an array or a pytree of them that is held, also inside a marked pytree.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.Fixed(2).value)
+    2.0
+    """
+
+
+def _check_start(kind: str, value: np.ndarray, lower: Any, upper: Any, name: str = "") -> None:
+    inside = (value > lower) & (value < upper)
+    if not np.all(inside):
+        got = np.asarray(value)[~inside].ravel()[0] if np.ndim(value) else value
+        where = f" for {name!r}" if name else ""
+        wants = "above zero" if kind == "Positive" else f"strictly between {lower} and {upper}"
+        mend = "use jd.Free for a number of any sign" if kind == "Positive" else "move it inside or widen the bounds"
+        raise ValueError(f"{kind} needs a start {wants}{where}, got {got}; {mend}")
+
+
+def is_mark(node: Any) -> bool:
+    return isinstance(node, Mark)
+
+
+def plain(tree: Any) -> Any:
+    """The tree with every mark replaced by its value."""
+    return jax.tree.map(lambda node: plain(node.value) if is_mark(node) else node, tree, is_leaf=is_mark)
+
+
+def marked(tree: Any) -> bool:
+    """Whether any number of the tree is marked for fitting."""
+    return any(is_mark(node) for node in jax.tree.leaves(tree, is_leaf=is_mark))
+
+
+class Transform(eqx.Module):
+    """x(z), elementwise: 0 scale·z, 1 scale·exp(z), 2 lower + width·sigmoid(z). All traced, so that it never retraces."""
+
+    kind: Any
+    scale: Any
+    lower: Any
+    width: Any
+
+    def __call__(self, z: Any) -> Any:
+        exponential = jnp.exp(jnp.where(self.kind == 1, z, 0.0))
+        logistic = self.lower + self.width * jax.nn.sigmoid(z)
+        return jnp.select([self.kind == 0, self.kind == 1], [self.scale * z, self.scale * exponential], logistic)
+
+    def inverse(self, x: Any) -> np.ndarray:
+        kind, scale = np.asarray(self.kind), np.asarray(self.scale)
+        part = np.where(kind == 2, (x - self.lower) / self.width, 0.5)
+        ratio = np.where(kind == 1, x / scale, 1.0)
+        return np.where(kind == 0, x / scale, np.where(kind == 1, np.log(ratio), np.log(part) - np.log1p(-part)))
+
+    @property
+    def limit(self) -> Any:
+        """How far z may run: nothing changes any more beyond it."""
+        return jnp.select([self.kind == 0, self.kind == 1], [jnp.inf, REACH], EDGE) * jnp.ones_like(self.scale)
+
+    def slope(self, z: Any) -> np.ndarray:
+        """dx/dz."""
+        logistic = 1 / (1 + np.exp(-np.where(self.kind == 2, z, 0.0)))
+        exponential = np.exp(np.where(self.kind == 1, z, 0.0))
+        return np.where(self.kind == 0, self.scale, np.where(self.kind == 1, self.scale * exponential, self.width * logistic * (1 - logistic)))
+
+
+class Parameters(eqx.Module):
+    """The fitted numbers of a tree as one vector z, and the way back."""
+
+    leaves: tuple[Any, ...]  # of the plain tree
+    transform: Transform
+    start: Any  # x, flat
+    treedef: Any = eqx.field(static=True)
+    places: tuple[int, ...] = eqx.field(static=True)  # which leaves are fitted
+    names: tuple[str, ...] = eqx.field(static=True)  # of those leaves
+
+    @property
+    def count(self) -> int:
+        return self.transform.scale.shape[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for every single number."""
+        labels: list[str] = []
+        for name, place in zip(self.names, self.places, strict=True):
+            shape = np.shape(self.leaves[place])
+            labels += [name if not shape else f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+        return tuple(labels)
+
+    def build(self, z: Any) -> Any:
+        """The plain tree at z; traceable."""
+        return self.rebuild(self.transform(z))
+
+    def rebuild(self, x: Any) -> Any:
+        leaves, at = list(self.leaves), 0
+        for place in self.places:
+            shape = np.shape(leaves[place])
+            size = int(np.prod(shape))
+            leaves[place] = x[at : at + size].reshape(shape)
+            at += size
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    def split(self, x: np.ndarray) -> dict[str, Any]:
+        """A flat vector as {name: number or array}."""
+        values, at = {}, 0
+        for name, place in zip(self.names, self.places, strict=True):
+            shape = np.shape(self.leaves[place])
+            size = int(np.prod(shape))
+            values[name] = np.array(x[at : at + size], float).reshape(shape) if shape else float(x[at])
+            at += size
+        return values
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """A path as a user writes it: drift.k, boundaries.x-.rate; the level that only holds constants is left out."""
+    parts = []
+    for key in path:
+        part = getattr(key, "name", getattr(key, "key", getattr(key, "idx", None)))
+        if not (isinstance(key, jax.tree_util.GetAttrKey) and part == "constants"):
+            parts.append(str(part))
+    return ".".join(parts) or "value"
+
+
+def _walk(tree: Any, path: tuple[Any, ...] = (), mark: Mark | None = None) -> Any:
+    """(path, leaf, the innermost mark above it) in the order of the plain tree's leaves; marks come as leaf None."""
+    for below, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_mark)[0]:
+        if is_mark(node):
+            yield path + below, None, node
+            yield from _walk(node.value, path + below, node)
+        else:
+            yield path + below, node, mark
+
+
+def _is_number(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and np.issubdtype(leaf.dtype, np.floating)
+
+
+def collect(tree: Any) -> Parameters:
+    """The marked numbers of a tree: names, starts, transforms.
+
+    Raises ValueError if nothing is marked (the candidates are listed), if one mark sits in two places, or if a start
+    is not finite or outside its bounds.
+    """
+    seen: dict[int, str] = {}
+    leaves: list[Any] = []
+    places: list[int] = []
+    names: list[str] = []
+    columns: list[tuple[np.ndarray, ...]] = []
+    candidates: list[str] = []
+    for path, leaf, mark in _walk(tree):
+        if leaf is None and mark is not None:
+            if id(mark) in seen:
+                raise ValueError(
+                    f"one mark stands in two places, {seen[id(mark)]!r} and {_name(path)!r}; write the model as a function of named "
+                    "parameters, jd.fit(lambda k: ..., ..., parameters={'k': jd.Positive(1.0)}), to use one number twice"
+                )
+            seen[id(mark)] = _name(path)
+            continue
+        if _is_number(leaf):
+            candidates.append(_name(path))
+            if mark is not None and not isinstance(mark, Fixed) and np.size(leaf):
+                places.append(len(leaves))
+                names.append(_name(path))
+                columns.append(_column(mark, np.asarray(leaf, float), _name(path)))
+        leaves.append(leaf)
+    if not places:
+        some = ", ".join(candidates[:12]) + (", ..." if len(candidates) > 12 else "")
+        raise ValueError(
+            f"nothing is marked for fitting; wrap a number in jd.Free, jd.Positive or jd.Bounded, for instance one of: {some or 'none found'}"
+        )
+    start, kind, scale, lower, width = (np.concatenate(column) for column in zip(*columns, strict=True))
+    transform = Transform(kind.astype(np.int32), scale, lower, width)
+    treedef = jax.tree.structure(plain(tree))
+    return Parameters(tuple(leaves), transform, start, treedef, tuple(places), tuple(names))
+
+
+def _column(mark: Mark, value: np.ndarray, name: str) -> tuple[np.ndarray, ...]:
+    """Start, kind, scale, lower and width of one leaf, flat."""
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"the start of {name!r} is not finite, got {value}; give it a finite number")
+    flat = value.ravel()
+    zero, one = np.zeros_like(flat), np.ones_like(flat)
+    if isinstance(mark, Positive):
+        _check_start("Positive", value, 0.0, np.inf, name)
+        return flat, one, flat, zero, one
+    if isinstance(mark, Bounded):
+        lower, upper = (np.broadcast_to(np.asarray(bound, float), value.shape).ravel() for bound in (mark.lower, mark.upper))
+        _check_start("Bounded", flat, lower, upper, name)
+        return flat, 2 * one, one, lower, upper - lower
+    largest = np.max(np.abs(flat))
+    scale = np.where(np.abs(flat) > 1e-3 * largest, np.abs(flat), largest if largest > 0 else 1.0)
+    return flat, zero, scale, zero, one
