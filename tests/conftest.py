@@ -1,0 +1,24 @@
+"""64-bit precision for every test, figures without a screen, and the measured data beside the checkout."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def measured():
+    """A function from a file's name to its path among the measured data beside the checkout; skips where absent."""
+
+    def path(name):
+        file = Path(__file__).resolve().parents[2] / "shared" / "data" / name
+        if not file.exists():
+            pytest.skip(f"the measured data shared/data/{name} do not lie beside this checkout")
+        return file
+
+    return path
