@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 
 # Each module imports, when it is imported, only from those above it (docs/design.md). A folder counts as one.
 ORDER = """
-    parameters grid expression coefficients operators boundaries schemes equations steppers solve analysis transition
-    measurements losses uncertainty fit exact datasets tables plot report cli __init__ __main__
+    parameters grid expression coefficients operators boundaries schemes equations steppers solve analysis
+    lamperti transition measurements histograms paths losses objective uncertainty fit
+    exact datasets tables plot report settings textmodel datafile config cli __init__ __main__
 """.split()
 
 # Costly to import, or not needed by every use: imported inside functions.

@@ -5,7 +5,7 @@ whatever the session's precision; with a JAX array or a tracer among them the sa
 Processes obey dX = f dt + √(2D) dW; Vasicek and CIR keep the σ of finance.
 """
 
-from .conduction import (
+from jaxdiff.exact.conduction import (
     cosine_mode_rate,
     flash_rear_face,
     flux_half_space,
@@ -15,7 +15,7 @@ from .conduction import (
     two_media_step,
     uptake,
 )
-from .processes import (
+from jaxdiff.exact.processes import (
     absorbed_density,
     absorbed_interval_density,
     benes_density,
@@ -32,7 +32,7 @@ from .processes import (
     survival,
     vasicek_log_density,
 )
-from .special import log_bessel_i
+from jaxdiff.exact.special import log_bessel_i
 
 __all__ = [
     "absorbed_density",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .special import Number, arrays
+from jaxdiff.exact.special import Number, arrays
 
 
 def cosine_mode_rate(mode: Number, cells: Number, length: Number, diffusivity: Number) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .special import Number, arrays, log_bessel_i
+from jaxdiff.exact.special import Number, arrays, log_bessel_i
 
 
 def heat_kernel(x: Number, start: Number, t: Number, diffusivity: Number, drift: Number = 0.0) -> Any:
