@@ -1,0 +1,13 @@
+"""Diffusion coefficients and drifts from measurements, with honest error bars."""
+
+from jaxdiff.analysis import steady_state
+from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
+from jaxdiff.coefficients import MLP, Expression, Polynomial, Potential, Series, Spline, TimeDependent
+from jaxdiff.equations import Diffusion, FokkerPlanck
+from jaxdiff.grid import Grid
+from jaxdiff.parameters import Bounded, Fixed, Free, Positive
+from jaxdiff.schemes import FiniteVolume
+from jaxdiff.solve import Solution, solve
+from jaxdiff.steppers import TRBDF2, BackwardEuler, CrankNicolson, Exponential, ForwardEuler, RungeKutta4
+
+__version__ = "0.1.0"

@@ -1,0 +1,81 @@
+"""What an operator tells without stepping: steady states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.checks import Checks, check, enforce, raise_failed
+from jaxdiff.equations import FokkerPlanck
+from jaxdiff.parameters import plain
+from jaxdiff.schemes import FiniteVolume, System
+
+
+def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
+    """The steady state `(n,)` and its checks; traceable. See `steady_state`."""
+    system = System(equation, grid)
+    operator, forcing, weights = system.operator(0.0), system.forcing(0.0), system.weights
+    closed = (jnp.abs(operator.leak) <= 0).all()
+    probability = isinstance(equation, FokkerPlanck)
+    total = jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
+    # One elimination serves both cases: a closed system is opened at its last cell, held at content 1.
+    shape = _equilibrium(operator)
+    shape = shape / jnp.sum(shape)
+    opening = jnp.where(closed, jnp.max(operator.exit), 0.0)
+    opened = eqx.tree_at(lambda a: a.loss, operator, operator.loss.at[-1].add(opening))
+    settled = opened.resolvent(0.0, -1.0)(jnp.where(closed, 0.0, forcing))
+    content = jnp.where(closed, total * shape, settled)
+    found = system.checks(0.0)
+    fed = closed & (jnp.abs(jnp.sum(forcing)) > 1e-12 * jnp.sum(jnp.abs(forcing)))
+    found += check("there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source", fed, 0.0, jnp.sum(forcing))
+    bare = closed & jnp.isnan(total)
+    found += check("the steady state of a closed domain depends on the initial content; pass initial=", bare)
+    grows = ~closed & (operator.growth() > 0) & (content < 0).any()
+    found += check("there is no steady state: the solution grows; check the signs of decay, killing and Robin rates", grows)
+    failed = (found.table[:, 0] > 0).any()
+    found += check("the steady state is not finite; check the coefficients", ~jnp.isfinite(content).all() & ~failed)
+    return content / weights, found
+
+
+def _equilibrium(operator: Any) -> Any:
+    """Contents that nothing moves on a closed chain, by detailed balance in logarithms, or on a closed ring."""
+    if not operator.ring:
+        tiny = jnp.finfo(operator.up.dtype).tiny
+        steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
+        logs = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
+        return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+    chain = type(operator)(operator.up[:-1], operator.down[:-1], operator.loss[:-1])
+    entry = jnp.zeros_like(chain.up).at[0].add(operator.up[-1]).at[-1].add(operator.down[-1])
+    return jnp.concatenate([chain.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])
+
+
+_compiled = eqx.filter_jit(stationary)
+
+
+def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
+    """Cell averages `(n,)` of the steady state: A N + b = 0.
+
+    A closed Fokker–Planck domain is normalised to one (or to the content of `initial`), and is exp(−U/D) for a
+    `Potential` to roundoff; a closed diffusion keeps the content of `initial`.
+
+    Raises:
+        ValueError: coefficients depend on time, or there is no steady state, or it depends on an initial state not given.
+
+    >>> from jaxdiff import Diffusion, Dirichlet, Grid
+    >>> grid = Grid.uniform((0.0, 1.0, 4))
+    >>> steady_state(Diffusion(1.0, boundaries={"x-": Dirichlet(100.0), "x+": Dirichlet(0.0)}), grid).round(6).tolist()
+    [87.5, 62.5, 37.5, 12.5]
+    """
+    equation = plain(equation)
+    system = FiniteVolume().systems(equation, grid)[0]
+    if system.operator_varies or system.forcing_varies or system.knots:
+        raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
+    initial = None if initial is None else grid.average(plain(initial))
+    u, checks = _compiled(equation, grid, initial)
+    if isinstance(checks.table, jax.core.Tracer):
+        return enforce(u, checks)
+    raise_failed(checks)
+    return u

@@ -1,0 +1,204 @@
+"""Ready-made coefficients, and how a coefficient is evaluated at points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.expression import Expression
+from jaxdiff.parameters import Free, Mark, Positive, numeric
+
+__all__ = ["MLP", "Expression", "Polynomial", "Potential", "Series", "Spline", "TimeDependent"]
+
+
+class TimeDependent(eqx.Module):
+    """A coefficient c(t, x) of time and position; in a boundary c(t).
+
+    >>> TimeDependent(lambda t: 100.0 * t)(0.5)
+    50.0
+    """
+
+    coefficient: Any = eqx.field(converter=numeric)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.coefficient(*arguments)
+
+    def __check_init__(self) -> None:
+        if not callable(self.coefficient) and not isinstance(self.coefficient, Mark):
+            raise TypeError(f"TimeDependent takes a function of (t, x), got {self.coefficient!r}; leave it out for a constant")
+
+
+class Series(eqx.Module):
+    """A measured course: `values` (m,) at increasing `times` (m,), linear between, constant beyond the ends.
+
+    >>> float(Series([0.0, 1.0, 3.0], [0.0, 10.0, 20.0])(2.0))
+    15.0
+
+    Raises `ValueError` if times are not finite and increasing, or values are missing or of another length.
+    """
+
+    times: Any
+    values: Any
+
+    def __init__(self, times: Any, values: Any):
+        self.times, self.values = numeric(times), numeric(values)
+        if not isinstance(self.times, jax.core.Tracer):
+            known = np.asarray(self.times)
+            if known.ndim != 1 or len(known) < 2 or not np.isfinite(known).all() or (np.diff(known) <= 0).any():
+                raise ValueError("a Series needs at least two finite, increasing times; sort them and drop repeats")
+        if isinstance(self.values, (np.ndarray, jax.Array)):
+            if self.values.shape != self.times.shape:
+                raise ValueError(f"a Series needs a value per time, got {len(self.times)} times, values {self.values.shape}")
+            if not isinstance(self.values, jax.core.Tracer) and not np.isfinite(np.asarray(self.values)).all():
+                bad = int(np.argmax(~np.isfinite(np.asarray(self.values))))
+                raise ValueError(f"value {bad} of a Series is {self.values[bad]}; drop missing times, it is linear between")
+
+    def __call__(self, t: Any) -> Any:
+        return jnp.interp(t, jnp.asarray(self.times), jnp.asarray(self.values))
+
+
+class Potential(eqx.Module):
+    """The drift −∇U of an energy U(x), taken as differences of U between cells, also across a period.
+
+    The stationary density is then exp(−U/D) on the grid to roundoff, whatever the barriers.
+    """
+
+    energy: Any = eqx.field(converter=numeric)
+
+    def __check_init__(self) -> None:
+        if not callable(self.energy) and not isinstance(self.energy, Mark):
+            raise TypeError(f"Potential takes an energy as a function of position, got {self.energy!r}")
+
+    def __call__(self, x: Any) -> Any:
+        x = jnp.asarray(x, jnp.result_type(float))
+        return -jax.grad(lambda y: jnp.asarray(self.energy(y), y.dtype).reshape(()))(x)
+
+
+class Polynomial(eqx.Module):
+    """Σ cᵢ xⁱ, coefficients from the constant up; with `positive`, its exponential.
+
+    >>> float(Polynomial([1.0, 0.0, 2.0])(3.0))
+    19.0
+    """
+
+    coefficients: Any = eqx.field(converter=numeric)
+    positive: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __call__(self, x: Any) -> Any:
+        value = jnp.polyval(jnp.atleast_1d(jnp.asarray(self.coefficients))[::-1], x)
+        return jnp.exp(value) if self.positive else value
+
+
+class Spline(eqx.Module):
+    """Natural cubic spline through `values` at increasing `knots`, linear beyond them; the values are marked for fitting.
+
+    With `positive` the logarithm is interpolated, so the curve and its values stay positive.
+
+    >>> from jaxdiff.parameters import plain
+    >>> float(plain(Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
+    1.5
+    """
+
+    knots: Any
+    values: Any
+    positive: bool = eqx.field(static=True)
+
+    def __init__(self, knots: Any, values: Any, *, positive: bool = False):
+        self.knots = np.asarray(knots, np.float64)
+        self.positive = positive
+        if self.knots.ndim != 1 or len(self.knots) < 2 or (np.diff(self.knots) <= 0).any():
+            raise ValueError(f"knots must be at least two increasing positions, got {self.knots}")
+        values = values if isinstance(values, Mark) else (Positive if positive else Free)(values)
+        shape = np.shape(values.value)
+        if shape != self.knots.shape:
+            raise ValueError(f"a Spline needs a value per knot, got {len(self.knots)} knots and values of shape {shape}")
+        self.values = values
+
+    def __call__(self, x: Any) -> Any:
+        knots, y = jnp.asarray(self.knots), jnp.asarray(self.values)
+        y = jnp.log(y) if self.positive else y
+        h = jnp.diff(knots)
+        slope = jnp.diff(y) / h
+        if len(self.knots) > 2:
+            system = jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)
+            inner = jnp.linalg.solve(system, 6 * jnp.diff(slope))
+            bend = jnp.concatenate([jnp.zeros(1), inner, jnp.zeros(1)])
+        else:
+            bend = jnp.zeros_like(y)
+        i = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, len(self.knots) - 2)
+        x_in = jnp.clip(x, knots[0], knots[-1])
+        left, right = x_in - knots[i], knots[i + 1] - x_in
+        curve = (
+            y[i] * right / h[i] + y[i + 1] * left / h[i]
+            + (bend[i] * (right**3 / h[i] - h[i] * right) + bend[i + 1] * (left**3 / h[i] - h[i] * left)) / 6
+        )  # fmt: skip
+        end_slope = slope[i] + jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1])) / 6
+        value = curve + end_slope * (x - x_in)
+        return jnp.exp(value) if self.positive else value
+
+
+class MLP(eqx.Module):
+    """A small neural network x ↦ scalar with tanh layers; its weights are marked for fitting.
+
+    Give positions of order one, or wrap it: `lambda x: mlp(x / length)` inside a model function. With `positive`
+    the output passes through softplus.
+    """
+
+    layers: Any
+    positive: bool = eqx.field(static=True)
+
+    def __init__(self, width: int, depth: int, *, key: Any, positive: bool = False):
+        sizes = [1, *[width] * depth, 1]
+        keys = jax.random.split(key, depth + 1)
+        layers = tuple(eqx.nn.Linear(a, b, key=k) for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
+        self.layers = Free(jax.tree.map(lambda w: np.asarray(w, np.float64), layers))
+        self.positive = positive
+
+    def __call__(self, x: Any) -> Any:
+        h = jnp.reshape(x, 1)
+        for layer in self.layers[:-1]:
+            h = jnp.tanh(layer(h))
+        out = self.layers[-1](h)[0]
+        return jax.nn.softplus(out) if self.positive else out
+
+
+def varies(coefficient: Any) -> bool:
+    """Whether a coefficient depends on time."""
+    return isinstance(coefficient, (TimeDependent, Series))
+
+
+def at_time(coefficient: Any, t: Any) -> Any:
+    """A boundary's number, or a coefficient of position, at one time."""
+    if isinstance(coefficient, Series):
+        return coefficient(t)
+    if isinstance(coefficient, TimeDependent):
+        return lambda *x: coefficient(t, *x)
+    return coefficient
+
+
+def number(coefficient: Any, t: Any) -> Any:
+    """A boundary's number at time t."""
+    value = at_time(coefficient, t)
+    return jnp.asarray(value() if callable(value) else value)
+
+
+def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") -> Any:
+    """Values `(m,)` at `points` (m,); an array coefficient must have one value per point."""
+    value = at_time(coefficient, t)
+    if callable(value):
+        dtype = jnp.result_type(points)
+        scalar = lambda x: jnp.asarray(value(x), dtype).reshape(())  # noqa: E731
+        return jax.vmap(scalar)(jnp.asarray(points))
+    value = jnp.asarray(value)
+    if value.ndim and value.shape != jnp.shape(points):
+        raise ValueError(f"{what}: expected a number, {len(points)} cell values or a function of position, got shape {value.shape}")
+    return jnp.broadcast_to(value, jnp.shape(points))
+
+
+def is_cells(coefficient: Any) -> bool:
+    """Whether a coefficient is an array over cells."""
+    return not callable(coefficient) and not varies(coefficient) and jnp.ndim(coefficient) > 0

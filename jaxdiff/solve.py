@@ -1,0 +1,109 @@
+"""The forward problem: `solve` and its `Solution`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.checks import enforce, raise_failed
+from jaxdiff.evolve import Plan, evolve, prepare
+from jaxdiff.grid import Grid
+from jaxdiff.parameters import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Plan", "Solution", "evolve", "prepare", "raise_failed", "solve"]
+
+
+class Solution(eqx.Module):
+    """States `values` (T, n) at `times` (T,) on a `grid`."""
+
+    times: Any
+    values: Any
+    grid: Grid
+
+    def plot(self) -> Figure:
+        """The profiles over position, coloured by time."""
+        from jaxdiff import plot
+
+        return plot.solution(self)
+
+
+_compiled = eqx.filter_jit(evolve)
+
+
+def solve(
+    equation: Any,
+    grid: Grid,
+    initial: Any,
+    times: Any,
+    *,
+    scheme: Any = None,
+    stepper: Any = None,
+    substeps: int | None = None,
+    tolerance: float | None = None,
+    progress: bool = False,
+) -> Solution:
+    """Solve an equation from an initial state through the given times.
+
+    Args:
+        equation: `Diffusion` or `FokkerPlanck`; marks for fitting are read as their values.
+        initial: the state at `times[0]`: cell averages `(n,)`, a number, or a callable of position.
+        times: `(T,)` increasing [time].
+        scheme: `FiniteVolume(order=2)` by default.
+        stepper: None picks the exact exponential where coefficients are constant in time, else TR-BDF2 under error
+            control. A stepper you name takes `substeps` equal steps per interval (1).
+        tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked).
+        progress: show a bar over the intervals (steps taken one interval per call).
+
+    Raises:
+        ValueError: in one line: what is wrong with coefficients, initial state, times or step, and where.
+
+    >>> import numpy as np
+    >>> from jaxdiff import Diffusion, Grid
+    >>> grid = Grid.uniform((0.0, 1.0, 100))
+    >>> mode = np.cos(np.pi * grid.centers[0])
+    >>> u = solve(Diffusion(0.1), grid, mode, [0.0, 1.0]).values[-1]
+    >>> bool(abs(u[0] / mode[0] - np.exp(-0.1 * np.pi**2)) < 1e-4)
+    True
+
+    The exponential: Trefethen, Weideman & Schmelzer 2006, doi:10.1007/s10543-006-0077-9.
+    """
+    equation, initial = plain(equation), plain(initial)
+    plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
+    u = _state(grid, initial)
+    times = plan.times[: plan.outputs + 1]
+    if progress and not isinstance(times, jax.core.Tracer):
+        from tqdm.auto import tqdm
+
+        options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
+        values = [u]
+        for pair in tqdm(list(zip(times[:-1], times[1:], strict=True)), desc="solve", unit="interval"):
+            values.append(solve(equation, grid, values[-1], pair, **options).values[-1])
+        return Solution(times, jnp.stack(values), grid)
+    values, checks = _compiled(equation, grid, u, plan)
+    if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
+        short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
+        values = eqx.error_if(values, short, "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance")
+        return Solution(times, enforce(values, checks), grid)
+    while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
+        plan = finer
+        values, checks = _compiled(equation, grid, u, plan)
+    raise_failed(checks)
+    return Solution(times, values, grid)
+
+
+def _state(grid: Grid, initial: Any) -> Any:
+    if callable(initial):
+        return grid.average(initial)
+    shape = np.shape(initial)
+    if shape == grid.shape:
+        return initial
+    if shape == ():
+        return np.broadcast_to(np.asarray(initial, float), grid.shape) if not isinstance(initial, jax.Array) else jnp.broadcast_to(initial, grid.shape)
+    raise ValueError(f"initial has shape {shape}, the grid {grid.shape}; pass one cell average per cell, a number, or a callable")
