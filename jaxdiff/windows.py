@@ -1,0 +1,470 @@
+"""On the host, once per plan: how finely time and space must be cut, and which transitions share nodes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from .lamperti import Coefficients, Scalar, Side, coefficients, log_kernel, wall_ratio
+
+FINENESS = 1.9  # √(δ/2) over node spacing; trapezoid sums are exact to 5e-10 at 1.5, so σ may shrink by a quarter
+BATCH = 4096
+
+
+class Turn(eqx.Module):
+    """A function of position on a circle."""
+
+    function: Any
+    lower: Any
+    length: Any
+
+    def __call__(self, x: Any) -> Any:
+        return self.function(self.lower + jnp.mod(x - self.lower, self.length))
+
+
+def chebyshev(z: Any, count: int, xp: Any = jnp) -> Any:
+    """T_0 … T_{count−1} in a last axis."""
+    return xp.cos(xp.arccos(xp.clip(z, -1.0, 1.0))[..., None] * np.arange(count))
+
+
+def antiderivative(count: int) -> np.ndarray:
+    """(count, count + 1): values at the Chebyshev points to the Chebyshev coefficients of the integral."""
+    to_coefficients = np.linalg.inv(chebyshev(chebyshev_points(count), count, np))
+    return (np.polynomial.chebyshev.chebint(np.eye(count), axis=0) @ to_coefficients).T
+
+
+def chebyshev_points(count: int) -> np.ndarray:
+    return np.cos(np.pi * (np.arange(count) + 0.5) / count)
+
+
+def bucket(count: float) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, …: few sizes, so that compilation is shared."""
+    if count <= 4:
+        return max(1, math.ceil(count))
+    unit = 2 ** max(0, math.ceil(math.log2(count)) - (3 if count > 16 else 2))
+    return math.ceil(count / unit) * unit
+
+
+_coefficients = eqx.filter_jit(coefficients)
+
+
+class Reference:
+    """The SDE at the coefficients a plan is made with: y = s(x) and its inverse, V, and the walls within reach of the data."""
+
+    def __init__(self, drift: Scalar, diffusivity: Scalar, killing: Scalar, start: Any, stop: Any, duration: Any,
+                 lower: float, upper: float, walls: tuple[str, str]) -> None:  # fmt: skip
+        self.functions = (drift, diffusivity, killing)
+        self.start, self.stop, self.duration = start, stop, duration
+        self.walls, self.periodic, self.bounds = walls, walls[0] == "periodic", (lower, upper)
+        low, high = min(start.min(), stop.min()), max(start.max(), stop.max())
+        if self.periodic:
+            low, high = min(low, lower), max(high, upper)
+        scale = np.nanmax(self.at(np.array([low, (low + high) / 2, high])).diffusivity)
+        self.vanishing = (self._vanishes(lower, scale), self._vanishes(upper, scale))
+        for wall, vanishing, edge in zip(self.bounds, self.vanishing, (low, high)):
+            if vanishing and edge == wall:
+                raise ValueError(f"a position lies on the wall {wall:g}, where the diffusivity vanishes; drop or shift it")
+        self.ratios = [float(wall_ratio(drift, diffusivity, w)) if v else 0.0 for w, v in zip(self.bounds, self.vanishing)]
+        t_low, t_high = self._march(self.to_t(low), self.to_t(high))
+        self._tabulate(t_low, t_high)
+        self.s_start, self.s_stop = self.s(start), self.s(stop)
+        if self.periodic:
+            self.s_bounds = self.s(np.array([lower, upper]))
+            self.turn = self.s_bounds[1] - self.s_bounds[0]
+
+    def _vanishes(self, wall: float, scale: float) -> bool:
+        if self.periodic:
+            return False
+        D = float(self.functions[1](jnp.asarray(wall)))
+        slope = float(1 / wall_ratio(lambda x: jnp.ones_like(x), self.functions[1], wall))
+        return bool(abs(D) <= 1e-12 * scale and np.isfinite(slope) and slope != 0)
+
+    def at(self, x: Any) -> Coefficients:
+        """Coefficients at points of any shape, in batches of one size."""
+        flat = np.ravel(x)
+        padded = np.concatenate([flat, np.full(-len(flat) % BATCH, flat[-1])]).reshape(-1, BATCH)
+        parts = [_coefficients(*self.functions, batch) for batch in padded]
+        return Coefficients(*(np.concatenate(p)[: len(flat)].reshape(np.shape(x)) for p in zip(*parts)))
+
+    # t: a coordinate in which x and y are smooth where D vanishes linearly at a wall
+    def to_t(self, x: Any) -> Any:
+        (lower, upper), (left, right) = self.bounds, self.vanishing
+        if left and right:
+            return 2 * np.arcsin(np.sqrt(np.clip((x - lower) / (upper - lower), 0, 1)))
+        return np.sqrt(x - lower) if left else -np.sqrt(upper - x) if right else x
+
+    def x_of_t(self, t: Any, rate: Any) -> tuple[Any, Any]:
+        """x and dx/dz from t and dt/dz."""
+        (lower, upper), (left, right) = self.bounds, self.vanishing
+        if left and right:
+            return lower + (upper - lower) * np.sin(t / 2) ** 2, (upper - lower) * np.sin(t) / 2 * rate
+        return (lower + t**2, 2 * t * rate) if left else (upper - t**2, -2 * t * rate) if right else (t, rate)
+
+    def _march(self, t_low: float, t_high: float) -> tuple[float, float]:
+        """Outwards from the data to a wall, eight and a half √duration, or where the way there and back costs e^−80."""
+        ends, walls = np.array([t_low, t_high]), self.to_t(np.array(self.bounds))
+        need, way, action = math.sqrt(self.duration.max()), np.zeros(2), np.zeros(2)
+        outward, going, before = np.array([-1.0, 1.0]), np.ones(2, bool), None
+        for _ in range(2000):
+            x, rate = self.x_of_t(ends, 1.0)
+            here = self.at(x)
+            if not np.all(np.isfinite(here.diffusivity[going])):
+                bad = x[going][~np.isfinite(here.diffusivity[going])][0]
+                raise ValueError(f"the diffusivity is not positive at x = {bad:g}, within reach of the path; give the equation a wall before it")
+            speed = np.abs(np.nan_to_num(here.velocity))
+            step = np.where(going, np.minimum(0.5 * need, 1 / (speed + 1e-300)), 0.0)
+            ends = ends + np.nan_to_num(outward * step * np.sqrt(2 * here.diffusivity) / rate)
+            way, action = way + step, action + speed * step
+            if not self.periodic:
+                going &= outward * (walls - ends) > 0
+                ends = np.clip(ends, *walls)
+            going &= (way < 8.5 * need) & (action < 40)
+            if not going.any():
+                break
+        return ends[0], ends[1]
+
+    def _tabulate(self, t_low: float, t_high: float) -> None:
+        from scipy.interpolate import make_interp_spline
+
+        walls, span = self.to_t(np.array(self.bounds)), t_high - t_low
+        at_wall = [not self.periodic and abs(end - wall) <= 1e-9 * span for end, wall in zip((t_low, t_high), walls)]
+        inner = [1e-5 * span if at and v else 0.0 for at, v in zip(at_wall, self.vanishing)]  # 0/0 at the wall itself
+        t = np.linspace(t_low + inner[0], t_high - inner[1], BATCH // 2)
+        for even in (False, False, True):
+            x, rate = self.x_of_t(t, 1.0)
+            here = self.at(x)
+            if not np.all(np.isfinite(here.diffusivity)):
+                bad = x[~np.isfinite(here.diffusivity)][0]
+                raise ValueError(f"the diffusivity is not positive at x = {bad:g}, within reach of the path; give the equation a wall before it")
+            speed = rate / np.sqrt(2 * here.diffusivity)
+            if not even:
+                way = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(t))])
+                t = np.interp(np.linspace(0, way[-1], len(t)), way, t)
+        self._s_of_t = make_interp_spline(t, speed, k=5).antiderivative()
+        edges = np.concatenate([[t_low], t, [t_high]]) if any(inner) else t
+        edges = np.unique(edges)
+        self._t_of_s = make_interp_spline(self._s_of_t(edges), edges, k=5)
+        self.table, self.potential = self._s_of_t(t), np.nan_to_num(here.potential, nan=0.0, posinf=1e300, neginf=-1e300)
+        self.s_low, self.s_high = self._s_of_t(t_low), self._s_of_t(t_high)
+        self.s_walls = tuple(s if at else inf for s, at, inf in zip((self.s_low, self.s_high), at_wall, (-np.inf, np.inf)))
+        cost = np.sqrt(2 * np.maximum(self.potential, 0))
+        self._action = np.concatenate([[0.0], np.cumsum((cost[1:] + cost[:-1]) / 2 * np.diff(self.table))])
+
+    def s(self, x: Any) -> Any:
+        return self._s_of_t(self.to_t(x))
+
+    def x(self, s: Any) -> Any:
+        return self.x_of_t(self._t_of_s(s), 1.0)[0]
+
+    def t(self, s: Any) -> Any:
+        return self._t_of_s(s)
+
+    def range(self, low: Any, high: Any, duration: Any) -> tuple[Any, Any]:
+        """Between which s paths from low to high (in s) must be followed: beyond, bridges weigh less than e^−30."""
+        at = lambda s: np.interp(s, self.table, self.potential)  # noqa: E731
+        dip = np.clip(duration * (np.maximum(at(low), at(high)) - self.potential.min()), 0, 60)
+        pad = 1.2 * np.sqrt(duration * (30 + dip) / 2)
+        action = lambda s, more: np.interp(np.interp(s, self.table, self._action) + more, self._action, self.table)  # noqa: E731
+        flat = 1e-12 * (self.table[-1] - self.table[0])  # np.interp of a flat action returns an end of the plateau
+        left, right = action(low, -24.0), action(high, 24.0)
+        left, right = np.where(left >= low - flat, -np.inf, left), np.where(right <= high + flat, np.inf, right)
+        return np.maximum(np.maximum(low - pad, left), self.s_low), np.minimum(np.minimum(high + pad, right), self.s_high)
+
+    def ends(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """Which of the walls lie within a range."""
+        return low <= self.s_walls[0], high >= self.s_walls[1]
+
+    def kind(self, side: int) -> str:
+        if self.vanishing[side]:
+            return "bessel absorbing" if self.walls[side] == "absorbing" else "bessel"
+        return self.walls[side]
+
+
+def nodes(ends: tuple[str, str], count: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Quadrature on [−1, 1]: the trapezoid rule, Gauss–Legendre where a wall cuts the line, drawn towards a vanishing D."""
+    if ends[0] == "periodic":
+        return -1 + (2 * np.arange(count) + 1) / count, np.full(count, 2 / count)
+    if ends == ("open", "open"):
+        return np.linspace(-1, 1, count), np.full(count, 2 / (count - 1))
+    t, w = np.polynomial.legendre.leggauss(count)
+    left, right = (end.startswith("bessel") for end in ends)
+    if not (left or right):
+        return t, w
+    if left and right:  # u = t ∈ [−1, 1]: z' ∝ (1 − t²)²
+        return (15 * t - 10 * t**3 + 3 * t**5) / 8, w * 15 / 8 * (1 - t**2) ** 2
+    # distance r ~ u³ at the wall, so that r^{2ν+1} is smooth enough, and ~ u beyond two units
+    u, c = (t + 1) / 2, 2.0 / width
+    r, dr = u**3 / (u**2 + c**2) * (1 + c**2), (u**4 + 3 * c**2 * u**2) / (u**2 + c**2) ** 2 * (1 + c**2)
+    return (2 * r - 1, w * dr) if left else ((1 - 2 * r)[::-1], (w * dr)[::-1])
+
+
+def node_count(ends: tuple[str, str], width: float, steps: int) -> int:
+    """Nodes for a window `width` √duration wide."""
+    spacing = math.sqrt(0.5 / steps) / FINENESS
+    stretch = 1.0 if ends in (("open", "open"), ("periodic", "periodic")) else math.pi / 2
+    if any(end.startswith("bessel") for end in ends):
+        stretch *= 1.5
+    return max(12, math.ceil(stretch * width / spacing) + 1)
+
+
+def fewest_steps(length: float) -> int:
+    """Substeps for which one image at each end of a domain `length` √duration long suffices."""
+    steps = 1
+    while 0.5 / steps > (length / 8) ** 2:
+        steps = 2 if steps == 1 else 2 * steps - 1
+    return steps
+
+
+def is_ring(reference: Reference, duration: float) -> bool:
+    return reference.periodic and reference.turn < 60 * math.sqrt(duration)
+
+
+def classes(reference: Reference) -> list[np.ndarray]:
+    """Transitions whose durations are within a factor of four share their number of substeps."""
+    key = np.floor(np.log(reference.duration / reference.duration.min() * (1 + 1e-9)) / math.log(4.0))
+    return [np.flatnonzero(key == k) for k in np.unique(key)]
+
+
+def substeps(reference: Reference, tolerance: float) -> tuple[list[int], float, float]:
+    """Substeps of each class: M is enough when M and 2M agree on a sample, the extreme transitions included."""
+    random, chosen, errors, stress = np.random.default_rng(0), [], 0.0, 0.0
+    total = len(reference.duration)
+    for members in classes(reference):
+        s0, s1, time = reference.s_start[members], reference.s_stop[members], reference.duration[members]
+        rank = [np.argsort(-np.abs(s1 - s0) / np.sqrt(time))[:4], np.argsort(s0)[:3], np.argsort(-s0)[:3]]
+        special = np.unique(np.concatenate(rank))
+        others = np.setdiff1d(np.arange(len(members)), special) if len(members) < 100000 else np.arange(len(members))
+        sample = random.choice(others, min(16, len(others)), replace=False) if len(others) else others
+        pick = np.concatenate([special, sample]).astype(int)
+        weight = np.concatenate([np.ones(len(special)), np.full(len(sample), len(others) / max(1, len(sample)))])
+        steps = max(fewest_steps(_length(reference) / math.sqrt(t)) for t in (time.max(), time.min()))
+        value = _trial(reference, members[pick], steps)
+        while True:
+            double = 2 if steps == 1 else 2 * steps - 1
+            better = _trial(reference, members[pick], double)
+            error = float(np.sum(np.abs(value - better) * weight))
+            if error <= tolerance * len(members) / total or double > 2**14:
+                break
+            steps, value = double, better
+        if not np.isfinite(error):
+            raise ValueError("the transition densities are not finite; check drift, diffusivity and killing near the path")
+        chosen.append(steps)
+        errors += error
+        ease = max(1.0, min(16.0, tolerance * len(members) / total / max(error, 1e-300)))
+        force = reference.at(reference.start[members]).force
+        stress = max(stress, 4 * ease * float(np.max(steps**-3.0 * force**2 * time**3)), 1e-6)
+    return chosen, errors, stress
+
+
+def _length(reference: Reference) -> float:
+    """How far apart the two ends are that both matter."""
+    if reference.periodic:
+        return float(reference.turn)
+    return float(reference.s_walls[1] - reference.s_walls[0])
+
+
+def _trial(reference: Reference, members: np.ndarray, steps: int) -> np.ndarray:
+    """Log kernels of a few transitions, each with nodes of its own, at the reference."""
+    s0, s1, time = reference.s_start[members], reference.s_stop[members], reference.duration[members]
+    values = np.zeros(len(members))
+    for i, (a, b, t) in enumerate(zip(s0, s1, time)):
+        root, ring = math.sqrt(t), is_ring(reference, t)
+        if ring:
+            low, high = reference.s_bounds
+            b = low + np.mod(b - low, reference.turn)
+            ends = ("periodic", "periodic")
+        else:
+            low, high = (float(v) for v in reference.range(min(a, b), max(a, b), t))
+            ends = tuple(reference.kind(k) if at else "open" for k, at in enumerate(reference.ends(low, high)))
+        z, w = nodes(ends, node_count(ends, (high - low) / root, steps), (high - low) / root)
+        half = (high - low) / 2
+        s = np.concatenate([(low + high) / 2 + half * z, [a, b]])
+        here = reference.at(reference.x(s))
+        potential, force = here.potential * t, here.force * t * root
+        sides = []
+        for k, end in enumerate(ends):
+            if end == "open":
+                continue
+            place, sign = (low, high)[k], (1, -1)[k]
+            if end.startswith("bessel"):
+                order = reference.ratios[k] - 1
+                order, c, r = abs(order) if end == "bessel absorbing" else order, (order**2 - 0.25) / 2, (s - place) / root
+                potential, force = potential - c / r**2, force + 2 * c / r**3
+                sides.append(Side("bessel", place / root, order))
+            elif end == "periodic":
+                points = np.linspace(*reference.bounds, 513)[:-1]
+                there = reference.at(points)
+                gain = np.mean(there.drift / (2 * there.diffusivity)) * (reference.bounds[1] - reference.bounds[0])
+                sides.append(Side("periodic", (high - low) / root, gain))
+                break
+            else:
+                mu = float(reference.at(np.array([reference.bounds[k]])).velocity[0])
+                sides.append(Side(end, place / root, sign * mu * root))
+        pick = lambda v: v[None, :-2]  # noqa: E731
+        with np.errstate(all="ignore"):
+            values[i] = log_kernel(
+                np, pick(s / root), w[None] * half / root, pick(potential), pick(force), np.array([[a / root]]),
+                np.array([[b / root]]), potential[-1] + potential[-2], steps=steps, sides=sides,
+                squaring=steps > 5, tilted=True,
+            )[0, 0]  # fmt: skip
+    return values
+
+
+def windows(reference: Reference, steps: list[int]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The blocks of a plan, and where each transition lies in them."""
+    parts, places, offset = [], np.zeros(len(reference.duration), np.int64), 0
+    for members, substep in zip(classes(reference), steps):
+        time = reference.duration[members]
+        s0, s1 = reference.s_start[members], reference.s_stop[members]
+        _, group = np.unique(np.round(np.log(time / time.min()) * 1e8), return_inverse=True)
+        jump = np.abs(s1 - s0) / np.sqrt(time)
+        ring = is_ring(reference, time.max())
+        far = np.zeros(len(members), bool) if ring else jump > 12
+        for chosen in (np.flatnonzero(~far), np.flatnonzero(far)):
+            if not len(chosen):
+                continue
+            cluster = _share(s0[chosen], s1[chosen], time[chosen], group[chosen], substep, ring, far[chosen[0]], reference)
+            for part, rows, slots in _blocks(reference, members[chosen], cluster, substep, ring):
+                parts.append(part)
+                places[rows] = offset + slots
+                offset += part["x_start"].size
+    return parts, places
+
+
+def _cost(count: float, g: float, n: float, steps: int) -> tuple[float, bool]:
+    """Rough nanoseconds, and whether to square the kernel rather than to apply it step by step."""
+    kernel = 0.0 if steps == 1 else 10 * n**2
+    chain, squares = 0.8 * (steps - 1) * g * n**2, 0.2 * (1 + math.log2(max(1, steps - 1))) * n**3 + 0.4 * g * n**2
+    matrix = 0.0 if steps == 1 else min(chain, squares)
+    return count * (60 * (n + 16) + g * (20 * n + 120) + kernel + matrix), steps > 1 and squares < chain
+
+
+def _share(s0: Any, s1: Any, time: Any, group: Any, steps: int, ring: bool, alone: bool, reference: Reference) -> np.ndarray:
+    """Numbers of clusters: transitions of one duration, near each other, that share a window."""
+    m, middle, root = len(s0), (s0 + s1) / 2, np.sqrt(time)
+    best = np.arange(m)
+    if alone:
+        return best
+    low, high = reference.range(np.minimum(s0, s1), np.maximum(s0, s1), time)
+    span = lambda first, last, r: float(np.max((last - first) / r))  # noqa: E731
+    width = _length(reference) / root.min() if ring else span(low, high, root)
+    cheapest = _cost(m, 1, node_count(("open", "open"), width, steps), steps)[0]
+    for size in ([np.inf] if ring else [np.inf, 48.0, 24.0, 12.0, 6.0]):
+        bins = np.floor((middle - middle.min()) / (size * root)).astype(np.int64) if np.isfinite(size) else np.zeros(m, np.int64)
+        order = np.lexsort((middle, bins, group))
+        fresh = np.concatenate([[True], (np.diff(bins[order]) != 0) | (np.diff(group[order]) != 0)])
+        begin = np.flatnonzero(fresh)
+        rank = np.arange(m) - np.repeat(begin, np.diff(np.append(begin, m)))
+        for cap in (4, 32, 256, 1024):
+            head = np.flatnonzero(rank % cap == 0)
+            if len(head) == m:
+                continue
+            if not ring:
+                width = span(np.minimum.reduceat(low[order], head), np.maximum.reduceat(high[order], head), root[order][head])
+            largest = int(np.max(np.diff(np.append(head, m))))
+            cost = _cost(len(head), bucket(largest), node_count(("open", "open"), width, steps), steps)[0]
+            if cost < cheapest:
+                cheapest, best = cost, np.empty(m, np.int64)
+                best[order] = np.cumsum(rank % cap == 0) - 1
+    return best
+
+
+def _blocks(reference: Reference, members: np.ndarray, cluster: np.ndarray, steps: int, ring: bool) -> Any:
+    """Yields (fields of a `Block`, transitions, their slots) for each combination of walls that windows meet."""
+    order = np.argsort(cluster, kind="stable")
+    rows = members[order]
+    head = np.flatnonzero(np.concatenate([[True], np.diff(cluster[order]) != 0]))
+    sizes = np.diff(np.append(head, len(rows)))
+    s0, s1 = reference.s_start[rows], reference.s_stop[rows]
+    time = np.add.reduceat(reference.duration[rows], head) / sizes
+    if ring:
+        low, high = (np.full(len(head), s) for s in reference.s_bounds)
+        first, last, signature = low, high, np.full(len(head), -1)
+    else:
+        first, last = np.minimum.reduceat(np.minimum(s0, s1), head), np.maximum.reduceat(np.maximum(s0, s1), head)
+        low, high = reference.range(first, last, time)
+        at = reference.ends(low, high)
+        signature = at[0] + 2 * at[1]
+    for code in np.unique(signature):
+        index = np.flatnonzero(signature == code)
+        ends = ("periodic", "periodic") if ring else tuple(reference.kind(k) if code >> k & 1 else "open" for k in (0, 1))
+        yield _block(reference, rows, head[index], sizes[index], first[index], last[index], low[index], high[index], time[index], ends, steps)
+
+
+def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, last: Any, low: Any, high: Any, time: Any,
+           ends: tuple[str, str], steps: int) -> Any:  # fmt: skip
+    root, g = np.sqrt(time), bucket(int(sizes.max()))
+    pad = 0.8 * np.stack([first - low, high - last], axis=1) / root[:, None]
+    width = float(np.max((high - low) / root))
+    need = node_count(ends, width, steps)
+    n = bucket(need)
+    if ends != ("periodic", "periodic"):
+        low, high = _widened(reference, low, high, (width * math.sqrt(n / need)) * root, ends)
+    squaring, chunk = _cost(1, g, n, steps)[1], max(1, int(3e6 // (3 * n * g + (n * n if steps > 1 else 0))))
+    count = len(head)
+    padded = count if count <= chunk else math.ceil(count / chunk) * chunk
+    chosen = np.minimum(np.arange(padded), count - 1)
+    slot = np.minimum(np.arange(g)[None, :], sizes[:, None] - 1)
+    table = rows[head[:, None] + slot][chosen]
+    low, high, time, pad = low[chosen], high[chosen], time[chosen], pad[chosen]
+
+    centre, half = (low + high) / 2, (high - low) / 2
+    fit = np.cos(np.pi * np.arange(15) / 14)
+    t = reference.t(centre[:, None] + half[:, None] * fit)
+    shape = np.polynomial.chebyshev.chebfit(fit, t.T, 14)  # (15, windows): t as a polynomial of z
+    slope = np.polynomial.chebyshev.chebder(shape)
+    value = lambda c, z: np.polynomial.chebyshev.chebval(z, c[..., None] if np.ndim(z) == 2 else c, tensor=False)  # noqa: E731
+
+    def place(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z = np.broadcast_to(z, (padded, np.shape(z)[-1]))
+        return reference.x_of_t(value(shape, z), value(slope, z))
+
+    def invert(x: np.ndarray) -> np.ndarray:
+        t, z = reference.to_t(x), (reference.s(x) - centre[:, None]) / half[:, None]
+        for _ in range(4):
+            step = (value(shape, z) - t) / value(slope, z)
+            z = np.clip(z - step, -1, 1)
+            if np.max(np.abs(step)) < 1e-15:
+                break
+        return z
+
+    z, weights = nodes(ends, n, float(np.max((high - low) / np.sqrt(time))))
+    x, rate = place(z)
+    start, stop = reference.start[table], reference.stop[table]
+    if ends[0] == "periodic":
+        lower, upper = reference.bounds
+        stop = lower + np.mod(stop - lower, upper - lower)
+    for p in (16, 32, 64):
+        x_poly, rate_poly = place(chebyshev_points(p))
+        here = reference.at(x_poly[: max(1, 4 * BATCH // p)])
+        push = here.drift / (2 * here.diffusivity)
+        for wall, ratio in zip(reference.bounds, reference.ratios):
+            push = push - (ratio / (2 * (x_poly[: len(push)] - wall)) if ratio else 0.0)
+        tail = np.abs((push * rate_poly[: len(push)]) @ antiderivative(p))[:, -3:]
+        if np.max(tail) < 1e-10:
+            break
+    part = dict(
+        x=x, rate=rate, x_poly=x_poly, rate_poly=rate_poly, x_start=start, x_stop=stop, z_start=invert(start),
+        z_stop=invert(stop), duration=time, pad=pad, z=z, weights=weights, steps=steps, ends=ends, squaring=squaring, chunk=chunk,
+    )  # fmt: skip
+    real = np.arange(g)[None, :] < sizes[:, None]
+    return part, rows[(head[:, None] + slot)][real], (np.arange(count)[:, None] * g + np.arange(g)[None, :])[real]
+
+
+def _widened(reference: Reference, low: Any, high: Any, width: Any, ends: tuple[str, str]) -> tuple[Any, Any]:
+    """Ranges of one width, kept inside the table and off walls that they did not reach."""
+    margin = 1e-6 * (reference.s_high - reference.s_low)
+    floor, ceiling = reference.s_low + margin, reference.s_high - margin
+    more = np.maximum(0, width - (high - low))
+    if ends[0] == "open" and ends[1] == "open":
+        low = np.maximum(np.minimum(low, np.maximum(low - more / 2, floor)), reference.s_low)
+        high = np.minimum(np.maximum(high, np.minimum(high + more / 2, ceiling)), reference.s_high)
+    elif ends[0] == "open":
+        low = np.minimum(low, np.maximum(low - more, floor))
+    elif ends[1] == "open":
+        high = np.maximum(high, np.minimum(high + more, ceiling))
+    return low, high
