@@ -1,0 +1,5 @@
+"""python -m jaxdiff"""
+
+from jaxdiff.cli import main
+
+main()

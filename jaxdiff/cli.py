@@ -1,0 +1,288 @@
+"""The shell: jaxdiff demo, fit, solve, info."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a mistake of the user ends in one line on stderr and exit code 2, an interruption in 130."""
+    import click
+
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        code = _commands().main(args=arguments, prog_name="jaxdiff", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted; nothing was written", 130)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("JAXDIFF_DEBUG"):
+            raise
+        _fail(_message(error), 2)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _commands() -> Any:
+    import click
+
+    output = click.option("--output", type=click.Path(path_type=Path), help="Folder for the results.")
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(package_name="jaxdiff")
+    def group() -> None:
+        """Fit diffusion coefficients and drifts to measurements, with error bars."""
+
+    @group.command()
+    @click.argument("name", required=False)
+    @output
+    def demo(name: str | None, output: Path | None) -> None:
+        """Two measured examples beside their published answers: rod, rates (both if none is named)."""
+        run_demo(name, output or Path("demo"))
+
+    @group.command()
+    @click.argument("config", type=click.Path(path_type=Path))
+    @click.option(
+        "--data", type=click.Path(path_type=Path), help="A table in place of the one the configuration names."
+    )
+    @output
+    def fit(config: Path, data: Path | None, output: Path | None) -> None:
+        """Fit what CONFIG, a TOML file, describes."""
+        run_fit(config, data, output or Path(f"{config.stem}-fit"))
+
+    @group.command()
+    @click.argument("config", type=click.Path(path_type=Path))
+    @click.option(
+        "--data", type=click.Path(path_type=Path), help="A table in place of the one the configuration names."
+    )
+    @output
+    def solve(config: Path, data: Path | None, output: Path | None) -> None:
+        """Solve the equation of CONFIG at the starts of its parameters."""
+        run_solve(config, data, output or Path(f"{config.stem}-solve"))
+
+    @group.command()
+    def info() -> None:
+        """Versions, devices, precision and where compiled code is kept."""
+        run_info()
+
+    return group
+
+
+def run_demo(name: str | None, output: Path) -> None:
+    from jaxdiff import demo
+
+    prepare_jax()
+    if name is not None and name not in demo.DEMOS:
+        raise ValueError(f"no demo is called {name!r}; choose one of {', '.join(demo.DEMOS)}")
+    chosen = list(demo.DEMOS) if name is None else [name]
+    with staged(output) as folder:
+        for one in chosen:
+            for story in demo.DEMOS[one]():
+                print(f"\n{story.title}\n{'=' * len(story.title)}\n{story.text}\n")
+                print(_result(story.fit))
+                if story.comparison:
+                    print("\nBeside what is known\n" + table(story.comparison))
+                place = folder / story.name
+                place.mkdir()
+                write_fit(story.fit, place, title=story.title, labels=story.labels, comparison=story.comparison)
+    print(f"\nReports and figures: {', '.join(str(p) for p in sorted(output.glob('*/report.html')))}")
+
+
+def run_fit(config: Path, data: Path | None, output: Path) -> None:
+    prepare_jax()
+    with staged(output) as folder:
+        import jaxdiff
+        from jaxdiff.config import load
+
+        problem = load(config, data)
+        if problem.measurement is None:
+            raise ValueError(f"{config.name}: a fit needs readings; name them in [data]")
+        if not problem.parameters:
+            raise ValueError(f"{config.name}: nothing to fit; name the unknown numbers in [parameters]")
+        fit = jaxdiff.fit(
+            problem.model,
+            problem.measurement,
+            parameters=problem.parameters,
+            progress=_interactive(),
+            **problem.fit_options,
+        )
+        title = problem.title or config.stem
+        print(f"{title}\n\n{_result(fit)}")
+        write_fit(fit, folder, title=title, labels=problem.labels, source=config.read_text(encoding="utf-8-sig"))
+    print(f"\nReport, figures and parameters: {output / 'report.html'}")
+
+
+def run_solve(config: Path, data: Path | None, output: Path) -> None:
+    prepare_jax()
+    with staged(output) as folder:
+        import numpy as np
+        import pandas as pd
+
+        import jaxdiff
+        from jaxdiff import plot
+        from jaxdiff.config import load
+
+        problem = load(config, data)
+        equation = problem.model(**problem.starts)
+        equation = equation[0] if isinstance(equation, tuple) else equation
+        times = problem.times
+        if times is None:
+            raise ValueError(f"{config.name}: no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
+        if np.all(np.isinf(times)):
+            values = np.asarray(jaxdiff.steady_state(equation, problem.grid))[None]
+        elif not np.all(np.isfinite(times)):
+            raise ValueError(
+                f"{config.name}: [solve] times mixes finite times with inf; ask for the steady state alone"
+            )
+        elif problem.initial is None:
+            raise ValueError(
+                f"{config.name}: the file has no [initial] state; add initial = 20.0 or an expression of x"
+            )
+        else:
+            initial = np.asarray(problem.grid.average(problem.initial))
+            done = jaxdiff.solve(
+                equation, problem.grid, initial, times, progress=_interactive(), **problem.solve_options
+            )
+            values = np.asarray(done.values)
+        frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
+        frame.insert(0, problem.grid.sides[0][0], problem.grid.centers[0])
+        frame.to_csv(folder / "solution.csv", index=False, float_format="%.10g")
+        plot.profiles(problem.grid, times, values, problem.labels).savefig(folder / "solution.png")
+    print(f"{len(times)} times, {len(problem.grid.centers[0])} cells, values {values.min():.6g} to {values.max():.6g}")
+    print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
+
+
+def run_info() -> None:
+    import jax
+
+    from jaxdiff.report import versions
+
+    folder = prepare_jax()
+    for name, version in versions().items():
+        print(f"{name:10s} {version}")
+    print(f"{'devices':10s} {', '.join(str(d) for d in jax.devices())}")
+    print(f"{'precision':10s} float64 in the shell and in fits")
+    print(f"{'cache':10s} {folder or 'off'}")
+
+
+def prepare_jax() -> str | None:
+    """Float64, and compiled code kept between runs; returns the folder of that cache."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = cache_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return None
+        if not os.access(folder, os.W_OK):
+            return None
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return jax.config.jax_compilation_cache_dir
+
+
+def cache_folder() -> Path:
+    """Where compiled code of this user is kept."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "jaxdiff" / "compiled"
+
+
+@contextlib.contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its place when all is done, and vanishes on an error or an interruption.
+
+    If `output` is there already, files of the same name are replaced and others left alone.
+    """
+    output = Path(os.path.abspath(output))
+    base = output.parent
+    while not base.exists() and base != base.parent:
+        base = base.parent
+    try:
+        if output.exists() and not (output.is_dir() and os.access(output, os.W_OK | os.X_OK)):
+            raise PermissionError("it is no folder" if not output.is_dir() else "permission denied")
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=base))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"the output folder {output} cannot be written: {reason}; choose another with --output") from None
+    try:
+        yield folder
+        if not output.exists():
+            output.parent.mkdir(parents=True, exist_ok=True)
+            folder.chmod(base.stat().st_mode & 0o777)  # mkdtemp made it private
+            folder.rename(output)
+            return
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            target = output / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_fit(fit: Any, folder: Path, *, title: str, labels: dict[str, str], **more: Any) -> None:
+    from jaxdiff import plot, report
+
+    figures = plot.figures(fit, labels)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png")
+    (folder / "parameters.json").write_text(report.to_json(fit, title=title), encoding="utf-8")
+    for i, measurement in enumerate(fit.measurements):
+        text = report.to_csv(fit, measurement)
+        if text is not None:
+            name = "predictions.csv" if len(fit.measurements) == 1 else f"predictions_{i + 1}.csv"
+            (folder / name).write_text(text, encoding="utf-8")
+    report.write(fit, folder / "report.html", title=title, labels=labels, figures=figures, **more)
+
+
+def _result(fit: Any) -> str:
+    from jaxdiff import report
+
+    rows = [("name", "estimate", "standard error", "95 % interval")]
+    rows += [tuple(row.values()) for row in report.parameter_rows(fit)]
+    state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
+    parts = [table(rows, header=True), table([*report.goodness(fit), ("state", state)])]
+    return "\n\n".join([*parts, *(f"note: {note}" for note in fit.notes)])
+
+
+def table(rows: Sequence[Sequence[Any]], header: bool = False) -> str:
+    """Rows as text in aligned columns, the first to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    align: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(widths) - 1)]
+    lines = ["  ".join(a(c, w) for a, c, w in zip(align, row, widths, strict=True)).rstrip() for row in cells]
+    if header:
+        lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty()
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())[:600] or type(error).__name__
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

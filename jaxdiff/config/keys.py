@@ -1,0 +1,32 @@
+"""Checks of the tables, words and numbers of a configuration file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+
+def check_keys(table: Mapping[str, Any], where: str, allowed: Sequence[str]) -> None:
+    for key in table:
+        if key not in allowed:
+            near = get_close_matches(key, allowed, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown key {key!r} in {where}; {hint}allowed are {', '.join(allowed)}")
+
+
+def choose(value: Any, where: str, allowed: Sequence[str]) -> str:
+    name = value.lower() if isinstance(value, str) else value
+    if name not in allowed:
+        near = get_close_matches(str(name), allowed, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"{where} is {value!r}; {hint}choose one of {', '.join(allowed)}")
+    return str(name)
+
+
+def number(value: Any, where: str, *, whole: bool = False) -> Any:
+    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not good or (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{where} must be a {'whole number' if whole else 'number'}, got {value!r}")
+    return value if whole else float(value)
