@@ -219,11 +219,11 @@ class Parameters(eqx.Module):
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """A path as a user writes it: drift.k, boundaries.x-.rate; the level that only holds constants is left out."""
+    """A path as a user writes it: drift.k, boundaries.x-.rate; unnamed levels and that of an expression's constants are left out."""
     parts = []
     for key in path:
         part = getattr(key, "name", getattr(key, "key", getattr(key, "idx", None)))
-        if not (isinstance(key, jax.tree_util.GetAttrKey) and part == "constants"):
+        if part != "" and not (isinstance(key, jax.tree_util.GetAttrKey) and part == "constants"):
             parts.append(str(part))
     return ".".join(parts) or "value"
 

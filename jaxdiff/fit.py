@@ -1,0 +1,191 @@
+"""From a model and measurements to parameters with error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.equations import Equation
+from jaxdiff.losses import BUILT_IN, choose
+from jaxdiff.measurements import Measurement
+from jaxdiff.objective import Objective, assemble
+from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
+from jaxdiff.parameters import Parameters
+from jaxdiff.progress import Progress
+from jaxdiff.result import Fit, load
+from jaxdiff.run import MANY, Run
+from jaxdiff.uncertainty import uncertainty
+
+__all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
+
+FEW = 30  # parameters for which a dense Jacobian is the better bargain
+
+
+def fit(
+    model: Equation | Callable[..., Any],
+    measurements: Measurement | list[Measurement] | tuple[Measurement, ...],
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    optimizer: Any = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    key: Any = None,
+    validation: float | Measurement | list[Measurement] | None = None,
+    scheme: Any = None,
+    stepper: Any = None,
+    substeps: int | None = None,
+    tolerance: float | None = None,
+    dtype: Any = None,
+    progress: bool = True,
+) -> Fit:
+    """Fit what is marked in a model to measurements, with error bars.
+
+        θ* = argmin Σ loss(prediction(θ), observation)
+
+    Args:
+        model: an equation, whose marked numbers are fitted; or a function of named parameters that returns one, or
+            (equation, initial), so that one number may serve in several places.
+        measurements: one, or several experiments.
+        parameters: for a function, {name: start}; a start is a mark, or a bare number, which is Free.
+        loss: None (mean square, Kullback–Leibler or likelihood, by the kind of measurement; the summed likelihood of
+            several), `mse`, `kl_divergence`, `negative_log_likelihood`, or your own loss(prediction, observation) → scalar.
+        optimizer: None (Levenberg–Marquardt up to 30 parameters, else optax.lbfgs), `LevenbergMarquardt`, or any optax
+            transformation. It works on numbers of order one: start-relative, logarithms, logits; optax sees the loss per
+            datum, mean squares relative to the spread of the data, your own loss as it is.
+        steps: at most so many; None: 100 for Levenberg–Marquardt, 500 for lbfgs, 2000 for other transformations.
+        batch_size: rows drawn anew for every step of an optax transformation, with `key`.
+        validation: a fraction to hold out (the last part in time), or measurements; its loss is reported.
+        scheme, stepper, substeps, tolerance: as in `solve`.
+        dtype: float64 unless jnp.float32 is asked for, whatever the session's default.
+        progress: show a bar if it takes longer than a second.
+
+    For paths the start is improved by the densities of Euler steps, if these lead to a higher likelihood.
+
+    Raises:
+        ValueError: nothing is marked, a start is out of bounds, the model fails at the start, or data do not suit.
+        TypeError: arguments of the wrong kind.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 40))
+    >>> times, places = np.linspace(0.01, 0.1, 10), np.full(10, 0.25)
+    >>> values = 1 + np.cos(np.pi * places) * np.exp(-0.5 * np.pi**2 * times)
+    >>> readings = jd.Readings(grid, lambda x: 1 + jax.numpy.cos(np.pi * x), times, places, values, sigma=0.01)
+    >>> result = jd.fit(jd.Diffusion(jd.Positive(2.0)), readings, progress=False)
+    >>> round(result.parameters["diffusivity"], 2), result.converged
+    (0.5, True)
+    """
+    narrow = _is_narrow(dtype)
+    optimizer, steps = _checked_optimizer(optimizer), _checked_count(steps, "steps")
+    batch_size = _checked_count(batch_size, "batch_size")
+    measured = _as_tuple(measurements, "measurements")
+    with jax.enable_x64(not narrow):
+        trained, held = _hold_out(measured, validation)
+        fitted, function, which, beside = assemble(model, parameters, trained, held)
+        objective = Objective(function, choose(loss, trained), which)
+        few = fitted.count <= FEW
+        if optimizer is None:
+            optimizer = LevenbergMarquardt() if few and batch_size is None else default_descent()
+        if batch_size is not None and isinstance(optimizer, LevenbergMarquardt):
+            raise ValueError("batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)")
+        options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
+        run = Run(objective, fitted, trained, {k: v for k, v in options.items() if v is not None}, Progress(progress))
+        try:
+            if isinstance(optimizer, LevenbergMarquardt):
+                outcome = run.levenberg_marquardt(optimizer, steps or 100)
+            else:
+                outcome = run.descend(optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key)
+        finally:
+            run.progress.close()
+        fitted = run.parameters
+        reason = _no_noise(objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
+        unknown = np.array([0 if m.known or m.family != "gaussian" else len(m.values) for m in trained])
+        bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
+        x = np.asarray(fitted.transform(outcome.z), float)
+        tree = jax.tree.map(np.asarray, fitted.rebuild(x))
+        equation, initials = objective.unpack(tree)
+        validation_loss = None
+        if held:
+            losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
+            validation_loss = Run(Objective(function, losses, beside), fitted, held, run.options, run.progress).value(outcome.z)
+    return Fit(
+        model=equation,
+        initial=initials[0] if all(initial is initials[0] for initial in initials) else initials,
+        parameters=fitted.split(x),
+        start=fitted.split(np.asarray(fitted.start)),
+        standard_errors=fitted.split(bars.errors),
+        intervals=_intervals(fitted, bars.intervals),
+        labels=fitted.labels,
+        covariance=bars.covariance,
+        loss=float(outcome.history[-1]) if outcome.here is None else float(outcome.here.value),
+        loss_name="likelihood" if loss is None and len(measured) > 1 else getattr(objective.losses[0], "__name__", "loss"),
+        validation_loss=validation_loss,
+        history=outcome.history,
+        converged=outcome.converged,
+        notes=(*outcome.notes, *bars.notes),
+        measurements=trained,
+        held_out=held,
+        initials=tuple(zip((m.initial if hasattr(m, "initial") else None for m in trained), initials, strict=True)),
+        options=run.options,
+    )
+
+
+def _hold_out(measured: tuple[Measurement, ...], validation: Any) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
+    """(fitted, held out)."""
+    if validation is None:
+        return measured, ()
+    if isinstance(validation, (int, float)) and not isinstance(validation, bool):
+        if not 0 < validation < 1:
+            raise ValueError(f"validation must be a fraction between 0 and 1, or measurements, got {validation}; use 0.2 for a fifth")
+        parts = [measurement.split(float(validation)) for measurement in measured]
+        return tuple(first for first, _ in parts), tuple(last for _, last in parts)
+    return measured, _as_tuple(validation, "validation")
+
+
+def _as_tuple(measurements: Any, name: str) -> tuple[Measurement, ...]:
+    several = tuple(measurements) if isinstance(measurements, (list, tuple)) else (measurements,)
+    if not several:
+        raise ValueError(f"{name} must hold at least one measurement, got none; pass jd.Readings, jd.Histograms or jd.Trajectory")
+    for one in several:
+        if not isinstance(one, Measurement):
+            raise TypeError(f"{name} must be jd.Readings, jd.Histograms or jd.Trajectory, got {type(one).__name__}; wrap the data in one")
+    return several
+
+
+def _is_narrow(dtype: Any) -> bool:
+    wanted = np.dtype(np.float64 if dtype is None else dtype)
+    if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be float64 or float32, got {wanted}; leave it away for float64")
+    return wanted == np.dtype(np.float32)
+
+
+def _checked_count(value: int | None, name: str) -> int | None:
+    if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+    return None if value is None else int(value)
+
+
+def _checked_optimizer(optimizer: Any) -> Any:
+    if optimizer is LevenbergMarquardt:
+        return LevenbergMarquardt()
+    if optimizer is not None and not isinstance(optimizer, LevenbergMarquardt) and not is_optax(optimizer):
+        raise TypeError(f"optimizer must be jd.LevenbergMarquardt() or an optax transformation like optax.adam(0.01), got {optimizer!r}")
+    return optimizer
+
+
+def _no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str | None:
+    """Why the data tell nothing about their noise, or None."""
+    for loss, measurement in zip(objective.losses, measurements, strict=True):
+        if loss not in BUILT_IN:
+            return f"your own loss, {getattr(loss, '__name__', 'loss')}, has no noise model; use a likelihood, jd.mse or jd.kl_divergence"
+        if measurement.family == "multinomial" and not measurement.known:
+            return "densities do not tell how many were counted; give counts, or total=N"
+    return None
+
+
+def _intervals(parameters: Parameters, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:
+    lower, upper = parameters.split(ends[:, 0]), parameters.split(ends[:, 1])
+    return {name: (lower[name], upper[name]) for name in lower}

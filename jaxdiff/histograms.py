@@ -1,0 +1,162 @@
+"""Populations counted in bins."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.checks import Checks
+from jaxdiff.grid import Grid
+from jaxdiff.measurements import Course, Measurement, Plan, Prediction, check_initial, check_times, course_of, resolve_initial
+from jaxdiff.parameters import numeric
+
+
+class Histograms(Measurement):
+    """Counts or densities of a population per bin, at one or several times.
+
+        mass of a bin = ∫ u dV over it; data and model are both normalised over the bins
+
+    grid, initial, start: as in `Readings`; times: (m,) [time]; counts: (m, bins), or (bins,) for one time: whole numbers
+    are counts, others are densities [1/length]; edges: (bins + 1,) [length], None: the grid's cells
+    total: a number or (m,), individuals at each time: what is in no bin becomes one more bin, and densities count
+
+    Raises ValueError if shapes differ, a count is negative or not finite, a time holds nothing, edges do not increase or
+    leave the grid, or the bins hold more than the total.
+
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 4))
+    >>> jd.Histograms(grid, 1.0, [0.5], [[10, 0, 3, 7]]).size
+    array([20.])
+    """
+
+    family: ClassVar[str] = "multinomial"
+    grid: Grid
+    initial: Any
+    times: np.ndarray
+    counts: np.ndarray
+    edges: np.ndarray
+    total: np.ndarray | None
+    start: float = eqx.field(static=True)
+
+    def __init__(
+        self, grid: Grid, initial: Any, times: Any, counts: Any, edges: Any = None, total: Any = None, start: float = 0.0
+    ):
+        times = np.atleast_1d(np.asarray(times, float))
+        counts = np.asarray(counts, float)
+        counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
+        edges = np.asarray(grid.edges[0] if edges is None else edges, float)
+        if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+            raise ValueError(f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}")
+        grid.require_inside(edges, "edge")
+        if times.ndim != 1 or counts.shape != (len(times), len(edges) - 1):
+            raise ValueError(f"counts must have shape (times, bins) = ({times.size}, {len(edges) - 1}), got {counts.shape}; pass edges= for other bins")
+        if not len(times):
+            raise ValueError("no histogram given, got empty times")
+        if not np.isfinite(counts).all() or (counts < 0).any():
+            i, j = np.argwhere(~(np.isfinite(counts) & (counts >= 0)))[0]
+            raise ValueError(f"counts must be finite and not negative, got {counts[i, j]:g} at time {times[i]:g} in bin {j}; drop or mend it")
+        if (counts.sum(1) == 0).any():
+            raise ValueError(f"every histogram must hold something, got zeros only at time {times[np.argmin(counts.sum(1))]:g}; drop that time")
+        self.start = float(start)
+        check_times(times, self.start)
+        self.grid, self.initial, self.times, self.counts, self.edges = grid, numeric(initial), times, counts, edges
+        check_initial(self.initial, grid)
+        self.total = None if total is None else np.array(np.broadcast_to(np.asarray(total, float), times.shape))
+        if self.total is not None:
+            inside = self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total
+            if not (inside <= self.total * (1 + 1e-6)).all():
+                i = int(np.argmax(inside - self.total))
+                raise ValueError(f"total must not be less than what the bins hold, got {self.total[i]:g} for {inside[i]:g} at time {times[i]:g}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers are counts."""
+        return bool((self.counts == np.round(self.counts)).all())
+
+    @property
+    def mass(self) -> np.ndarray:
+        """What each bin holds: counts, or density times volume."""
+        return self.counts if self.whole else self.counts * np.diff(_volume(self.grid, self.edges))
+
+    @property
+    def size(self) -> np.ndarray | None:
+        """Individuals at each time; None for densities without a total."""
+        return self.total if self.total is not None else self.mass.sum(1) if self.whole else None
+
+    def split(self, fraction: float) -> tuple[Histograms, Histograms]:
+        """(first, last) part in time."""
+        order = np.argsort(self.times, kind="stable")
+        held = order[len(order) - max(1, round(fraction * len(order))) :]
+        if len(held) == len(order):
+            raise ValueError(f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less")
+        return self._rows(np.setdiff1d(order, held)), self._rows(np.sort(held))
+
+    def _rows(self, kept: np.ndarray) -> Histograms:
+        total = None if self.total is None else self.total[kept]
+        return Histograms(self.grid, self.initial, self.times[kept], self.counts[kept], self.edges, total, self.start)
+
+    @property
+    def known(self) -> bool:
+        return self.size is not None
+
+    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> HistogramsPlan:
+        initial = resolve_initial(self.initial, initial, bool((self.times < np.inf).any()))
+        course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
+        mass, size = self.mass, self.size
+        if self.total is not None:
+            inside = mass if self.whole else mass * self.total[:, None]
+            mass = np.column_stack([inside, np.maximum(self.total - inside.sum(1), 0.0)])
+        own = np.array_equal(self.edges, self.grid.edges[0])
+        return HistogramsPlan(
+            observation=mass / mass.sum(1, keepdims=True),
+            weight=np.ones(len(mass)) if size is None else size,
+            size=np.float64(len(mass)),
+            course=course,
+            row=row,
+            overlap=None if own else _overlap(self.grid, self.edges),
+            rest=self.total is not None,
+            known=self.known,
+        )
+
+
+class HistogramsPlan(Plan):
+    family: ClassVar[str] = "multinomial"
+    observation: Any  # (m, bins), normalised, with the missing mass last where `rest`
+    weight: Any  # (m,) individuals, 1 if unknown
+    size: Any
+    course: Course
+    row: Any
+    overlap: Any  # (bins, n) share of each cell in each bin; None: the cells are the bins
+    rest: bool = eqx.field(static=True)
+    known: bool = eqx.field(static=True)
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        states, checks, fine = self.course(equation, initial)
+        mass = (states * self.course.grid.volumes)[self.row]
+        if self.overlap is not None:
+            mass = jnp.matmul(mass, self.overlap.T, precision="highest")
+        if self.rest:
+            mass = jnp.concatenate([mass, 1.0 - mass.sum(1, keepdims=True)], axis=1)
+        return Prediction(mass, checks, fine)
+
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> HistogramsPlan:
+        return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
+
+
+def _volume(grid: Grid, edges: np.ndarray) -> np.ndarray:
+    """Volume between the lower wall and each edge."""
+    own, volumes = np.asarray(grid.edges[0]), np.asarray(grid.volumes)
+    power = {"cartesian": 1, "cylindrical": 2, "spherical": 3}[grid.geometry]
+    scale = volumes.sum() / (own[-1] ** power - own[0] ** power)
+    return scale * (np.clip(edges, own[0], own[-1]) ** power - own[0] ** power)
+
+
+def _overlap(grid: Grid, edges: np.ndarray) -> np.ndarray:
+    """Which share of each cell lies in each bin, (bins, n)."""
+    cells, bins = _volume(grid, np.asarray(grid.edges[0])), _volume(grid, edges)
+    upper = np.minimum(bins[1:, None], cells[None, 1:])
+    lower = np.maximum(bins[:-1, None], cells[None, :-1])
+    return np.maximum(upper - lower, 0.0) / np.diff(cells)

@@ -1,0 +1,182 @@
+"""From a vector of parameters to the loss of all measurements; nothing here knows how it is minimised."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.equations import Equation
+from jaxdiff.losses import Expansion, Loss, expand, value
+from jaxdiff.measurements import Prediction
+from jaxdiff.parameters import Free, Parameters, collect, marked, plain
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The static half of a fit: equal objectives share compiled code, whatever the numbers.
+
+    model: a function of named parameters, None for a marked equation; losses: one per measurement; initials: which
+    of the fitted initial states each measurement starts from, -1 for none of its own
+    """
+
+    model: Callable[..., Any] | None
+    losses: tuple[Loss, ...]
+    initials: tuple[int, ...]
+
+    def build(self, parameters: Parameters, z: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The equation at z, and the initial state of each measurement."""
+        return self.unpack(parameters.build(z))
+
+    def unpack(self, tree: Any) -> tuple[Any, tuple[Any, ...]]:
+        equation, initial = tree[""], None
+        if self.model is not None:
+            equation = self.model(**equation)
+            if isinstance(equation, tuple):
+                equation, initial = equation
+        own = list(tree["initial"].values()) if isinstance(tree["initial"], OrderedDict) else [tree["initial"]]
+        return equation, tuple(initial if initial is not None else own[i] if i >= 0 else None for i in self.initials)
+
+    def predict(self, parameters: Parameters, plans: Any, z: Any) -> tuple[Prediction, ...]:
+        equation, initials = self.build(parameters, z)
+        return tuple(plan.predict(equation, initial) for plan, initial in zip(plans, initials, strict=True))
+
+    def values(self, parameters: Parameters, plans: Any, z: Any, batch: Any = None) -> Any:
+        """The loss of each measurement; NaN where a check failed."""
+        predictions = self.predict(parameters, plans, z)
+        batch = (None,) * len(plans) if batch is None else batch
+        each = [value(loss, plan, p.values, rows) for loss, plan, p, rows in zip(self.losses, plans, predictions, batch, strict=True)]
+        return jnp.where(passed(predictions), jnp.stack(each), jnp.nan)
+
+    def expand(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
+        """The loss with gradient and curvature; `noise` and `squares` have one entry per measurement."""
+        paths = [i for i, plan in enumerate(plans) if plan.family == "density"]
+        others = [i for i in range(len(plans)) if i not in paths]
+        parts: dict[int, Expansion] = {i: self._observed(parameters, plans[i], i, z) for i in paths}
+        good = jnp.array(True)
+        if others:
+
+            def fields(point: Any) -> Any:
+                equation, initials = self.build(parameters, point)
+                predictions = [plans[i].predict(equation, initials[i]) for i in others]
+                return [prediction.values for prediction in predictions], passed(predictions)
+
+            def push(direction: Any) -> Any:
+                values, tangents, fine = jax.jvp(fields, (z,), (direction,), has_aux=True)
+                return values, fine, tangents
+
+            values, good, jacobians = jax.vmap(push, out_axes=(None, None, -1))(jnp.eye(z.shape[0], dtype=z.dtype))
+            for i, prediction, jacobian in zip(others, values, jacobians, strict=True):
+                parts[i] = expand(self.losses[i], plans[i], prediction, jacobian)
+        each = [parts[i] for i in range(len(plans))]
+        total = jnp.where(good, sum(part.value for part in each), jnp.nan)
+        gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
+        noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
+        return Expansion(total, gradient, curvature, noise, squares, jnp.all(resolved))
+
+    def _observed(self, parameters: Parameters, plan: Any, index: int, z: Any) -> Expansion:
+        """Log densities enter linearly, so that Gauss–Newton would see no curvature: the exact second derivative."""
+
+        def loss(point: Any) -> Any:
+            equation, initials = self.build(parameters, point)
+            prediction = plan.predict(equation, initials[index])
+            total = value(self.losses[index], plan, prediction.values)
+            return jnp.where(passed((prediction,)), total, jnp.nan), prediction.resolved
+
+        def slope(point: Any) -> Any:
+            (total, resolved), gradient = jax.value_and_grad(loss, has_aux=True)(point)
+            return gradient, (total, gradient, resolved)
+
+        curvature, (total, gradient, resolved) = jax.jacfwd(slope, has_aux=True)(z)
+        return Expansion(total, gradient, curvature, curvature, jnp.zeros(()), resolved)
+
+
+    def euler(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
+        """Minus the log density of Euler steps along all paths, with its Fisher information."""
+        paths = [plan for plan in plans if plan.family == "density"]
+
+        def moments(point: Any) -> Any:
+            equation, _ = self.build(parameters, point)
+            means, variances = zip(*(plan.euler(equation) for plan in paths), strict=True)
+            return (jnp.concatenate(means), jnp.log(jnp.concatenate(variances)))
+
+        stops = jnp.concatenate([plan.observation for plan in paths])
+        mean, log_variance = moments(z)
+        mean_slope, log_slope = jax.jacfwd(moments)(z)
+        weight = jnp.exp(-log_variance)
+        residual = stops - mean
+        total = 0.5 * jnp.sum(weight * residual**2 + log_variance)
+        gradient = -(weight * residual) @ mean_slope + 0.5 * (1 - weight * residual**2) @ log_slope
+        curvature = (weight[:, None] * mean_slope).T @ mean_slope + 0.5 * log_slope.T @ log_slope
+        return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), jnp.zeros(1), jnp.array(True))
+
+
+def draw(plans: Any, size: int, key: Any) -> tuple[Any, ...]:
+    """Rows of a minibatch, anew from each measurement."""
+    rows = []
+    for plan, one in zip(plans, jax.random.split(key, len(plans)), strict=True):
+        chance = jax.random.uniform(one, plan.weight.shape) + (plan.weight > 0)
+        rows.append(jax.lax.top_k(chance, min(size, plan.weight.shape[0]))[1])
+    return tuple(rows)
+
+
+def passed(predictions: Any) -> Any:
+    """Whether every check of the solver passed."""
+    tables = [prediction.checks.table for prediction in predictions if prediction.checks.messages]
+    return jnp.array(True) if not tables else ~jnp.any(jnp.concatenate(tables)[:, 0] > 0)
+
+
+def assemble(
+    model: Any, starts: Any, measurements: tuple[Any, ...], held: tuple[Any, ...]
+) -> tuple[Parameters, Callable[..., Any] | None, tuple[int, ...], tuple[int, ...]]:
+    """(parameters, function or None, and which initial state each fitted and each held-out measurement starts from).
+
+    Raises TypeError if `parameters` and the kind of model do not fit together.
+    """
+    function = None
+    if isinstance(model, Equation):
+        if starts is not None:
+            raise TypeError("parameters= belongs to a model that is a function of them; mark the equation's numbers instead, or pass a function")
+        fitted = model
+    elif callable(model):
+        if not starts:
+            raise TypeError("a model that is a function needs parameters={name: start}, got none; name each argument with its start")
+        function = model
+        _check_function(function, starts)
+        fitted = OrderedDict((name, start if marked(start) else Free(start)) for name, start in dict(starts).items())
+    else:
+        raise TypeError(f"model must be an equation or a function that returns one, got {type(model).__name__}")
+    own: list[Any] = []
+
+    def places(several: tuple[Any, ...], prepared: Callable[[Any], Any]) -> tuple[int, ...]:
+        found = []
+        for measurement in several:
+            initial = getattr(measurement, "initial", None)
+            index = next((i for i, (other, _) in enumerate(own) if other is initial), len(own)) if initial is not None else -1
+            own.extend([(initial, prepared(initial))] if index == len(own) else [])
+            found.append(index)
+        return tuple(found)
+
+    which, beside = places(measurements, lambda initial: initial), places(held, plain)
+    initials = own[0][1] if len(own) == 1 else OrderedDict((str(i), initial) for i, (_, initial) in enumerate(own))
+    return collect({"": fitted, "initial": initials}), function, which, beside
+
+
+def _check_function(function: Callable[..., Any], names: Any) -> None:
+    import inspect
+
+    try:
+        inspect.signature(function).bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise TypeError(f"the model cannot be called with the parameters {', '.join(names)}: {error}; name them as its arguments") from None
+    except ValueError:
+        return
+
+
+def start_vector(parameters: Parameters) -> np.ndarray:
+    return parameters.transform.inverse(np.asarray(parameters.start))

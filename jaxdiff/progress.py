@@ -1,0 +1,36 @@
+"""A progress bar that only shows itself when there is something to wait for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+DELAY = 1.0  # seconds before a bar appears
+BEAT = 0.2  # seconds of compiled work between two looks at it
+
+
+class Progress:
+    """Counts steps; silent for short work, and wherever `shown` is false."""
+
+    def __init__(self, shown: bool):
+        self.shown, self.began = shown, time.perf_counter()
+        self.bar: Any = None
+
+    def portion(self, pace: float) -> int:
+        """How many steps of `pace` seconds to run before the next look."""
+        return 1 if pace <= 0 else max(1, min(1000, int(BEAT / pace)))
+
+    def show(self, step: int, steps: int, loss: float) -> None:
+        if not self.shown or (self.bar is None and time.perf_counter() - self.began < DELAY):
+            return
+        if self.bar is None:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=steps, desc="fit", unit="step", leave=False)
+        self.bar.n = step
+        self.bar.set_postfix_str(f"loss {loss:.6g}")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,228 @@
+"""What a fit found: it prints itself, predicts, draws and stores itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxdiff.checks import raise_failed
+from jaxdiff.measurements import Measurement
+from jaxdiff.parameters import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "jaxdiff fit 1"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit`, in NumPy float64.
+
+    model: the fitted equation, with plain numbers; initial: the fitted initial state
+    parameters, standard_errors, start: {name: number or array}; intervals: {name: (lower, upper)}, 95 %
+    covariance: (p, p) of the single numbers in the order of `labels`
+    loss, validation_loss: at the optimum, and on what was held out; history: the loss at every step
+    converged: whether the optimum was reached; notes: what a reader must know, in words
+    """
+
+    model: Any
+    parameters: dict[str, Any]
+    standard_errors: dict[str, Any]
+    intervals: dict[str, Any]
+    covariance: np.ndarray
+    labels: tuple[str, ...]
+    loss: float
+    loss_name: str
+    history: np.ndarray
+    converged: bool
+    notes: tuple[str, ...] = ()
+    validation_loss: float | None = None
+    initial: Any = None
+    start: dict[str, Any] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
+    held_out: tuple[Measurement, ...] = ()
+    initials: tuple[tuple[Any, Any], ...] = ()  # as given to a measurement, and as fitted
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def equation(self) -> Any:
+        """The fitted equation."""
+        return self.model
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Of the single numbers, (p, p), in the order of `labels`."""
+        deviation = np.sqrt(np.diag(self.covariance))
+        return self.covariance / deviation / deviation[:, None]
+
+    def predict(self, measurement: Measurement | None = None) -> np.ndarray:
+        """What the fitted model predicts for a measurement, in the shape of its data; None: the one that was fitted.
+
+        Raises ValueError if the model is not at hand (a fit that was loaded without it) or fails there.
+        """
+        if self.model is None:
+            raise ValueError("this fit was loaded without its model, got None; pass it as jd.load(path, model)")
+        if measurement is None:
+            if len(self.measurements) != 1:
+                raise ValueError(f"predict needs a measurement, as {len(self.measurements)} are known; pass one of fit.measurements")
+            measurement = self.measurements[0]
+        with jax.enable_x64(True):
+            own = getattr(measurement, "initial", None)
+            given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
+            initial = given[0] if given else plain(own)
+            plan = measurement.prepare(self.model, initial, pad=False, **self.options)
+            prediction = _forward(self.model, initial, plan)
+            raise_failed(prediction.checks)
+            return np.asarray(prediction.values)
+
+    def summary(self) -> str:
+        """A table of names, estimates, standard errors and 95 % intervals, and what there is to say."""
+        rows = [("parameter", "estimate", "standard error", "95 % interval")]
+        for label, value, error, (low, high) in zip(self.labels, *self.columns(), strict=True):
+            bar = f"{low:.6g} … {high:.6g}" if np.isfinite(low) else "–"
+            rows.append((label, f"{value:.6g}", f"{error:.2g}" if np.isfinite(error) else "–", bar))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "─" * len(max(lines, key=len)))
+        lines.append("")
+        steps = max(len(self.history) - 1, 0)
+        lines.append(f"{self.loss_name} {self.loss:.6g}, {'converged' if self.converged else 'NOT CONVERGED'} after {steps} steps")
+        if self.validation_loss is not None:
+            lines.append(f"on data held out {self.validation_loss:.6g}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Estimates (p,), standard errors (p,) and intervals (p, 2), in the order of `labels`."""
+        flat = lambda values: np.concatenate([np.ravel(v) for v in values.values()])  # noqa: E731
+        ends = np.concatenate([np.stack([np.ravel(end) for end in pair], axis=1) for pair in self.intervals.values()])
+        return flat(self.parameters), flat(self.standard_errors), ends
+
+    __str__ = summary
+    __repr__ = summary
+
+    def plot(self) -> Figure:
+        """Data against fit, residuals and the course of the loss."""
+        from jaxdiff import plot
+
+        return plot.fit(self)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """One self-contained HTML page."""
+        from jaxdiff import report
+
+        return report.write(self, path)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Parameters, errors, intervals, covariance, loss, history and notes as JSON; neither the data nor the model."""
+        text = json.dumps(self.record(), indent=1, allow_nan=False, ensure_ascii=False)
+        return write_whole(path, text + "\n")
+
+    def record(self) -> dict[str, Any]:
+        """What `save` stores: numbers, lists and text; NaN and infinity as None."""
+        return {
+            "format": FORMAT,
+            "parameters": _listed(self.parameters),
+            "standard_errors": _listed(self.standard_errors),
+            "intervals": _listed(self.intervals),
+            "start": _listed(self.start),
+            "labels": list(self.labels),
+            "covariance": _listed(self.covariance),
+            "loss": _listed(self.loss),
+            "loss_name": self.loss_name,
+            "validation_loss": _listed(self.validation_loss),
+            "history": _listed(self.history),
+            "converged": self.converged,
+            "notes": list(self.notes),
+        }
+
+
+@jax.jit
+def _forward(equation: Any, initial: Any, plan: Any) -> Any:
+    return plan.predict(equation, initial)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a file so that it is there whole or not at all."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_listed(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _listed(value.tolist())
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _number(value: Any) -> Any:
+    """A stored number or list of numbers; None was not finite."""
+    array = np.asarray([np.nan if value is None else value] if not isinstance(value, list) else value, dtype=float)
+    return array if isinstance(value, list) else float(array[0])
+
+
+def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
+    """A stored fit: its numbers, without data; with the model's own marks or function it predicts again.
+
+    path: a file that `Fit.save` wrote; model: what was fitted, an equation with its marks or a function of named
+    parameters, into which the stored numbers are put.
+
+    Raises ValueError if the file is not such a file or does not belong to the model.
+    """
+    path = Path(path)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a stored fit: {error}; name a file that Fit.save wrote") from None
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a stored fit, got {type(stored).__name__}; name a file that Fit.save wrote")
+    numbers = {name: _number(value) for name, value in stored["parameters"].items()}
+    equation, initial = _filled(model, numbers) if model is not None else (None, None)
+    return Fit(
+        model=equation,
+        initial=initial,
+        initials=() if initial is None else ((None, initial),),
+        parameters=numbers,
+        standard_errors={name: _number(value) for name, value in stored["standard_errors"].items()},
+        intervals={name: tuple(_number(end) for end in value) for name, value in stored["intervals"].items()},
+        start={name: _number(value) for name, value in stored["start"].items()},
+        labels=tuple(stored["labels"]),
+        covariance=_number(stored["covariance"]),
+        loss=_number(stored["loss"]),
+        loss_name=stored["loss_name"],
+        validation_loss=None if stored["validation_loss"] is None else _number(stored["validation_loss"]),
+        history=np.asarray(_number(stored["history"])),
+        converged=bool(stored["converged"]),
+        notes=tuple(stored["notes"]),
+    )
+
+
+def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
+    from jaxdiff.equations import Equation
+    from jaxdiff.parameters import collect
+
+    if not isinstance(model, Equation):
+        made = model(**numbers)
+        return made if isinstance(made, tuple) else (made, None)
+    marks = collect(model)
+    missing = [name for name in marks.names if name not in numbers]
+    if missing:
+        raise ValueError(f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted")
+    return marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names])), None

@@ -1,0 +1,262 @@
+"""One fit under way: plans that follow the parameters where they must, and loops over compiled code."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.checks import raise_failed
+from jaxdiff.equations import Equation
+from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
+from jaxdiff.objective import Objective, draw, start_vector
+from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, direction, finite, set_out, wander
+from jaxdiff.parameters import Parameters, marked
+from jaxdiff.progress import Progress
+
+MANY = 300  # parameters beyond which no curvature is computed
+RENEWALS = 50  # of plans within one fit
+PLAN_STEPS = 10  # of an optax transformation between two looks at the plans
+
+
+class Outcome:
+    """Where a run ended: z, the loss around it (None for very many parameters), history, convergence, remarks."""
+
+    def __init__(self, z: Any, here: Expansion | None, history: Any, converged: bool, note: str):
+        self.z, self.here, self.history = np.asarray(z, float), here, finite(history)
+        self.converged, self.notes = converged, () if converged else (note,)
+
+
+class Run:
+    """The changing half of a fit: parameters, plans and options."""
+
+    def __init__(self, objective: Objective, parameters: Parameters, measurements: Any, options: dict[str, Any], progress: Progress):
+        self.objective, self.parameters, self.measurements = objective, parameters, measurements
+        self.options, self.progress = options, progress
+        self.start = start_vector(parameters)
+        self.plans: Any = ()
+        self.renewals = 0
+
+    @property
+    def paths(self) -> bool:
+        return any(m.family == "density" for m in self.measurements)
+
+    def prepare(self, z: Any) -> None:
+        """Plans for the coefficients at z."""
+        equation, initials = self._at(z)
+        self.plans = tuple(
+            m.prepare(equation, initial, pad=loss in BUILT_IN, **self.options)
+            for m, initial, loss in zip(self.measurements, initials, self.objective.losses, strict=True)
+        )
+        self.plans = jax.device_put(self.plans)
+
+    def renew(self, z: Any) -> None:
+        """Plans that resolve the coefficients at z, where those at hand do not."""
+        self.renewals += 1
+        if self.renewals > RENEWALS:
+            raise ValueError(f"the fit runs into coefficients that cannot be resolved, {self._named(z)}; bound them with jd.Bounded")
+        equation, _ = self._at(z)
+        predictions = _predict(self.objective, self.parameters, self.plans, jnp.asarray(z))
+        self.plans = jax.device_put(
+            tuple(
+                plan if np.all(prediction.resolved) else plan.renewed(m, equation, prediction.checks)
+                for plan, m, prediction in zip(self.plans, self.measurements, predictions, strict=True)
+            )
+        )
+
+    def _at(self, z: Any) -> Any:
+        x = np.asarray(self.parameters.transform(np.asarray(z)))
+        equation, initials = self.objective.unpack(self.parameters.rebuild(x))
+        if not isinstance(equation, Equation):
+            raise TypeError(f"the model must return an equation or (equation, initial), got {type(equation).__name__}")
+        if marked(equation):
+            raise ValueError("the equation that the model returns holds marks; mark the starts in parameters= instead")
+        return equation, initials
+
+    def _named(self, z: Any) -> str:
+        x = np.asarray(self.parameters.transform(np.asarray(z)))
+        return ", ".join(f"{label} = {value:.4g}" for label, value in zip(self.parameters.labels, x, strict=True))
+
+    def levenberg_marquardt(self, method: LevenbergMarquardt, steps: int) -> Outcome:
+        state = self._first(method, steps)
+        if self._rescale(state.here):
+            state = self._resolved(method, begin(jnp.asarray(self.start), len(self.plans), steps, method.damping), 0)
+        pace = 0.0
+        while not (state.converged or state.stalled or state.iteration >= steps):
+            before, began = int(state.iteration), time.perf_counter()
+            state = self._resolved(method, state, min(steps, before + self.progress.portion(pace)))
+            pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
+            self.progress.show(int(state.iteration), steps, float(state.here.value))
+        reason = "no step improves the loss any more; check the model, or start elsewhere"
+        if not state.stalled:
+            reason = f"{int(state.iteration)} steps were not enough; allow more with steps=, or start closer"
+        return Outcome(state.z, state.here, state.history, bool(state.converged), f"not converged: {reason}")
+
+    def _resolved(self, method: LevenbergMarquardt, state: State, until: int) -> State:
+        """Go on to `until`, with new plans wherever the parameters have outrun them."""
+        while True:
+            state = jax.block_until_ready(_advance(self.objective, method.tolerance, self.parameters, self.plans, state, until))
+            if state.here.resolved:
+                return state
+            self.renew(state.z)
+            fresh = begin(state.z, len(self.plans), len(state.history) - 1, method.damping)
+            fresh = jax.block_until_ready(_advance(self.objective, method.tolerance, self.parameters, self.plans, fresh, 0))
+            state = fresh._replace(damping=state.damping, iteration=state.iteration, history=state.history)
+
+    def _first(self, method: LevenbergMarquardt, steps: int) -> State:
+        """The loss at the start; for paths, at the optimum of their Euler densities if that is better."""
+        best, failure = None, None
+        for z in self._starts():
+            try:
+                self.prepare(z)
+                state = self._resolved(method, begin(jnp.asarray(z), len(self.plans), steps, method.damping), 0)
+                if not np.isfinite(state.here.value):
+                    self._complain(z)
+            except ValueError as error:
+                failure = failure or error
+                continue
+            if best is None or state.here.value < best[0].here.value:
+                best = state, self.plans
+        if best is None:
+            raise failure or ValueError("the fit has no start")
+        self.plans = best[1]
+        return best[0]
+
+    def _starts(self) -> list[np.ndarray]:
+        starts = [self.start]
+        if self.paths:
+            self._at(self.start)
+            rough = jax.device_put(tuple(m.rough() for m in self.measurements if m.family == "density"))
+            z = np.asarray(_euler(self.objective, self.parameters, rough, jnp.asarray(self.start)))
+            if np.isfinite(z).all() and not np.array_equal(z, self.start):
+                starts.append(z)
+        return starts
+
+    def _rescale(self, here: Expansion) -> bool:
+        """A Free number that starts at zero takes the scale at which it changes the loss by about itself."""
+        transform = self.parameters.transform
+        bend = np.diag(np.asarray(here.curvature, float))
+        zero = (np.asarray(self.parameters.start) == 0) & (np.asarray(transform.kind) == 0) & (bend > 0)
+        scale = np.sqrt(np.abs(float(here.value)) / np.where(zero, bend, 1.0))
+        zero &= scale > 0
+        if not zero.any() or not np.array_equal(self.start, start_vector(self.parameters)):
+            return False
+        scale = np.where(zero, scale, np.asarray(transform.scale))
+        self.parameters = eqx.tree_at(lambda p: p.transform.scale, self.parameters, scale)
+        return True
+
+    def descend(self, optimizer: Any, steps: int, batch_size: int | None, key: Any) -> Outcome:
+        key = jax.random.key(0) if key is None else key
+        state = self._first(LevenbergMarquardt(), 1) if self.parameters.count <= MANY else None
+        if state is None:
+            self.prepare(self.start)
+            if not np.isfinite(_values(self.objective, self.parameters, self.plans, jnp.asarray(self.start))).all():
+                self._complain(self.start)
+            z = jnp.asarray(self.start)
+        else:
+            z = jnp.asarray(self.start) if self._rescale(state.here) else state.z
+        unit = self._unit()
+        walk = set_out(optimizer, z, steps, key)
+        pace = 0.0
+        while int(walk.iteration) < steps and not walk.done:
+            before, began = int(walk.iteration), time.perf_counter()
+            until = before + PLAN_STEPS * (1 if self.paths else self.progress.portion(pace))
+            walk = _wander(self.objective, optimizer, batch_size, self.parameters, self.plans, unit, walk, min(steps, until))
+            walk = jax.block_until_ready(walk)
+            pace = PLAN_STEPS * (time.perf_counter() - began) / max(int(walk.iteration) - before, 1)
+            self.progress.show(int(walk.iteration), steps, unit * float(walk.history[int(walk.iteration) - 1]))
+            if np.isfinite(walk.z).all() and not _fine(self.objective, self.parameters, self.plans, walk.z):
+                self.renew(walk.z)
+        return self._settle(walk, unit, batch_size)
+
+    def _settle(self, walk: Walk, unit: float, batch_size: int | None) -> Outcome:
+        z = walk.place if batch_size is None or not np.isfinite(walk.z).all() else walk.z
+        here = None if self.parameters.count > MANY else _expand(self.objective, self.parameters, self.plans, z)
+        history = unit * finite(walk.history)
+        if not (np.isfinite(walk.z).all() and np.isfinite(history).all()):
+            return Outcome(z, here, history, False, "not converged: the loss left the finite numbers; take a smaller learning rate")
+        if here is None:
+            tail = history[-max(len(history) // 10, 2) :]
+            converged = bool(walk.done) or float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
+        else:
+            kind, limit = (np.asarray(part) for part in (self.parameters.transform.kind, self.parameters.transform.limit))
+            free = jnp.abs(z) < limit
+            _, newton, fall = direction(here, 0.0, free)
+            size = np.where(kind == 0, np.abs(z), 1.0)
+            converged = bool(fall <= 1e-6 * abs(float(here.value))) or bool(np.all(np.abs(newton) <= 1e-4 * size))
+        note = f"not converged after {int(walk.iteration)} steps; allow more with steps=, or change the optimiser"
+        return Outcome(z, here, history, converged, note)
+
+    def _unit(self) -> float:
+        """What the loss is divided by for optax, so that learning rates mean the same everywhere."""
+        total = 0.0
+        for m, loss in zip(self.measurements, self.objective.losses, strict=True):
+            if loss is negative_log_likelihood:
+                total += float(np.sum(m.size)) if m.family == "multinomial" else len(m.durations) if m.family == "density" else len(m.values)
+            elif loss in BUILT_IN and m.family == "gaussian":
+                total += float(np.var(m.values / m.sigma if m.sigma is not None else m.values)) or 1.0
+            else:
+                total += 1.0
+        return total
+
+    def value(self, z: Any) -> float:
+        """The loss at z."""
+        self.prepare(z)
+        while not _fine(self.objective, self.parameters, self.plans, jnp.asarray(z)):
+            self.renew(z)
+        return float(jnp.sum(_values(self.objective, self.parameters, self.plans, jnp.asarray(z))))
+
+    def _complain(self, z: Any) -> None:
+        """The model fails at the start: say why."""
+        for prediction in _predict(self.objective, self.parameters, self.plans, jnp.asarray(z)):
+            raise_failed(prediction.checks)
+        raise ValueError(f"the loss is not finite at the start, {self._named(z)}; start elsewhere, or check coefficients and data")
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _advance(objective: Objective, tolerance: float, parameters: Parameters, plans: Any, state: State, until: Any) -> State:
+    transform = parameters.transform
+    return advance(lambda z: objective.expand(parameters, plans, z), transform.kind, transform.limit, state, until, tolerance)
+
+
+@partial(jax.jit, static_argnums=0)
+def _euler(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
+    transform = parameters.transform
+    expand = lambda point: objective.euler(parameters, plans, point)  # noqa: E731
+    return advance(expand, transform.kind, transform.limit, begin(z, 1, 100, 1e-3), 100, 1e-8).z
+
+
+@partial(jax.jit, static_argnums=0)
+def _expand(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Expansion:
+    return objective.expand(parameters, plans, z)
+
+
+@partial(jax.jit, static_argnums=0)
+def _values(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
+    return objective.values(parameters, plans, z)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
+    return objective.predict(parameters, plans, z)
+
+
+@partial(jax.jit, static_argnums=0)
+def _fine(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
+    return jnp.all(jnp.stack([jnp.asarray(p.resolved) for p in objective.predict(parameters, plans, z)]))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _wander(
+    objective: Objective, optimizer: Any, size: int | None, parameters: Parameters, plans: Any, unit: Any, walk: Walk, until: Any
+) -> Walk:
+    def loss(z: Any, key: Any) -> Any:
+        batch = None if size is None else draw(plans, size, key)
+        return jnp.sum(objective.values(parameters, plans, z, batch)) / unit
+
+    return wander(loss, optimizer, parameters.transform.limit, walk, until, size is not None)

@@ -1,0 +1,95 @@
+"""Error bars from the curvature of the loss and the noise of the data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdiff.losses import Expansion
+from jaxdiff.parameters import Parameters
+
+SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
+
+
+class Uncertainty(NamedTuple):
+    """Covariance of the flat natural parameters (p, p), their standard errors (p,), 95 % intervals (p, 2), and remarks."""
+
+    covariance: np.ndarray
+    errors: np.ndarray
+    intervals: np.ndarray
+    notes: tuple[str, ...]
+
+
+def uncertainty(parameters: Parameters, z: np.ndarray, here: Expansion, reason: str | None, sizes: np.ndarray, level: float = 0.95) -> Uncertainty:
+    """Standard errors by the delta method, intervals symmetric in z and mapped to the parameter.
+
+        cov(z) = H⁻¹ V H⁻¹,  cov(x) = (dx/dz) cov(z) (dx/dz),  x(z ± q s.e.(z))
+
+    H is the Gauss–Newton, Fisher or observed curvature, V the covariance that the noise gives the gradient; for a
+    likelihood V = H. Where readings carry no sigma, their variance is that of the residuals over n − p and q a quantile
+    of Student's t with n − p degrees of freedom; otherwise q is normal.
+
+    here: the loss around z; reason: why there are no error bars, or None; sizes: (measurements,) how many readings
+    of each have a variance to be estimated
+    A parameter is not identified, and its error NaN, where a direction of vanishing curvature involves it.
+    """
+    count = len(z)
+    labels = parameters.labels
+    limit = np.asarray(parameters.transform.limit)
+    covariance, errors, intervals = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
+    notes: list[str] = []
+    held = np.abs(z) >= limit
+    estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
+    for i in np.flatnonzero(held):
+        bound = "upper" if z[i] > 0 else "lower"
+        where = f"its {bound} bound" if parameters.transform.kind[i] == 2 else "the end of its range"
+        notes.append(f"{labels[i]} has run to {where}; the other error bars take it as given")
+    if reason is None and 0 < estimated <= fitted:
+        reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
+    if reason is not None:
+        return Uncertainty(covariance, errors, intervals, (*notes, f"no error bars: {reason}"))
+    curvature = np.asarray(here.curvature, float)
+    if not np.isfinite(curvature).all():
+        return Uncertainty(covariance, errors, intervals, (*notes, "no error bars: the curvature of the loss is not finite"))
+    free = np.flatnonzero(~held)
+    lost, inverse = _invert(curvature[np.ix_(free, free)])
+    if lost.any():
+        named = ", ".join(labels[i] for i in free[lost])
+        notes.append(f"not identified by these data: {named}; fix one of them, or measure what tells them apart")
+    freedom = estimated - fitted if estimated else None
+    mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
+    variances = np.where(sizes > 0, mean * (estimated / (freedom or 1)), 1.0)
+    noise = np.einsum("m,mij->ij", variances, np.asarray(here.noise, float))[np.ix_(free, free)]
+    spread = inverse @ noise @ inverse
+    known = free[~lost]
+    slope = parameters.transform.slope(z)
+    inner = spread[np.ix_(~lost, ~lost)]
+    covariance[np.ix_(known, known)] = inner * slope[known] * slope[known][:, None]
+    deviation = np.sqrt(np.maximum(np.diag(inner), 0.0))
+    errors[known] = np.abs(slope[known]) * deviation
+    reach = np.zeros(count)
+    reach[known] = quantile(level, freedom) * deviation
+    ends = np.stack([np.asarray(parameters.transform(z + sign * reach), float) for sign in (-1, 1)], axis=1)
+    intervals[known] = np.sort(ends[known], axis=1)
+    return Uncertainty(covariance, errors, intervals, tuple(notes))
+
+
+def _invert(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which parameters are not identified, the inverse with those directions left out)."""
+    diagonal = np.diag(curvature)
+    blind = diagonal <= 1e-24 * max(diagonal.max(initial=0.0), np.finfo(float).tiny)
+    scale = np.where(blind, 1.0, np.sqrt(np.abs(diagonal)))
+    values, vectors = np.linalg.eigh(np.where(blind[:, None] | blind, np.diag(blind.astype(float)), curvature / scale / scale[:, None]))
+    flat = values < SINGULAR
+    lost = blind | (np.abs(vectors[:, flat]) > 0.05).any(axis=1)
+    parts = np.where(flat, 0.0, 1 / np.where(flat, 1.0, values))
+    return lost, (vectors * parts) @ vectors.T / scale / scale[:, None]
+
+
+def quantile(level: float, freedom: int | None) -> float:
+    """Of the normal distribution, or of Student's t."""
+    from scipy import special
+
+    tail = 0.5 * (1 + level)
+    return float(special.ndtri(tail) if freedom is None else special.stdtrit(freedom, tail))
