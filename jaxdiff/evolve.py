@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -27,20 +29,28 @@ from jaxdiff.steppers import STEPPERS, TRBDF2, Exponential, Frozen, Stepper, sta
 
 _LANE_CELLS = 2_000_000  # cells × resolvents held at once by the direct method
 _BLOCK = 32  # adaptive steps skipped or taken together
-_MOST_STEPS = 2**17
+_GLANCES = 64  # coarse steps that find the peak
+_FEW_STEPS = 4096  # room for adaptive steps before any are counted
+_MOST_STEPS = 2**16
 _MOST_SUBSTEPS = 2**20
 
 
-class Plan(eqx.Module):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["scheme", "stepper", "times", "first", "window", "starts", "durations", "distinct", "which", "ends"],
+    meta_fields=["method", "tolerance", "substeps", "capacity", "outputs"],
+)
+@dataclass(frozen=True)
+class Plan:
     """How a problem is stepped through its output times: static choices, and arrays that may change without retracing."""
 
     scheme: FiniteVolume
     stepper: Any
-    method: str = eqx.field(static=True)
-    tolerance: float | None = eqx.field(static=True)
-    substeps: int = eqx.field(static=True)
-    capacity: int = eqx.field(static=True)
-    outputs: int = eqx.field(static=True)
+    method: str
+    tolerance: float | None
+    substeps: int
+    capacity: int
+    outputs: int
     times: Any
     first: Any = None  # start of each contour's window
     window: Any = None  # the window of each time
@@ -59,15 +69,10 @@ class Plan(eqx.Module):
             raise ValueError(f"tolerance {self.tolerance:g} was not reached in {_MOST_STEPS} steps; loosen tolerance or name a stepper")
         if substeps > self.substeps:
             segmented = self if self.method == "segments" else _segmented(self, ())
-            return eqx.tree_at(lambda p: p.times, _with(segmented, substeps=1 << (substeps - 1).bit_length()), self.times)
+            return replace(segmented, times=self.times, substeps=1 << (substeps - 1).bit_length())
         if steps > self.capacity:
-            return _with(self, capacity=max(4 * self.capacity, 1 << (steps - 1).bit_length()))
+            return replace(self, capacity=1 << (steps - 1).bit_length())
         return self
-
-
-def _with(plan: Plan, **changes: Any) -> Plan:
-    fields = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
-    return Plan(**{**fields, **changes})
 
 
 def prepare(
@@ -97,21 +102,19 @@ def prepare(
         raise ValueError(f"tolerance must lie between 0 and 1, as a share of the peak, got {tolerance!r}")
     times = _checked_times(times)
     system = scheme.systems(equation, grid)[0]
-    smooth = not system.operator_varies and not system.forcing_varies
-    plan = Plan(scheme, stepper, "direct", tolerance, 1, 64, len(times) - 1, times)
-    if isinstance(stepper, Exponential) and system.operator_varies:
+    operator_varies, forcing_varies, knots = system.course()
+    smooth = not operator_varies and not forcing_varies
+    plan = Plan(scheme, stepper, "direct", tolerance, 1, _FEW_STEPS, len(times) - 1, times)
+    if isinstance(stepper, Exponential) and operator_varies:
         raise ValueError("Exponential needs coefficients that are constant in time; leave stepper out or use jd.TRBDF2()")
     if (stepper is None or isinstance(stepper, Exponential)) and smooth and substeps is None:
-        knots = [np.asarray(k) for k in system.knots]
-        if knots:
-            return _segmented(plan, knots)
-        return _windowed(plan)
+        return _segmented(plan, knots) if knots else _windowed(plan)
     if stepper is None and substeps is None:
-        segmented = _segmented(plan, [np.asarray(k) for k in system.knots])
+        segmented = _segmented(plan, knots)
         tolerance = 1e-6 if tolerance is None else tolerance
-        return _with(segmented, method="adaptive", tolerance=tolerance, stepper=TRBDF2())
+        return replace(segmented, method="adaptive", tolerance=tolerance, stepper=TRBDF2())
     default = Exponential() if smooth else TRBDF2()
-    return _with(plan, method="steps", substeps=int(substeps or 1), stepper=default if stepper is None else stepper)
+    return replace(plan, method="steps", substeps=int(substeps or 1), stepper=default if stepper is None else stepper)
 
 
 def _checked_stepper(stepper: Any) -> Any:
@@ -156,7 +159,7 @@ def _windowed(plan: Plan) -> Plan:
     # Times are padded so that compilation depends on the bucket alone.
     extra = (1 << (len(after) - 1).bit_length()) - len(after)
     times = np.concatenate([plan.times, np.full(extra, plan.times[-1])])
-    return _with(plan, method="window", times=times, first=np.array(first), window=np.pad(window, (0, extra), mode="edge"))
+    return replace(plan, method="window", times=times, first=np.array(first), window=np.pad(window, (0, extra), mode="edge"))
 
 
 def _segmented(plan: Plan, knots: Any) -> Plan:
@@ -166,8 +169,8 @@ def _segmented(plan: Plan, knots: Any) -> Plan:
             raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
         starts, durations = times[:-1], jnp.diff(times)
         index = np.arange(plan.outputs)
-        return _with(plan, method="segments", starts=starts, durations=durations, distinct=durations, which=index, ends=index)
-    inner = [k[(k > times[0]) & (k < times[-1])] for k in knots]
+        return replace(plan, method="segments", starts=starts, durations=durations, distinct=durations, which=index, ends=index)
+    inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
     nodes = np.unique(np.concatenate([times, *inner]))
     ends = np.searchsorted(nodes, times[1:]) - 1
     durations = np.diff(nodes)
@@ -176,7 +179,7 @@ def _segmented(plan: Plan, knots: Any) -> Plan:
     distinct, which = np.unique(np.round(durations * scale) / scale, return_inverse=True)
     if len(distinct) > 4:
         distinct, which = np.unique(durations, return_inverse=True)
-    return _with(
+    return replace(
         plan, method="segments", starts=nodes[:-1], durations=durations, distinct=distinct, which=which, ends=ends, times=times
     )
 
@@ -314,38 +317,49 @@ def _steps(system: System, plan: Plan, t0: Any, u: Any) -> Any:
 
 
 def _adaptive(system: System, plan: Plan, t0: Any, u: Any) -> Any:
-    """Pilot: choose the steps under error control. Then take them again, differentiably, in blocks with checkpoints."""
-    capacity = max(plan.capacity, 1 << (len(plan.starts) + 1).bit_length())
+    """Pilot: choose the steps under error control. Then take them again, differentiably, in blocks with checkpoints.
+
+    A coarse run first finds the peak that the tolerance is a share of: a state that starts at zero has none.
+    """
     ends = jnp.asarray(plan.starts + plan.durations, u.dtype)
     total = ends[-1] - t0
-    frozen, start = jax.lax.stop_gradient((system, u))
+    equation, grid, start = jax.lax.stop_gradient((system.equation, system.grid, u))
+    frozen = System(equation, grid)
     problem = Frozen(frozen, t0)
+    weights = frozen.weights
+
+    def glance(v: Any, t: Any) -> Any:
+        w = plan.stepper.step(problem, t, total / _GLANCES, v)
+        return w, jnp.max(jnp.abs(w / weights))
+
+    _, seen = jax.lax.scan(glance, start, t0 + total / _GLANCES * jnp.arange(_GLANCES))
+    peak = jnp.maximum(jnp.max(seen), jnp.max(jnp.abs(start / weights)))
+    allowed = plan.tolerance * jnp.maximum(peak, jnp.finfo(u.dtype).tiny) / total  # per unit of time, so that errors add up
 
     def more(state: Any) -> Any:
-        return (state[0] < len(ends)) & (state[1] < capacity)
+        return (state[0] < len(ends)) & (state[1] < _MOST_STEPS)
 
     def advance(state: Any) -> Any:
-        segment, count, t, h, v, peak, taken = state
+        segment, count, t, h, v, taken = state
         left = ends[segment] - t
         last = h >= left * (1 - 1e-12)
         dt = jnp.where(last, left, jnp.minimum(h, left / 2))
         w, error = plan.stepper.step_with_error(problem, t, dt, v)
-        peak_new = jnp.maximum(peak, jnp.max(jnp.abs(w / frozen.weights)))
-        size = jnp.max(jnp.abs(error / frozen.weights)) / (plan.tolerance * jnp.maximum(peak_new, jnp.finfo(u.dtype).tiny))
-        ratio = size * total / dt  # error per unit of time, so that errors add up to the tolerance
+        ratio = jnp.max(jnp.abs(error / weights)) / (allowed * dt)
         accept = ratio <= 1.0
         factor = jnp.clip(0.9 / jnp.sqrt(jnp.maximum(ratio, 1e-12)), 0.2, 4.0)
-        taken = jnp.where(accept, taken.at[count].set(dt), taken)
+        taken = taken.at[count].set(dt)  # overwritten if refused
         keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
         new_h = jnp.where(accept & last, jnp.maximum(h, dt * factor), dt * factor)
         return (
             segment + (accept & last), count + accept, keep(jnp.where(last, ends[segment], t + dt), t),
-            new_h, keep(w, v), keep(peak_new, peak), taken,
+            new_h, keep(w, v), taken,
         )  # fmt: skip
 
-    state = (jnp.array(0), jnp.array(0), t0, total * 1e-4, start, jnp.max(jnp.abs(start / frozen.weights)), jnp.zeros(capacity, u.dtype))
+    state = (jnp.array(0), jnp.array(0), t0, total * 1e-4, start, jnp.zeros(_MOST_STEPS, u.dtype))
     segment, count, *_, taken = jax.lax.while_loop(more, advance, state)
-    unfinished = segment < len(ends)
+    asked = jnp.where(segment < len(ends), 2 * _MOST_STEPS, count)
+    taken = jnp.where(jnp.arange(plan.capacity) < count, taken[: plan.capacity], 0.0)
     problem = Frozen(system, t0)
     clock = t0 + jnp.cumsum(taken) - taken
 
@@ -364,7 +378,7 @@ def _adaptive(system: System, plan: Plan, t0: Any, u: Any) -> Any:
     outputs = ends[jnp.asarray(plan.ends)]
     middle = clock + taken / 2
     index = jnp.searchsorted(jnp.where(taken > 0, middle, jnp.inf), outputs) - 1
-    needed = jnp.stack([jnp.zeros(()), jnp.where(unfinished, 2.0 * capacity, 0.0)])
+    needed = jnp.stack([jnp.zeros(()), asked.astype(float)])
     return path.reshape(-1, len(u))[index], needed, Checks()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -28,7 +29,8 @@ def bernoulli(z: Any) -> tuple[Any, Any]:
     return forward, backward
 
 
-class System(eqx.Module):
+@dataclass(frozen=True)
+class System:
     """The semi-discrete equation; `operator` and `forcing` at a time, and static facts on how they depend on it."""
 
     equation: Equation
@@ -44,25 +46,33 @@ class System(eqx.Module):
 
     @property
     def operator_varies(self) -> bool:
-        drift, diffusivity, loss = self.equation._transport()
-        energy = drift.energy if isinstance(drift, Potential) else None
-        rates = [side.rate for side in self.sides if isinstance(side, Robin)]
-        return any(varies(c) for c in (drift, energy, diffusivity, loss, *rates))
-
-    @property
-    def _forcings(self) -> list[Any]:
-        fields = {Dirichlet: "value", Neumann: "gradient", Robin: "ambient", Flux: "value"}
-        return [self._source] + [getattr(side, fields[type(side)]) for side in self.sides if type(side) in fields]
+        return self.course()[0]
 
     @property
     def forcing_varies(self) -> bool:
-        """Whether the forcing is any other function of time than a measured series."""
-        return any(isinstance(c, TimeDependent) for c in self._forcings)
+        return self.course()[1]
 
     @property
     def knots(self) -> list[Any]:
-        """Times at which a measured series bends."""
-        return [c.times for c in self._forcings if isinstance(c, Series)]
+        return self.course()[2]
+
+    def course(self) -> tuple[bool, bool, list[Any]]:
+        """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of
+        measured series in it."""
+        drift, diffusivity, loss = self.equation._transport()
+        rates, forcings = [drift, diffusivity, loss], [self._source]
+        if isinstance(drift, Potential):
+            rates.append(drift.energy)
+        for side in self.sides:
+            if isinstance(side, Robin):
+                rates.append(side.rate)
+                forcings.append(side.ambient)
+            elif isinstance(side, Neumann):
+                forcings.append(side.gradient)
+            elif isinstance(side, (Dirichlet, Flux)):
+                forcings.append(side.value)
+        knots = [c.times for c in forcings if isinstance(c, Series)]
+        return any(map(varies, rates)), any(isinstance(c, TimeDependent) for c in forcings), knots
 
     @property
     def _source(self) -> Any:

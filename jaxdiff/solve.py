@@ -34,7 +34,14 @@ class Solution(eqx.Module):
         return plot.solution(self)
 
 
-_compiled = eqx.filter_jit(evolve)
+_filtered = eqx.filter_jit(evolve)
+_plain = jax.jit(evolve)
+
+
+def _compiled(*args: Any) -> Any:
+    """`evolve`, compiled once per structure; models of arrays alone take the faster of two dispatches."""
+    arrays = all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in jax.tree.leaves(args))
+    return (_plain if arrays else _filtered)(*args)
 
 
 def solve(

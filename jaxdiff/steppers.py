@@ -99,9 +99,11 @@ class TRBDF2(Stepper):
         half = _GAMMA * dt / 2
         b_middle = problem.forcing(middle)
         a_middle = problem.operator(middle)
-        v = a_middle.resolvent(1.0, -half)(u + half * (start_rate + b_middle))
+        solve = a_middle.resolvent(1.0, -half)
+        v = solve(u + half * (start_rate + b_middle))
         a_end, b_end = problem.operator(end), problem.forcing(end)
-        solve = a_end.resolvent(1.0, -_WEIGHT * dt)
+        if a_end is not a_middle:  # else the same matrix: γ/2 = (1 − γ)/(2 − γ)
+            solve = a_end.resolvent(1.0, -_WEIGHT * dt)
         known = (v / _GAMMA - (1.0 - _GAMMA) ** 2 / _GAMMA * u) / (2.0 - _GAMMA)
         w = solve(known + _WEIGHT * dt * b_end)
         middle_rate, end_rate = a_middle @ v + b_middle, a_end @ w + b_end

@@ -50,16 +50,14 @@ class Tridiagonal(eqx.Module):
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
         a, b = jnp.asarray(a), jnp.asarray(b)
         lanes = jnp.broadcast_shapes(a.shape, b.shape)
-        scaled = [_lanes(rate, lanes) * -b for rate in (self.up, self.down, self.loss)]
+        up, down, loss = (rate[:, None] * -b for rate in (self.up, self.down, self.loss))
+        solve = _solver(up, down, a + loss, (len(self.up), *(lanes or (1,))), self.ring)
 
-        def solve(u: Any) -> Any:
-            u = jnp.asarray(u)
-            rhs = _lanes(u, lanes) if u.ndim <= 1 else u
-            up, down, kill = (s if s.ndim == 2 else s[:, None] for s in (*scaled[:2], a + scaled[2]))
-            x = _solve(up, down, kill, rhs if lanes else rhs[:, None], self.ring)
+        def apply(u: Any) -> Any:
+            x = solve(u if jnp.ndim(u) == 2 else jnp.asarray(u)[:, None])
             return x if lanes else x[:, 0]
 
-        return solve
+        return apply
 
     def bound(self) -> Any:
         """Gershgorin bound on |λ| of the symmetrised operator."""
@@ -85,10 +83,6 @@ class Tridiagonal(eqx.Module):
         return jnp.minimum(4.0 * hop * sinh**2, 2.0 * hop * sinh)
 
 
-def _lanes(u: Any, lanes: tuple[int, ...]) -> Any:
-    return jnp.broadcast_to(u[:, None], (len(u), *lanes)) if lanes else u
-
-
 def _column(rate: Any, like: Any) -> Any:
     return rate if jnp.ndim(like) == 1 else rate.reshape(-1, *(1,) * (jnp.ndim(like) - 1))
 
@@ -106,15 +100,14 @@ def _inflow(up: Any, down: Any, content: Any, ring: bool) -> Any:
     return _shifted(up * content, 1, ring) + _shifted(down * content, -1, ring)
 
 
-def _solve(up: Any, down: Any, kill: Any, rhs: Any, ring: bool) -> Any:
-    """(kill + up + down)·x − inflow(x) = rhs, lanes in the trailing axis.
+def _solver(up: Any, down: Any, kill: Any, shape: tuple[int, ...], ring: bool) -> Callable[[Any], Any]:
+    """b ↦ x with (kill + up + down)·x − inflow(x) = b, lanes in the trailing axis.
 
     The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
     one substitution, and no intermediate is kept.
     """
-    dtype = jnp.result_type(up, down, kill, rhs)
-    lanes = jnp.broadcast_shapes(up.shape, kill.shape, rhs.shape)
-    substitute = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, kill)), lanes)
+    dtype = jnp.result_type(up, down, kill)
+    substitute = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, kill)), shape)
 
     def matvec(x: Any) -> Any:
         return (kill + up + down) * x - _inflow(up, down, x, ring)
@@ -122,8 +115,11 @@ def _solve(up: Any, down: Any, kill: Any, rhs: Any, ring: bool) -> Any:
     def transpose_solve(_: Any, cotangent: Any) -> Any:
         return jax.linear_transpose(substitute, cotangent)(cotangent)[0]
 
-    rhs = jnp.broadcast_to(rhs, lanes).astype(dtype)
-    return jax.lax.custom_linear_solve(matvec, rhs, lambda _, b: substitute(b), transpose_solve)
+    def solve(rhs: Any) -> Any:
+        rhs = jnp.broadcast_to(rhs, shape).astype(jnp.result_type(dtype, rhs))
+        return jax.lax.custom_linear_solve(matvec, rhs, lambda _, b: substitute(b), transpose_solve)
+
+    return solve
 
 
 def _chain_factors(up: Any, down: Any, kill: Any, lanes: tuple[int, ...]) -> Callable[[Any], Any]:
