@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 
 # Each module imports, when it is imported, only from those above it (docs/design.md). A folder counts as one.
 ORDER = """
-    parameters grid expression coefficients operators boundaries schemes equations steppers solve analysis
-    lamperti transition measurements histograms paths losses objective uncertainty fit
-    exact datasets tables plot report settings textmodel datafile config cli __init__ __main__
+    parameters checks progress grid expression coefficients operators boundaries equations schemes steppers
+    evolve solve analysis lamperti windows transition
+    measurements histograms paths losses objective optimizers run result uncertainty fit
+    exact datasets tables plot report config demo cli __init__ __main__
 """.split()
 
 # Costly to import, or not needed by every use: imported inside functions.
