@@ -16,7 +16,7 @@ from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
 from jaxdiff.result import Fit, load
-from jaxdiff.run import MANY, Run
+from jaxdiff.run import MANY, STEPS, Run
 from jaxdiff.uncertainty import uncertainty
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
@@ -95,7 +95,7 @@ def fit(
         run = Run(objective, fitted, trained, {k: v for k, v in options.items() if v is not None}, Progress(progress))
         try:
             if isinstance(optimizer, LevenbergMarquardt):
-                outcome = run.levenberg_marquardt(optimizer, steps or 100)
+                outcome = run.levenberg_marquardt(optimizer, steps or STEPS)
             else:
                 outcome = run.descend(optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key)
         finally:

@@ -80,7 +80,7 @@ class Expansion(NamedTuple):
     curvature: Any
     noise: Any
     squares: Any
-    resolved: Any = True  # whether the plan still resolves the coefficients here
+    resolved: Any = True  # whether the plan of each measurement still resolves the coefficients here
 
 
 Loss = Callable[[Any, Any], Any]

@@ -16,6 +16,8 @@ from jaxdiff.losses import Expansion, Loss, expand, value
 from jaxdiff.measurements import Prediction
 from jaxdiff.parameters import Free, Parameters, collect, marked, plain
 
+NUDGE = 1e-4  # of a coordinate, for differences of gradients
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -47,11 +49,12 @@ class Objective:
         return tuple(plan.predict(equation, initial) for plan, initial in zip(plans, initials, strict=True))
 
     def values(self, parameters: Parameters, plans: Any, z: Any, batch: Any = None) -> Any:
-        """The loss of each measurement; NaN where a check failed."""
+        """The loss of each measurement, NaN where a check failed; and whether its plan still resolves the coefficients."""
         predictions = self.predict(parameters, plans, z)
         batch = (None,) * len(plans) if batch is None else batch
         each = [value(loss, plan, p.values, rows) for loss, plan, p, rows in zip(self.losses, plans, predictions, batch, strict=True)]
-        return jnp.where(passed(predictions), jnp.stack(each), jnp.nan)
+        resolved = jnp.stack([jnp.asarray(prediction.resolved) for prediction in predictions])
+        return jnp.where(passed(predictions), jnp.stack(each), jnp.nan), resolved
 
     def expand(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
         """The loss with gradient and curvature; `noise` and `squares` have one entry per measurement."""
@@ -77,10 +80,13 @@ class Objective:
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
-        return Expansion(total, gradient, curvature, noise, squares, jnp.all(resolved))
+        return Expansion(total, gradient, curvature, noise, squares, resolved)
 
     def _observed(self, parameters: Parameters, plan: Any, index: int, z: Any) -> Expansion:
-        """Log densities enter linearly, so that Gauss–Newton would see no curvature: the exact second derivative."""
+        """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient.
+
+        They are good to 1e-8, and compile in a fraction of the time that second derivatives take.
+        """
 
         def loss(point: Any) -> Any:
             equation, initials = self.build(parameters, point)
@@ -88,13 +94,13 @@ class Objective:
             total = value(self.losses[index], plan, prediction.values)
             return jnp.where(passed((prediction,)), total, jnp.nan), prediction.resolved
 
-        def slope(point: Any) -> Any:
-            (total, resolved), gradient = jax.value_and_grad(loss, has_aux=True)(point)
-            return gradient, (total, gradient, resolved)
-
-        curvature, (total, gradient, resolved) = jax.jacfwd(slope, has_aux=True)(z)
-        return Expansion(total, gradient, curvature, curvature, jnp.zeros(()), resolved)
-
+        count = z.shape[0]
+        step = NUDGE * jnp.maximum(1.0, jnp.abs(z))
+        moves = jnp.concatenate([jnp.zeros((1, count), z.dtype), jnp.diag(step), -jnp.diag(step)])
+        (totals, resolved), slopes = jax.lax.map(jax.value_and_grad(loss, has_aux=True), z + moves)
+        half = (slopes[1 : count + 1] - slopes[count + 1 :]) / (2 * step[:, None])
+        curvature = 0.5 * (half + half.T)
+        return Expansion(totals[0], slopes[0], curvature, curvature, jnp.zeros(()), resolved[0])
 
     def euler(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
         """Minus the log density of Euler steps along all paths, with its Fisher information."""
@@ -113,7 +119,7 @@ class Objective:
         total = 0.5 * jnp.sum(weight * residual**2 + log_variance)
         gradient = -(weight * residual) @ mean_slope + 0.5 * (1 - weight * residual**2) @ log_slope
         curvature = (weight[:, None] * mean_slope).T @ mean_slope + 0.5 * log_slope.T @ log_slope
-        return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), jnp.zeros(1), jnp.array(True))
+        return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), jnp.zeros(1), jnp.ones(1, bool))
 
 
 def draw(plans: Any, size: int, key: Any) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxdiff.losses import Expansion
 
+BLIND = 1e-14  # share of the loss by which a coordinate must matter to be moved at all
 CAP = 2.0  # the furthest a logarithm or logit moves in one step
 
 
@@ -52,75 +53,83 @@ class State(NamedTuple):
 
 def begin(z: Any, measurements: int, steps: int, damping: float) -> State:
     """A run that has not evaluated anything yet."""
-    count = z.shape[0]
-    zero = jnp.zeros((), z.dtype)
-    square = jnp.zeros((count, count), z.dtype)
-    here = Expansion(zero + jnp.inf, jnp.zeros_like(z), square, jnp.zeros((measurements, count, count), z.dtype), jnp.zeros(measurements, z.dtype), jnp.array(True))
-    no = jnp.array(False)
-    return State(z, here, zero + damping, zero + 2.0, jnp.array(-1), jnp.full(steps + 1, jnp.nan, z.dtype), no, no)
+    xp = jnp if isinstance(z, jax.core.Tracer) else np
+    count, dtype = len(z), z.dtype
+    square, noise = np.zeros((count, count), dtype), np.zeros((measurements, count, count), dtype)
+    flags = np.zeros(measurements, dtype), np.ones(measurements, bool)
+    here = Expansion(np.asarray(np.inf, dtype), np.zeros(count, dtype), square, noise, *flags)
+    number = lambda value: np.asarray(value, dtype)  # noqa: E731
+    history = np.full(steps + 1, np.nan, dtype)
+    no = np.asarray(False)
+    return State(xp.asarray(z), here, number(damping), number(2.0), np.asarray(-1), history, no, no)
 
 
-def direction(here: Expansion, damping: Any, free: Any) -> tuple[Any, Any, Any]:
-    """(damped step, undamped step, the fall of the loss that the undamped one promises).
+class Bowl(NamedTuple):
+    """A loss seen as a quadratic, in coordinates where every curvature is one: eigenvalues, slopes, and the way back."""
 
-    In coordinates where every curvature is one; directions of negative curvature are turned around, those of none left out.
-    """
-    gradient = jnp.where(free, here.gradient, 0.0)
-    curvature = jnp.where(free[:, None] & free[None, :], here.curvature, 0.0)
-    tiny = jnp.finfo(gradient.dtype).tiny
-    scale = jnp.sqrt(jnp.abs(jnp.diagonal(curvature)))
-    scale = jnp.where(scale > jnp.sqrt(tiny), scale, 1.0)
-    values, vectors = jnp.linalg.eigh(curvature / scale / scale[:, None])
-    along = vectors.T @ (gradient / scale)
+    bend: Any  # |eigenvalues|: directions of negative curvature are turned around
+    slope: Any
+    back: Any
+    seen: Any  # directions that have any curvature
+
+    def step(self, damping: Any) -> Any:
+        return self.back @ jnp.where(self.seen, self.slope / jnp.where(self.seen, self.bend + damping, 1.0), 0.0)
+
+    @property
+    def fall(self) -> Any:
+        """How much the loss would fall down to the bottom."""
+        return 0.5 * jnp.sum(jnp.where(self.seen, self.slope**2 / jnp.where(self.seen, self.bend, 1.0), 0.0))
+
+
+def bowl(here: Expansion, z: Any, limit: Any) -> Bowl:
+    """The quadratic around z, without the coordinates that push against their limit."""
+    free = (z * jnp.sign(here.gradient) > -limit) | (here.gradient == 0)
+    curvature = jnp.where(free[:, None] & free, here.curvature, 0.0)
+    diagonal = jnp.abs(jnp.diagonal(curvature))
+    sighted = diagonal > BLIND * jnp.where(jnp.isfinite(here.value), jnp.abs(here.value), 0.0)
+    curvature = jnp.where(sighted[:, None] & sighted, curvature, 0.0)
+    scale = jnp.where(sighted, jnp.sqrt(diagonal), 1.0)
+    values, vectors = jax.lax.linalg.eigh(curvature / scale / scale[:, None], symmetrize_input=False)[::-1]
     bend = jnp.abs(values)
-    floor = 100 * jnp.finfo(gradient.dtype).eps * jnp.maximum(bend.max(), tiny)
-    seen = bend > floor
-    newton = jnp.where(seen, along / jnp.where(seen, bend, 1.0), 0.0)
-    damped = jnp.where(seen, along / jnp.where(seen, bend + damping, 1.0), 0.0)
-    return -(vectors @ damped) / scale, -(vectors @ newton) / scale, 0.5 * jnp.sum(along * newton)
+    back = vectors / scale[:, None]
+    return Bowl(bend, -(jnp.where(free, here.gradient, 0.0) @ back), back, bend > 1e3 * jnp.finfo(bend.dtype).eps * bend.max())
 
 
 def advance(
-    expand: Callable[[Any], tuple[Expansion, Any]], kind: Any, limit: Any, state: State, until: Any, tolerance: float
+    expand: Callable[[Any], Expansion], kind: Any, limit: Any, state: State, until: Any, tolerance: float
 ) -> State:
     """Continue a run to iteration `until`, or to its end; traceable.
 
     expand: z → Expansion; kind, limit: of the transform of each coordinate
     """
     tolerance = max(tolerance, 1e3 * float(jnp.finfo(state.z.dtype).eps))
-
-    def inside(z: Any, gradient: Any) -> Any:
-        return ~(((z >= limit) & (gradient < 0)) | ((z <= -limit) & (gradient > 0)))
+    logarithm = kind > 0
 
     def on(state: State) -> Any:
-        return (state.iteration < until) & ~state.converged & ~state.stalled & state.here.resolved
+        return (state.iteration < until) & ~state.converged & ~state.stalled & jnp.all(state.here.resolved)
 
     def body(state: State) -> State:
-        free = inside(state.z, state.here.gradient)
-        step, _, _ = direction(state.here, state.damping, free)
-        step = step / jnp.maximum(1.0, jnp.max(jnp.where(kind == 0, 0.0, jnp.abs(step))) / CAP)
+        first, old = state.iteration < 0, state.here
+        step = bowl(old, state.z, limit).step(state.damping)
+        step = step / jnp.maximum(1.0, jnp.max(jnp.abs(step) * logarithm) / CAP)
         trial = jnp.clip(state.z + step, -limit, limit)
         step = trial - state.z
-        there = expand(trial)
-        first = state.iteration < 0
-        bend = jnp.abs(step @ state.here.curvature @ step)
-        promised = -(state.here.gradient @ step) - 0.5 * bend
-        gained = state.here.value - there.value
-        ratio = jnp.where(first, 1.0, gained / jnp.where(promised > 0, promised, jnp.inf))
-        sound = jnp.isfinite(there.value) & jnp.all(jnp.isfinite(there.gradient)) & jnp.all(jnp.isfinite(there.curvature))
-        taken = sound & (first | (ratio > 1e-4))
-        here = jax.tree.map(lambda new, old: jnp.where(taken, new, old), there, state.here)
-        z = jnp.where(taken, trial, state.z)
-        better = jnp.maximum(1 / 3, 1 - (2 * jnp.clip(ratio, 0.0, 1.0) - 1) ** 3)
-        damping = jnp.where(first, state.damping, jnp.where(taken, jnp.maximum(state.damping * better, 1e-12), state.damping * state.growth))
-        growth = jnp.where(taken, 2.0, 2 * state.growth)
-        _, newton, fall = direction(here, damping, inside(z, here.gradient))
-        small = jnp.max(jnp.abs(newton) / jnp.where(kind == 0, jnp.abs(z) + 1e-6, 1.0)) <= 0.01 * tolerance
-        flat = fall <= tolerance * jnp.abs(here.value)
-        converged = jnp.isfinite(here.value) & (small | flat)
+        new = expand(trial)
+        promised = -(old.gradient @ step) - 0.5 * jnp.abs(step @ old.curvature @ step)
+        ratio = jnp.where(first, 1.0, (old.value - new.value) / jnp.where(promised > 0, promised, jnp.inf))
+        sound = jnp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
+        taken = sound & (ratio > 1e-4)
+        z, here = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (trial, new), (state.z, old))
+        better = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(ratio, 1.0) - 1) ** 3)
+        damping = state.damping * jnp.where(first, 1.0, jnp.where(taken, better, state.growth))
+        there = bowl(here, z, limit)
+        newton = jnp.abs(there.step(0.0))
+        small = jnp.all(newton <= 0.01 * tolerance * jnp.where(logarithm, 1.0, jnp.abs(z) + 1e-6))
+        converged = jnp.isfinite(here.value) & (small | (there.fall <= tolerance * jnp.abs(here.value)))
+        stalled = ((first & ~sound) | (damping > 1e12)) & ~converged
         history = state.history.at[state.iteration + 1].set(here.value)
-        stalled = (first & ~sound) | (damping > 1e12)
-        return State(z, here, damping, growth, state.iteration + 1, history, converged, stalled & ~converged)
+        growth = jnp.where(taken, 2.0, 2 * state.growth)
+        return State(z, here, jnp.maximum(damping, 1e-12), growth, state.iteration + 1, history, converged, stalled)
 
     return jax.lax.while_loop(on, body, state)
 
@@ -139,8 +148,10 @@ class Walk(NamedTuple):
 
 
 def set_out(optimizer: Any, z: Any, steps: int, key: Any) -> Walk:
-    infinite = jnp.full((), jnp.inf, z.dtype)
-    return Walk(z, optimizer.init(z), infinite, z, jnp.array(0), jnp.full(steps, jnp.nan, z.dtype), key, jnp.array(False))
+    """A run that has not taken a step yet."""
+    state = jax.tree.map(np.asarray, optimizer.init(jnp.asarray(z)))  # strongly typed, as the loop will return it
+    history = np.full(steps, np.nan, z.dtype)
+    return Walk(z, state, np.asarray(np.inf, z.dtype), z, np.asarray(0), history, key, np.asarray(False))
 
 
 def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Walk, until: Any, batched: bool) -> Walk:

@@ -149,9 +149,10 @@ class Transform(eqx.Module):
     width: Any
 
     def __call__(self, z: Any) -> Any:
-        exponential = jnp.exp(jnp.where(self.kind == 1, z, 0.0))
-        logistic = self.lower + self.width * jax.nn.sigmoid(z)
-        return jnp.select([self.kind == 0, self.kind == 1], [self.scale * z, self.scale * exponential], logistic)
+        xp = np if isinstance(z, np.ndarray) else jnp
+        exponential = xp.exp(xp.where(self.kind == 1, z, 0.0))
+        logistic = 1 / (1 + xp.exp(-xp.where(self.kind == 2, z, 0.0)))
+        return xp.where(self.kind == 0, self.scale * z, xp.where(self.kind == 1, self.scale * exponential, self.lower + self.width * logistic))
 
     def inverse(self, x: Any) -> np.ndarray:
         kind, scale = np.asarray(self.kind), np.asarray(self.scale)
@@ -162,7 +163,8 @@ class Transform(eqx.Module):
     @property
     def limit(self) -> Any:
         """How far z may run: nothing changes any more beyond it."""
-        return jnp.select([self.kind == 0, self.kind == 1], [jnp.inf, REACH], EDGE) * jnp.ones_like(self.scale)
+        xp = np if isinstance(self.kind, np.ndarray) else jnp
+        return xp.where(self.kind == 0, np.inf, xp.where(self.kind == 1, REACH, EDGE))
 
     def slope(self, z: Any) -> np.ndarray:
         """dx/dz."""

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxdiff.checks import raise_failed
+from jaxdiff.compilation import quick_jit
 from jaxdiff.measurements import Measurement
 from jaxdiff.parameters import plain
 
@@ -143,7 +144,7 @@ class Fit:
         }
 
 
-@jax.jit
+@quick_jit
 def _forward(equation: Any, initial: Any, plan: Any) -> Any:
     return plan.predict(equation, initial)
 

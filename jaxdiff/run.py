@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checks import raise_failed
+from jaxdiff.compilation import quick_jit
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
 from jaxdiff.objective import Objective, draw, start_vector
-from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, direction, finite, set_out, wander
+from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, bowl, finite, set_out, wander
 from jaxdiff.parameters import Parameters, marked
 from jaxdiff.progress import Progress
 
 MANY = 300  # parameters beyond which no curvature is computed
+STEPS = 100  # of Levenberg–Marquardt, unless told otherwise
 RENEWALS = 50  # of plans within one fit
 PLAN_STEPS = 10  # of an optax transformation between two looks at the plans
 
@@ -55,19 +57,17 @@ class Run:
         )
         self.plans = jax.device_put(self.plans)
 
-    def renew(self, z: Any) -> None:
+    def renew(self, z: Any, resolved: Any) -> None:
         """Plans that resolve the coefficients at z, where those at hand do not."""
         self.renewals += 1
         if self.renewals > RENEWALS:
             raise ValueError(f"the fit runs into coefficients that cannot be resolved, {self._named(z)}; bound them with jd.Bounded")
         equation, _ = self._at(z)
-        predictions = _predict(self.objective, self.parameters, self.plans, jnp.asarray(z))
-        self.plans = jax.device_put(
-            tuple(
-                plan if np.all(prediction.resolved) else plan.renewed(m, equation, prediction.checks)
-                for plan, m, prediction in zip(self.plans, self.measurements, predictions, strict=True)
-            )
-        )
+        checks: Any = (None,) * len(self.plans)
+        if any(m.family != "density" and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
+            checks = [p.checks for p in _predict(self.objective, self.parameters, self.plans, np.asarray(z))]
+        parts = zip(self.plans, self.measurements, resolved, checks, strict=True)
+        self.plans = jax.device_put(tuple(plan if fine else plan.renewed(m, equation, found) for plan, m, fine, found in parts))
 
     def _at(self, z: Any) -> Any:
         x = np.asarray(self.parameters.transform(np.asarray(z)))
@@ -85,7 +85,7 @@ class Run:
     def levenberg_marquardt(self, method: LevenbergMarquardt, steps: int) -> Outcome:
         state = self._first(method, steps)
         if self._rescale(state.here):
-            state = self._resolved(method, begin(jnp.asarray(self.start), len(self.plans), steps, method.damping), 0)
+            state = self._resolved(method, begin(self.start, len(self.plans), steps, method.damping), 0)
         pace = 0.0
         while not (state.converged or state.stalled or state.iteration >= steps):
             before, began = int(state.iteration), time.perf_counter()
@@ -101,41 +101,42 @@ class Run:
         """Go on to `until`, with new plans wherever the parameters have outrun them."""
         while True:
             state = jax.block_until_ready(_advance(self.objective, method.tolerance, self.parameters, self.plans, state, until))
-            if state.here.resolved:
+            if np.all(state.here.resolved):
                 return state
-            self.renew(state.z)
-            fresh = begin(state.z, len(self.plans), len(state.history) - 1, method.damping)
+            self.renew(state.z, np.asarray(state.here.resolved))
+            fresh = begin(np.asarray(state.z), len(self.plans), len(state.history) - 1, method.damping)
             fresh = jax.block_until_ready(_advance(self.objective, method.tolerance, self.parameters, self.plans, fresh, 0))
             state = fresh._replace(damping=state.damping, iteration=state.iteration, history=state.history)
 
     def _first(self, method: LevenbergMarquardt, steps: int) -> State:
-        """The loss at the start; for paths, at the optimum of their Euler densities if that is better."""
-        best, failure = None, None
-        for z in self._starts():
+        """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better."""
+        start, rough = self.start, self._rough()
+        if rough is not None:
             try:
-                self.prepare(z)
-                state = self._resolved(method, begin(jnp.asarray(z), len(self.plans), steps, method.damping), 0)
-                if not np.isfinite(state.here.value):
-                    self._complain(z)
-            except ValueError as error:
-                failure = failure or error
-                continue
-            if best is None or state.here.value < best[0].here.value:
-                best = state, self.plans
-        if best is None:
-            raise failure or ValueError("the fit has no start")
-        self.plans = best[1]
-        return best[0]
+                self.prepare(rough)
+                state = self._resolved(method, begin(rough, len(self.plans), steps, method.damping), 0)
+                given = _advance(self.objective, method.tolerance, self.parameters, self.plans, begin(start, len(self.plans), steps, method.damping), 0)
+                if np.isfinite(state.here.value):
+                    better = np.all(given.here.resolved) and given.here.value < state.here.value
+                    return given if better else state
+            except ValueError:
+                pass  # Euler steps may lead astray; the start says what is wrong
+        self.prepare(self.start)
+        state = self._resolved(method, begin(start, len(self.plans), steps, method.damping), 0)
+        if not np.isfinite(state.here.value):
+            self._complain(self.start)
+        return state
 
-    def _starts(self) -> list[np.ndarray]:
-        starts = [self.start]
-        if self.paths:
-            self._at(self.start)
-            rough = jax.device_put(tuple(m.rough() for m in self.measurements if m.family == "density"))
-            z = np.asarray(_euler(self.objective, self.parameters, rough, jnp.asarray(self.start)))
-            if np.isfinite(z).all() and not np.array_equal(z, self.start):
-                starts.append(z)
-        return starts
+    def _rough(self) -> np.ndarray | None:
+        """Where the Euler densities of all paths are largest."""
+        if not self.paths:
+            return None
+        self._at(self.start)
+        plans = jax.device_put(tuple(m.rough() for m in self.measurements if m.family == "density"))
+        z, here = _euler(self.objective, self.parameters, plans, self.start)
+        if self._rescale(here):
+            z, _ = _euler(self.objective, self.parameters, plans, self.start)
+        return np.asarray(z) if np.isfinite(z).all() else None
 
     def _rescale(self, here: Expansion) -> bool:
         """A Free number that starts at zero takes the scale at which it changes the loss by about itself."""
@@ -143,8 +144,8 @@ class Run:
         bend = np.diag(np.asarray(here.curvature, float))
         zero = (np.asarray(self.parameters.start) == 0) & (np.asarray(transform.kind) == 0) & (bend > 0)
         scale = np.sqrt(np.abs(float(here.value)) / np.where(zero, bend, 1.0))
-        zero &= scale > 0
-        if not zero.any() or not np.array_equal(self.start, start_vector(self.parameters)):
+        zero &= (scale > 0) & (np.asarray(transform.scale) == 1.0)
+        if not zero.any():
             return False
         scale = np.where(zero, scale, np.asarray(transform.scale))
         self.parameters = eqx.tree_at(lambda p: p.transform.scale, self.parameters, scale)
@@ -152,16 +153,16 @@ class Run:
 
     def descend(self, optimizer: Any, steps: int, batch_size: int | None, key: Any) -> Outcome:
         key = jax.random.key(0) if key is None else key
-        state = self._first(LevenbergMarquardt(), 1) if self.parameters.count <= MANY else None
-        if state is None:
-            self.prepare(self.start)
-            if not np.isfinite(_values(self.objective, self.parameters, self.plans, jnp.asarray(self.start))).all():
-                self._complain(self.start)
-            z = jnp.asarray(self.start)
+        if self.parameters.count <= MANY:
+            state = self._first(LevenbergMarquardt(), STEPS)
+            z = self.start if self._rescale(state.here) else np.asarray(state.z)
         else:
-            z = jnp.asarray(self.start) if self._rescale(state.here) else state.z
+            self.prepare(self.start)
+            z = self.start
+            if not np.isfinite(_values(self.objective, self.parameters, self.plans, z)[0]).all():
+                self._complain(z)
         unit = self._unit()
-        walk = set_out(optimizer, z, steps, key)
+        walk = set_out(optimizer, np.asarray(z), steps, key)
         pace = 0.0
         while int(walk.iteration) < steps and not walk.done:
             before, began = int(walk.iteration), time.perf_counter()
@@ -170,13 +171,21 @@ class Run:
             walk = jax.block_until_ready(walk)
             pace = PLAN_STEPS * (time.perf_counter() - began) / max(int(walk.iteration) - before, 1)
             self.progress.show(int(walk.iteration), steps, unit * float(walk.history[int(walk.iteration) - 1]))
-            if np.isfinite(walk.z).all() and not _fine(self.objective, self.parameters, self.plans, walk.z):
-                self.renew(walk.z)
+            if np.isfinite(walk.z).all():
+                self._around(np.asarray(walk.z))
         return self._settle(walk, unit, batch_size)
 
+    def _around(self, z: np.ndarray) -> Expansion | None:
+        """The loss around z, by plans that resolve it; None if there are too many parameters to ask for curvature."""
+        if self.parameters.count <= MANY:
+            return self._resolved(LevenbergMarquardt(), begin(z, len(self.plans), STEPS, LevenbergMarquardt().damping), 0).here
+        while not (fine := np.asarray(_values(self.objective, self.parameters, self.plans, z)[1])).all():
+            self.renew(z, fine)
+        return None
+
     def _settle(self, walk: Walk, unit: float, batch_size: int | None) -> Outcome:
-        z = walk.place if batch_size is None or not np.isfinite(walk.z).all() else walk.z
-        here = None if self.parameters.count > MANY else _expand(self.objective, self.parameters, self.plans, z)
+        z = np.asarray(walk.place if batch_size is None or not np.isfinite(walk.z).all() else walk.z)
+        here = self._around(z)
         history = unit * finite(walk.history)
         if not (np.isfinite(walk.z).all() and np.isfinite(history).all()):
             return Outcome(z, here, history, False, "not converged: the loss left the finite numbers; take a smaller learning rate")
@@ -184,11 +193,10 @@ class Run:
             tail = history[-max(len(history) // 10, 2) :]
             converged = bool(walk.done) or float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
         else:
-            kind, limit = (np.asarray(part) for part in (self.parameters.transform.kind, self.parameters.transform.limit))
-            free = jnp.abs(z) < limit
-            _, newton, fall = direction(here, 0.0, free)
+            kind, limit = self.parameters.transform.kind, self.parameters.transform.limit
+            there = bowl(here, z, limit)
             size = np.where(kind == 0, np.abs(z), 1.0)
-            converged = bool(fall <= 1e-6 * abs(float(here.value))) or bool(np.all(np.abs(newton) <= 1e-4 * size))
+            converged = bool(there.fall <= 1e-6 * jnp.abs(here.value)) or bool(np.all(np.abs(there.step(0.0)) <= 1e-4 * size))
         note = f"not converged after {int(walk.iteration)} steps; allow more with steps=, or change the optimiser"
         return Outcome(z, here, history, converged, note)
 
@@ -207,56 +215,48 @@ class Run:
     def value(self, z: Any) -> float:
         """The loss at z."""
         self.prepare(z)
-        while not _fine(self.objective, self.parameters, self.plans, jnp.asarray(z)):
-            self.renew(z)
-        return float(jnp.sum(_values(self.objective, self.parameters, self.plans, jnp.asarray(z))))
+        while True:
+            values, fine = _values(self.objective, self.parameters, self.plans, z)
+            if np.all(fine):
+                return float(np.sum(values))
+            self.renew(z, np.asarray(fine))
 
     def _complain(self, z: Any) -> None:
         """The model fails at the start: say why."""
-        for prediction in _predict(self.objective, self.parameters, self.plans, jnp.asarray(z)):
+        for prediction in _predict(self.objective, self.parameters, self.plans, np.asarray(z)):
             raise_failed(prediction.checks)
         raise ValueError(f"the loss is not finite at the start, {self._named(z)}; start elsewhere, or check coefficients and data")
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(quick_jit, static=(0, 1))
 def _advance(objective: Objective, tolerance: float, parameters: Parameters, plans: Any, state: State, until: Any) -> State:
     transform = parameters.transform
     return advance(lambda z: objective.expand(parameters, plans, z), transform.kind, transform.limit, state, until, tolerance)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(quick_jit, static=0)
 def _euler(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
     transform = parameters.transform
     expand = lambda point: objective.euler(parameters, plans, point)  # noqa: E731
-    return advance(expand, transform.kind, transform.limit, begin(z, 1, 100, 1e-3), 100, 1e-8).z
+    return advance(expand, transform.kind, transform.limit, begin(z, 1, 100, 1e-3), 100, 1e-8)[:2]
 
 
-@partial(jax.jit, static_argnums=0)
-def _expand(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Expansion:
-    return objective.expand(parameters, plans, z)
-
-
-@partial(jax.jit, static_argnums=0)
+@partial(quick_jit, static=0)
 def _values(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
     return objective.values(parameters, plans, z)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(quick_jit, static=0)
 def _predict(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
     return objective.predict(parameters, plans, z)
 
 
-@partial(jax.jit, static_argnums=0)
-def _fine(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
-    return jnp.all(jnp.stack([jnp.asarray(p.resolved) for p in objective.predict(parameters, plans, z)]))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(quick_jit, static=(0, 1, 2))
 def _wander(
     objective: Objective, optimizer: Any, size: int | None, parameters: Parameters, plans: Any, unit: Any, walk: Walk, until: Any
 ) -> Walk:
     def loss(z: Any, key: Any) -> Any:
         batch = None if size is None else draw(plans, size, key)
-        return jnp.sum(objective.values(parameters, plans, z, batch)) / unit
+        return jnp.sum(objective.values(parameters, plans, z, batch)[0]) / unit
 
     return wander(loss, optimizer, parameters.transform.limit, walk, until, size is not None)
