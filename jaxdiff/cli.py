@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,23 +81,27 @@ def _commands() -> Any:
 
 
 def run_demo(name: str | None, output: Path) -> None:
-    from jaxdiff import demo
-
     prepare_jax()
+    from jaxdiff import demo
+    from jaxdiff.outcome import Outcome
+
     if name is not None and name not in demo.DEMOS:
         raise ValueError(f"no demo is called {name!r}; choose one of {', '.join(demo.DEMOS)}")
     chosen = list(demo.DEMOS) if name is None else [name]
+    told: list[str] = []
     with staged(output) as folder:
         for one in chosen:
             for story in demo.DEMOS[one]():
                 print(f"\n{story.title}\n{'=' * len(story.title)}\n{story.text}\n")
-                print(_result(story.fit))
+                outcome = Outcome(story.fit, story.labels)
+                print(_result(outcome))
                 if story.comparison:
                     print("\nBeside what is known\n" + table(story.comparison))
                 place = folder / story.name
                 place.mkdir()
-                write_fit(story.fit, place, title=story.title, labels=story.labels, comparison=story.comparison)
-    print(f"\nReports and figures: {', '.join(str(p) for p in sorted(output.glob('*/report.html')))}")
+                told.append(story.name)
+                write_fit(outcome, place, title=story.title, comparison=story.comparison)
+    print("\nReports and figures: " + ", ".join(str(output / name / "report.html") for name in told))
 
 
 def run_fit(config: Path, data: Path | None, output: Path) -> None:
@@ -103,12 +109,14 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
     with staged(output) as folder:
         import jaxdiff
         from jaxdiff.config import load
+        from jaxdiff.outcome import Outcome
 
         problem = load(config, data)
         if problem.measurement is None:
             raise ValueError(f"{config.name}: a fit needs readings; name them in [data]")
         if not problem.parameters:
             raise ValueError(f"{config.name}: nothing to fit; name the unknown numbers in [parameters]")
+        _import_meanwhile("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
         fit = jaxdiff.fit(
             problem.model,
             problem.measurement,
@@ -117,8 +125,9 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
             **problem.fit_options,
         )
         title = problem.title or config.stem
-        print(f"{title}\n\n{_result(fit)}")
-        write_fit(fit, folder, title=title, labels=problem.labels, source=config.read_text(encoding="utf-8-sig"))
+        outcome = Outcome(fit, problem.labels)
+        print(f"{title}\n\n{_result(outcome)}")
+        write_fit(outcome, folder, title=title, source=config.read_text(encoding="utf-8-sig"))
     print(f"\nReport, figures and parameters: {output / 'report.html'}")
 
 
@@ -237,28 +246,29 @@ def staged(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_fit(fit: Any, folder: Path, *, title: str, labels: dict[str, str], **more: Any) -> None:
+def write_fit(outcome: Any, folder: Path, *, title: str, **more: Any) -> None:
     from jaxdiff import plot, report
 
-    figures = plot.figures(fit, labels)
+    figures = plot.figures(outcome)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
-    (folder / "parameters.json").write_text(report.to_json(fit, title=title), encoding="utf-8")
-    for i, measurement in enumerate(fit.measurements):
-        text = report.to_csv(fit, measurement)
+    (folder / "parameters.json").write_text(report.to_json(outcome, title=title), encoding="utf-8")
+    for i, view in enumerate(outcome.views):
+        text = report.to_csv(view)
         if text is not None:
-            name = "predictions.csv" if len(fit.measurements) == 1 else f"predictions_{i + 1}.csv"
+            name = "predictions.csv" if len(outcome.views) == 1 else f"predictions_{i + 1}.csv"
             (folder / name).write_text(text, encoding="utf-8")
-    report.write(fit, folder / "report.html", title=title, labels=labels, figures=figures, **more)
+    report.write(outcome.fit, folder / "report.html", title=title, outcome=outcome, figures=figures, **more)
 
 
-def _result(fit: Any) -> str:
+def _result(outcome: Any) -> str:
     from jaxdiff import report
 
+    fit = outcome.fit
     rows = [("name", "estimate", "standard error", "95 % interval")]
     rows += [tuple(row.values()) for row in report.parameter_rows(fit)]
     state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
-    parts = [table(rows, header=True), table([*report.goodness(fit), ("state", state)])]
+    parts = [table(rows, header=True), table([*report.goodness(outcome), ("state", state)])]
     return "\n\n".join([*parts, *(f"note: {note}" for note in fit.notes)])
 
 
@@ -271,6 +281,16 @@ def table(rows: Sequence[Sequence[Any]], header: bool = False) -> str:
     if header:
         lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join(lines)
+
+
+def _import_meanwhile(*modules: str) -> None:
+    """Import what is needed later while the compiler, which leaves Python free, is at work."""
+
+    def run() -> None:
+        for module in modules:
+            importlib.import_module(module)
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 def _interactive() -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .parameters import numeric
@@ -228,4 +229,5 @@ class Expression(eqx.Module):
             wants = ", ".join(self.variables[: max(needed)])
             raise TypeError(f"the expression {self.text!r} is a function of ({wants}), got {len(arguments)} arguments")
         bound = dict(zip(self.variables, arguments, strict=False))
-        return jnp.asarray(_evaluate(parse(self.text), {**NUMBERS, **bound, **self.constants}))
+        value = _evaluate(parse(self.text), {**NUMBERS, **bound, **self.constants})
+        return np.asarray(value) if isinstance(value, (float, np.ndarray, np.generic)) else jnp.asarray(value)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdiff.histograms import Histograms
 from jaxdiff.measurements import Readings
+from jaxdiff.outcome import LABELS, Outcome, View, densities, shares
 from jaxdiff.paths import Trajectory
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 150,
 }
-LABELS = {"x": "position x", "t": "time t", "value": "u"}
 SIZE = (6.4, 4.0)
+SHOWN = 120  # readings drawn of a sensor
+MANY = 8  # times, beyond which a map is drawn too
+POINT: dict[str, Any] = {"linestyle": "none", "marker": "o", "zorder": 3}
 
 Labels = Mapping[str, str] | None
 
@@ -57,21 +60,20 @@ def _canvas(width: float = SIZE[0], height: float = SIZE[1]) -> Iterator[Figure]
 
 def fit(fit: Any, labels: Labels = None) -> Figure:
     """All pictures of a fit on one sheet; `labels` name the axes: {"x": "position / cm", "t": …, "value": …}."""
-    drawers = _drawers(fit, labels)
+    drawers = _drawers(Outcome(fit, labels))
     columns = 2 if len(drawers) > 1 else 1
     rows = -(-len(drawers) // columns)
-    with _canvas(6.0 * columns, 3.9 * rows) as figure:
-        parts = np.atleast_1d(figure.subfigures(rows, columns, squeeze=False)).ravel()
-        for part, draw in zip(parts, drawers.values(), strict=False):
+    with _canvas(6.4 * columns, 3.9 * rows) as figure:
+        for part, draw in zip(figure.subfigures(rows, columns, squeeze=False).ravel(), drawers.values(), strict=False):
             draw(part)
         return figure
 
 
-def figures(fit: Any, labels: Labels = None) -> dict[str, Figure]:
-    """The pictures of a fit, each on its own: "fit", "residuals", "history" and "course" where they apply."""
+def figures(outcome: Outcome) -> dict[str, Figure]:
+    """The pictures of a fit, each on its own: "fit", "residuals", "course", "history", where they apply."""
     sheets = {}
-    for name, draw in _drawers(fit, labels).items():
-        wide = name.startswith("fit") and isinstance(_first(fit), Trajectory)
+    for name, draw in _drawers(outcome).items():
+        wide = name.startswith("course") or isinstance(outcome.fit.measurements[0], Trajectory) and name != "history"
         with _canvas(9.0 if wide else SIZE[0], SIZE[1]) as figure:
             draw(figure)
             sheets[name] = figure
@@ -86,29 +88,24 @@ def solution(solution: Any, labels: Labels = None) -> Figure:
 def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figure:
     """Profiles over time: lines at some times, and a map where there are many; values has shape (times, cells)."""
     times = np.asarray(times)
-    with _canvas(SIZE[0] if len(times) <= 8 else 10.0, SIZE[1]) as figure:
-        draw_course(figure, grid, times, np.asarray(values), labels)
+    with _canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
+        x = np.asarray(grid.centers[0])
+        draw_course(figure, times, x, np.asarray(values), {**LABELS, **(labels or {})})
         return figure
 
 
-def draw_course(figure: Any, grid: Any, times: np.ndarray, values: np.ndarray, labels: Labels = None) -> None:
-    names = {**LABELS, **(labels or {})}
-    x = np.asarray(grid.centers[0])
-    many = len(times) > 8
+def draw_course(figure: Any, times: np.ndarray, x: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:
+    many = len(times) > MANY
     axes = figure.subplots(1, 2 if many else 1, squeeze=False)[0]
     chosen = np.unique(np.linspace(0, len(times) - 1, 7).astype(int)) if many else np.arange(len(times))
     for color, i in zip(_ramp(len(chosen)), chosen, strict=True):
-        axes[0].plot(x, values[i], color=color, label=f"{times[i]:.4g}" if np.isfinite(times[i]) else "steady")
+        axes[0].plot(x, values[i], color=color, label=_time(times[i]))
     axes[0].set(xlabel=names["x"], ylabel=names["value"])
     axes[0].margins(x=0)
     if len(chosen) > 1:
-        _legend(axes[0], title=names["t"])
+        _legend(axes[0], title=names["t"], outside=True)
     if many:
-        edges = np.asarray(grid.edges[0])
-        middle = 0.5 * (times[1:] + times[:-1])
-        mesh = axes[1].pcolormesh(
-            np.concatenate([times[:1], middle, times[-1:]]), edges, values.T, cmap="cividis", rasterized=True
-        )
+        mesh = axes[1].pcolormesh(times, x, values.T, cmap="cividis", shading="gouraud", rasterized=True)
         axes[1].set(xlabel=names["t"], ylabel=names["x"])
         axes[1].grid(False)
         figure.colorbar(mesh, ax=axes[1], label=names["value"])
@@ -127,116 +124,127 @@ def draw_history(figure: Any, fit: Any) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def draw_readings(figure: Any, readings: Readings, predict: Callable[[Any], np.ndarray], labels: Labels = None) -> None:
-    """Readings and the model through them: along x at few times, else along t at few sensors, else one by one."""
-    names = {**LABELS, **(labels or {})}
+def draw_readings(figure: Any, view: View, names: Mapping[str, str]) -> None:
+    """Readings and the model through them: along x at few times, along t at few sensors, else one against the other."""
     axes = figure.subplots()
-    times, sensors = np.unique(readings.times), np.unique(readings.positions)
-    point = {"linestyle": "none", "marker": "o", "markersize": 4, "zorder": 3}
-    bars = None if readings.sigma is None or len(readings.values) > 300 else readings.sigma
-    if len(times) == 1 or (len(times) <= 6 and len(sensors) > len(times)):
-        x = np.linspace(*np.asarray(readings.grid.edges[0])[[0, -1]], 301)
-        dense = _curves(readings, predict, np.repeat(times, len(x)), np.tile(x, len(times))).reshape(len(times), -1)
-        for color, t, line in zip(_ramp(len(times)), times, dense, strict=True):
-            here = readings.times == t
-            single = len(times) == 1
-            label = "fit" if single else f"{t:.4g}" if np.isfinite(t) else "steady"
-            axes.plot(x, line, color=MODEL if single else color, label=label)
-            shade = DATA if single else color
-            error = None if bars is None else bars[here]
-            label = "data" if single else None
-            axes.errorbar(readings.positions[here], readings.values[here], error, color=shade, label=label, **point)
-        axes.set(xlabel=names["x"], ylabel=names["value"])
-        _legend(axes, title=None if len(times) == 1 else names["t"])
-    elif len(sensors) <= 8:
-        dense_times = _dense(readings, times)
-        dense = _curves(
-            readings, predict, np.tile(dense_times, len(sensors)), np.repeat(sensors, len(dense_times))
-        ).reshape(len(sensors), -1)
-        for color, x, line in zip(COLORS, sensors, dense, strict=False):
-            here = readings.positions == x
-            small = {**point, "markersize": 4 if here.sum() < 80 else 1.6, "alpha": 1.0 if here.sum() < 80 else 0.55}
-            error = None if bars is None else bars[here]
-            axes.errorbar(readings.times[here], readings.values[here], error, color=color, **small)
-            axes.plot(dense_times, line, color="white", linewidth=2.6, zorder=4)
-            axes.plot(dense_times, line, color=color, label=f"{x:.4g}", zorder=5)
-        axes.set(xlabel=names["t"], ylabel=names["value"])
-        axes.margins(x=0.01)
-        _legend(axes, title=names["x"])
+    if view.kind == "profiles":
+        _draw_profiles(axes, view, names)
+    elif view.kind == "courses":
+        _draw_courses(axes, view, names)
     else:
-        prediction = np.asarray(predict(readings))
-        ends = [min(prediction.min(), readings.values.min()), max(prediction.max(), readings.values.max())]
+        m, prediction = view.measurement, np.asarray(view.prediction)
+        ends = [min(prediction.min(), m.values.min()), max(prediction.max(), m.values.max())]
         axes.plot(ends, ends, color=MODEL, label="perfect agreement")
-        axes.plot(prediction, readings.values, color=DATA, alpha=0.6, **{**point, "markersize": 3})
+        axes.plot(prediction, m.values, color=DATA, alpha=0.6, markersize=3, **POINT)
         axes.set(xlabel=f"fitted {names['value']}", ylabel=f"measured {names['value']}")
         _legend(axes)
     axes.set_title("Data and fit")
 
 
-def draw_reading_residuals(figure: Any, readings: Readings, prediction: np.ndarray, labels: Labels = None) -> None:
-    names = {**LABELS, **(labels or {})}
-    residual = readings.values - np.asarray(prediction)
-    steady = len(np.unique(readings.times)) == 1
-    what = f"residual of {names['value']}"
-    if readings.sigma is not None:
-        residual, what = residual / readings.sigma, "residual / sigma"
-    axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
-    across = readings.positions if steady else readings.times
-    sensors = np.unique(readings.positions)
-    size = 4 if len(residual) < 200 else 1.8
-    for color, x in (
-        zip(COLORS, sensors, strict=False) if not steady and len(sensors) <= len(COLORS) else [(DATA, None)]
-    ):
-        here = slice(None) if x is None else readings.positions == x
-        axes.plot(across[here], residual[here], "o", color=color, markersize=size, alpha=0.8)
+def _draw_profiles(axes: Axes, view: View, names: Mapping[str, str]) -> None:
+    sheet = view.curve
+    assert sheet is not None
+    single = len(sheet.times) == 1
+    for color, t, line in zip(_ramp(len(sheet.times)), sheet.times, sheet.values, strict=True):
+        axes.plot(sheet.positions, line, color=MODEL if single else color, label="fit" if single else _time(t))
+        _points(axes, view, lambda m, t=t: m.times == t, "positions", DATA if single else color, single)
+    axes.set(xlabel=names["x"], ylabel=names["value"])
+    _legend(axes, title=None if single else names["t"], outside=not single)
+
+
+def _draw_courses(axes: Axes, view: View, names: Mapping[str, str]) -> None:
+    sheet = view.curve
+    assert sheet is not None
+    every = -(-len(view.measurement.values) // (SHOWN * len(sheet.positions)))
+    for color, x, line in zip(COLORS, sheet.positions, sheet.values.T, strict=False):
+        _points(axes, view, lambda m, x=x: np.flatnonzero(m.positions == x)[::every], "times", color, False)
+        axes.plot(sheet.times, line, color=color, linewidth=1.3, label=f"{x:.4g}", zorder=5)
+    if view.held is not None and view.held.times.min() > view.measurement.times.max():
+        axes.axvspan(view.held.times.min(), view.held.times.max(), color="#EEEEEE", zorder=0, label="held out")
+    if every > 1:
+        axes.plot([], [], color=DATA, markersize=3, label=f"1 in {every} readings", **POINT)
+    axes.set(xlabel=names["t"], ylabel=names["value"])
+    axes.margins(x=0.01)
+    _legend(axes, title=names["x"], outside=True)
+
+
+def _points(axes: Axes, view: View, where: Callable[[Any], Any], along: str, color: Any, named: bool) -> None:
+    """The readings that `where` picks, filled; those held out, hollow."""
+    for m, label, face in ((view.measurement, "data", color), (view.held, "held out", "white")):
+        here = np.zeros(0, int) if m is None else np.arange(len(m.values))[where(m)]
+        if not len(here):
+            continue
+        bars = m.sigma[here] if m.sigma is not None and len(here) < 2 * SHOWN else None
+        style = {"markersize": 4 if len(here) < 60 else 3, "markerfacecolor": face}
+        places = getattr(m, along)[here]
+        axes.errorbar(places, m.values[here], bars, color=color, label=label if named else None, **POINT, **style)
+
+
+def draw_reading_residuals(figure: Any, view: View, names: Mapping[str, str]) -> None:
+    m = view.measurement
+    residual, what = m.values - np.asarray(view.prediction), f"residual of {names['value']}"
+    if m.sigma is not None:
+        residual, what = residual / m.sigma, "residual / sigma"
+    steady = len(np.unique(m.times)) == 1
+    across = m.positions if steady else m.times
+    sensors = np.unique(m.positions)
+    one = steady or len(sensors) > len(COLORS)
+    axes, side = _with_side(figure) if len(residual) >= 30 else (figure.subplots(), None)
+    for color, x in [(DATA, None)] if one else zip(COLORS, sensors, strict=False):
+        here = slice(None) if x is None else m.positions == x
+        label = None if x is None else f"{x:.4g}"
+        size = 4 if len(residual) < 200 else 1.8
+        axes.plot(across[here], residual[here], color=color, markersize=size, alpha=0.8, label=label, **POINT)
     _zero(axes)
     rms = float(np.sqrt(np.mean(residual**2)))
-    axes.set(xlabel=names["x"] if steady else names["t"], ylabel=what, title=f"Residuals, rms {rms:.3g}")
-    side.hist(residual, bins=max(6, min(40, len(residual) // 8)), orientation="horizontal", color="#9DB8CC")
-    side.set_xlabel("count")
+    axes.set(xlabel=names["x"] if steady else names["t"], ylabel=what, title=f"Residuals, root mean square {rms:.3g}")
+    if not one:
+        _legend(side or axes, title=names["x"], outside=True, source=axes)
+    if side is not None:
+        side.hist(residual, bins=max(6, min(40, len(residual) // 8)), orientation="horizontal", color="#9DB8CC")
+        side.set_xlabel("count")
 
 
-def draw_histograms(figure: Any, data: Histograms, predict: Callable[[Any], np.ndarray], labels: Labels = None) -> None:
+def draw_histograms(figure: Any, view: View, names: Mapping[str, str]) -> None:
     """The measured histograms, as densities, and the fitted ones."""
-    names = {**LABELS, **(labels or {})}
-    observed, fitted = _densities(data, data.mass), _densities(data, np.asarray(predict(data)))
+    data = view.measurement
+    observed, fitted = densities(data, data.mass), densities(data, np.asarray(view.prediction))
     chosen = np.unique(np.linspace(0, len(data.times) - 1, min(6, len(data.times))).astype(int))
     rows = -(-len(chosen) // 3)
-    columns = -(-len(chosen) // rows)
-    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    axes = figure.subplots(rows, -(-len(chosen) // rows), sharex=True, squeeze=False)
     for place, i in zip(axes.ravel(), chosen, strict=False):
         place.stairs(observed[i], data.edges, fill=True, color="#C9D3DB", label="data")
         place.stairs(fitted[i], data.edges, color=MODEL, linewidth=1.4, label="fit")
-        time = "steady" if np.isinf(data.times[i]) else f"{names['t']} = {data.times[i]:.4g}"
-        place.set_title(time, fontsize=9)
+        place.set_title("steady" if np.isinf(data.times[i]) else f"{names['t']} = {data.times[i]:.4g}", fontsize=9)
     for place in axes.ravel()[len(chosen) :]:
         place.set_visible(False)
     for place in axes[-1]:
         place.set_xlabel(names["x"])
     for place in axes[:, 0]:
         place.set_ylabel("density")
-    axes.ravel()[0].legend()
+    _legend(axes.ravel()[0])
 
 
-def draw_histogram_residuals(figure: Any, data: Histograms, prediction: np.ndarray, labels: Labels = None) -> None:
-    names = {**LABELS, **(labels or {})}
-    axes = figure.subplots()
-    q, p = _shares(data.mass), _shares(np.asarray(prediction)[:, : data.mass.shape[1]])
-    if data.size is None:
-        residual, what = q - p, "share of the data − share of the fit"
-    else:
+def draw_histogram_residuals(figure: Any, view: View, names: Mapping[str, str]) -> None:
+    data = view.measurement
+    q, p = shares(data.mass), shares(np.asarray(view.prediction)[:, : data.mass.shape[1]])
+    residual, what = q - p, "share of the data − share of the fit"
+    if data.size is not None:
         size = np.asarray(data.size)[:, None]
-        residual, what = (q - p) * np.sqrt(size / np.maximum(p, 0.5 / size)), "residual / expected spread"
+        spread = np.sqrt(np.where(size * p >= 1, p / size, np.nan))  # nothing to see where none is expected
+        residual, what = (q - p) / spread, "residual / expected spread"
+    axes = figure.subplots()
     middle = 0.5 * (data.edges[1:] + data.edges[:-1])
-    for color, row in zip(_ramp(len(residual)), residual, strict=True):
-        axes.plot(middle, row, "o", color=color, markersize=3, alpha=0.8)
+    for color, t, row in zip(_ramp(len(residual)), data.times, residual, strict=True):
+        axes.plot(middle, row, color=color, markersize=3, alpha=0.8, label=_time(t), **POINT)
     _zero(axes)
     axes.set(xlabel=names["x"], ylabel=what, title="Residuals of the bins")
+    if 1 < len(data.times) <= MANY:
+        _legend(axes, title=names["t"], outside=True)
 
 
-def draw_path(figure: Any, path: Trajectory, equation: Any, labels: Labels = None) -> None:
+def draw_path(figure: Any, path: Trajectory, equation: Any, names: Mapping[str, str]) -> None:
     """Fitted drift and diffusivity over what the increments show without a model, bin by bin (Kramers–Moyal)."""
-    names = {**LABELS, **(labels or {})}
     drift, diffusivity = _curve_functions(equation, path)
     x = np.linspace(path.starts.min(), path.starts.max(), 201)
     left, right = figure.subplots(1, 2)
@@ -258,13 +266,12 @@ def draw_path(figure: Any, path: Trajectory, equation: Any, labels: Labels = Non
         _legend(axes)
 
 
-def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, labels: Labels = None) -> None:
-    names = {**LABELS, **(labels or {})}
+def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, names: Mapping[str, str]) -> None:
     drift, diffusivity = _curve_functions(equation, path)
     spread = np.sqrt(2 * diffusivity(path.starts) * path.durations)
     residual = (path.stops - path.starts - drift(path.starts) * path.durations) / spread
     times = np.concatenate([t[1:] for t in path.times])
-    axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
+    axes, side = _with_side(figure)
     axes.plot(times, residual, "o", color=COLORS[0], markersize=2.5 if len(residual) < 1000 else 1, alpha=0.8)
     _zero(axes)
     axes.set(xlabel=names["t"], ylabel="step / expected spread", title="Residuals of the steps")
@@ -276,12 +283,11 @@ def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, labels: La
     side.set_xlabel("density")
 
 
-def draw_path_density(figure: Any, path: Trajectory, equation: Any, labels: Labels = None) -> None:
+def draw_path_density(figure: Any, path: Trajectory, equation: Any, names: Mapping[str, str]) -> None:
     """The path in time, and beside it how often each position is visited against the stationary density."""
     from jaxdiff.analysis import steady_state
 
-    names = {**LABELS, **(labels or {})}
-    axes, side = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
+    axes, side = _with_side(figure)
     for color, t, x in zip(COLORS, path.times, path.positions, strict=False):
         axes.plot(t, x, color=color if len(path.times) > 1 else DATA, linewidth=0.9)
     axes.set(xlabel=names["t"], ylabel=names["x"], title="Path and stationary density")
@@ -298,63 +304,32 @@ def draw_path_density(figure: Any, path: Trajectory, equation: Any, labels: Labe
             side.plot(density[near], x[near], color=MODEL)
 
 
-def _first(fit: Any) -> Any:
-    return fit.measurements[0]
-
-
-def _drawers(fit: Any, labels: Labels) -> dict[str, Callable[[Any], None]]:
+def _drawers(outcome: Outcome) -> dict[str, Callable[[Any], None]]:
     drawers: dict[str, Callable[[Any], None]] = {}
-    for i, m in enumerate(fit.measurements):
-        key = "" if len(fit.measurements) == 1 else f"_{i + 1}"
+    names, equation = outcome.labels, outcome.fit.model
+    for i, view in enumerate(outcome.views):
+        m, key = view.measurement, "" if len(outcome.views) == 1 else f"_{i + 1}"
         if isinstance(m, Readings):
-            drawers["fit" + key] = lambda f, m=m: draw_readings(f, m, fit.predict, labels)
-            drawers["residuals" + key] = lambda f, m=m: draw_reading_residuals(f, m, fit.predict(m), labels)
-            finite = m.times[np.isfinite(m.times)]
-            if len(np.unique(finite)) > 1:
-                drawers["course" + key] = lambda f, m=m: _draw_fitted_course(f, m, fit, labels)
+            drawers["fit" + key] = lambda f, v=view: draw_readings(f, v, names)
+            drawers["residuals" + key] = lambda f, v=view: draw_reading_residuals(f, v, names)
+            if view.course is not None:
+                s = view.course
+                drawers["course" + key] = lambda f, s=s: draw_course(f, s.times, s.positions, s.values, names)
         elif isinstance(m, Histograms):
-            drawers["fit" + key] = lambda f, m=m: draw_histograms(f, m, fit.predict, labels)
-            drawers["residuals" + key] = lambda f, m=m: draw_histogram_residuals(f, m, fit.predict(m), labels)
-            if len(m.times) > 1 and np.isfinite(m.times).all():
-                drawers["course" + key] = lambda f, m=m: _draw_fitted_course(
-                    f, m, fit, {"value": "density", **(labels or {})}
-                )
+            drawers["fit" + key] = lambda f, v=view: draw_histograms(f, v, names)
+            drawers["residuals" + key] = lambda f, v=view: draw_histogram_residuals(f, v, names)
+            if len(m.times) > 1:
+                x = 0.5 * (m.edges[1:] + m.edges[:-1])
+                p = densities(m, np.asarray(view.prediction))
+                texts = {**names, "value": "fitted density"}
+                drawers["course" + key] = lambda f, m=m, x=x, p=p, texts=texts: draw_course(f, m.times, x, p, texts)
         elif isinstance(m, Trajectory):
-            drawers["fit" + key] = lambda f, m=m: draw_path(f, m, fit.equation, labels)
-            drawers["residuals" + key] = lambda f, m=m: draw_path_residuals(f, m, fit.equation, labels)
-            drawers["course" + key] = lambda f, m=m: draw_path_density(f, m, fit.equation, labels)
-    if len(np.atleast_1d(fit.history)) > 1:
-        drawers["history"] = lambda f: draw_history(f, fit)
+            drawers["fit" + key] = lambda f, m=m: draw_path(f, m, equation, names)
+            drawers["residuals" + key] = lambda f, m=m: draw_path_residuals(f, m, equation, names)
+            drawers["course" + key] = lambda f, m=m: draw_path_density(f, m, equation, names)
+    if len(outcome.fit.history) > 1:
+        drawers["history"] = lambda f: draw_history(f, outcome.fit)
     return drawers
-
-
-def _draw_fitted_course(figure: Any, data: Any, fit: Any, labels: Labels) -> None:
-    last = data.times[np.isfinite(data.times)].max()
-    times = np.linspace(data.start, last, 61)
-    x = np.asarray(data.grid.centers[0])
-    wanted = Readings(
-        data.grid,
-        data.initial,
-        np.repeat(times, len(x)),
-        np.tile(x, len(times)),
-        np.zeros(len(x) * len(times)),
-        start=data.start,
-    )
-    draw_course(figure, data.grid, times, np.asarray(fit.predict(wanted)).reshape(len(times), -1), labels)
-
-
-def _curves(
-    readings: Readings, predict: Callable[[Any], np.ndarray], times: np.ndarray, positions: np.ndarray
-) -> np.ndarray:
-    wanted = Readings(readings.grid, readings.initial, times, positions, np.zeros(len(times)), start=readings.start)
-    return np.asarray(predict(wanted))
-
-
-def _dense(readings: Readings, times: np.ndarray) -> np.ndarray:
-    times = times[np.isfinite(times)]
-    if len(times) > 100:
-        return times[:: -(-len(times) // 600)]
-    return np.linspace(min(readings.start, times[0]), times[-1], 201)
 
 
 def _curve_functions(
@@ -366,13 +341,12 @@ def _curve_functions(
     return tuple(lambda x, f=f: np.asarray(jax.vmap(f)(x)) for f in (drift, diffusivity))  # type: ignore[return-value]
 
 
-def _densities(data: Histograms, mass: np.ndarray) -> np.ndarray:
-    mass = mass[:, : len(data.edges) - 1]
-    return _shares(mass) / np.diff(data.edges)
+def _with_side(figure: Any) -> Any:
+    return figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
 
 
-def _shares(mass: np.ndarray) -> np.ndarray:
-    return mass / mass.sum(1, keepdims=True)
+def _time(t: float) -> str:
+    return f"{t:.4g}" if np.isfinite(t) else "steady"
 
 
 def _ramp(count: int) -> list[Any]:
@@ -385,7 +359,11 @@ def _zero(axes: Axes) -> None:
     axes.axhline(0.0, color="#888888", linewidth=0.9, zorder=1)
 
 
-def _legend(axes: Axes, title: str | None = None) -> None:
-    handles, texts = axes.get_legend_handles_labels()
+def _legend(axes: Axes, title: str | None = None, outside: bool = False, source: Axes | None = None) -> None:
+    """A legend, to the right of the axes if `outside`; `source` has what it names."""
+    handles, texts = (source or axes).get_legend_handles_labels()
     if handles:
-        axes.legend(handles, texts, title=title, title_fontsize=9)
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if outside else {}
+        axes.legend(
+            handles, texts, title=title, title_fontsize=9, markerscale=1.0 if len(handles) < 2 else 1.5, **place
+        )

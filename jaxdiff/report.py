@@ -19,6 +19,7 @@ import numpy as np
 from jaxdiff import plot
 from jaxdiff.histograms import Histograms
 from jaxdiff.measurements import Readings
+from jaxdiff.outcome import Outcome, View, shares
 from jaxdiff.paths import Trajectory
 
 
@@ -28,6 +29,7 @@ def write(
     *,
     title: str = "",
     labels: Mapping[str, str] | None = None,
+    outcome: Outcome | None = None,
     source: str = "",
     comparison: Iterable[Iterable[Any]] = (),
     figures: Mapping[str, Any] | None = None,
@@ -41,7 +43,7 @@ def write(
         labels: names of the axes, {"x": "position / cm", "t": …, "value": …}.
         source: a text to keep with it, such as the configuration.
         comparison: rows (quantity, here, elsewhere) to print beside the estimates.
-        figures: pictures already drawn by `plot.figures`.
+        outcome, figures: of this fit, if they are at hand already.
 
     Raises:
         OSError: the file cannot be written.
@@ -49,14 +51,15 @@ def write(
     from jinja2 import Environment
 
     path = Path(path)
-    figures = plot.figures(fit, labels) if figures is None else figures
+    outcome = outcome or Outcome(fit, labels)
+    figures = plot.figures(outcome) if figures is None else figures
     text = resources.files("jaxdiff").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
     content = page.render(
         title=title or "Fit",
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         rows=parameter_rows(fit),
-        quality=goodness(fit),
+        quality=goodness(outcome),
         correlations=correlations(fit),
         converged=bool(fit.converged),
         notes=fit.notes,
@@ -123,59 +126,58 @@ def digits(value: float, error: float) -> str:
     return f"{value:.{max(first - last, 0)}e}"
 
 
-def goodness(fit: Any) -> list[tuple[str, str]]:
+def goodness(outcome: Outcome) -> list[tuple[str, str]]:
     """(what, value) pairs that tell how well the model describes the data."""
+    fit = outcome.fit
     rows: list[tuple[str, str]] = [(fit.loss_name.replace("_", " "), f"{fit.loss:.6g}")]
     if fit.validation_loss is not None:
-        rows.append(("on the held-out part", f"{fit.validation_loss:.6g}"))
-    count = len(fit.labels)
-    for i, m in enumerate(fit.measurements):
-        which = "" if len(fit.measurements) == 1 else f" ({i + 1})"
-        rows += [(what + which, value) for what, value in _quality(fit, m, count)]
+        rows.append(("on the part held out", f"{fit.validation_loss:.6g}"))
+    for i, view in enumerate(outcome.views):
+        which = "" if len(outcome.views) == 1 else f" ({i + 1})"
+        rows += [(what + which, value) for what, value in _quality(outcome, view)]
     return rows
 
 
-def _quality(fit: Any, m: Any, count: int) -> list[tuple[str, str]]:
-    prediction = np.asarray(fit.predict(m))
+def _quality(outcome: Outcome, view: View) -> list[tuple[str, str]]:
+    m, count = view.measurement, len(outcome.fit.labels)
     if isinstance(m, Readings):
-        residual = m.values - prediction
-        n, rms = len(residual), float(np.sqrt(np.mean(residual**2)))
-        rows = [("readings", f"{n}"), ("residual, root mean square", f"{rms:.5g}")]
-        spread = float(np.var(m.values))
-        if spread > 0:
-            rows.append(("R²", f"{1 - rms**2 / spread:.6f}"))
-        if m.sigma is not None and n > count:
-            chi = float(np.sum((residual / m.sigma) ** 2))
-            rows.append(("reduced χ²", f"{chi / (n - count):.4g}"))
-            likelihood = -0.5 * chi - float(np.sum(np.log(m.sigma))) - 0.5 * n * math.log(2 * math.pi)
-            rows.append(("log-likelihood", f"{likelihood:.6g}"))
-        elif rms > 0:
-            rows.append(("log-likelihood", f"{-0.5 * n * (math.log(2 * math.pi * rms**2) + 1):.6g}"))
-        return rows
+        return _reading_quality(m, m.values - np.asarray(view.prediction), count)
     if isinstance(m, Histograms):
-        q = m.mass / m.mass.sum(1, keepdims=True)
-        p = np.maximum(prediction[:, : q.shape[1]], 1e-300)
-        p = p / p.sum(1, keepdims=True)
-        kl = float(np.mean(np.sum(np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / p), 0.0), axis=1)))
-        rows = [("histograms", f"{len(m.times)} of {q.shape[1]} bins"), ("KL(data‖model), mean", f"{kl:.5g}")]
-        if m.size is not None:
-            size = np.asarray(m.size)[:, None]
-            filled = size * p >= 5  # where counts are near enough to normal
-            freedom = int(filled.sum()) - len(q) - count
-            if freedom > 0:
-                chi = float(np.sum(np.where(filled, (q - p) ** 2 * size / p, 0.0)))
-                rows.append(("reduced χ², bins with 5 expected", f"{chi / freedom:.4g}"))
-        return rows
+        return _histogram_quality(m, np.asarray(view.prediction), count)
     if isinstance(m, Trajectory):
-        total = float(prediction.sum())
-        steps = len(prediction)
-        return [
-            ("steps", f"{steps}"),
-            ("log-likelihood", f"{total:.6f}"),
-            ("log-likelihood per step", f"{total / steps:.6f}"),
-            ("AIC", f"{2 * count - 2 * total:.6g}"),
-        ]
+        total, steps = outcome.likelihood(view), len(m.durations)
+        rows = [("steps", f"{steps}"), ("log-likelihood", f"{total:.6f}")]
+        return [*rows, ("log-likelihood per step", f"{total / steps:.6f}"), ("AIC", f"{2 * count - 2 * total:.6g}")]
     return []
+
+
+def _reading_quality(m: Readings, residual: np.ndarray, count: int) -> list[tuple[str, str]]:
+    n, rms = len(residual), float(np.sqrt(np.mean(residual**2)))
+    rows = [("readings", f"{n}"), ("residual, root mean square", f"{rms:.5g}")]
+    if np.var(m.values) > 0:
+        rows.append(("R²", f"{1 - rms**2 / np.var(m.values):.6f}"))
+    if m.sigma is not None:
+        chi = float(np.sum((residual / m.sigma) ** 2))
+        if n > count:
+            rows.append(("reduced χ²", f"{chi / (n - count):.4g}"))
+        rows.append(("log-likelihood", f"{-0.5 * chi - np.sum(np.log(m.sigma)) - 0.5 * n * math.log(2 * math.pi):.6g}"))
+    elif rms > 0:
+        rows.append(("log-likelihood", f"{-0.5 * n * (math.log(2 * math.pi * rms**2) + 1):.6g}"))
+    return rows
+
+
+def _histogram_quality(m: Histograms, prediction: np.ndarray, count: int) -> list[tuple[str, str]]:
+    q, p = shares(m.mass), shares(np.maximum(prediction[:, : m.mass.shape[1]], 1e-300))
+    kl = float(np.mean(np.sum(np.where(q > 0, q * np.log(np.where(q > 0, q, 1.0) / p), 0.0), axis=1)))
+    rows = [("histograms", f"{len(q)} of {q.shape[1]} bins"), ("KL(data‖model), mean over times", f"{kl:.5g}")]
+    if m.size is not None:
+        expected = np.asarray(m.size)[:, None] * p
+        filled = expected >= 5  # where counts are near enough to normal
+        freedom = int(filled.sum()) - len(q) - count
+        if freedom > 0:
+            chi = float(np.sum((np.asarray(m.size)[:, None] * q - expected)[filled] ** 2 / expected[filled]))
+            rows.append(("reduced χ², bins with 5 or more", f"{chi / freedom:.4g}"))
+    return rows
 
 
 def correlations(fit: Any) -> dict[str, Any]:
@@ -198,11 +200,14 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        from jaxdiff import __version__
+
+        return __version__
 
 
-def to_json(fit: Any, *, title: str = "") -> str:
+def to_json(outcome: Outcome, *, title: str = "") -> str:
     """The fitted numbers as JSON; what is not known is null."""
+    fit = outcome.fit
     content = {
         "title": title,
         "parameters": {
@@ -214,7 +219,7 @@ def to_json(fit: Any, *, title: str = "") -> str:
         "validation_loss": fit.validation_loss,
         "converged": fit.converged,
         "notes": list(fit.notes),
-        "goodness": dict(goodness(fit)),
+        "goodness": dict(goodness(outcome)),
         "versions": versions(),
     }
     return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -228,16 +233,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_csv(fit: Any, measurement: Any) -> str | None:
-    """Each reading beside its prediction as CSV; None for what is no list of readings."""
-    if not isinstance(measurement, Readings):
-        return None
+def to_csv(view: View) -> str | None:
+    """Each reading beside its prediction as CSV, those held out last; None for what is no list of readings."""
     import pandas as pd
 
-    fitted = np.asarray(fit.predict(measurement))
-    table = {"time": measurement.times, "position": measurement.positions, "measured": measurement.values}
-    frame = pd.DataFrame({**table, "fitted": fitted, "residual": measurement.values - fitted})
-    return frame.to_csv(index=False, float_format="%.10g")
+    frames = []
+    for m, fitted in ((view.measurement, view.prediction), (view.held, view.held_prediction)):
+        if isinstance(m, Readings):
+            table = {"time": m.times, "position": m.positions, "measured": m.values, "fitted": fitted}
+            held = m is view.held
+            frames.append(pd.DataFrame({**table, "residual": m.values - fitted, "held_out": int(held)}))
+    return pd.concat(frames).to_csv(index=False, float_format="%.10g") if frames else None
 
 
 def _embedded(figure: Any) -> str:
