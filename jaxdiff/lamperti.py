@@ -100,7 +100,8 @@ def short_kernel(xp: Any, start: Any, stop: Any, time: float, tilt: Any, sides: 
     lean = tilt * distance - tilt**2 * time / 2
     for side in sides:
         if side.kind == "bessel":
-            value = value * bessel_factor(side.number, (start - side.place) * (stop - side.place) / time, xp)
+            product = (start - side.place) * (stop - side.place) / time
+            value = value * bessel_factor(side.number, xp.maximum(product, 1e-30), xp)
     for side in sides:
         if side.kind == "periodic":
             for turn in (-1, 1):

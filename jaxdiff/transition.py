@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .lamperti import Scalar, Side, coefficients, log_kernel, wall_ratio
-from .windows import Reference, Turn, antiderivative, chebyshev, substeps, windows
+from .windows import CLEAR, Reference, Turn, antiderivative, chebyshev, substeps, windows
 
 
 class Block(eqx.Module):
@@ -32,6 +32,7 @@ class Block(eqx.Module):
     duration: Any  # (windows,)
     pad: Any  # (windows, 2) what must lie beyond the data on either side, in y/√duration
     z: Any  # (n,) nodes in z
+    z_clear: Any  # (n,) where their coefficients are taken: the same, but for a distance to walls where D vanishes
     weights: Any  # (n,) their quadrature weights
     steps: int = eqx.field(static=True)
     ends: tuple[str, str] = eqx.field(static=True)
@@ -53,14 +54,14 @@ class Plan(eqx.Module):
 
 def prepare(
     drift: Scalar, diffusivity: Scalar, killing: Scalar, start: Any, stop: Any, duration: Any,
-    lower: float, upper: float, walls: tuple[str, str] = ("reflecting", "reflecting"), *, tolerance: float = 1e-4,
+    lower: float, upper: float, walls: tuple[str, str] = ("reflecting", "reflecting"), *, tolerance: float | None = None,
 ) -> Plan:
     """Plan of the transition densities of dX = f dt + √(2D) dW with killing k, at concrete coefficients.
 
     drift [length/time], diffusivity [length²/time], killing [1/time]: traceable functions of one position. Give them as
     pytrees (`jax.tree_util.Partial(f, parameters)`, an `eqx.Module`) and another plan at other parameters compiles nothing.
     start, stop [length], duration [time]: (m,) transitions. lower, upper: the walls, "reflecting", "absorbing", or both
-    "periodic". tolerance: error of the summed log density by the splitting in time [nat].
+    "periodic". tolerance: error of the summed log density by the splitting in time [nat], 1e-5 or 1e-8 a transition.
 
     Raises: ValueError where the diffusivity is not positive within reach of the data, or for positions on a wall where it vanishes.
     """
@@ -73,11 +74,11 @@ def prepare(
             stop = start + np.mod(stop - start + turn / 2, turn) - turn / 2
             drift, diffusivity, killing = (Turn(f, lower, turn) for f in (drift, diffusivity, killing))
         reference = Reference(drift, diffusivity, killing, start, stop, duration, lower, upper, walls)
-        steps, error, stress = substeps(reference, tolerance)
+        steps, error, stress = substeps(reference, max(1e-5, 1e-8 * len(start)) if tolerance is None else tolerance)
         parts, order = windows(reference, steps)
     blocks = tuple(Block(**part) for part in parts)
     return Plan(
-        blocks, order, np.array([lower, upper]), stress, error, periodic, reference.vanishing
+        blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, reference.vanishing
     )
 
 
@@ -112,7 +113,7 @@ def checked_log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, pla
         count = block.x.shape[0]
         if count > block.chunk:
             split = lambda a: jnp.asarray(a).reshape(-1, block.chunk, *a.shape[1:])  # noqa: B023, E731
-            shared = ("z", "weights", "steps", "ends", "squaring", "chunk")
+            shared = ("z", "z_clear", "weights", "steps", "ends", "squaring", "chunk")
             names = [name for name in block.__dataclass_fields__ if name not in shared]
             rest = {name: getattr(block, name) for name in shared}
             value, flag = jax.lax.map(
@@ -156,11 +157,12 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
     chart_start, chart_stop = chebyshev(block.z_start, p + 1), chebyshev(block.z_stop, p + 1)
     place = lambda chart: jnp.einsum("bgp,bp->bg", chart, y_poly)  # noqa: E731
     y, y_start, y_stop = y_poly @ chebyshev(block.z, p + 1).T, place(chart_start), place(chart_stop)
+    y_clear = y_poly @ chebyshev(block.z_clear, p + 1).T
     phi = jnp.einsum("bgp,bp->bg", chart_stop - chart_start, phi_poly) + apart
     weights = block.weights * block.rate / jnp.sqrt(2 * nodes.diffusivity) / root
 
     potential, force = nodes.potential * time, nodes.force * time * root
-    ends = (start.potential + stop.potential) * time
+    ends = (start.potential * time, stop.potential * time)
     sides, used = [], 0
     first, last = (y_poly @ chebyshev(np.array([z]), p + 1).T for z in (-1.0, 1.0))
     for kind, wall_y, sign, ratio in zip(block.ends, (first, last), (1, -1), ratios):
@@ -170,16 +172,20 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
         elif kind.startswith("bessel"):
             kind, number = "bessel", jnp.abs(ratio - 1) if kind == "bessel absorbing" else ratio - 1
             c = (number**2 - 0.25) / 2
-            potential = potential - c / (y - wall_y) ** 2
-            force = force + 2 * c / (y - wall_y) ** 3
-            ends = ends - c / (y_start - wall_y) ** 2 - c / (y_stop - wall_y) ** 2
+            potential = potential - c / (y_clear - wall_y) ** 2
+            force = force + 2 * c / (y_clear - wall_y) ** 3
+            at_wall = potential[:, :1] if sign == 1 else potential[:, -1:]
+            ends = tuple(
+                jnp.where(r > CLEAR, V - c / jnp.where(r > CLEAR, r, 1.0) ** 2, at_wall)
+                for V, r in zip(ends, (sign * (y_start - wall_y), sign * (y_stop - wall_y)))
+            )
             number = jnp.broadcast_to(number, (count, 1))
         elif kind == "periodic":
             number, wall_y = (phi_poly @ (chebyshev(np.array([1.0]), p + 1) - chebyshev(np.array([-1.0]), p + 1)).T), last - first
         if kind in ("reflecting", "absorbing", "bessel", "periodic"):
             sides.append(Side(kind, wall_y[:, :, None], number[:, :, None]))
     logs = log_kernel(
-        jnp, y, weights, potential, force, y_start, y_stop, ends,
+        jnp, y, weights, potential, force, y_start, y_stop, ends[0] + ends[1],
         steps=block.steps, sides=sides, squaring=block.squaring, tilted=g == 1,
     )
     value = phi - jnp.log(stop.diffusivity / start.diffusivity) / 4 - jnp.log(2 * stop.diffusivity) / 2

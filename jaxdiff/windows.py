@@ -11,8 +11,10 @@ import numpy as np
 
 from .lamperti import Coefficients, Scalar, Side, coefficients, log_kernel, wall_ratio
 
-FINENESS = 1.9  # √(δ/2) over node spacing; trapezoid sums are exact to 5e-10 at 1.5, so σ may shrink by a quarter
+FINENESS = 1.8  # √(δ/2) over node spacing; trapezoid sums are exact to 5e-10 at 1.5, so σ may shrink by a quarter
 BATCH = 4096
+CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V drowns in rounding, and is flat
+FRACTIONS = np.linspace(-0.98, 0.98, 99)
 
 
 class Turn(eqx.Module):
@@ -59,29 +61,34 @@ class Reference:
                  lower: float, upper: float, walls: tuple[str, str]) -> None:  # fmt: skip
         self.functions = (drift, diffusivity, killing)
         self.start, self.stop, self.duration = start, stop, duration
-        self.walls, self.periodic, self.bounds = walls, walls[0] == "periodic", (lower, upper)
+        self.walls, self.periodic = walls, walls[0] == "periodic"
+        lower, upper = self.bounds = float(lower), float(upper)
         low, high = min(start.min(), stop.min()), max(start.max(), stop.max())
         if self.periodic:
             low, high = min(low, lower), max(high, upper)
         scale = np.nanmax(self.at(np.array([low, (low + high) / 2, high])).diffusivity)
-        self.vanishing = (self._vanishes(lower, scale), self._vanishes(upper, scale))
+        order = [self._order(wall, scale) for wall in self.bounds]
+        self.vanishing = (order[0] == 1, order[1] == 1)
+        self.natural = (order[0] == 2 and order[1] != 1, order[1] == 2 and order[0] != 1)
         for wall, vanishing, edge in zip(self.bounds, self.vanishing, (low, high)):
             if vanishing and edge == wall:
                 raise ValueError(f"a position lies on the wall {wall:g}, where the diffusivity vanishes; drop or shift it")
         self.ratios = [float(wall_ratio(drift, diffusivity, w)) if v else 0.0 for w, v in zip(self.bounds, self.vanishing)]
-        t_low, t_high = self._march(self.to_t(low), self.to_t(high))
-        self._tabulate(t_low, t_high)
+        # a larger order keeps paths from the wall by itself
+        self.bessel = tuple(bool(v and abs(ratio - 1) < 8) for v, ratio in zip(self.vanishing, self.ratios))
+        data = self.to_t(np.quantile(np.concatenate([start, stop]), np.linspace(0, 1, 513)))
+        self._tabulate(self._march(self.to_t(low), self.to_t(high)), data)
         self.s_start, self.s_stop = self.s(start), self.s(stop)
-        if self.periodic:
-            self.s_bounds = self.s(np.array([lower, upper]))
-            self.turn = self.s_bounds[1] - self.s_bounds[0]
+        self.s_bounds = self.s(np.array([lower, upper])) if self.periodic else (np.nan, np.nan)
+        self.turn = self.s_bounds[1] - self.s_bounds[0]
 
-    def _vanishes(self, wall: float, scale: float) -> bool:
+    def _order(self, wall: float, scale: float) -> int:
+        """0: D > 0 at the wall, 1: it vanishes linearly there, 2: faster (y is infinite there)."""
         if self.periodic:
-            return False
+            return 0
         D = float(self.functions[1](jnp.asarray(wall)))
         slope = float(1 / wall_ratio(lambda x: jnp.ones_like(x), self.functions[1], wall))
-        return bool(abs(D) <= 1e-12 * scale and np.isfinite(slope) and slope != 0)
+        return 0 if not abs(D) <= 1e-12 * scale else 2 if slope == 0 or not np.isfinite(slope) else 1
 
     def at(self, x: Any) -> Coefficients:
         """Coefficients at points of any shape, in batches of one size."""
@@ -90,50 +97,67 @@ class Reference:
         parts = [_coefficients(*self.functions, batch) for batch in padded]
         return Coefficients(*(np.concatenate(p)[: len(flat)].reshape(np.shape(x)) for p in zip(*parts)))
 
-    # t: a coordinate in which x and y are smooth where D vanishes linearly at a wall
+    # t: a coordinate in which x and y are smooth where D vanishes at a wall
     def to_t(self, x: Any) -> Any:
-        (lower, upper), (left, right) = self.bounds, self.vanishing
-        if left and right:
-            return 2 * np.arcsin(np.sqrt(np.clip((x - lower) / (upper - lower), 0, 1)))
+        (lower, upper), (left, right), (log_left, log_right) = self.bounds, self.vanishing, self.natural
+        with np.errstate(divide="ignore"):
+            if left and right:
+                return 2 * np.arcsin(np.sqrt(np.clip((x - lower) / (upper - lower), 0, 1)))
+            if log_left or log_right:
+                return (np.log(x - lower) if log_left else 0) - (np.log(upper - x) if log_right else 0)
         return np.sqrt(x - lower) if left else -np.sqrt(upper - x) if right else x
 
     def x_of_t(self, t: Any, rate: Any) -> tuple[Any, Any]:
         """x and dx/dz from t and dt/dz."""
-        (lower, upper), (left, right) = self.bounds, self.vanishing
+        (lower, upper), (left, right), (log_left, log_right) = self.bounds, self.vanishing, self.natural
         if left and right:
             return lower + (upper - lower) * np.sin(t / 2) ** 2, (upper - lower) * np.sin(t) / 2 * rate
+        if log_left and log_right:
+            part = 1 / (1 + np.exp(-t))
+            return lower + (upper - lower) * part, (upper - lower) * part * (1 - part) * rate
+        if log_left or log_right:
+            gap = np.exp(t if log_left else -t)
+            return (lower + gap if log_left else upper - gap), gap * rate
         return (lower + t**2, 2 * t * rate) if left else (upper - t**2, -2 * t * rate) if right else (t, rate)
 
-    def _march(self, t_low: float, t_high: float) -> tuple[float, float]:
+    def _march(self, t_low: float, t_high: float) -> np.ndarray:
         """Outwards from the data to a wall, eight and a half √duration, or where the way there and back costs e^−80."""
         ends, walls = np.array([t_low, t_high]), self.to_t(np.array(self.bounds))
         need, way, action = math.sqrt(self.duration.max()), np.zeros(2), np.zeros(2)
-        outward, going, before = np.array([-1.0, 1.0]), np.ones(2, bool), None
+        outward, going, trail = np.array([-1.0, 1.0]), np.ones(2, bool), [ends]
         for _ in range(2000):
             x, rate = self.x_of_t(ends, 1.0)
             here = self.at(x)
             if not np.all(np.isfinite(here.diffusivity[going])):
                 bad = x[going][~np.isfinite(here.diffusivity[going])][0]
                 raise ValueError(f"the diffusivity is not positive at x = {bad:g}, within reach of the path; give the equation a wall before it")
-            speed = np.abs(np.nan_to_num(here.velocity))
-            step = np.where(going, np.minimum(0.5 * need, 1 / (speed + 1e-300)), 0.0)
+            sigma = np.sqrt(2 * here.diffusivity)
+            with np.errstate(divide="ignore", invalid="ignore"):  # the drift 1/y at a vanishing wall is no barrier
+                singular = sum((r - 0.5) * sigma / (2 * (x - w)) for r, w, b in zip(self.ratios, self.bounds, self.bessel) if b)
+            speed = np.abs(np.nan_to_num(here.velocity - singular))
+            bend = np.where(self.vanishing, 0.0, np.abs(here.slope) / np.sqrt(2 * here.diffusivity))  # a wall at y = ∞ stays there
+            step = np.where(going, np.minimum(0.5 * need, 1 / (speed + 2 * bend + 1e-300)), 0.0)
             ends = ends + np.nan_to_num(outward * step * np.sqrt(2 * here.diffusivity) / rate)
             way, action = way + step, action + speed * step
             if not self.periodic:
                 going &= outward * (walls - ends) > 0
                 ends = np.clip(ends, *walls)
+            trail.append(ends)
             going &= (way < 8.5 * need) & (action < 40)
             if not going.any():
                 break
-        return ends[0], ends[1]
+        return np.unique(np.concatenate(trail))
 
-    def _tabulate(self, t_low: float, t_high: float) -> None:
+    def _tabulate(self, trail: np.ndarray, data: np.ndarray) -> None:
         from scipy.interpolate import make_interp_spline
 
+        t_low, t_high = trail[0], trail[-1]
         walls, span = self.to_t(np.array(self.bounds)), t_high - t_low
         at_wall = [not self.periodic and abs(end - wall) <= 1e-9 * span for end, wall in zip((t_low, t_high), walls)]
         inner = [1e-5 * span if at and v else 0.0 for at, v in zip(at_wall, self.vanishing)]  # 0/0 at the wall itself
-        t = np.linspace(t_low + inner[0], t_high - inner[1], BATCH // 2)
+        t = np.unique(np.concatenate([trail, data, np.linspace(t_low, t_high, 513)]))
+        t = np.interp(np.linspace(0, len(t) - 1, BATCH // 2), np.arange(len(t)), t)
+        t = np.clip(t, t_low + inner[0], t_high - inner[1])
         for even in (False, False, True):
             x, rate = self.x_of_t(t, 1.0)
             here = self.at(x)
@@ -148,9 +172,13 @@ class Reference:
         edges = np.concatenate([[t_low], t, [t_high]]) if any(inner) else t
         edges = np.unique(edges)
         self._t_of_s = make_interp_spline(self._s_of_t(edges), edges, k=5)
+        self.t_rate = self._t_of_s.derivative()
         self.table, self.potential = self._s_of_t(t), np.nan_to_num(here.potential, nan=0.0, posinf=1e300, neginf=-1e300)
         self.s_low, self.s_high = self._s_of_t(t_low), self._s_of_t(t_high)
         self.s_walls = tuple(s if at else inf for s, at, inf in zip((self.s_low, self.s_high), at_wall, (-np.inf, np.inf)))
+        for wall, bessel, ratio in zip(self.s_walls, self.bessel, self.ratios):
+            if bessel and np.isfinite(wall):  # the kernel there knows its singular part
+                self.potential = self.potential - ((ratio - 1) ** 2 - 0.25) / 2 / (self.table - wall) ** 2
         cost = np.sqrt(2 * np.maximum(self.potential, 0))
         self._action = np.concatenate([[0.0], np.cumsum((cost[1:] + cost[:-1]) / 2 * np.diff(self.table))])
 
@@ -164,11 +192,13 @@ class Reference:
         return self._t_of_s(s)
 
     def range(self, low: Any, high: Any, duration: Any) -> tuple[Any, Any]:
-        """Between which s paths from low to high (in s) must be followed: beyond, bridges weigh less than e^−30."""
+        """Between which s paths from low to high (in s) must be followed: beyond, bridges weigh less than e^−23."""
         at = lambda s: np.interp(s, self.table, self.potential)  # noqa: E731
         dip = np.clip(duration * (np.maximum(at(low), at(high)) - self.potential.min()), 0, 60)
-        pad = 1.2 * np.sqrt(duration * (30 + dip) / 2)
-        action = lambda s, more: np.interp(np.interp(s, self.table, self._action) + more, self._action, self.table)  # noqa: E731
+        pad = 1.2 * np.sqrt(duration * (23 + dip) / 2)
+        action = lambda s, more: np.interp(  # noqa: E731
+            np.interp(s, self.table, self._action) + more, self._action, self.table, left=-np.inf, right=np.inf
+        )
         flat = 1e-12 * (self.table[-1] - self.table[0])  # np.interp of a flat action returns an end of the plateau
         left, right = action(low, -24.0), action(high, 24.0)
         left, right = np.where(left >= low - flat, -np.inf, left), np.where(right <= high + flat, np.inf, right)
@@ -215,12 +245,13 @@ def fewest_steps(length: float) -> int:
     """Substeps for which one image at each end of a domain `length` √duration long suffices."""
     steps = 1
     while 0.5 / steps > (length / 8) ** 2:
-        steps = 2 if steps == 1 else 2 * steps - 1
+        steps = _doubled(steps)
     return steps
 
 
-def is_ring(reference: Reference, duration: float) -> bool:
-    return reference.periodic and reference.turn < 60 * math.sqrt(duration)
+def is_ring(reference: Reference, duration: Any) -> Any:
+    """Whether a window takes the whole circle; else other ways round do not matter."""
+    return reference.periodic & (reference.turn < 60 * np.sqrt(duration))
 
 
 def classes(reference: Reference) -> list[np.ndarray]:
@@ -231,33 +262,39 @@ def classes(reference: Reference) -> list[np.ndarray]:
 
 def substeps(reference: Reference, tolerance: float) -> tuple[list[int], float, float]:
     """Substeps of each class: M is enough when M and 2M agree on a sample, the extreme transitions included."""
-    random, chosen, errors, stress = np.random.default_rng(0), [], 0.0, 0.0
-    total = len(reference.duration)
-    for members in classes(reference):
+    random, chosen, errors, stress, groups = np.random.default_rng(0), [], 0.0, 0.0, classes(reference)
+    for members in groups:
         s0, s1, time = reference.s_start[members], reference.s_stop[members], reference.duration[members]
-        rank = [np.argsort(-np.abs(s1 - s0) / np.sqrt(time))[:4], np.argsort(s0)[:3], np.argsort(-s0)[:3]]
+        alike, share = np.ptp(time) < 1e-9 * time[0], tolerance / len(groups)
+        few = 3 if alike else 1
+        rank = [np.argsort(-np.abs(s1 - s0) / np.sqrt(time))[:few], np.argsort(s0)[:few], np.argsort(-s0)[:few]]
         special = np.unique(np.concatenate(rank))
         others = np.setdiff1d(np.arange(len(members)), special) if len(members) < 100000 else np.arange(len(members))
-        sample = random.choice(others, min(16, len(others)), replace=False) if len(others) else others
+        sample = random.choice(others, min(16 if alike else 5, len(others)), replace=False) if len(others) else others
         pick = np.concatenate([special, sample]).astype(int)
         weight = np.concatenate([np.ones(len(special)), np.full(len(sample), len(others) / max(1, len(sample)))])
-        steps = max(fewest_steps(_length(reference) / math.sqrt(t)) for t in (time.max(), time.min()))
-        value = _trial(reference, members[pick], steps)
+        burden = reference.at(reference.start[members[pick]]).force ** 2 * time[pick] ** 3  # δ³V_y² at M = 1
+        least = max(fewest_steps(_length(reference) / math.sqrt(t)) for t in (time.max(), time.min()))
+        steps = max(least, fewest_steps(8 / math.sqrt(2 * max(0.5, float(np.median(burden)) ** (1 / 3)))))
+        value, before, stuck = _trial(reference, members[pick], steps), math.inf, 0
         while True:
-            double = 2 if steps == 1 else 2 * steps - 1
-            better = _trial(reference, members[pick], double)
+            better = _trial(reference, members[pick], _doubled(steps))
             error = float(np.sum(np.abs(value - better) * weight))
-            if error <= tolerance * len(members) / total or double > 2**14:
+            stuck = stuck + 1 if error > 0.5 * before else 0  # a kink limits what finer time can do
+            if not error > share or stuck == 2 or steps > 2**13:
                 break
-            steps, value = double, better
+            steps, value, before = _doubled(steps), better, error
         if not np.isfinite(error):
             raise ValueError("the transition densities are not finite; check drift, diffusivity and killing near the path")
         chosen.append(steps)
         errors += error
-        ease = max(1.0, min(16.0, tolerance * len(members) / total / max(error, 1e-300)))
-        force = reference.at(reference.start[members]).force
-        stress = max(stress, 4 * ease * float(np.max(steps**-3.0 * force**2 * time**3)), 1e-6)
+        ease = 4 * max(1.0, min(16.0, share / max(error, 1e-300)))
+        stress = max(stress, ease * steps**-3.0 * float(np.max(reference.at(reference.start[members]).force ** 2 * time**3)), 1e-6)
     return chosen, errors, stress
+
+
+def _doubled(steps: int) -> int:
+    return 2 if steps == 1 else 2 * steps - 1
 
 
 def _length(reference: Reference) -> float:
@@ -268,71 +305,89 @@ def _length(reference: Reference) -> float:
 
 
 def _trial(reference: Reference, members: np.ndarray, steps: int) -> np.ndarray:
-    """Log kernels of a few transitions, each with nodes of its own, at the reference."""
+    """Log kernels of a few transitions at the reference, in a window of their own or one for all if that is not much wider."""
     s0, s1, time = reference.s_start[members], reference.s_stop[members], reference.duration[members]
+    low, high = reference.range(np.minimum(s0, s1), np.maximum(s0, s1), time)
     values = np.zeros(len(members))
-    for i, (a, b, t) in enumerate(zip(s0, s1, time)):
-        root, ring = math.sqrt(t), is_ring(reference, t)
-        if ring:
-            low, high = reference.s_bounds
-            b = low + np.mod(b - low, reference.turn)
-            ends = ("periodic", "periodic")
-        else:
-            low, high = (float(v) for v in reference.range(min(a, b), max(a, b), t))
-            ends = tuple(reference.kind(k) if at else "open" for k, at in enumerate(reference.ends(low, high)))
-        z, w = nodes(ends, node_count(ends, (high - low) / root, steps), (high - low) / root)
-        half = (high - low) / 2
-        s = np.concatenate([(low + high) / 2 + half * z, [a, b]])
-        here = reference.at(reference.x(s))
-        potential, force = here.potential * t, here.force * t * root
-        sides = []
-        for k, end in enumerate(ends):
-            if end == "open":
-                continue
-            place, sign = (low, high)[k], (1, -1)[k]
-            if end.startswith("bessel"):
-                order = reference.ratios[k] - 1
-                order, c, r = abs(order) if end == "bessel absorbing" else order, (order**2 - 0.25) / 2, (s - place) / root
-                potential, force = potential - c / r**2, force + 2 * c / r**3
-                sides.append(Side("bessel", place / root, order))
-            elif end == "periodic":
-                points = np.linspace(*reference.bounds, 513)[:-1]
-                there = reference.at(points)
-                gain = np.mean(there.drift / (2 * there.diffusivity)) * (reference.bounds[1] - reference.bounds[0])
-                sides.append(Side("periodic", (high - low) / root, gain))
-                break
-            else:
-                mu = float(reference.at(np.array([reference.bounds[k]])).velocity[0])
-                sides.append(Side(end, place / root, sign * mu * root))
-        pick = lambda v: v[None, :-2]  # noqa: E731
-        with np.errstate(all="ignore"):
-            values[i] = log_kernel(
-                np, pick(s / root), w[None] * half / root, pick(potential), pick(force), np.array([[a / root]]),
-                np.array([[b / root]]), potential[-1] + potential[-2], steps=steps, sides=sides,
-                squaring=steps > 5, tilted=True,
-            )[0, 0]  # fmt: skip
+    alike = np.ptp(time) < 1e-9 * time[0] and np.max(np.abs(s1 - s0)) < 12 * math.sqrt(time[0])
+    if alike and np.max(high) - np.min(low) < 4 * np.max(high - low):
+        groups = [np.arange(len(members))]
+    else:
+        groups = [np.array([i]) for i in range(len(members))]
+    for group in groups:
+        values[group] = _trial_window(reference, s0[group], s1[group], low[group].min(), high[group].max(), time[group[0]], steps)
     return values
+
+
+def _trial_window(reference: Reference, s0: Any, s1: Any, low: float, high: float, time: float, steps: int) -> np.ndarray:
+    root, count, sides = math.sqrt(time), len(s0), []
+    if is_ring(reference, time):
+        low, high = reference.s_bounds
+        s1 = low + np.mod(s1 - low, reference.turn)
+        ends = ("periodic", "periodic")
+    else:
+        ends = tuple(reference.kind(k) if at else "open" for k, at in enumerate(reference.ends(low, high)))
+    z, w = nodes(ends, node_count(ends, (high - low) / root, steps), (high - low) / root)
+    half = (high - low) / 2
+    s = np.concatenate([(low + high) / 2 + half * z, s0, s1])
+    here = reference.at(reference.x(s))
+    potential, force = here.potential * time, here.force * time * root
+    if any(end.startswith("bessel") for end in ends):
+        potential = time * np.interp(s, reference.table, reference.potential)
+        force = time * root * np.interp(s, reference.table, np.gradient(reference.potential, reference.table))
+    for k, end in enumerate(ends):
+        place, sign = (low, high)[k], (1, -1)[k]
+        if end.startswith("bessel"):
+            order = reference.ratios[k] - 1
+            sides.append(Side("bessel", place / root, abs(order) if end == "bessel absorbing" else order))
+        elif end in ("reflecting", "absorbing"):
+            mu = float(reference.at(np.array([reference.bounds[k]])).velocity[0])
+            sides.append(Side(end, place / root, sign * mu * root))
+    if ends[0] == "periodic":
+        there = reference.at(np.linspace(*reference.bounds, 513)[:-1])
+        gain = np.mean(there.drift / (2 * there.diffusivity)) * (reference.bounds[1] - reference.bounds[0])
+        sides.append(Side("periodic", (high - low) / root, gain))
+    n = len(z)
+    with np.errstate(all="ignore"):
+        return log_kernel(
+            np, s[None, :n] / root, w[None] * half / root, potential[None, :n], force[None, :n], s0[None] / root, s1[None] / root,
+            (potential[n : n + count] + potential[n + count :])[None], steps=steps, sides=sides, squaring=steps > 5, tilted=count == 1,
+        )[0]  # fmt: skip
 
 
 def windows(reference: Reference, steps: list[int]) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The blocks of a plan, and where each transition lies in them."""
     parts, places, offset = [], np.zeros(len(reference.duration), np.int64), 0
-    for members, substep in zip(classes(reference), steps):
+    for members, substep in _merged(classes(reference), steps):
         time = reference.duration[members]
         s0, s1 = reference.s_start[members], reference.s_stop[members]
         _, group = np.unique(np.round(np.log(time / time.min()) * 1e8), return_inverse=True)
         jump = np.abs(s1 - s0) / np.sqrt(time)
-        ring = is_ring(reference, time.max())
-        far = np.zeros(len(members), bool) if ring else jump > 12
-        for chosen in (np.flatnonzero(~far), np.flatnonzero(far)):
+        around = is_ring(reference, time)
+        for kind in (around, ~around & (jump <= 12), ~around & (jump > 12)):
+            chosen = np.flatnonzero(kind)
             if not len(chosen):
                 continue
-            cluster = _share(s0[chosen], s1[chosen], time[chosen], group[chosen], substep, ring, far[chosen[0]], reference)
+            ring, alone = bool(around[chosen[0]]), bool(jump[chosen[0]] > 12)
+            cluster = _share(s0[chosen], s1[chosen], time[chosen], group[chosen], substep, ring, alone and not ring, reference)
             for part, rows, slots in _blocks(reference, members[chosen], cluster, substep, ring):
                 parts.append(part)
                 places[rows] = offset + slots
                 offset += part["x_start"].size
     return parts, places
+
+
+def _merged(members: list[np.ndarray], steps: list[int]) -> list[tuple[np.ndarray, int]]:
+    """At most three groups, each with the most substeps any member needs: every group is compiled apart."""
+    groups = [(rows, substep) for rows, substep in zip(members, steps)]
+    while len(groups) > 1:
+        cost = [len(a) * max(0, t - s) ** 1.5 + len(b) * max(0, s - t) ** 1.5 for (a, s), (b, t) in zip(groups, groups[1:])]
+        i = int(np.argmin(cost))
+        if len(groups) <= 3 and cost[i] > 0.3 * sum(len(rows) * substep**1.5 for rows, substep in groups):
+            break
+        (a, s), (b, t) = groups[i : i + 2]
+        groups[i : i + 2] = [(np.concatenate([a, b]), max(s, t))]
+    return groups
 
 
 def _cost(count: float, g: float, n: float, steps: int) -> tuple[float, bool]:
@@ -412,12 +467,19 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
     table = rows[head[:, None] + slot][chosen]
     low, high, time, pad = low[chosen], high[chosen], time[chosen], pad[chosen]
 
+    value = lambda c, z: np.polynomial.chebyshev.chebval(z, c[..., None], tensor=False)  # noqa: E731
     centre, half = (low + high) / 2, (high - low) / 2
-    fit = np.cos(np.pi * np.arange(15) / 14)
-    t = reference.t(centre[:, None] + half[:, None] * fit)
-    shape = np.polynomial.chebyshev.chebfit(fit, t.T, 14)  # (15, windows): t as a polynomial of z
-    slope = np.polynomial.chebyshev.chebder(shape)
-    value = lambda c, z: np.polynomial.chebyshev.chebval(z, c[..., None] if np.ndim(z) == 2 else c, tensor=False)  # noqa: E731
+    for degree in (14, 30, 62):  # z → t, a polynomial: any smooth map serves whose nodes are about even in y
+        fit = np.cos(np.pi * np.arange(degree + 1) / degree)
+        t = reference.t(centre[:, None] + half[:, None] * fit)
+        shape = np.polynomial.chebyshev.chebfit(fit, t.T, degree)  # (degree + 1, windows)
+        slope = np.polynomial.chebyshev.chebder(shape)
+        even = (value(slope, np.broadcast_to(FRACTIONS, (padded, 99))) / half[:, None]
+                / reference.t_rate(centre[:, None] + half[:, None] * FRACTIONS))  # fmt: skip
+        if np.max(np.abs(even - 1)) < 0.02:
+            break
+    else:
+        raise ValueError("the diffusivity varies too fast over the reach of one step of the path; give the path in finer steps, or a smoother diffusivity")
 
     def place(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         z = np.broadcast_to(z, (padded, np.shape(z)[-1]))
@@ -433,23 +495,25 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
         return z
 
     z, weights = nodes(ends, n, float(np.max((high - low) / np.sqrt(time))))
-    x, rate = place(z)
+    near = [2 * CLEAR * np.max(np.sqrt(time) / (high - low)) if end.startswith("bessel") else 0.0 for end in ends]
+    z_clear = np.clip(z, -1 + near[0], 1 - near[1])
+    x, rate = place(z_clear)
     start, stop = reference.start[table], reference.stop[table]
     if ends[0] == "periodic":
         lower, upper = reference.bounds
         stop = lower + np.mod(stop - lower, upper - lower)
-    for p in (16, 32, 64):
+    for p in (16, 32, 64, 128, 256):
         x_poly, rate_poly = place(chebyshev_points(p))
         here = reference.at(x_poly[: max(1, 4 * BATCH // p)])
         push = here.drift / (2 * here.diffusivity)
         for wall, ratio in zip(reference.bounds, reference.ratios):
             push = push - (ratio / (2 * (x_poly[: len(push)] - wall)) if ratio else 0.0)
-        tail = np.abs((push * rate_poly[: len(push)]) @ antiderivative(p))[:, -3:]
-        if np.max(tail) < 1e-10:
+        speed = rate_poly[: len(push)] / np.sqrt(2 * here.diffusivity) / np.sqrt(time[: len(push), None])
+        if max(np.max(np.abs(rate @ antiderivative(p))[:, -3:]) for rate in (push * rate_poly[: len(push)], speed)) < 1e-10:
             break
     part = dict(
         x=x, rate=rate, x_poly=x_poly, rate_poly=rate_poly, x_start=start, x_stop=stop, z_start=invert(start),
-        z_stop=invert(stop), duration=time, pad=pad, z=z, weights=weights, steps=steps, ends=ends, squaring=squaring, chunk=chunk,
+        z_stop=invert(stop), duration=time, pad=pad, z=z, z_clear=z_clear, weights=weights, steps=steps, ends=ends, squaring=squaring, chunk=chunk,
     )  # fmt: skip
     real = np.arange(g)[None, :] < sizes[:, None]
     return part, rows[(head[:, None] + slot)][real], (np.arange(count)[:, None] * g + np.arange(g)[None, :])[real]
@@ -459,6 +523,9 @@ def _widened(reference: Reference, low: Any, high: Any, width: Any, ends: tuple[
     """Ranges of one width, kept inside the table and off walls that they did not reach."""
     margin = 1e-6 * (reference.s_high - reference.s_low)
     floor, ceiling = reference.s_low + margin, reference.s_high - margin
+    # the kernel of an open window does not know the wall: keep half way off
+    floor = np.where(np.isfinite(reference.s_walls[0]), np.maximum(floor, (low + reference.s_low) / 2), floor)
+    ceiling = np.where(np.isfinite(reference.s_walls[1]), np.minimum(ceiling, (high + reference.s_high) / 2), ceiling)
     more = np.maximum(0, width - (high - low))
     if ends[0] == "open" and ends[1] == "open":
         low = np.maximum(np.minimum(low, np.maximum(low - more / 2, floor)), reference.s_low)
