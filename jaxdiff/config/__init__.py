@@ -233,6 +233,8 @@ def _grid(table: Mapping[str, Any]) -> Grid:
             if key not in table:
                 raise ValueError(f"[grid] has no {key}; give lower, upper and cells, or edges")
         ends = number(table["lower"], "[grid] lower"), number(table["upper"], "[grid] upper")
+        if not ends[0] < ends[1]:
+            raise ValueError(f"[grid] needs lower < upper, got {ends[0]:g} and {ends[1]:g}")
         axis = (*ends, number(table["cells"], "[grid] cells", whole=True))
         return Grid.uniform(axis) if geometry == "cartesian" else Grid.radial(axis, geometry=geometry)
     except TypeError as error:

@@ -46,6 +46,15 @@ class TextModel:
         self.spec = spec
         self.constants = {name: numeric(value) for name, value in constants.items()}
         self.columns = {name: numeric(value) for name, value in (columns or {}).items()}
+        numbers = tuple((name, value.tobytes()) for name, value in {**self.constants, **self.columns}.items())
+        self._key = repr(spec), numbers
+
+    def __eq__(self, other: object) -> bool:
+        """Models of the same content share compiled code."""
+        return isinstance(other, TextModel) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     @property
     def names(self) -> set[str]:

@@ -1,0 +1,305 @@
+"""The shell: results of a fit and a solve, and one line with nothing written for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdiff import cli
+from jaxdiff.config import load
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+CONFIG = """
+title = "Cooling wall"
+[equation]
+kind = "diffusion"
+diffusivity = "D"
+decay = "k*(1 + 0*x)"
+[parameters]
+D = { start = 0.1, positive = true }
+[constants]
+k = 0.5
+[boundaries]
+"x-" = { kind = "dirichlet", value = 1.0 }
+[grid]
+lower = 0.0
+upper = 1.0
+cells = 40
+[initial]
+value = 0.0
+[data]
+table = "heat.csv"
+time = "t"
+position = "x"
+value = "T"
+[fit]
+loss = "mse"
+"""
+
+
+def exact(t, x):
+    """D u'' = k u - u_t on (0, 1), u(0) = 1, u'(1) = 0, D = 0.3, k = 0.5, by its modes."""
+    mu = (np.arange(200) + 0.5) * np.pi
+    rate = 0.3 * mu**2 + 0.5
+    steady = np.cosh(np.sqrt(0.5 / 0.3) * (1 - x)) / np.cosh(np.sqrt(0.5 / 0.3))
+    return steady - np.sum(2 * 0.3 * mu / rate * np.exp(-rate * t) * np.sin(mu * x))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    rows = [(t, x, exact(t, x) + 1e-3 * rng.normal()) for t in np.linspace(0.05, 0.6, 12) for x in (0.2, 0.5, 0.9)]
+    table = "t,x,T\n" + "".join(f"{t},{x},{u}\n" for t, x, u in rows)
+    (tmp_path / "heat.csv").write_text(table)
+    (tmp_path / "config.toml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "prepare_jax", lambda: None)  # the tests have their own settings
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    """(exit code, stdout, stderr)"""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    streams = capsys.readouterr()
+    return stop.value.code, streams.out, streams.err
+
+
+def test_a_fit_writes_everything_into_its_folder(workplace, capsys):
+    code, out, _ = run(capsys, "fit", "config.toml", "--output", "deep/result")
+    assert code == 0
+    assert "95 % interval" in out and "root mean square" in out
+    folder = workplace / "deep" / "result"
+    names = {
+        "report.html",
+        "parameters.json",
+        "predictions.csv",
+        "fit.png",
+        "residuals.png",
+        "course.png",
+        "history.png",
+    }
+    assert {path.name for path in folder.iterdir()} == names
+    found = json.loads((folder / "parameters.json").read_text())
+    D = found["parameters"]["D"]
+    assert abs(D["estimate"] - 0.3) < 4 * D["standard_error"] < 0.01
+    assert D["interval_95"][0] < D["estimate"] < D["interval_95"][1]
+    assert found["converged"] is True and found["validation_loss"] is None
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4 and "Cooling wall" in page and "http" not in page
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 37
+    assert not list(workplace.rglob(".*"))
+
+
+def test_data_takes_the_place_of_the_table_and_other_files_stay(workplace, capsys):
+    (workplace / "heat.csv").rename(workplace / "other.csv")
+    (workplace / "out").mkdir()
+    (workplace / "out" / "mine.txt").write_text("keep")
+    code, _, _ = run(capsys, "fit", "config.toml", "--data", "other.csv", "--output", "out")
+    assert code == 0
+    assert (workplace / "out" / "mine.txt").read_text() == "keep"
+    assert (workplace / "out" / "report.html").exists()
+
+
+def test_the_table_is_looked_for_beside_the_configuration(workplace, capsys, monkeypatch):
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
+    config = workplace / "config.toml"
+    config.write_text(CONFIG.replace('loss = "mse"', "steps = 2\nvalidation = 0.25"))
+    code, out, _ = run(capsys, "fit", config)
+    assert code == 0
+    assert "held out" in out
+    assert (workplace / "elsewhere" / "config-fit" / "report.html").exists()
+
+
+SOLVE = CONFIG[: CONFIG.index("[data]")]
+
+
+@pytest.mark.parametrize(
+    "times, expected",
+    [
+        ("times = [0.0, 0.3]", (0.3, 0.5)),
+        ("times = { stop = 0.3, count = 20 }", (0.3, 0.5)),
+        ("times = inf", (np.inf, 0.5)),
+    ],
+)
+def test_a_solve(workplace, capsys, times, expected):
+    text = SOLVE.replace("start = 0.1", "start = 0.3").replace("cells = 40", "cells = 201")
+    (workplace / "config.toml").write_text(text + f"[solve]\n{times}\n")
+    code, _, _ = run(capsys, "solve", "config.toml")
+    assert code == 0
+    table = np.genfromtxt(workplace / "config-solve" / "solution.csv", delimiter=",", skip_header=1)
+    t, x = expected
+    assert np.interp(x, table[:, 0], table[:, -1]) == pytest.approx(exact(min(t, 1e3), x), abs=2e-5)
+    assert (workplace / "config-solve" / "solution.png").exists()
+
+
+BAD = [
+    ("[grid]", "[grids]", "unknown key 'grids' in the file; did you mean 'grid'"),
+    ("cells = 40", "cell = 40", "unknown key 'cell' in [grid]; did you mean 'cells'? allowed are lower, upper, cells"),
+    ("cells = 40", "cells = 4.5", "[grid] cells must be a whole number"),
+    ("cells = 40", "", "[grid] has no cells"),
+    ("upper = 1.0", "upper = -1.0", "[grid] needs lower < upper, got 0 and -1"),
+    ('kind = "diffusion"', 'kind = "difusion"', "did you mean 'diffusion'"),
+    ('diffusivity = "D"', "", "[equation] has no diffusivity"),
+    ('diffusivity = "D"', 'diffusivity = "D + q"', "'q' in 'D + q' has no value"),
+    ('diffusivity = "D"', "diffusivity = \"D*__import__('os').getpid()\"", "is not arithmetic"),
+    ('diffusivity = "D"', 'diffusivity = "D if x else 1"', "is not arithmetic"),
+    ('diffusivity = "D"', 'diffusivity = "1/0"', "is not arithmetic"),
+    ('diffusivity = "D"', "diffusivity = 0.3", "the parameter 'D' stands in no coefficient"),
+    ('diffusivity = "D"', 'diffusivity = "-D"', "diffusivity"),
+    (
+        "start = 0.1, positive = true",
+        "start = -0.1, positive = true",
+        "[parameters] D: Positive needs a start above zero",
+    ),
+    ("start = 0.1, positive = true", "start = 3.0, lower = 0.0, upper = 1.0", "[parameters] D: Bounded"),
+    ("start = 0.1, positive = true", "positive = true", "[parameters] D has no start"),
+    ("start = 0.1, positive = true", "start = 0.1, upper = 1.0", "both lower and upper"),
+    ("start = 0.1, positive = true", "start = 0.1, fixed = true", "nothing to fit"),
+    ("k = 0.5", "x = 0.5", "'x' is taken"),
+    ("k = 0.5", "D = 0.5", "'D' is in [parameters] and in [constants]"),
+    ('kind = "dirichlet", value', 'kind = "dirichlet", valu', "allowed are kind, value"),
+    ('kind = "dirichlet"', 'kind = "dirchlet"', "did you mean 'dirichlet'"),
+    ('"x-" =', '"y-" =', "unknown key 'y-' in [boundaries]"),
+    ("value = 1.0 }", 'value = "x" }', "a wall stands at one place"),
+    ("value = 0.0", 'value = "t"', "it holds at one time"),
+    ("value = 0.0", "value = nan", "must be a number"),
+    ("[initial]\nvalue = 0.0", "", "no [initial] state"),
+    ('table = "heat.csv"', 'table = "cold.csv"', "there is no file"),
+    ('table = "heat.csv"', 'dataset = "rood"', "no data set is called 'rood'"),
+    ('table = "heat.csv"', "", "[data] names no table"),
+    ('value = "T"', 'value = "temperature"', "no column 'temperature'; its columns are t, x, T"),
+    ('position = "x"', "", "[data] has no position"),
+    ('time = "t"', "", "[data] has no time"),
+    ('position = "x"', "sensors = { T = 0.5 }", "leave one out"),
+    ('loss = "mse"', 'loss = "mean"', "choose one of mse, kl_divergence"),
+    ('loss = "mse"', 'loss = "kl_divergence"', "kl_divergence"),
+    ('loss = "mse"', 'stepper = "euler"', "[fit] stepper is 'euler'"),
+    ('loss = "mse"', 'optimizer = "adam"', "needs a learning rate"),
+    ('loss = "mse"', 'optimizer = { name = "adam", rate = 1.0 }', "unknown key 'rate'"),
+    ('loss = "mse"', "validation = 1.5", "validation"),
+    ("[fit]", "[fit", "is not TOML"),
+]
+
+
+@pytest.mark.parametrize("old, new, message", BAD, ids=[new or f"no {old}" for old, new, _ in BAD])
+def test_a_mistake_in_the_configuration_is_one_line(workplace, capsys, old, new, message):
+    assert CONFIG.count(old) == 1
+    (workplace / "config.toml").write_text(CONFIG.replace(old, new))
+    refused(workplace, capsys, message, "fit", "config.toml")
+
+
+DATA = [
+    ("", "is empty"),
+    ("t,x,T\n", "is empty"),
+    ("t,x,T\n0.1,0.5,\n0.2,0.5,\n", "all 2 entries are missing"),
+    ("t,x,T\n0.1,0.5,0.3\n0.2,0.5,warm\n", "row 2 (line 3) of column 'T'"),
+    ("t,x,T\n0.1,0.5,0.3\n0.2,,0.4\n", "row 2 (line 3) of column 'x'"),
+    ("t,x,T\n0.1,1.5,0.3\n0.2,0.5,0.4\n", "position"),
+    ("t,x,T\n-0.1,0.5,0.3\n0.2,0.5,0.4\n", "before the start"),
+    ("t,x\n0.1,0.5\n", "no column 'T'"),
+]
+
+
+@pytest.mark.parametrize("content, message", DATA, ids=[message for _, message in DATA])
+def test_a_mistake_in_the_data_is_one_line(workplace, capsys, content, message):
+    (workplace / "heat.csv").write_text(content)
+    refused(workplace, capsys, message, "fit", "config.toml")
+
+
+ARGUMENTS = [
+    (("fit", "nowhere.toml"), "there is no configuration file nowhere.toml"),
+    (("fit",), "Missing argument 'CONFIG'"),
+    (("fit", "config.toml", "--outptu", "x"), "No such option"),
+    (("fit", "config.toml", "--output", "heat.csv"), "cannot be written"),
+    (("fit", "config.toml", "--output", "heat.csv/deep"), "cannot be written"),
+    (("solve", "config.toml", "--output", "/proc/jaxdiff/out"), "cannot be written"),
+    (("demo", "rods"), "no demo is called 'rods'"),
+    (("frobnicate",), "No such command 'frobnicate'"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", ARGUMENTS, ids=[" ".join(a) for a, _ in ARGUMENTS])
+def test_a_mistake_on_the_command_line_is_one_line(workplace, capsys, arguments, message):
+    refused(workplace, capsys, message, *arguments)
+
+
+def refused(workplace, capsys, message, *arguments):
+    before = sorted(workplace.rglob("*"))
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert message in err
+    assert sorted(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_nothing_is_half_written(workplace, capsys, monkeypatch, error):
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr("jaxdiff.report.write", stop)  # the last thing that is done
+    before = sorted(workplace.rglob("*"))
+    if error is KeyboardInterrupt:
+        assert run(capsys, "fit", "config.toml")[0] == 130
+    else:
+        with pytest.raises(error):
+            cli.main(["fit", "config.toml"])
+    assert sorted(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["rod", "rates", "copper_bar"])
+def test_the_examples_are_read(name, measured):
+    problem = load(EXAMPLES / f"{name}.toml", measured("copper_bar_1mHz.csv") if name == "copper_bar" else None)
+    assert problem.measurement is not None and problem.parameters
+
+
+def test_the_copper_bar(workplace, capsys, measured):
+    """Diffusivity and loss of an independent finite-difference inverse fit: 1.08e-4 m²/s, 1.03e-3 1/s, 0.25 °C rms."""
+    code, _, _ = run(
+        capsys, "fit", EXAMPLES / "copper_bar.toml", "--data", measured("copper_bar_1mHz.csv"), "--output", "out"
+    )
+    assert code == 0
+    found = json.loads((workplace / "out" / "parameters.json").read_text())
+    assert found["parameters"]["D"]["estimate"] == pytest.approx(1.08e-4, rel=0.02)
+    assert found["parameters"]["k"]["estimate"] == pytest.approx(1.03e-3, rel=0.05)
+    assert found["loss"] ** 0.5 == pytest.approx(0.25, rel=0.05)
+
+
+def test_the_rod_beside_its_published_answer(workplace, capsys):
+    code, out, _ = run(capsys, "demo", "rod")
+    assert code == 0 and "published" in out
+    found = json.loads((workplace / "demo" / "rod" / "parameters.json").read_text())["parameters"]
+    assert found["flux"]["estimate"] == pytest.approx(18.41, abs=0.5 * 0.145)
+    assert found["h"]["estimate"] == pytest.approx(0.00191, abs=0.5 * 1.45e-5)
+
+
+def test_the_rates_beside_their_closed_forms(workplace, capsys):
+    code, out, _ = run(capsys, "demo", "rates")
+    assert code == 0
+    for line in out.splitlines():
+        if line.startswith("log-likelihood at"):
+            here, closed = map(float, line.split()[-2:])
+            assert here == pytest.approx(closed, abs=0.01)
+        if line.startswith("its maximum"):
+            assert closed > float(line.split()[-1]) - 0.02
+
+
+def test_info_in_a_process_of_its_own(tmp_path):
+    """The shell computes in float64, keeps compiled code, and writes errors without a traceback."""
+    settings = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    settings.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run([sys.executable, "-m", "jaxdiff", "info"], env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "float64" in done.stdout and "jaxdiff" in done.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", "jaxdiff", "fit", "no.toml"], env=settings, capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr == "error: there is no configuration file no.toml; check the path\n"
