@@ -201,7 +201,7 @@ def draw_reading_residuals(figure: Any, view: View, names: Mapping[str, str]) ->
     if not one:
         _legend(side or axes, title=names["x"], outside=True, source=axes)
     if side is not None:
-        side.hist(residual, bins=max(6, min(40, len(residual) // 8)), orientation="horizontal", color="#9DB8CC")
+        side.hist(residual, bins=_bins(residual), orientation="horizontal", color="#9DB8CC")
         side.set_xlabel("count")
 
 
@@ -275,9 +275,7 @@ def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, names: Map
     axes.plot(times, residual, "o", color=COLORS[0], markersize=2.5 if len(residual) < 1000 else 1, alpha=0.8)
     _zero(axes)
     axes.set(xlabel=names["t"], ylabel="step / expected spread", title="Residuals of the steps")
-    side.hist(
-        residual, bins=max(8, min(50, len(residual) // 8)), density=True, orientation="horizontal", color="#9DB8CC"
-    )
+    side.hist(residual, bins=_bins(residual), density=True, orientation="horizontal", color="#9DB8CC")
     z = np.linspace(*side.get_ylim(), 200)
     side.plot(np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), z, color=MODEL, linewidth=1.2)
     side.set_xlabel("density")
@@ -292,8 +290,7 @@ def draw_path_density(figure: Any, path: Trajectory, equation: Any, names: Mappi
         axes.plot(t, x, color=color if len(path.times) > 1 else DATA, linewidth=0.9)
     axes.set(xlabel=names["t"], ylabel=names["x"], title="Path and stationary density")
     positions = np.concatenate(path.positions)
-    bins = max(8, min(40, len(positions) // 8))
-    side.hist(positions, bins=bins, density=True, orientation="horizontal", color="#C9D3DB")
+    side.hist(positions, bins=_bins(positions), density=True, orientation="horizontal", color="#C9D3DB")
     side.set_xlabel("density")
     with contextlib.suppress(ValueError, TypeError):  # not every drift holds a stationary density
         density = np.asarray(steady_state(equation, path.grid))
@@ -339,6 +336,15 @@ def _curve_functions(
 
     drift, diffusivity, _ = equation.sde(path.grid)
     return tuple(lambda x, f=f: np.asarray(jax.vmap(f)(x)) for f in (drift, diffusivity))  # type: ignore[return-value]
+
+
+def _bins(sample: np.ndarray) -> np.ndarray:
+    """Edges for a histogram, also where all values are the same."""
+    low, high = float(np.min(sample)), float(np.max(sample))
+    least = 1e-9 * max(abs(low), abs(high)) or 1.0
+    if high - low < least:
+        low, high = low - least, high + least
+    return np.linspace(low, high, max(8, min(40, len(sample) // 8)) + 1)
 
 
 def _with_side(figure: Any) -> Any:

@@ -113,7 +113,7 @@ def digits(value: float, error: float) -> str:
     """A number with one digit more than its error has, six significant ones where the error is unknown.
 
     >>> digits(18.41489, 0.139), digits(1.0834e-4, 2.2e-7)
-    ('18.415', '1.0834e-04')
+    ('18.415', '1.08340e-04')
     """
     if not math.isfinite(value):
         return str(value)
@@ -121,7 +121,7 @@ def digits(value: float, error: float) -> str:
         return f"{value:.6g}"
     last = math.floor(math.log10(error)) - 2  # of the decimal places shown
     first = math.floor(math.log10(abs(value)))
-    if -4 <= first <= 6:
+    if -4 < first <= 6:
         return f"{value:.{max(-last, 0)}f}"
     return f"{value:.{max(first - last, 0)}e}"
 
