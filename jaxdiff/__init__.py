@@ -1,11 +1,18 @@
 """Diffusion coefficients and drifts from measurements, with honest error bars."""
 
+from jaxdiff import datasets
 from jaxdiff.analysis import steady_state
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
 from jaxdiff.coefficients import MLP, Expression, Polynomial, Potential, Series, Spline, TimeDependent
 from jaxdiff.equations import Diffusion, FokkerPlanck
+from jaxdiff.fit import Fit, fit, load
 from jaxdiff.grid import Grid
+from jaxdiff.histograms import Histograms
+from jaxdiff.losses import kl_divergence, mse, negative_log_likelihood
+from jaxdiff.measurements import Readings
+from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
+from jaxdiff.paths import Trajectory
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.solve import Solution, solve
 from jaxdiff.steppers import TRBDF2, BackwardEuler, CrankNicolson, Exponential, ForwardEuler, RungeKutta4

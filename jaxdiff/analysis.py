@@ -20,24 +20,41 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     operator, forcing, weights = system.operator(0.0), system.forcing(0.0), system.weights
     closed = (jnp.abs(operator.leak) <= 0).all()
     probability = isinstance(equation, FokkerPlanck)
-    total = jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
+    total = (
+        jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
+    )
     # One elimination serves both cases: a closed system is opened at its last cell, held at content 1.
     shape = _equilibrium(operator)
     shape = shape / jnp.sum(shape)
     opening = jnp.where(closed, jnp.max(operator.exit), 0.0)
     opened = eqx.tree_at(lambda a: a.loss, operator, operator.loss.at[-1].add(opening))
     settled = opened.resolvent(0.0, -1.0)(jnp.where(closed, 0.0, forcing))
-    content = jnp.where(closed, total * shape, settled)
-    found = system.checks(0.0)
+    content = jnp.where(closed, jnp.nan_to_num(total) * shape, settled)
     fed = closed & (jnp.abs(jnp.sum(forcing)) > 1e-12 * jnp.sum(jnp.abs(forcing)))
-    found += check("there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source", fed, 0.0, jnp.sum(forcing))
-    bare = closed & jnp.isnan(total)
-    found += check("the steady state of a closed domain depends on the initial content; pass initial=", bare)
     grows = ~closed & (operator.growth() > 0) & (content < 0).any()
-    found += check("there is no steady state: the solution grows; check the signs of decay, killing and Robin rates", grows)
-    failed = (found.table[:, 0] > 0).any()
-    found += check("the steady state is not finite; check the coefficients", ~jnp.isfinite(content).all() & ~failed)
-    return content / weights, found
+    found = [
+        *system.conditions(0.0),
+        (
+            "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source",
+            fed,
+            0.0,
+            jnp.sum(forcing),
+        ),
+        (
+            "the steady state of a closed domain depends on the initial content; pass initial=",
+            closed & jnp.isnan(total),
+            0.0,
+            0.0,
+        ),
+        (
+            "there is no steady state: the solution grows; check the signs of decay, killing and Robin rates",
+            grows,
+            0.0,
+            0.0,
+        ),
+        ("the steady state is not finite; check the coefficients", ~jnp.isfinite(content).all(), 0.0, 0.0),
+    ]
+    return content / weights, check(found)
 
 
 def _equilibrium(operator: Any) -> Any:

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Condition = tuple[str, Any, Any, Any]  # message with {where} and {value}; arrays: where it fails, the place, the number
+
 
 class Checks(eqx.Module):
-    """Messages and their flags: `table` holds a row (failed, where, value) for each message."""
+    """Messages, and rows (number of the failed message from 1, or 0; where; value) of `table`."""
 
     messages: tuple[str, ...] = eqx.field(static=True, default=())
     table: Any = None
@@ -20,33 +22,35 @@ class Checks(eqx.Module):
     def __add__(self, other: Checks) -> Checks:
         if not self.messages or not other.messages:
             return self if self.messages else other
-        return Checks(self.messages + other.messages, jnp.concatenate([self.table, other.table]))
+        shift = jnp.where(other.table[:, :1] > 0, len(self.messages), 0) * jnp.array([1.0, 0.0, 0.0])
+        return Checks(self.messages + other.messages, jnp.concatenate([self.table, other.table + shift]), self.needed)
 
 
-def check(message: str, bad: Any, where: Any = 0.0, value: Any = 0.0) -> Checks:
-    """One condition; `message` may use {where} and {value}, taken at the first bad entry."""
-    bad = jnp.atleast_1d(bad)
-    first = jnp.argmax(bad)
-    pick = lambda x: jnp.broadcast_to(jnp.asarray(x), bad.shape)[first]  # noqa: E731
-    row = jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in (bad.any(), pick(where), pick(value))])
-    return Checks((message,), jax.lax.stop_gradient(row)[None])
+def check(conditions: list[Condition], needed: Any = None) -> Checks:
+    """The first condition that fails, with the first place where it does; one reduction for all of them."""
+    rows = [jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:])) for condition in conditions]
+    number = np.concatenate([np.full(len(row[0]), i + 1.0) for i, row in enumerate(rows)])
+    dtype = jnp.result_type(float)
+    bad, where, value = (jnp.concatenate([row[i].astype(dtype) for row in rows]) for i in range(3))
+    first = jnp.min(jnp.where(bad > 0, jnp.arange(len(number)), len(number) - 1))
+    row = jnp.stack([bad[first] * jnp.asarray(number, dtype)[first], where[first], value[first]])[None]
+    return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), row, needed))
 
 
 def raise_failed(checks: Checks) -> None:
     """Raise `ValueError` with the message of the first failed check."""
     if not checks.messages:
         return
-    table = np.asarray(checks.table)
-    if table[..., 0].any():
-        table = table.reshape(-1, *table.shape[-2:])[np.argmax(table.reshape(-1, *table.shape[-2:])[..., 0].any(-1))]
-        i = int(np.argmax(table[:, 0]))
-        raise ValueError(checks.messages[i].format(where=f"{table[i, 1]:.6g}", value=f"{table[i, 2]:.6g}"))
+    table = np.asarray(checks.table).reshape(-1, 3)
+    failed = np.flatnonzero(table[:, 0])
+    if len(failed):
+        code, where, value = table[failed[0]]
+        raise ValueError(checks.messages[int(code) - 1].format(where=f"{where:.6g}", value=f"{value:.6g}"))
 
 
 def enforce(value: Any, checks: Checks) -> Any:
     """Inside a user's own jit: the same errors, raised when the compiled program runs."""
-    if checks.messages:
-        for i, message in enumerate(checks.messages):
-            text = message.replace("{where}", "a point").replace("{value}", "out of range")
-            value = eqx.error_if(value, checks.table[i, 0] > 0, text)
+    for i, message in enumerate(checks.messages):
+        text = message.replace("{where}", "a point").replace("{value}", "out of range")
+        value = eqx.error_if(value, (checks.table[:, 0] == i + 1).any(), text)
     return value

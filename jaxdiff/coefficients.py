@@ -29,7 +29,9 @@ class TimeDependent(eqx.Module):
 
     def __check_init__(self) -> None:
         if not callable(self.coefficient) and not isinstance(self.coefficient, Mark):
-            raise TypeError(f"TimeDependent takes a function of (t, x), got {self.coefficient!r}; leave it out for a constant")
+            raise TypeError(
+                f"TimeDependent takes a function of (t, x), got {self.coefficient!r}; leave it out for a constant"
+            )
 
 
 class Series(eqx.Module):
@@ -52,10 +54,14 @@ class Series(eqx.Module):
                 raise ValueError("a Series needs at least two finite, increasing times; sort them and drop repeats")
         if isinstance(self.values, (np.ndarray, jax.Array)):
             if self.values.shape != self.times.shape:
-                raise ValueError(f"a Series needs a value per time, got {len(self.times)} times, values {self.values.shape}")
+                raise ValueError(
+                    f"a Series needs a value per time, got {len(self.times)} times, values {self.values.shape}"
+                )
             if not isinstance(self.values, jax.core.Tracer) and not np.isfinite(np.asarray(self.values)).all():
                 bad = int(np.argmax(~np.isfinite(np.asarray(self.values))))
-                raise ValueError(f"value {bad} of a Series is {self.values[bad]}; drop missing times, it is linear between")
+                raise ValueError(
+                    f"value {bad} of a Series is {self.values[bad]}; drop missing times, it is linear between"
+                )
 
     def __call__(self, t: Any) -> Any:
         return jnp.interp(t, jnp.asarray(self.times), jnp.asarray(self.values))
@@ -115,7 +121,9 @@ class Spline(eqx.Module):
         values = values if isinstance(values, Mark) else (Positive if positive else Free)(values)
         shape = np.shape(values.value)
         if shape != self.knots.shape:
-            raise ValueError(f"a Spline needs a value per knot, got {len(self.knots)} knots and values of shape {shape}")
+            raise ValueError(
+                f"a Spline needs a value per knot, got {len(self.knots)} knots and values of shape {shape}"
+            )
         self.values = values
 
     def __call__(self, x: Any) -> Any:
@@ -136,7 +144,10 @@ class Spline(eqx.Module):
             y[i] * right / h[i] + y[i + 1] * left / h[i]
             + (bend[i] * (right**3 / h[i] - h[i] * right) + bend[i + 1] * (left**3 / h[i] - h[i] * left)) / 6
         )  # fmt: skip
-        end_slope = slope[i] + jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1])) / 6
+        end_slope = (
+            slope[i]
+            + jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1])) / 6
+        )
         value = curve + end_slope * (x - x_in)
         return jnp.exp(value) if self.positive else value
 
@@ -195,7 +206,9 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
         return jax.vmap(scalar)(jnp.asarray(points))
     value = jnp.asarray(value)
     if value.ndim and value.shape != jnp.shape(points):
-        raise ValueError(f"{what}: expected a number, {len(points)} cell values or a function of position, got shape {value.shape}")
+        raise ValueError(
+            f"{what}: expected a number, {len(points)} cell values or a function of position, got shape {value.shape}"
+        )
     return jnp.broadcast_to(value, jnp.shape(points))
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jaxdiff import boundaries as _boundaries
 from jaxdiff.boundaries import Boundary, reflecting
-from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, is_cells, varies
-from jaxdiff.parameters import Mark, numeric
+from jaxdiff.coefficients import is_cells, varies
+from jaxdiff.parameters import numeric
 
 _ALPHA = {"ito": 0.0, "stratonovich": 0.5, "isothermal": 1.0}
 
@@ -26,7 +26,9 @@ class Equation(eqx.Module):
 
     def sides(self, grid: Any) -> tuple[Boundary, Boundary]:
         """The boundaries of the lower and upper side."""
-        axis = grid.geometry != "cartesian" and not isinstance(grid.edges[0], jax.core.Tracer) and grid.edges[0][0] == 0.0
+        axis = (
+            grid.geometry != "cartesian" and not isinstance(grid.edges[0], jax.core.Tracer) and grid.edges[0][0] == 0.0
+        )
         return _boundaries.sides(self.boundaries, grid.sides, bool(axis))
 
     @property

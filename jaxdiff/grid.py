@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 # Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
 _EXPONENT = {"cartesian": 0, "cylindrical": 1, "spherical": 2}
@@ -170,7 +170,9 @@ def _checked_edges(edges: Any, geometry: str) -> Any:
         return edges
     edges = np.asarray(edges, np.float64)
     if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-        raise ValueError(f"edges must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}")
+        raise ValueError(
+            f"edges must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
+        )
     if geometry != "cartesian" and edges[0] < 0:
         raise ValueError(f"the inner radius must not be negative, got {edges[0]:g}")
     return edges

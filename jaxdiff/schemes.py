@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
-from jaxdiff.checks import Checks, check
-from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, at_time, is_cells, number, varies
+from jaxdiff.checks import Condition
+from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, is_cells, number, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
 from jaxdiff.operators import Tridiagonal
@@ -107,29 +107,35 @@ class System:
         lower, upper = self._walls(t)
         return b.at[0].add(lower[1]).at[-1].add(upper[1])
 
-    def checks(self, t: Any) -> Checks:
+    def conditions(self, t: Any) -> list[Condition]:
         """Diffusivity positive inside and not negative at a wall, capacity positive, numbers finite."""
-        x = jnp.asarray(self.grid.centers[0])
-        walls = jnp.asarray(self.grid.edges[0])[np.array([0, -1])]
-        drift, diffusivity, loss = self.equation._transport()
+        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
+        ends = np.array([0, -1])
         cells, faces = self._diffusivity(t)
-        axis = self.grid.sides[0][0]
-        d, points = jnp.concatenate([cells, faces[1:-1]]), jnp.concatenate([x, jnp.asarray(self.grid.edges[0])[1:-1]])
-        where = f"at {axis} = {{where}}"
-        found = check(f"diffusivity is {{value}} {where}; it must be positive inside the domain", ~(d > 0), points, d)
-        at_wall = faces[np.array([0, -1])]
-        found += check(f"diffusivity is {{value}} {where}; it must not be negative at a wall", ~(at_wall >= 0), walls, at_wall)
+        where = f"at {self.grid.sides[0][0]} = {{where}}"
+        d, points = jnp.concatenate([cells, faces[1:-1]]), jnp.concatenate([x, e[1:-1]])
+        found: list[Condition] = [
+            (f"diffusivity is {{value}} {where}; it must be positive inside the domain", ~(d > 0), points, d),
+            (
+                f"diffusivity is {{value}} {where}; it must not be negative at a wall",
+                ~(faces[ends] >= 0),
+                e[ends],
+                faces[ends],
+            ),
+        ]
         if isinstance(self.equation, Diffusion):
             c = at_points(self.equation.capacity, x, t, "capacity")
-            found += check(f"capacity is {{value}} {where}; it must be positive", ~(c > 0), x, c)
-        k = at_points(loss, x, t)
-        found += check(f"decay or killing is {{value}} {where}; it must be finite", ~jnp.isfinite(k), x, k)
+            found.append((f"capacity is {{value}} {where}; it must be positive", ~(c > 0), x, c))
+        k = at_points(self.equation._transport()[2], x, t)
+        found.append((f"decay or killing is {{value}} {where}; it must be finite", ~jnp.isfinite(k), x, k))
         f = self._drift(t)
         if f is not None:
-            found += check("drift or potential is {value} at cell {where}; it must be finite", ~jnp.isfinite(f), jnp.arange(len(f)), f)
+            found.append((f"drift or potential is {{value}} {where}; it must be finite", ~jnp.isfinite(f), e, f))
         b = self.forcing(t)
-        message = f"source or boundary value gives {{value}} {where}; it must be finite"
-        return found + check(message, ~jnp.isfinite(b), x, b)
+        return [
+            *found,
+            (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
+        ]
 
     def _diffusivity(self, t: Any) -> tuple[Any, Any]:
         """D in cells `(n,)` and on faces `(n + 1,)`; an array meets at a face by harmonic mean."""
@@ -155,7 +161,9 @@ class System:
         x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
         h = jnp.asarray(self._spans())
         if isinstance(drift, Potential):
-            nodes = jnp.concatenate([x[-1:] - (e[-1] - e[0]) if self.ring else e[:1], x, x[:1] + (e[-1] - e[0]) if self.ring else e[-1:]])
+            nodes = jnp.concatenate(
+                [x[-1:] - (e[-1] - e[0]) if self.ring else e[:1], x, x[:1] + (e[-1] - e[0]) if self.ring else e[-1:]]
+            )
             return -jnp.diff(at_points(drift.energy, nodes, t))
         if is_cells(drift):
             f = at_points(drift, x, t, "drift")
@@ -273,7 +281,9 @@ class FiniteVolume(eqx.Module):
             raise ValueError("order=4 holds on uniform cells; use order=2 on a non-uniform grid")
         for name in ("drift", "diffusivity", "decay", "killing", "source", "capacity"):
             if is_cells(getattr(equation, name, 0.0)):
-                raise ValueError(f"order=4 needs smooth coefficients: {name} is an array over cells, give a number or a function of position")
+                raise ValueError(
+                    f"order=4 needs smooth coefficients: {name} is an array over cells, give a number or a function of position"
+                )
         return [System(equation, grid), System(equation, Grid((edges[::2],)))]
 
     def restrict(self, u: Any) -> list[Any]:

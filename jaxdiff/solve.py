@@ -96,7 +96,9 @@ def solve(
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
         short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
-        values = eqx.error_if(values, short, "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance")
+        values = eqx.error_if(
+            values, short, "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
+        )
         return Solution(times, enforce(values, checks), grid)
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
         plan = finer
@@ -112,5 +114,11 @@ def _state(grid: Grid, initial: Any) -> Any:
     if shape == grid.shape:
         return initial
     if shape == ():
-        return np.broadcast_to(np.asarray(initial, float), grid.shape) if not isinstance(initial, jax.Array) else jnp.broadcast_to(initial, grid.shape)
-    raise ValueError(f"initial has shape {shape}, the grid {grid.shape}; pass one cell average per cell, a number, or a callable")
+        return (
+            np.broadcast_to(np.asarray(initial, float), grid.shape)
+            if not isinstance(initial, jax.Array)
+            else jnp.broadcast_to(initial, grid.shape)
+        )
+    raise ValueError(
+        f"initial has shape {shape}, the grid {grid.shape}; pass one cell average per cell, a number, or a callable"
+    )

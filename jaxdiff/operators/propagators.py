@@ -69,7 +69,7 @@ class Poles:
         self.constant, self.poles, self.residues = constant, np.array(poles), np.array(residues)
         # Exact at zero, so that conserved content stays conserved to roundoff over any number of intervals.
         at_zero = constant - 2.0 * np.real(np.sum(self.residues / self.poles))
-        self.constant, self.residues = constant / at_zero, self.residues / at_zero
+        self.constant, self.residues = float(constant / at_zero), self.residues / at_zero
 
 
 class Contour:
@@ -90,7 +90,9 @@ def _complex(dtype: Any) -> Any:
     return jnp.complex128 if jnp.finfo(dtype).bits == 64 else jnp.complex64
 
 
-def propagate(operator: Any, t: Any, u: Any, constant: Any = 0.0, slope: Any = 0.0, *, tolerance: float | None = None) -> Any:
+def propagate(
+    operator: Any, t: Any, u: Any, constant: Any = 0.0, slope: Any = 0.0, *, tolerance: float | None = None
+) -> Any:
     """u(t) of du/dt = A u + b₀ + b₁ s from u(0), exact in time.
 
     u(t) = r∞ u + 2 Re Σ wₖ, (tA − zₖ) wₖ = cₖ (u + (t/zₖ) b₀ + (t/zₖ)² b₁): no division by A, so a singular A is

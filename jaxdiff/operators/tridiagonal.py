@@ -188,5 +188,3 @@ def _ring_factors(up: Any, down: Any, kill: Any, lanes: tuple[int, ...]) -> Call
         return jnp.concatenate([x + visit * hub, hub[None]])
 
     return substitute
-
-

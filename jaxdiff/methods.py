@@ -1,0 +1,218 @@
+"""How a plan is carried out: each method takes a system and contents and returns those at the output times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.checks import Condition
+from jaxdiff.operators import Contour, propagate
+from jaxdiff.operators.propagators import propagate_window
+from jaxdiff.schemes import System
+from jaxdiff.steppers import Frozen, stable_step
+
+MOST_STEPS = 2**16
+_LANE_CELLS = 2_000_000  # cells × resolvents held at once by the direct method
+_GLANCES = 64  # coarse steps that find the peak
+_BLOCK = 32  # adaptive steps skipped or taken together
+
+
+def _needed_substeps(operator: Any, span: Any, limit: float = 6.0) -> Any:
+    """Equal substeps that keep the rational approximation accurate under growth or on a driven ring."""
+    operator = jax.lax.stop_gradient(operator)
+    growth = operator.growth()
+    excess = jnp.minimum(growth, growth + jnp.max(operator.leak))
+    return jnp.stack([jnp.ceil(jnp.maximum(span * jnp.maximum(excess / limit, operator.circulation()), 1.0)), 0.0])
+
+
+def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
+    operator, forcing = system.operator(t0), system.forcing(t0)
+    after = jnp.asarray(plan.times[1:], u.dtype) - t0
+    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance)  # noqa: E731
+    chunk = max(1, _LANE_CELLS // (7 * len(u)))
+    if len(after) > chunk:
+        padded = jnp.concatenate([after, jnp.full(-len(after) % chunk, after[-1])])
+        out = jax.lax.map(jax.checkpoint(run), padded.reshape(-1, chunk)).reshape(-1, len(u))
+    else:
+        out = run(after)
+    return out, _needed_substeps(operator, after[-1]), []
+
+
+def _window(system: System, plan: Any, t0: Any, u: Any) -> Any:
+    operator, forcing = system.operator(t0), system.forcing(t0)
+    after = jnp.asarray(plan.times[1:], u.dtype) - t0
+    contour = Contour(60.0, max(plan.tolerance / 10, 1e-10))
+    out = propagate_window(
+        operator, contour, jnp.asarray(plan.first, u.dtype), jnp.asarray(plan.window), after, u, forcing
+    )
+    return out, _needed_substeps(operator, after[-1]), []
+
+
+def _segments(system: System, plan: Any, t0: Any, u: Any) -> Any:
+    operator = system.operator(t0)
+    nodes = jnp.concatenate([plan.starts, plan.starts[-1:] + plan.durations[-1:]])
+    forcing = jax.vmap(system.forcing)(nodes.astype(u.dtype)).astype(u.dtype)
+    durations = jnp.asarray(plan.durations, u.dtype)
+    slopes = jnp.diff(forcing, axis=0) / durations[:, None]
+    needed = _needed_substeps(operator, jnp.max(durations))
+    parts = plan.substeps
+    n, few = len(u), len(plan.distinct) <= 4
+    if few and n <= 512 and len(durations) * parts > n // 2 or (parts > 64 and n <= 512):
+        out = _dense_segments(operator, plan, u, forcing[:-1], slopes)
+    else:
+
+        def substep(state: Any, _: Any) -> Any:
+            v, b, slope, dt = state
+            return (propagate(operator, dt, v, b, slope, tolerance=plan.tolerance), b + dt * slope, slope, dt), None
+
+        def segment(v: Any, row: Any) -> Any:
+            b, slope, dt = row
+            (v, *_), _ = jax.lax.scan(substep, (v, b, slope, dt / parts), None, length=parts)
+            return v, v
+
+        _, out = jax.lax.scan(segment, u, (forcing[:-1], slopes, durations))
+    return out[jnp.asarray(plan.ends)], needed, []
+
+
+def _dense_segments(operator: Any, plan: Any, u: Any, forcing: Any, slopes: Any) -> Any:
+    """A matrix per distinct duration, squared up from its substeps; then one product per segment."""
+    zero = jnp.zeros_like(u)
+    eye = jnp.eye(len(u), dtype=u.dtype)
+    response = lambda dt, *args: jax.vmap(lambda *a: propagate(operator, dt, *a), out_axes=1)(*args)  # noqa: E731
+    zeros = jnp.broadcast_to(zero, eye.shape)
+
+    def matrices(dt: Any) -> Any:
+        dt = dt / plan.substeps
+        step, constant, slope = (
+            response(dt, eye, zeros, zeros),
+            response(dt, zeros, eye, zeros),
+            response(dt, zeros, zeros, eye),
+        )
+
+        def double(carry: Any, _: Any) -> Any:
+            p, f, s, dt = carry
+            dot = lambda a, b: jnp.matmul(a, b, precision="highest")  # noqa: E731
+            return (dot(p, p), dot(p, f) + f, dot(p, s) + s + dt * f, 2 * dt), None
+
+        (step, constant, slope, _), _ = jax.lax.scan(
+            double, (step, constant, slope, dt), None, length=plan.substeps.bit_length() - 1
+        )
+        return step, constant, slope
+
+    steps, constants, ramps = jax.lax.map(matrices, jnp.asarray(plan.distinct, u.dtype))
+    which = jnp.asarray(plan.which)
+    fed = jnp.einsum("dij,sj->dsi", constants, forcing, precision="highest")
+    fed = fed + jnp.einsum("dij,sj->dsi", ramps, slopes, precision="highest")
+    fed = fed[which, jnp.arange(len(which))]
+
+    def segment(v: Any, row: Any) -> Any:
+        i, b = row
+        v = jnp.matmul(steps[i], v, precision="highest") + b
+        return v, v
+
+    return jax.lax.scan(segment, u, (which, fed))[1]
+
+
+def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
+    problem = Frozen(system, t0)
+    times = jnp.asarray(plan.times, u.dtype)
+    dts = jnp.diff(times) / plan.substeps
+    found: list[Condition] = []
+    if plan.stepper.reach is not None:
+        limits = (
+            jax.lax.map(lambda t: stable_step(plan.stepper, system.operator(t)), times)
+            if system.operator_varies
+            else stable_step(plan.stepper, problem.operator(t0))
+        )
+        limit, name = jnp.min(limits), type(plan.stepper).__name__
+        longest = jnp.max(dts)
+        message = f"{name} is unstable with a step of {{where}}; the largest stable step is {{value}}: raise substeps or use jd.Exponential()"
+        found = [(message, longest > limit * (1 + 1e-9), longest, limit)]
+
+    @jax.checkpoint
+    def interval(v: Any, row: Any) -> Any:
+        start, dt = row
+        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w)  # noqa: E731
+        v, _ = jax.lax.scan(lambda w, i: (take(i, w), None), v, jnp.arange(plan.substeps))
+        return v, v
+
+    needed = jnp.zeros(2)
+    return jax.lax.scan(interval, u, (times[:-1], dts))[1], needed, found
+
+
+def _adaptive(system: System, plan: Any, t0: Any, u: Any) -> Any:
+    """Pilot: choose the steps under error control. Then take them again, differentiably, in blocks with checkpoints.
+
+    A coarse run first finds the peak that the tolerance is a share of: a state that starts at zero has none.
+    """
+    ends = jnp.asarray(plan.starts + plan.durations, u.dtype)
+    # Numbers that the user's functions close over must not be differentiated through the choice of steps either.
+    choose, closed_over = jax.closure_convert(lambda v: _choose_steps(system, plan, t0, ends, v), u)
+    reached, count, taken = choose(*jax.lax.stop_gradient((u, *closed_over)))
+    asked = jnp.where(reached < len(ends), 2 * MOST_STEPS, count)
+    taken = jax.lax.stop_gradient(jnp.where(jnp.arange(plan.capacity) < count, taken[: plan.capacity], 0.0))
+    problem = Frozen(system, t0)
+    clock = t0 + jnp.cumsum(taken) - taken
+
+    def take(v: Any, row: Any) -> Any:
+        t, dt = row
+        v = jnp.where(dt > 0, plan.stepper.step(problem, t, jnp.where(dt > 0, dt, ends[-1] - t0), v), v)
+        return v, v
+
+    @jax.checkpoint
+    def block(v: Any, rows: Any) -> Any:
+        idle = lambda w: (w, jnp.broadcast_to(w, (_BLOCK, *w.shape)))  # noqa: E731
+        return jax.lax.cond(rows[1][0] > 0, lambda w: jax.lax.scan(take, w, rows), idle, v)
+
+    rows = tuple(x.reshape(-1, _BLOCK) for x in (clock, taken))
+    _, path = jax.lax.scan(block, u, rows)
+    outputs = ends[jnp.asarray(plan.ends)]
+    middle = clock + taken / 2
+    index = jnp.searchsorted(jnp.where(taken > 0, middle, jnp.inf), outputs) - 1
+    needed = jnp.stack([jnp.zeros(()), asked.astype(float)])
+    return path.reshape(-1, len(u))[index], needed, []
+
+
+def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tuple[Any, Any, Any]:
+    """(segments reached, number of steps, their lengths) under an error per unit of time of tolerance × peak."""
+    total = ends[-1] - t0
+    problem, weights = Frozen(system, t0), system.weights
+
+    def glance(v: Any, t: Any) -> Any:
+        w = plan.stepper.step(problem, t, total / _GLANCES, v)
+        return w, jnp.max(jnp.abs(w / weights))
+
+    _, seen = jax.lax.scan(glance, u, t0 + total / _GLANCES * jnp.arange(_GLANCES))
+    peak = jnp.maximum(jnp.max(seen), jnp.max(jnp.abs(u / weights)))
+    peak = jnp.maximum(peak, jnp.finfo(u.dtype).tiny)
+    allowed = plan.tolerance * peak / total  # per unit of time, so that errors add up
+    roundoff = 32 * jnp.finfo(u.dtype).eps  # of the peak in an error estimate; of the time in a step
+
+    def more(state: Any) -> Any:
+        return (state[0] < len(ends)) & (state[1] < MOST_STEPS)
+
+    def advance(state: Any) -> Any:
+        segment, count, t, h, v, taken = state
+        left = ends[segment] - t
+        last = h >= left * (1 - 1e-12)
+        dt = jnp.where(last, left, jnp.minimum(h, left / 2))
+        w, error = plan.stepper.step_with_error(problem, t, dt, v)
+        ratio = jnp.maximum(jnp.max(jnp.abs(error / weights)) - roundoff * peak, 0.0) / (allowed * dt)
+        accept = (ratio <= 1.0) | (dt <= roundoff * total)
+        factor = jnp.clip(0.9 / jnp.sqrt(jnp.maximum(ratio, 1e-12)), 0.2, 4.0)
+        taken = taken.at[count].set(dt)  # overwritten if refused
+        keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
+        new_h = jnp.where(accept & last, jnp.maximum(h, dt * factor), dt * factor)
+        return (
+            segment + (accept & last), count + accept, keep(jnp.where(last, ends[segment], t + dt), t),
+            new_h, keep(w, v), taken,
+        )  # fmt: skip
+
+    state = (jnp.array(0), jnp.array(0), t0, total * 1e-4, u, jnp.zeros(MOST_STEPS, u.dtype))
+    segment, count, *_, taken = jax.lax.while_loop(more, advance, state)
+    return segment, count, taken
+
+
+METHODS = {"direct": _direct, "window": _window, "segments": _segments, "steps": _steps, "adaptive": _adaptive}

@@ -1,0 +1,81 @@
+"""Bad input to the forward problem: one line that says what, what was got, and how to mend it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+
+GRID = jd.Grid.uniform((0.0, 1.0, 16))
+ONES = np.ones(16)
+run = lambda equation, initial=ONES, times=(0.0, 1.0), **options: jd.solve(equation, GRID, initial, times, **options)
+hole = np.where(np.arange(16) == 5, 0.0, 1.0)
+
+CASES = {
+    "negative D": (lambda: run(jd.Diffusion(-1.0)), "diffusivity is -1 at x = 0.03125; it must be positive"),
+    "D negative somewhere": (lambda: run(jd.Diffusion(lambda x: 0.5 - x)), "diffusivity is -0.03125 at x = 0.53125"),
+    "D zero inside": (lambda: run(jd.Diffusion(hole)), "diffusivity is 0 at x = 0.34375; it must be positive inside"),
+    "negative D at a wall": (lambda: run(jd.Diffusion(lambda x: x - 0.001)), "diffusivity is -0.001 at x = 0; it must not be negative"),
+    "NaN start": (lambda: run(jd.Diffusion(1.0), np.where(np.arange(16) == 3, np.nan, 1.0)), "initial state is nan in cell 3"),
+    "infinite start": (lambda: run(jd.Diffusion(1.0), ONES * np.inf), "initial state is inf in cell 0"),
+    "start of another shape": (lambda: run(jd.Diffusion(1.0), np.ones(7)), r"initial has shape \(7,\), the grid \(16,\)"),
+    "times that repeat": (lambda: run(jd.Diffusion(1.0), times=[0, 1, 1]), "times must increase, got 1 after 1 at index 2"),
+    "one time": (lambda: run(jd.Diffusion(1.0), times=[0.0]), "at least two"),
+    "infinite time": (lambda: run(jd.Diffusion(1.0), times=[0.0, np.inf]), "use jd.steady_state"),
+    "D of another shape": (lambda: run(jd.Diffusion(np.ones(7))), "16 cell values or a function of position, got shape"),
+    "unknown side": (lambda: run(jd.Diffusion(1.0, boundaries={"y-": jd.absorbing})), "unknown side 'y-'; the sides of this grid are x-, x+"),
+    "half a ring": (lambda: run(jd.Diffusion(1.0, boundaries={"x-": jd.Periodic()})), "needs Periodic.. on both sides"),
+    "unknown stepper": (lambda: run(jd.Diffusion(1.0), stepper="leapfrog"), "unknown stepper 'leapfrog'"),
+    "no substeps": (lambda: run(jd.Diffusion(1.0), stepper=jd.TRBDF2(), substeps=0), "substeps must be a positive whole number"),
+    "bad tolerance": (lambda: run(jd.Diffusion(1.0), tolerance=-1.0), "tolerance must lie between 0 and 1"),
+    "drift not finite": (lambda: run(jd.FokkerPlanck(lambda x: 1 / (x - 0.5), 1.0)), "drift or potential is inf at x = 0.5"),
+    "capacity zero": (lambda: run(jd.Diffusion(1.0, capacity=0.0)), "capacity is 0"),
+    "exponential of a moving operator": (
+        lambda: run(jd.Diffusion(jd.TimeDependent(lambda t, x: 1 + t)), stepper=jd.Exponential()), "constant in time",
+    ),
+    "order 4, odd cells": (lambda: jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0, 1, 15)), 1.0, [0, 1], scheme=jd.FiniteVolume(4)), "even number"),
+    "order 4, cell array": (lambda: run(jd.Diffusion(ONES), scheme=jd.FiniteVolume(4)), "smooth coefficients: diffusivity is an array"),
+    "order 3": (lambda: jd.FiniteVolume(3), "order must be 2 or 4"),
+    "axis": (lambda: jd.solve(jd.Diffusion(1.0, boundaries={"r-": jd.absorbing}), jd.Grid.radial((0, 1, 5), geometry="spherical"), 1.0, [0, 1]), "axis r = 0"),
+    "interpretation": (lambda: jd.FokkerPlanck(0.0, 1.0, interpretation="none"), "interpretation must be one of ito"),
+    "edges": (lambda: jd.Grid((np.array([0.0, 1.0, 0.5]),)), "edges must be at least two finite, increasing numbers"),
+    "point outside": (lambda: GRID.delta(2.0), "lies outside the grid"),
+    "steady closed": (lambda: jd.steady_state(jd.Diffusion(1.0), GRID), "depends on the initial content; pass initial="),
+    "steady with a source": (lambda: jd.steady_state(jd.Diffusion(1.0, source=1.0), GRID, ONES), "closed and gains 1 per time"),
+    "steady of a moving wall": (
+        lambda: jd.steady_state(jd.Diffusion(1.0, boundaries=jd.Dirichlet(jd.TimeDependent(jnp.sin))), GRID), "constant in time",
+    ),
+    "series of unequal length": (lambda: jd.Series([0.0, 1.0], [1.0, 2.0, 3.0]), "a value per time"),
+    "series with a gap": (lambda: jd.Series([0.0, 1.0], [1.0, np.nan]), "value 1 of a Series is nan"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_errors(case):
+    call, message = CASES[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_text_is_no_coefficient():
+    with pytest.raises(TypeError, match="jd.Expression for text"):
+        jd.Diffusion("1 + x")
+
+
+def test_errors_reach_the_user_inside_jit():
+    with pytest.raises(Exception, match="diffusivity is out of range"):
+        jax.block_until_ready(jax.jit(lambda d: run(jd.Diffusion(d)).values)(-1.0))
+
+
+def test_zero_diffusivity_at_a_wall_is_allowed():
+    u = run(jd.FokkerPlanck(lambda x: 1.0 - x, lambda x: 0.5 * x)).values[-1]
+    assert abs(float(GRID.integrate(u)) - 1.0) < 1e-12
+
+
+def test_single_precision_follows_the_initial_state():
+    u = run(jd.Diffusion(1.0, boundaries=jd.Robin(1.0)), ONES.astype(np.float32)).values
+    wide = run(jd.Diffusion(1.0, boundaries=jd.Robin(1.0))).values
+    assert u.dtype == jnp.float32
+    assert np.abs(u - wide).max() < 1e-5

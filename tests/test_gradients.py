@@ -1,0 +1,159 @@
+"""Gradients of every coefficient, boundary value and initial value against extrapolated central differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+
+N = 12
+GRID = jd.Grid.uniform((0.0, 1.0, N))
+WEIGHTS = np.cos(3.0 * GRID.centers[0]) + 0.3
+START = 1.0 + np.sin(2.0 * GRID.centers[0])
+CELLS = 1.0 + 0.3 * np.cos(5.0 * GRID.centers[0])
+KNOTS = np.array([0.0, 0.05, 0.11, 0.2])
+
+
+def diffusion(p):
+    walls = {"x-": jd.Robin(1.5 * p[3], 0.4 * p[4]), "x+": jd.Dirichlet(0.7 * p[5])}
+    cells = CELLS * jnp.where(jnp.arange(N) == 4, p[0], 1.0)
+    return jd.Diffusion(
+        cells, decay=0.8 * p[1], source=lambda x: p[2] * jnp.exp(x), capacity=1.0 + p[6], boundaries=walls
+    ), START * p[7]
+
+
+def fokker_planck(p):
+    walls = {"x-": jd.Flux(0.3 * p[3]), "x+": jd.Neumann(0.2 * p[4])}
+    return jd.FokkerPlanck(
+        lambda x: p[0] - 1.0 + p[1] * x, lambda x: 0.3 * p[2] * (1.0 + x**2), killing=p[5], boundaries=walls
+    ), START * p[7]
+
+
+def zero_drift(p):
+    """At p = 1 the drift vanishes everywhere, where the Bernoulli function is 0/0."""
+    return jd.FokkerPlanck(
+        lambda x: (p[0] - 1.0) * x, 0.5 * p[1], interpretation="stratonovich", boundaries=jd.Robin(p[2])
+    ), START * p[7]
+
+
+def ring(p):
+    return jd.FokkerPlanck(
+        lambda x: 2.0 * p[0] + jnp.sin(2 * jnp.pi * x), 0.3 * p[1], boundaries=jd.Periodic()
+    ), START * p[7]
+
+
+def potential(p):
+    return jd.FokkerPlanck(
+        jd.Potential(lambda x: p[0] * x**4 - p[1] * x), 0.3 * p[2], boundaries=jd.absorbing
+    ), START * p[7]
+
+
+def growth(p):
+    return jd.Diffusion(0.2 * p[0], decay=-2.0 * p[1], boundaries=jd.Robin(-0.2 * p[2])), START * p[7]
+
+
+def series(p):
+    wall = jd.Dirichlet(jd.Series(KNOTS, jnp.array([0.0, 1.0, -1.0, 2.0]) * p[0]))
+    return jd.Diffusion(
+        0.4 * p[1], decay=p[2], source=jd.Series(KNOTS, np.array([1.0, 2.0, 0.0, 1.0])), boundaries={"x+": wall}
+    ), START * p[7]
+
+
+def driven(p):
+    wall = jd.Dirichlet(jd.TimeDependent(lambda t: jnp.sin(9.0 * t * p[0])))
+    return jd.FokkerPlanck(
+        jd.TimeDependent(lambda t, x: p[1] * (t - x)), 0.4 * p[2], boundaries={"x+": wall}
+    ), START * p[7]
+
+
+PROBLEMS = [diffusion, fokker_planck, zero_drift, ring, potential, growth, series, driven]
+STEPPERS = {
+    None: [diffusion, fokker_planck, zero_drift, ring, potential, growth, series],
+    jd.TRBDF2(): [driven, zero_drift],
+    jd.CrankNicolson(): [fokker_planck],
+    jd.BackwardEuler(): [ring],
+    jd.RungeKutta4(): [potential],
+}
+CASES = [(problem, stepper) for stepper, problems in STEPPERS.items() for problem in problems]
+
+
+def differences(f, p):
+    """Central differences, extrapolated twice."""
+
+    def central(h):
+        return np.array([(f(p.at[i].add(h)) - f(p.at[i].add(-h))) / (2 * h) for i in range(len(p))])
+
+    a, b, c = central(8e-3), central(4e-3), central(2e-3)
+    ab, bc = (4 * b - a) / 3, (4 * c - b) / 3
+    return (16 * bc - ab) / 15
+
+
+@pytest.mark.parametrize(("problem", "stepper"), CASES, ids=lambda c: getattr(c, "__name__", type(c).__name__))
+def test_gradients_three_ways(problem, stepper):
+    def f(p):
+        equation, start = problem(p)
+        options = {} if stepper is None else {"stepper": stepper, "substeps": 40}
+        if stepper is None and problem in (ring, growth):
+            options = {"stepper": jd.Exponential(), "substeps": 4}
+        u = jd.solve(equation, GRID, start, [0.0, 0.06, 0.2], **options).values
+        return jnp.sum(u[1:] * WEIGHTS) + jnp.sum(u[-1] ** 2)
+
+    p = jnp.ones(8)
+    reverse, forward = jax.jit(jax.grad(f))(p), jax.jit(jax.jacfwd(f))(p)
+    expected = differences(jax.jit(f), p)
+    scale = np.abs(expected).max()
+    assert np.abs(np.asarray(reverse) - expected).max() < 1e-7 * scale
+    assert np.abs(np.asarray(forward) - expected).max() < 1e-7 * scale
+
+
+@pytest.mark.parametrize("equation", [
+    lambda p: jd.Diffusion(1.0 + p, decay=p, source=1.0, boundaries=jd.Robin(p, 2.0)),
+    lambda p: jd.FokkerPlanck(lambda x: p - x, 0.3),
+    lambda p: jd.FokkerPlanck(lambda x: p + jnp.sin(2 * jnp.pi * x), 0.3 * p, boundaries=jd.Periodic()),
+], ids=["open", "closed", "ring"])  # fmt: skip
+def test_gradient_of_the_steady_state(equation):
+    f = jax.jit(lambda p: jnp.sum(jd.steady_state(equation(p), GRID) * WEIGHTS))
+    central = lambda h: (f(0.8 + h) - f(0.8 - h)) / (2 * h)
+    expected = (4 * central(1e-3) - central(2e-3)) / 3
+    for derivative in (jax.grad(f), jax.jacfwd(f)):
+        assert abs(derivative(0.8) / expected - 1) < 1e-7
+
+
+def test_batches_and_gradients_of_batches():
+    f = lambda d: jd.solve(jd.Diffusion(d, decay=0.1), GRID, START, [0.0, 0.3]).values[-1]
+    ds = jnp.array([0.1, 0.5, 2.0])
+    np.testing.assert_allclose(jax.vmap(f)(ds), jnp.stack([f(d) for d in ds]), rtol=1e-12)
+    g = lambda d: jnp.sum(f(d) ** 2)
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(g))(ds), jnp.stack([jax.grad(g)(d) for d in ds]), rtol=1e-10, atol=1e-11
+    )
+
+
+def test_adaptive_runs_under_every_transformation():
+    f = lambda w: (
+        jd.solve(driven(jnp.ones(8).at[0].set(w))[0], GRID, START, [0.0, 0.2], tolerance=1e-4).values[-1].sum()
+    )
+    ws = jnp.array([0.5, 1.0])
+    forward, reverse = jax.jit(jax.vmap(jax.jacfwd(f)))(ws), jax.jit(jax.vmap(jax.grad(f)))(ws)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+
+
+def test_other_numbers_of_the_same_shapes_do_not_retrace():
+    seen = []
+
+    class Watched(jd.Polynomial):
+        def __call__(self, x):
+            seen.append(1)
+            return super().__call__(x)
+
+    def run(scale):
+        grid = jd.Grid.uniform((0.0, scale, N))
+        equation = jd.Diffusion(Watched([1.0, scale]), decay=0.1 * scale, boundaries={"x-": jd.Robin(scale, scale)})
+        return jd.solve(equation, grid, scale, [0.0, 0.1 * scale, scale]).values
+
+    run(1.0)
+    traced = len(seen)
+    run(2.0)
+    run(3.5)
+    assert len(seen) == traced > 0

@@ -1,0 +1,157 @@
+"""What was measured: shapes, missing values, steady rows, bins, paths, and the words for what is wrong."""
+
+import jax.numpy as jnp
+import numpy as np
+import pandas
+import pytest
+
+import jaxdiff as jd
+from jaxdiff.measurements import bucket
+
+GRID = jd.Grid.uniform((0.0, 1.0, 100))
+WALLS = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(0.0)}
+
+
+def bump(x):
+    return jnp.exp(-(((x - 0.4) / 0.1) ** 2))
+
+
+def predicted(measurement, equation, initial=None):
+    return np.asarray(measurement.prepare(equation, initial, pad=False).predict(equation, measurement.initial).values)
+
+
+def test_readings_agree_with_solve_in_any_order_and_at_the_start():
+    equation = jd.Diffusion(0.1, boundaries=WALLS)
+    times, places = np.array([0.3, 0.0, 0.1, 0.3, 0.0]), np.array([0.2, 0.41, 0.9, 0.003, 0.5])
+    readings = jd.Readings(GRID, bump, times, places, np.zeros(5))
+    solution = jd.solve(equation, GRID, bump, [0.0, 0.1, 0.3])
+    expected = [GRID.interpolate(solution.values[{0.0: 0, 0.1: 1, 0.3: 2}[t]], np.array([x]))[0] for t, x in zip(times, places)]
+    np.testing.assert_allclose(predicted(readings, equation), expected, atol=2e-9)
+
+
+def test_a_time_of_inf_is_the_steady_state():
+    equation = jd.Diffusion(0.1, boundaries=WALLS)
+    readings = jd.Readings(GRID, bump, [np.inf, 0.0, np.inf], [0.25, 0.5, 1.0], np.zeros(3))
+    start = float(GRID.interpolate(GRID.average(bump), np.array([0.5]))[0])
+    np.testing.assert_allclose(predicted(readings, equation), [0.75, start, 0.0], atol=1e-10)
+
+
+def test_steady_readings_need_no_initial_state():
+    readings = jd.Readings(GRID, None, np.inf, [0.25, 0.5], np.zeros(2))
+    np.testing.assert_allclose(predicted(readings, jd.Diffusion(0.1, boundaries=WALLS)), [0.75, 0.5], atol=1e-10)
+
+
+def test_missing_values_are_dropped():
+    readings = jd.Readings(GRID, 0.0, [1.0, np.nan, 2.0], [0.1, np.nan, 0.3], [5.0, np.nan, 6.0], sigma=[1.0, np.nan, 2.0])
+    assert readings.times.tolist() == [1.0, 2.0] and readings.sigma.tolist() == [1.0, 2.0]
+
+
+def test_many_rows_at_times_of_their_own():
+    rng = np.random.default_rng(0)
+    times, places = rng.uniform(0.01, 0.5, 200), rng.uniform(0, 1, 200)
+    equation = jd.Diffusion(0.1, boundaries=WALLS)
+    readings = jd.Readings(GRID, bump, times, places, np.zeros(200))
+    few = jd.Readings(GRID, bump, times[:3], places[:3], np.zeros(3))
+    np.testing.assert_allclose(predicted(readings, equation)[:3], predicted(few, equation), atol=2e-9)
+
+
+def test_compilation_depends_on_a_bucket_of_rows():
+    import jax
+
+    equation = jd.Diffusion(0.1, boundaries=WALLS)
+    shapes = []
+    for count in (33, 40, 48):
+        times, places = np.linspace(0.1, 1.0, count), np.full(count, 0.5)
+        plan = jd.Readings(GRID, bump, times, places, np.zeros(count)).prepare(equation)
+        shapes.append((jax.tree.structure(plan), [np.shape(leaf) for leaf in jax.tree.leaves(plan)]))
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert [bucket(n) for n in (1, 2, 3, 5, 7, 9, 13, 300)] == [1, 2, 3, 6, 8, 12, 16, 384]
+
+
+def test_a_table_by_the_names_of_its_columns(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("t,x,T\n0.1,0.2,3\n0.2,0.4,\n")
+    readings = jd.Readings.from_table(path, GRID, 0.0, time="t", position="x", value="T")
+    assert (readings.times, readings.positions, readings.values) == ([0.1], [0.2], [3.0])
+    wide = pandas.DataFrame({"t": [0.1, 0.2], "a": [1.0, 2.0], "b": [3.0, np.nan]})
+    readings = jd.Readings.from_table(wide, GRID, 0.0, time="t", position={"a": 0.2, "b": 0.7})
+    assert readings.values.tolist() == [1.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("geometry", ["cartesian", "cylindrical", "spherical"])
+def test_bins_of_their_own_share_the_mass_of_cells(geometry):
+    grid = jd.Grid((np.linspace(0, 1, 11) ** 1.3,), geometry=geometry)
+    edges = np.array([0.0, 0.17, 0.5, 1.0])
+    histograms = jd.Histograms(grid, 1.0, [0.0, 0.5], np.ones((2, 3)), edges=edges)
+    power = {"cartesian": 1, "cylindrical": 2, "spherical": 3}[geometry]
+    expected = np.diff(edges**power) * grid.volumes.sum()
+    np.testing.assert_allclose(predicted(histograms, jd.Diffusion(0.1)), [expected, expected], rtol=1e-9)
+
+
+def test_what_is_in_no_bin_is_one_more_with_a_total():
+    histograms = jd.Histograms(GRID, 1.0, [0.1], [[30, 10]], edges=[0.0, 0.25, 0.5], total=100)
+    np.testing.assert_allclose(predicted(histograms, jd.Diffusion(0.1)), [[0.25, 0.25, 0.5]], atol=1e-9)
+    np.testing.assert_allclose(histograms.prepare(jd.Diffusion(0.1)).observation, [[0.3, 0.1, 0.6]])
+    densities = jd.Histograms(GRID, 1.0, [0.1], [[1.2, 0.4]], edges=[0.0, 0.25, 0.5], total=100)
+    np.testing.assert_allclose(densities.prepare(jd.Diffusion(0.1)).observation, [[0.3, 0.1, 0.6]])
+
+
+def test_the_last_part_in_time_is_held_out():
+    readings = jd.Readings(GRID, 0.0, [4.0, 1.0, 2.0, 3.0, 5.0], 0.5, np.arange(5.0))
+    first, last = readings.split(0.4)
+    assert (sorted(first.times), sorted(last.times)) == ([1.0, 2.0, 3.0], [4.0, 5.0])
+    steady = jd.Readings(GRID, None, np.inf, np.linspace(0, 1, 10), np.arange(10.0))
+    first, last = steady.split(0.2)
+    assert len(last.values) == 2 and len(first.values) == 8
+    path = jd.Trajectory(GRID, np.arange(11.0), np.linspace(0, 1, 11))
+    first, last = path.split(0.3)
+    assert first.times[0][-1] == last.times[0][0] == 7.0
+    first, last = jd.Histograms(GRID, 1.0, [3.0, 1.0, 2.0], np.ones((3, 100))).split(0.3)
+    assert last.times.tolist() == [3.0]
+
+
+def test_paths_may_be_many_and_irregular():
+    paths = jd.Trajectory(GRID, [[0.0, 0.1, 0.4], [5.0, 5.5]], [[0.1, 0.2, 0.3], [0.9, 0.8]])
+    np.testing.assert_allclose(paths.durations, [0.1, 0.3, 0.5])
+    assert (paths.starts.tolist(), paths.stops.tolist()) == ([0.1, 0.2, 0.9], [0.2, 0.3, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: jd.Readings(GRID, 0.0, [1.0], [0.5], [np.nan]), "no reading is left, got 1 values, all missing"),
+        (lambda: jd.Readings(GRID, 0.0, [], [], []), "no reading given"),
+        (lambda: jd.Readings(GRID, 0.0, [1.0, 2.0], [0.5], [1.0, 2.0]), r"positions must match the 2 values, got shape \(1,\)"),
+        (lambda: jd.Readings(GRID, 0.0, [1.0], [1.5], [1.0]), "position 0 at 1.5 lies outside the grid"),
+        (lambda: jd.Readings(GRID, 0.0, [-1.0], [0.5], [1.0]), "before the start, 0, got -1"),
+        (lambda: jd.Readings(GRID, 0.0, [np.nan], [0.5], [1.0]), "times must be numbers"),
+        (lambda: jd.Readings(GRID, 0.0, [1.0], [0.5], [np.inf]), "values must be finite or NaN, got inf in row 0"),
+        (lambda: jd.Readings(GRID, 0.0, [1.0], [0.5], [1.0], sigma=0.0), "sigma must be positive, got 0.0"),
+        (lambda: jd.Readings(GRID, [np.nan] * 100, [1.0], [0.5], [1.0]), "initial must be finite, got 100 values"),
+        (lambda: jd.Readings(GRID, np.ones(7), [1.0], [0.5], [1.0]), r"shape \(100,\), got shape \(7,\)"),
+        (lambda: jd.Readings(GRID, None, [1.0], [0.5], [1.0]).prepare(jd.Diffusion(1.0)), "no initial state"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, -2]], edges=[0, 0.5, 1]), "not negative, got -2 at time 1 in bin 1"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, np.nan]], edges=[0, 0.5, 1]), "got nan at time 1 in bin 1"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, 2, 3]], edges=[0, 0.5, 1]), r"\(1, 2\), got \(1, 3\)"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, 2]], edges=[0, 0.5, 0.5]), "increasing"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, 2]], edges=[0, 0.5, 2]), "edge 2 at 2 lies outside the grid"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[0, 0]], edges=[0, 0.5, 1]), "hold something, got zeros only at time 1"),
+        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[5, 5]], edges=[0, 0.5, 1], total=9), "less than what the bins hold, got 9"),
+        (lambda: jd.Trajectory(GRID, [0.0, 1.0, 1.0], [0.1, 0.2, 0.3]), "must increase, got 1 after 1 in row 2"),
+        (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 1.2]), "position 1 at 1.2 lies outside the grid"),
+        (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, np.nan]), "must be finite, got nan at time 1.0 in row 1"),
+        (lambda: jd.Trajectory(GRID, [0.0], [0.1]), "at least two points, got 1"),
+        (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 0.2, 0.3]), r"got \(2,\) and \(3,\)"),
+        (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 0.2]).prepare(jd.Diffusion(1.0, boundaries=WALLS)), "absorb or are periodic"),
+    ],
+)
+def test_errors_are_one_line(make, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_varying_model_has_no_steady_state():
+    equation = jd.Diffusion(1.0, source=jd.TimeDependent(lambda t, x: t))
+    with pytest.raises(ValueError, match="a time of inf is the steady state"):
+        jd.Readings(GRID, 0.0, [np.inf], [0.5], [1.0]).prepare(equation)
