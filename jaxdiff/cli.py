@@ -189,7 +189,7 @@ def prepare_jax() -> str | None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = cache_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def prepare_jax() -> str | None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return jax.config.jax_compilation_cache_dir
+    return jax.config.values["jax_compilation_cache_dir"]
 
 
 def cache_folder() -> Path:
@@ -266,7 +266,7 @@ def _result(outcome: Any) -> str:
 
     fit = outcome.fit
     rows = [("name", "estimate", "standard error", "95 % interval")]
-    rows += [tuple(row.values()) for row in report.parameter_rows(fit)]
+    rows += [(row["name"], row["estimate"], row["error"], row["interval"]) for row in report.parameter_rows(fit)]
     state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
     parts = [table(rows, header=True), table([*report.goodness(outcome), ("state", state)])]
     return "\n\n".join([*parts, *(f"note: {note}" for note in fit.notes)])

@@ -202,7 +202,7 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
     value = at_time(coefficient, t)
     if callable(value):
         dtype = jnp.result_type(points)
-        scalar = lambda x: jnp.asarray(value(x), dtype).reshape(())  # noqa: E731
+        scalar = lambda x: jnp.asarray(value(x), dtype).reshape(())
         return jax.vmap(scalar)(jnp.asarray(points))
     value = jnp.asarray(value)
     if value.ndim and value.shape != jnp.shape(points):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def rates(progress: bool = False) -> Iterator[Story]:
         result = fit(model, path, parameters=starts, progress=progress)
         numbers = {key: float(value) for key, value in result.parameters.items()}
         exact = float(np.sum(closed(rate[1:], rate[:-1], interval, **numbers)))
-        best, top = _maximum(lambda p, closed=closed: np.sum(closed(rate[1:], rate[:-1], interval, **p)), numbers)
+        best, top = _maximum(partial(closed, rate[1:], rate[:-1], interval), numbers)
         rows: list[tuple[str, ...]] = [("", "here", "closed form")]
         rows += [(key, f"{numbers[key]:.5f}", f"{best[key]:.5f}") for key in numbers]
         rows.append(("log-likelihood at these estimates", f"{result.predict().sum():.5f}", f"{exact:.5f}"))
@@ -104,7 +105,7 @@ def rates(progress: bool = False) -> Iterator[Story]:
         )
 
 
-def _maximum(likelihood: Callable[[dict[str, float]], Any], start: dict[str, float]) -> tuple[dict[str, float], float]:
+def _maximum(log_density: Callable[..., Any], start: dict[str, float]) -> tuple[dict[str, float], float]:
     """Where the closed form is highest."""
     from scipy.optimize import minimize
 
@@ -112,7 +113,10 @@ def _maximum(likelihood: Callable[[dict[str, float]], Any], start: dict[str, flo
     guess = np.log([start[name] for name in names])
     unpack = lambda z: dict(zip(names, np.exp(z).tolist(), strict=True))
     found = minimize(
-        lambda z: -float(likelihood(unpack(z))), guess, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-9}
+        lambda z: -float(np.sum(log_density(**unpack(z)))),
+        guess,
+        method="Nelder-Mead",
+        options={"xatol": 1e-8, "fatol": 1e-9},
     )
     return unpack(found.x), -float(found.fun)
 

@@ -24,6 +24,11 @@ def _sides(value: Any) -> Any:
 class Equation(eqx.Module):
     """A linear equation of motion; its fields are its parameters."""
 
+    boundaries: eqx.AbstractVar[Any]
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self, short_arrays=False)
+
     def sides(self, grid: Any) -> tuple[Boundary, Boundary]:
         """The boundaries of the lower and upper side."""
         axis = (

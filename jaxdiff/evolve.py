@@ -153,7 +153,8 @@ def _windowed(plan: Plan) -> Plan:
         return plan
     after = plan.times[1:] - plan.times[0]
     contour = Contour(60.0, max(plan.tolerance / 10, 1e-10))
-    first, window = [], np.zeros(len(after), int)
+    first: list[float] = []
+    window = np.zeros(len(after), int)
     for i, t in enumerate(after):
         if not first or t > first[-1] * contour.span * (1 - 1e-9):
             first.append(t)
@@ -173,11 +174,15 @@ def _segmented(plan: Plan, knots: Any) -> Plan:
     if isinstance(times, jax.core.Tracer):
         if len(knots):
             raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
-        starts, durations = times[:-1], jnp.diff(times)
         index = np.arange(plan.outputs)
-        return replace(
-            plan, method="segments", starts=starts, durations=durations, distinct=durations, which=index, ends=index
-        )
+        each: dict[str, Any] = {
+            "starts": times[:-1],
+            "durations": jnp.diff(times),
+            "distinct": jnp.diff(times),
+            "which": index,
+            "ends": index,
+        }
+        return replace(plan, method="segments", **each)
     inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
     nodes = np.unique(np.concatenate([times, *inner]))
     ends = np.searchsorted(nodes, times[1:]) - 1
@@ -203,7 +208,7 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan) -> tuple[Any, Che
     """States `(len(times), n)` and the checks on the numbers; traceable. See `prepare`."""
     u = jnp.asarray(initial)
     u = u if jnp.issubdtype(u.dtype, jnp.floating) else u.astype(jnp.result_type(float))
-    narrow = lambda x: x.astype(u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x  # noqa: E731
+    narrow = lambda x: x.astype(u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
     equation, grid = jax.tree.map(lambda x: narrow(x) if eqx.is_array_like(x) else x, (equation, grid))
     t0 = jnp.asarray(plan.times[0], u.dtype)
     run = METHODS[plan.method]

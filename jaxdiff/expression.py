@@ -19,7 +19,7 @@ from .parameters import numeric
 
 VARIABLES = ("t", "u", "x", "y", "z")  # the order in which a model passes them
 NUMBERS = {"pi": math.pi, "e": math.e}
-FUNCTIONS = {
+FUNCTIONS: dict[str, Any] = {
     **{name: getattr(jnp, name) for name in ("exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "cbrt")},
     **{name: getattr(jnp, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "floor", "ceil", "sign")},
     "asin": jnp.arcsin,
@@ -36,7 +36,7 @@ FUNCTIONS = {
     "where": jnp.where,
 }
 COUNTS = {"atan2": (2, 2), "hypot": (2, 2), "where": (3, 3), "min": (2, 99), "max": (2, 99)}
-OPERATIONS = {
+OPERATIONS: dict[type, Any] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -98,11 +98,11 @@ def _check(node: ast.AST, text: str) -> None:
                 count = low if low == high else f"{low} or more"
                 raise _refuse(text, piece, f"{name} takes {count} argument{'s' if high > 1 else ''}")
             if name == "where":
-                condition = arguments[0]
-                simple = isinstance(condition, ast.Compare) and len(condition.ops) == 1
-                if not (simple and type(condition.ops[0]) in OPERATIONS):
-                    raise _refuse(text, piece, "where starts with one comparison, as in where(x < 1, 2, 3)")
-                arguments = [condition.left, *condition.comparators, *arguments[1:]]
+                match arguments[0]:
+                    case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in OPERATIONS:
+                        arguments = [left, right, *arguments[1:]]
+                    case _:
+                        raise _refuse(text, piece, "where starts with one comparison, as in where(x < 1, 2, 3)")
             for argument in arguments:
                 _check(argument, text)
             return
@@ -136,7 +136,7 @@ def _fold(node: ast.AST, text: str, piece: str) -> None:
 
 def _evaluate(node: ast.AST, names: dict[str, Any]) -> Any:
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=int() | float() as value):
             return float(value)
         case ast.Name(id=name):
             return names[name]

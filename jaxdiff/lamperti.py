@@ -71,7 +71,7 @@ def bessel_factor(order: Any, z: Any, xp: Any = jnp) -> Any:
         gammaln = jax.scipy.special.gammaln
         steps = jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype)
         series = jax.lax.scan(lambda s, k: (1 + s * square / (k * (k + order)), None), jnp.ones_like(z), steps)[0]
-        horner = lambda t, k: (1 - t * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k * high), None)  # noqa: E731
+        horner = lambda t, k: (1 - t * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k * high), None)
         tail = jax.lax.scan(horner, jnp.ones_like(z), steps[-24:])[0]
     prefactor = xp.exp((order + 0.5) * xp.log(low) - low - order * math.log(2) - gammaln(order + 1))
     return xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)

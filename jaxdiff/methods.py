@@ -30,7 +30,7 @@ def _needed_substeps(operator: Any, span: Any, limit: float = 6.0) -> Any:
 def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
-    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance)  # noqa: E731
+    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance)
     chunk = max(1, _LANE_CELLS // (7 * len(u)))
     if len(after) > chunk:
         padded = jnp.concatenate([after, jnp.full(-len(after) % chunk, after[-1])])
@@ -59,17 +59,18 @@ def _segments(system: System, plan: Any, t0: Any, u: Any) -> Any:
     needed = _needed_substeps(operator, jnp.max(durations))
     parts = plan.substeps
     n, few = len(u), len(plan.distinct) <= 4
-    if few and n <= 512 and len(durations) * parts > n // 2 or (parts > 64 and n <= 512):
+    if n <= 512 and ((few and len(durations) * parts > n // 2) or parts > 64):
         out = _dense_segments(operator, plan, u, forcing[:-1], slopes)
     else:
 
-        def substep(state: Any, _: Any) -> Any:
+        def substep(state: Any, _: Any) -> tuple[Any, Any]:
             v, b, slope, dt = state
             return (propagate(operator, dt, v, b, slope, tolerance=plan.tolerance), b + dt * slope, slope, dt), None
 
-        def segment(v: Any, row: Any) -> Any:
+        def segment(v: Any, row: Any) -> tuple[Any, Any]:
             b, slope, dt = row
-            (v, *_), _ = jax.lax.scan(substep, (v, b, slope, dt / parts), None, length=parts)
+            start: Any = (v, b, slope, dt / parts)
+            v = jax.lax.scan(substep, start, None, length=parts)[0][0]
             return v, v
 
         _, out = jax.lax.scan(segment, u, (forcing[:-1], slopes, durations))
@@ -80,7 +81,7 @@ def _dense_segments(operator: Any, plan: Any, u: Any, forcing: Any, slopes: Any)
     """A matrix per distinct duration, squared up from its substeps; then one product per segment."""
     zero = jnp.zeros_like(u)
     eye = jnp.eye(len(u), dtype=u.dtype)
-    response = lambda dt, *args: jax.vmap(lambda *a: propagate(operator, dt, *a), out_axes=1)(*args)  # noqa: E731
+    response = lambda dt, *args: jax.vmap(lambda *a: propagate(operator, dt, *a), out_axes=1)(*args)
     zeros = jnp.broadcast_to(zero, eye.shape)
 
     def matrices(dt: Any) -> Any:
@@ -93,7 +94,7 @@ def _dense_segments(operator: Any, plan: Any, u: Any, forcing: Any, slopes: Any)
 
         def double(carry: Any, _: Any) -> Any:
             p, f, s, dt = carry
-            dot = lambda a, b: jnp.matmul(a, b, precision="highest")  # noqa: E731
+            dot = lambda a, b: jnp.matmul(a, b, precision="highest")
             return (dot(p, p), dot(p, f) + f, dot(p, s) + s + dt * f, 2 * dt), None
 
         (step, constant, slope, _), _ = jax.lax.scan(
@@ -134,7 +135,7 @@ def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
     @jax.checkpoint
     def interval(v: Any, row: Any) -> Any:
         start, dt = row
-        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w)  # noqa: E731
+        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w)
         v, _ = jax.lax.scan(lambda w, i: (take(i, w), None), v, jnp.arange(plan.substeps))
         return v, v
 
@@ -163,7 +164,7 @@ def _adaptive(system: System, plan: Any, t0: Any, u: Any) -> Any:
 
     @jax.checkpoint
     def block(v: Any, rows: Any) -> Any:
-        idle = lambda w: (w, jnp.broadcast_to(w, (_BLOCK, *w.shape)))  # noqa: E731
+        idle = lambda w: (w, jnp.broadcast_to(w, (_BLOCK, *w.shape)))
         return jax.lax.cond(rows[1][0] > 0, lambda w: jax.lax.scan(take, w, rows), idle, v)
 
     rows = tuple(x.reshape(-1, _BLOCK) for x in (clock, taken))
@@ -203,7 +204,7 @@ def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tupl
         accept = (ratio <= 1.0) | (dt <= roundoff * total)
         factor = jnp.clip(0.9 / jnp.sqrt(jnp.maximum(ratio, 1e-12)), 0.2, 4.0)
         taken = taken.at[count].set(dt)  # overwritten if refused
-        keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
+        keep = lambda new, old: jnp.where(accept, new, old)
         new_h = jnp.where(accept & last, jnp.maximum(h, dt * factor), dt * factor)
         return (
             segment + (accept & last), count + accept, keep(jnp.where(last, ends[segment], t + dt), t),

@@ -58,7 +58,7 @@ def begin(z: Any, measurements: int, steps: int, damping: float) -> State:
     square, noise = np.zeros((count, count), dtype), np.zeros((measurements, count, count), dtype)
     flags = np.zeros(measurements, dtype), np.ones(measurements, bool)
     here = Expansion(np.asarray(np.inf, dtype), np.zeros(count, dtype), square, noise, *flags)
-    number = lambda value: np.asarray(value, dtype)  # noqa: E731
+    number = lambda value: np.asarray(value, dtype)
     history = np.full(steps + 1, np.nan, dtype)
     no = np.asarray(False)
     return State(xp.asarray(z), here, number(damping), number(2.0), np.asarray(-1), history, no, no)
@@ -162,7 +162,7 @@ def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Wa
 
     def body(walk: Walk) -> Walk:
         key, now = jax.random.split(walk.key)
-        function = lambda z: loss(z, now)  # noqa: E731
+        function = lambda z: loss(z, now)
         stored = None if batched else optax.tree_utils.tree_get(walk.optimizer, "value")
         evaluate = jax.value_and_grad(function) if stored is None else optax.value_and_grad_from_state(function)
         total, gradient = evaluate(walk.z) if stored is None else evaluate(walk.z, state=walk.optimizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # Okabe & Ito: told apart by colour-blind readers too. https://jfly.uni-koeln.de/color/
 DATA, MODEL = "#444444", "#D55E00"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B0A030")
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.labelsize": 10,
@@ -147,7 +148,7 @@ def _draw_profiles(axes: Axes, view: View, names: Mapping[str, str]) -> None:
     single = len(sheet.times) == 1
     for color, t, line in zip(_ramp(len(sheet.times)), sheet.times, sheet.values, strict=True):
         axes.plot(sheet.positions, line, color=MODEL if single else color, label="fit" if single else _time(t))
-        _points(axes, view, lambda m, t=t: m.times == t, "positions", DATA if single else color, single)
+        _points(axes, view, ("times", t), "positions", DATA if single else color, named=single)
     axes.set(xlabel=names["x"], ylabel=names["value"])
     _legend(axes, title=None if single else names["t"], outside=not single)
 
@@ -157,7 +158,7 @@ def _draw_courses(axes: Axes, view: View, names: Mapping[str, str]) -> None:
     assert sheet is not None
     every = -(-len(view.measurement.values) // (SHOWN * len(sheet.positions)))
     for color, x, line in zip(COLORS, sheet.positions, sheet.values.T, strict=False):
-        _points(axes, view, lambda m, x=x: np.flatnonzero(m.positions == x)[::every], "times", color, False)
+        _points(axes, view, ("positions", x), "times", color, every)
         axes.plot(sheet.times, line, color=color, linewidth=1.3, label=f"{x:.4g}", zorder=5)
     if view.held is not None and view.held.times.min() > view.measurement.times.max():
         axes.axvspan(view.held.times.min(), view.held.times.max(), color="#EEEEEE", zorder=0, label="held out")
@@ -168,14 +169,16 @@ def _draw_courses(axes: Axes, view: View, names: Mapping[str, str]) -> None:
     _legend(axes, title=names["x"], outside=True)
 
 
-def _points(axes: Axes, view: View, where: Callable[[Any], Any], along: str, color: Any, named: bool) -> None:
-    """The readings that `where` picks, filled; those held out, hollow."""
+def _points(
+    axes: Axes, view: View, at: tuple[str, float], along: str, color: Any, every: int = 1, named: bool = False
+) -> None:
+    """The readings at one time or place, filled; those held out, hollow."""
     for m, label, face in ((view.measurement, "data", color), (view.held, "held out", "white")):
-        here = np.zeros(0, int) if m is None else np.arange(len(m.values))[where(m)]
+        here = np.zeros(0, int) if m is None else np.flatnonzero(getattr(m, at[0]) == at[1])[::every]
         if not len(here):
             continue
         bars = m.sigma[here] if m.sigma is not None and len(here) < 2 * SHOWN else None
-        style = {"markersize": 4 if len(here) < 60 else 3, "markerfacecolor": face}
+        style: dict[str, Any] = {"markersize": 4 if len(here) < 60 else 3, "markerfacecolor": face}
         places = getattr(m, along)[here]
         axes.errorbar(places, m.values[here], bars, color=color, label=label if named else None, **POINT, **style)
 
@@ -276,7 +279,8 @@ def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, names: Map
     _zero(axes)
     axes.set(xlabel=names["t"], ylabel="step / expected spread", title="Residuals of the steps")
     side.hist(residual, bins=_bins(residual), density=True, orientation="horizontal", color="#9DB8CC")
-    z = np.linspace(*side.get_ylim(), 200)
+    low, high = side.get_ylim()
+    z = np.linspace(low, high, 200)
     side.plot(np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), z, color=MODEL, linewidth=1.2)
     side.set_xlabel("density")
 
@@ -302,30 +306,31 @@ def draw_path_density(figure: Any, path: Trajectory, equation: Any, names: Mappi
 
 
 def _drawers(outcome: Outcome) -> dict[str, Callable[[Any], None]]:
+    """What draws each picture into a figure."""
     drawers: dict[str, Callable[[Any], None]] = {}
     names, equation = outcome.labels, outcome.fit.model
     for i, view in enumerate(outcome.views):
         m, key = view.measurement, "" if len(outcome.views) == 1 else f"_{i + 1}"
         if isinstance(m, Readings):
-            drawers["fit" + key] = lambda f, v=view: draw_readings(f, v, names)
-            drawers["residuals" + key] = lambda f, v=view: draw_reading_residuals(f, v, names)
+            drawers["fit" + key] = partial(draw_readings, view=view, names=names)
+            drawers["residuals" + key] = partial(draw_reading_residuals, view=view, names=names)
             if view.course is not None:
-                s = view.course
-                drawers["course" + key] = lambda f, s=s: draw_course(f, s.times, s.positions, s.values, names)
+                sheet = view.course
+                course = {"times": sheet.times, "x": sheet.positions, "values": sheet.values}
+                drawers["course" + key] = partial(draw_course, **course, names=names)
         elif isinstance(m, Histograms):
-            drawers["fit" + key] = lambda f, v=view: draw_histograms(f, v, names)
-            drawers["residuals" + key] = lambda f, v=view: draw_histogram_residuals(f, v, names)
+            drawers["fit" + key] = partial(draw_histograms, view=view, names=names)
+            drawers["residuals" + key] = partial(draw_histogram_residuals, view=view, names=names)
             if len(m.times) > 1:
-                x = 0.5 * (m.edges[1:] + m.edges[:-1])
-                p = densities(m, np.asarray(view.prediction))
-                texts = {**names, "value": "fitted density"}
-                drawers["course" + key] = lambda f, m=m, x=x, p=p, texts=texts: draw_course(f, m.times, x, p, texts)
+                values = densities(m, np.asarray(view.prediction))
+                course = {"times": m.times, "x": 0.5 * (m.edges[1:] + m.edges[:-1]), "values": values}
+                drawers["course" + key] = partial(draw_course, **course, names={**names, "value": "fitted density"})
         elif isinstance(m, Trajectory):
-            drawers["fit" + key] = lambda f, m=m: draw_path(f, m, equation, names)
-            drawers["residuals" + key] = lambda f, m=m: draw_path_residuals(f, m, equation, names)
-            drawers["course" + key] = lambda f, m=m: draw_path_density(f, m, equation, names)
+            drawers["fit" + key] = partial(draw_path, path=m, equation=equation, names=names)
+            drawers["residuals" + key] = partial(draw_path_residuals, path=m, equation=equation, names=names)
+            drawers["course" + key] = partial(draw_path_density, path=m, equation=equation, names=names)
     if len(outcome.fit.history) > 1:
-        drawers["history"] = lambda f: draw_history(f, outcome.fit)
+        drawers["history"] = partial(draw_history, fit=outcome.fit)
     return drawers
 
 

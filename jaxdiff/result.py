@@ -101,7 +101,7 @@ class Fit:
 
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Estimates (p,), standard errors (p,) and intervals (p, 2), in the order of `labels`."""
-        flat = lambda values: np.concatenate([np.ravel(v) for v in values.values()])  # noqa: E731
+        flat = lambda values: np.concatenate([np.ravel(v) for v in values.values()])
         ends = np.concatenate([np.stack([np.ravel(end) for end in pair], axis=1) for pair in self.intervals.values()])
         return flat(self.parameters), flat(self.standard_errors), ends
 

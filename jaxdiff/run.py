@@ -237,7 +237,7 @@ def _advance(objective: Objective, tolerance: float, parameters: Parameters, pla
 @partial(quick_jit, static=0)
 def _euler(objective: Objective, parameters: Parameters, plans: Any, z: Any) -> Any:
     transform = parameters.transform
-    expand = lambda point: objective.euler(parameters, plans, point)  # noqa: E731
+    expand = lambda point: objective.euler(parameters, plans, point)
     return advance(expand, transform.kind, transform.limit, begin(z, 1, 100, 1e-3), 100, 1e-8)[:2]
 
 

@@ -146,11 +146,12 @@ class System:
             return cells, at_points(diffusivity, e, t)
         w = jnp.asarray(self.grid.widths[0])
         safe = jnp.where(cells > 0, cells, 1.0)
-        meet = lambda w1, d1, w2, d2: (w1 + w2) / (w1 / d1 + w2 / d2)  # noqa: E731
+        meet = lambda w1, d1, w2, d2: (w1 + w2) / (w1 / d1 + w2 / d2)
         inner = meet(w[:-1], safe[:-1], w[1:], safe[1:])
-        seam = meet(w[-1:], safe[-1:], w[:1], safe[:1]) if self.ring else None
-        ends = (seam, seam) if self.ring else (cells[:1], cells[-1:])
-        return cells, jnp.concatenate([ends[0], inner, ends[1]])
+        if self.ring:
+            seam = meet(w[-1:], safe[-1:], w[:1], safe[:1])
+            return cells, jnp.concatenate([seam, inner, seam])
+        return cells, jnp.concatenate([cells[:1], inner, cells[-1:]])
 
     def _drift(self, t: Any) -> Any:
         """∫f dx from centre to centre across each face, `(n + 1,)`; at the ends to the walls, or across the period."""
@@ -214,11 +215,12 @@ class System:
         found = []
         for side, i, outward in ((self.sides[0], 0, -1.0), (self.sides[1], -1, 1.0)):
             z_out = None if z is None else outward * z[i]
-            velocity = 0.0
+            velocity: Any = 0.0
             if drop is not None:  # b·n where D vanishes at the wall
                 velocity = (outward * drop[i] - (1.0 - self.equation.alpha) * (faces[i] - cells[i])) / h[i]
-            found.append([areas[i] * x for x in _wall(side, t, faces[i], h[i], z_out, velocity)])
-        return tuple(found)
+            out, inflow = _wall(side, t, faces[i], h[i], z_out, velocity)
+            found.append((areas[i] * out, areas[i] * inflow))
+        return found[0], found[1]
 
 
 def _wall(side: Any, t: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any, Any]:
@@ -231,7 +233,7 @@ def _wall(side: Any, t: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any
         return zero, -number(side.value, t)
     if z is None:
         a = c = d / h
-        b = 0.0
+        b: Any = 0.0
     else:
         back, out = bernoulli(z)
         a = jnp.where(d > 0, d / h * out, jnp.maximum(velocity, 0.0))
@@ -299,5 +301,5 @@ class FiniteVolume(eqx.Module):
         if ring:
             slope = (jnp.roll(excess, -1, -1) - jnp.roll(excess, 1, -1)) / 2.0
         else:
-            slope = jnp.gradient(excess, axis=-1)
+            slope = jnp.asarray(jnp.gradient(excess, axis=-1))
         return fine + jnp.stack([excess - slope / 4.0, excess + slope / 4.0], axis=-1).reshape(fine.shape)

@@ -210,12 +210,12 @@ def wide(
         )
         for name, position in positions.items()
     ]
-    times, places, values = (np.stack([sensor[i] for sensor in each], axis=1).ravel() for i in range(3))
-    if any(sensor[3] is None for sensor in each):
-        if any(sensor[3] is not None for sensor in each):
-            raise ValueError(f"sigma is given for some sensors only; give it for all of {', '.join(positions)}")
-        return times, places, values, None
-    return times, places, values, np.stack([sensor[3] for sensor in each], axis=1).ravel()
+    times, places, values, spreads = zip(*each, strict=True)
+    known = [spread for spread in spreads if spread is not None]
+    if known and len(known) < len(each):
+        raise ValueError(f"sigma is given for some sensors only; give it for all of {', '.join(positions)}")
+    flat = lambda columns: np.stack(columns, axis=1).ravel()
+    return flat(times), flat(places), flat(values), flat(known) if known else None
 
 
 def _encoding(path: Path) -> str:

@@ -61,7 +61,7 @@ def prepare(
     drift [length/time], diffusivity [length²/time], killing [1/time]: traceable functions of one position. Give them as
     pytrees (`jax.tree_util.Partial(f, parameters)`, an `eqx.Module`) and another plan at other parameters compiles nothing.
     start, stop [length], duration [time]: (m,) transitions. lower, upper: the walls, "reflecting", "absorbing", or both
-    "periodic". tolerance: error of the summed log density by the splitting in time [nat], 1e-5 or 1e-8 a transition.
+    "periodic". tolerance: error of the summed log density by the splitting in time [nat], 1e-4 or 1e-8 a transition.
 
     Raises: ValueError where the diffusivity is not positive within reach of the data, or for positions on a wall where it vanishes.
     """
@@ -74,7 +74,7 @@ def prepare(
             stop = start + np.mod(stop - start + turn / 2, turn) - turn / 2
             drift, diffusivity, killing = (Turn(f, lower, turn) for f in (drift, diffusivity, killing))
         reference = Reference(drift, diffusivity, killing, start, stop, duration, lower, upper, walls)
-        steps, error, stress = substeps(reference, max(1e-5, 1e-8 * len(start)) if tolerance is None else tolerance)
+        steps, error, stress = substeps(reference, max(1e-4, 1e-8 * len(start)) if tolerance is None else tolerance)
         parts, order = windows(reference, steps)
     blocks = tuple(Block(**part) for part in parts)
     return Plan(
@@ -155,7 +155,7 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
     y_poly = (block.rate_poly / jnp.sqrt(2 * poly.diffusivity) / root) @ integral
     phi_poly = (block.rate_poly * push) @ integral
     chart_start, chart_stop = chebyshev(block.z_start, p + 1), chebyshev(block.z_stop, p + 1)
-    place = lambda chart: jnp.einsum("bgp,bp->bg", chart, y_poly)  # noqa: E731
+    place = lambda chart: jnp.einsum("bgp,bp->bg", chart, y_poly)
     y, y_start, y_stop = y_poly @ chebyshev(block.z, p + 1).T, place(chart_start), place(chart_stop)
     y_clear = y_poly @ chebyshev(block.z_clear, p + 1).T
     phi = jnp.einsum("bgp,bp->bg", chart_stop - chart_start, phi_poly) + apart

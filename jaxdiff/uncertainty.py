@@ -11,6 +11,8 @@ from jaxdiff.parameters import Parameters
 
 SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
 
+NEAR = 12.0  # the logit from which on a bounded parameter counts as being at its bound: 6e-6 of the width
+
 
 class Uncertainty(NamedTuple):
     """Covariance of the flat natural parameters (p, p), their standard errors (p,), 95 % intervals (p, 2), and remarks."""
@@ -39,7 +41,8 @@ def uncertainty(parameters: Parameters, z: np.ndarray, here: Expansion, reason: 
     limit = np.asarray(parameters.transform.limit)
     covariance, errors, intervals = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
     notes: list[str] = []
-    held = np.abs(z) >= limit
+    held, words = _at_bounds(parameters, z, here)
+    notes += [f"{labels[i]} {word}; the other error bars take it as given" for i, word in words]
     estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
     for i in np.flatnonzero(held):
         bound = "upper" if z[i] > 0 else "lower"
@@ -70,9 +73,20 @@ def uncertainty(parameters: Parameters, z: np.ndarray, here: Expansion, reason: 
     errors[known] = np.abs(slope[known]) * deviation
     reach = np.zeros(count)
     reach[known] = quantile(level, freedom) * deviation
-    ends = np.stack([np.asarray(parameters.transform(z + sign * reach), float) for sign in (-1, 1)], axis=1)
+    ends = np.stack([np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)], axis=1)
     intervals[known] = np.sort(ends[known], axis=1)
     return Uncertainty(covariance, errors, intervals, tuple(notes))
+
+
+def _at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """Which parameters have run to the end of their range, and in words."""
+    kind = np.asarray(parameters.transform.kind)
+    at_bound = (kind == 2) & (np.abs(z) > NEAR)
+    blind = np.zeros(len(z), bool) if here is None else np.diag(np.asarray(here.curvature)) < 1e-8 * abs(float(here.value))
+    gone = (kind == 1) & ((np.abs(z) >= np.asarray(parameters.transform.limit)) | ((np.abs(z) > 5) & blind))
+    words = [(i, f"has run to its {'upper' if z[i] > 0 else 'lower'} bound") for i in np.flatnonzero(at_bound)]
+    words += [(i, f"has run to {'infinity' if z[i] > 0 else 'zero'}") for i in np.flatnonzero(gone)]
+    return at_bound | gone, words
 
 
 def _invert(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

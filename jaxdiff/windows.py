@@ -13,6 +13,7 @@ from .lamperti import Coefficients, Scalar, Side, coefficients, log_kernel, wall
 
 FINENESS = 1.8  # √(δ/2) over node spacing; trapezoid sums are exact to 5e-10 at 1.5, so σ may shrink by a quarter
 BATCH = 4096
+FAR = 12.0  # jumps beyond so many √duration have windows of their own
 CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V drowns in rounding, and is flat
 FRACTIONS = np.linspace(-0.98, 0.98, 99)
 
@@ -193,10 +194,10 @@ class Reference:
 
     def range(self, low: Any, high: Any, duration: Any) -> tuple[Any, Any]:
         """Between which s paths from low to high (in s) must be followed: beyond, bridges weigh less than e^−23."""
-        at = lambda s: np.interp(s, self.table, self.potential)  # noqa: E731
+        at = lambda s: np.interp(s, self.table, self.potential)
         dip = np.clip(duration * (np.maximum(at(low), at(high)) - self.potential.min()), 0, 60)
         pad = 1.2 * np.sqrt(duration * (23 + dip) / 2)
-        action = lambda s, more: np.interp(  # noqa: E731
+        action = lambda s, more: np.interp(
             np.interp(s, self.table, self._action) + more, self._action, self.table, left=-np.inf, right=np.inf
         )
         flat = 1e-12 * (self.table[-1] - self.table[0])  # np.interp of a flat action returns an end of the plateau
@@ -255,9 +256,14 @@ def is_ring(reference: Reference, duration: Any) -> Any:
 
 
 def classes(reference: Reference) -> list[np.ndarray]:
-    """Transitions whose durations are within a factor of four share their number of substeps."""
-    key = np.floor(np.log(reference.duration / reference.duration.min() * (1 + 1e-9)) / math.log(4.0))
+    """Transitions whose durations are within a factor of four share their number of substeps; far jumps have their own."""
+    key = 2 * np.floor(np.log(reference.duration / reference.duration.min() * (1 + 1e-9)) / math.log(4.0))
+    key = key + (_jump(reference, slice(None)) > FAR)
     return [np.flatnonzero(key == k) for k in np.unique(key)]
+
+
+def _jump(reference: Reference, members: Any) -> np.ndarray:
+    return np.abs(reference.s_stop[members] - reference.s_start[members]) / np.sqrt(reference.duration[members])
 
 
 def substeps(reference: Reference, tolerance: float) -> tuple[list[int], float, float]:
@@ -267,6 +273,7 @@ def substeps(reference: Reference, tolerance: float) -> tuple[list[int], float, 
         s0, s1, time = reference.s_start[members], reference.s_stop[members], reference.duration[members]
         alike, share = np.ptp(time) < 1e-9 * time[0], tolerance / len(groups)
         few = 3 if alike else 1
+        share = min(share, 1e-6 * len(members)) if _jump(reference, members[:1])[0] > FAR else share
         rank = [np.argsort(-np.abs(s1 - s0) / np.sqrt(time))[:few], np.argsort(s0)[:few], np.argsort(-s0)[:few]]
         special = np.unique(np.concatenate(rank))
         others = np.setdiff1d(np.arange(len(members)), special) if len(members) < 100000 else np.arange(len(members))
@@ -309,7 +316,7 @@ def _trial(reference: Reference, members: np.ndarray, steps: int) -> np.ndarray:
     s0, s1, time = reference.s_start[members], reference.s_stop[members], reference.duration[members]
     low, high = reference.range(np.minimum(s0, s1), np.maximum(s0, s1), time)
     values = np.zeros(len(members))
-    alike = np.ptp(time) < 1e-9 * time[0] and np.max(np.abs(s1 - s0)) < 12 * math.sqrt(time[0])
+    alike = np.ptp(time) < 1e-9 * time[0] and np.max(np.abs(s1 - s0)) < FAR * math.sqrt(time[0])
     if alike and np.max(high) - np.min(low) < 4 * np.max(high - low):
         groups = [np.arange(len(members))]
     else:
@@ -351,7 +358,8 @@ def _trial_window(reference: Reference, s0: Any, s1: Any, low: float, high: floa
     with np.errstate(all="ignore"):
         return log_kernel(
             np, s[None, :n] / root, w[None] * half / root, potential[None, :n], force[None, :n], s0[None] / root, s1[None] / root,
-            (potential[n : n + count] + potential[n + count :])[None], steps=steps, sides=sides, squaring=steps > 5, tilted=count == 1,
+            (potential[n : n + count] + potential[n + count :])[None], steps=steps, sides=sides,
+            squaring=steps > 2 and 2 * steps * count > n * steps.bit_length(), tilted=count == 1,
         )[0]  # fmt: skip
 
 
@@ -362,13 +370,13 @@ def windows(reference: Reference, steps: list[int]) -> tuple[list[dict[str, Any]
         time = reference.duration[members]
         s0, s1 = reference.s_start[members], reference.s_stop[members]
         _, group = np.unique(np.round(np.log(time / time.min()) * 1e8), return_inverse=True)
-        jump = np.abs(s1 - s0) / np.sqrt(time)
+        jump = _jump(reference, members)
         around = is_ring(reference, time)
-        for kind in (around, ~around & (jump <= 12), ~around & (jump > 12)):
+        for kind in (around, ~around & (jump <= FAR), ~around & (jump > FAR)):
             chosen = np.flatnonzero(kind)
             if not len(chosen):
                 continue
-            ring, alone = bool(around[chosen[0]]), bool(jump[chosen[0]] > 12)
+            ring, alone = bool(around[chosen[0]]), bool(jump[chosen[0]] > FAR)
             cluster = _share(s0[chosen], s1[chosen], time[chosen], group[chosen], substep, ring, alone and not ring, reference)
             for part, rows, slots in _blocks(reference, members[chosen], cluster, substep, ring):
                 parts.append(part)
@@ -405,7 +413,7 @@ def _share(s0: Any, s1: Any, time: Any, group: Any, steps: int, ring: bool, alon
     if alone:
         return best
     low, high = reference.range(np.minimum(s0, s1), np.maximum(s0, s1), time)
-    span = lambda first, last, r: float(np.max((last - first) / r))  # noqa: E731
+    span = lambda first, last, r: float(np.max((last - first) / r))
     width = _length(reference) / root.min() if ring else span(low, high, root)
     cheapest = _cost(m, 1, node_count(("open", "open"), width, steps), steps)[0]
     for size in ([np.inf] if ring else [np.inf, 48.0, 24.0, 12.0, 6.0]):
@@ -459,7 +467,7 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
     n = bucket(need)
     if ends != ("periodic", "periodic"):
         low, high = _widened(reference, low, high, (width * math.sqrt(n / need)) * root, ends)
-    squaring, chunk = _cost(1, g, n, steps)[1], max(1, int(3e6 // (3 * n * g + (n * n if steps > 1 else 0))))
+    squaring, chunk = _cost(1, g, n, steps)[1], max(1, int((3e6 if steps == 1 else 5e5) // (3 * n * g + (n * n if steps > 1 else 0))))
     count = len(head)
     padded = count if count <= chunk else math.ceil(count / chunk) * chunk
     chosen = np.minimum(np.arange(padded), count - 1)
@@ -467,7 +475,7 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
     table = rows[head[:, None] + slot][chosen]
     low, high, time, pad = low[chosen], high[chosen], time[chosen], pad[chosen]
 
-    value = lambda c, z: np.polynomial.chebyshev.chebval(z, c[..., None], tensor=False)  # noqa: E731
+    value = lambda c, z: np.polynomial.chebyshev.chebval(z, c[..., None], tensor=False)
     centre, half = (low + high) / 2, (high - low) / 2
     for degree in (14, 30, 62):  # z → t, a polynomial: any smooth map serves whose nodes are about even in y
         fit = np.cos(np.pi * np.arange(degree + 1) / degree)

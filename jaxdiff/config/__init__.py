@@ -19,6 +19,7 @@ from jaxdiff.config.keys import check_keys, choose, number
 from jaxdiff.config.model import BOUNDARIES, EQUATIONS, WORDS, TextModel
 from jaxdiff.expression import FUNCTIONS, NUMBERS, VARIABLES
 from jaxdiff.grid import Grid
+from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Free, Mark, Positive
 
 SECTIONS = {
@@ -365,7 +366,7 @@ def _optimizer(setting: Any) -> Any:
     settings = dict(setting) if isinstance(setting, Mapping) else {"name": setting}
     name = choose(settings.pop("name", None), "[fit] optimizer", OPTIMIZERS)
     if name == "levenberg_marquardt":
-        from jaxdiff.optimizers import LevenbergMarquardt as make
+        make: Any = LevenbergMarquardt
     else:
         import optax
 

@@ -126,23 +126,20 @@ class Data:
         return [times[part] for part in parts], [values[part] for part in parts]
 
     def measurement(self, grid: Grid, initial: Any, start: float) -> Any:
+        """What was measured; where its first row is the initial state, the rest."""
         if self.kind == "trajectory":
-            times, paths = self.trajectory()
-            return Trajectory(grid, times, paths) if len(paths) > 1 else Trajectory(grid, times[0], paths[0])
+            paths = self.trajectory()
+            return Trajectory(grid, *paths) if len(paths[0]) > 1 else Trajectory(grid, paths[0][0], paths[1][0])
+        used = self.settings.get("first_row_used", False)
         if self.kind == "histograms":
             times, counts, edges = self.histograms()
-            state = _state(initial, times)
-            keep = times > start if np.any(times <= start) and np.any(times > start) else slice(None)
+            kept = (times > start) | (not used)
             total = self.settings.get("total")
-            return Histograms(grid, state, times[keep], counts[keep], edges=edges, total=total, start=start)
+            return Histograms(grid, _state(initial, times), times[kept], counts[kept], edges, total, start)
         times, positions, values, sigma = self.readings()
-        keep = slice(None) if not self._starts_with_data(times, start) else times > start
-        state = _state(initial, times)
-        sigma = None if sigma is None else sigma[keep]
-        return Readings(grid, state, times[keep], positions[keep], values[keep], sigma=sigma, start=start)
-
-    def _starts_with_data(self, times: np.ndarray, start: float) -> bool:
-        return self.settings.get("first_row_used", False) and bool(np.any(times <= start))
+        kept = (times > start) | (not used)
+        sigma = None if sigma is None else sigma[kept]
+        return Readings(grid, _state(initial, times), times[kept], positions[kept], values[kept], sigma, start)
 
     def times(self, start: float) -> np.ndarray | None:
         """Instants of the table, for a solve."""
@@ -165,8 +162,8 @@ class Data:
             times, counts, edges = self.histograms()
             edges = grid.edges[0] if edges is None else edges
             first = int(np.argmin(times))
-            density = counts[first] / np.diff(edges)
-            density = density / counts[first].sum()
+            self.settings["first_row_used"] = True
+            density = counts[first] / np.diff(edges) / counts[first].sum()
             return float(times[first]), density[np.clip(np.searchsorted(edges, x) - 1, 0, len(density) - 1)]
         if self.kind != "readings":
             raise ValueError('[initial] profile = "first row" needs readings or histograms')

@@ -111,7 +111,7 @@ def propagate(
     s = times / poles
     k = poles.shape[1]
     lanes = [x.reshape(-1) for x in (poles, jnp.broadcast_to(times, poles.shape), s)]
-    column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)  # noqa: E731
+    column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)
     rhs = column(u) + lanes[2] * (column(constant) + lanes[2] * column(slope))
     w = operator.resolvent(lanes[0], -lanes[1])(jnp.broadcast_to(rhs, (len(u), len(lanes[0]))))
     w = w.reshape(len(u), -1, k)
@@ -130,7 +130,7 @@ def propagate_window(
     shift = jax.lax.stop_gradient(operator.growth())
     z = (jnp.asarray(contour.points) / first[:, None] + shift).astype(_complex(dtype))
     lanes = z.reshape(-1)
-    column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)  # noqa: E731
+    column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)
     rhs = column(u) + (column(constant) + column(slope) / lanes) / lanes
     w = operator.resolvent(lanes, -jnp.ones(lanes.shape, dtype))(jnp.broadcast_to(rhs, (len(u), len(lanes))))
     weights = jnp.exp(t[:, None] * z[window]) * (jnp.asarray(contour.weights) / first[window, None]).astype(z.dtype)
