@@ -56,18 +56,17 @@ def test_intervals_of_histograms_cover():
 
 
 def test_intervals_of_paths_cover():
-    rng, truth, dt = np.random.default_rng(9), {"drift.k": 1.0, "diffusivity": 0.4}, 0.5
-    model = jd.FokkerPlanck(jd.Expression("-k*x", k=jd.Positive(0.8)), jd.Positive(0.5))
+    rng, truth, dt, count = np.random.default_rng(9), {"drift.k": 1.5, "diffusivity": 0.4}, 0.2, 150
+    model = jd.FokkerPlanck(jd.Expression("-k*x", k=jd.Positive(1.0)), jd.Positive(0.5))
     grid = jd.Grid.uniform((-9.0, 9.0, 50))
+    shrink, spread = np.exp(-1.5 * dt), np.sqrt(0.4 / 1.5)
     hits = []
     for _ in range(REPEATS):
-        noise = np.sqrt(0.4 * -np.expm1(-2 * dt)) * rng.normal(size=(200, 2))
-        x = np.zeros((201, 2))
-        x[0] = np.sqrt(0.4) * rng.normal(size=2)
-        for i in range(200):
-            x[i + 1] = x[i] * np.exp(-dt) + noise[i]
-        t = np.arange(201) * dt
-        hits.append(covered(jd.fit(model, jd.Trajectory(grid, [t, t], [x[:, 0], x[:, 1]]), progress=False), truth))
+        x = [spread * rng.normal()]
+        for _ in range(count):
+            x.append(x[-1] * shrink + spread * np.sqrt(1 - shrink**2) * rng.normal())
+        data = jd.Trajectory(grid, np.arange(count + 1) * dt, x)
+        hits.append(covered(jd.fit(model, data, progress=False), truth))
     assert_covers(hits)
 
 
