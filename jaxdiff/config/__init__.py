@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff import losses, schemes, steppers
 from jaxdiff.config.data import Data, read_data
-from jaxdiff.config.keys import check_keys, choose, number
+from jaxdiff.config.keys import check_keys, choose, listed, number, text
 from jaxdiff.config.model import BOUNDARIES, EQUATIONS, WORDS, TextModel
 from jaxdiff.expression import FUNCTIONS, NUMBERS, VARIABLES
 from jaxdiff.grid import Grid
@@ -124,9 +124,9 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     if "data" in content or table is not None:
         reserved = {*parameters, *constants}
         data = read_data(dict(content.get("data", {})), folder, table, texts, reserved)
-    text = initial.get("value")
-    spec = {"equation": equation, "boundaries": sides, "initial": text}
-    model = TextModel(spec, constants, data.columns if data else {})
+    profile = initial.get("value")
+    spec = {"equation": equation, "boundaries": sides, "initial": profile}
+    model = TextModel(spec, constants, data.columns if data else {}, list(data.frame.columns) if data else ())
     idle = set(parameters) - model.names
     if idle:
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
@@ -142,7 +142,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     elif "column" in initial:
         state = _profile(initial, grid, folder, data)
     starts = {name: mark.value for name, mark in parameters.items()}
-    if text is not None:
+    if profile is not None:
         state = model.initial(starts)
     model(**starts)  # every mistake of a text shows here
     measurement = data.measurement(grid, state, start) if data and data.has_readings else None
@@ -229,7 +229,7 @@ def _grid(table: Mapping[str, Any]) -> Grid:
     geometry = choose(table.get("geometry", "cartesian"), "[grid] geometry", ("cartesian", "cylindrical", "spherical"))
     try:
         if "edges" in table:
-            return Grid(edges=(np.asarray([number(v, "[grid] edges") for v in table["edges"]]),), geometry=geometry)
+            return Grid(edges=(np.asarray(listed(table["edges"], "[grid] edges", number)),), geometry=geometry)
         for key in ("lower", "upper", "cells"):
             if key not in table:
                 raise ValueError(f"[grid] has no {key}; give lower, upper and cells, or edges")
@@ -281,6 +281,11 @@ def _initial(table: Any) -> dict[str, Any]:
         choose(table["profile"], "[initial] profile", ("first row",))
     if "start" in table:
         number(table["start"], "[initial] start")
+        if "profile" in table:
+            raise ValueError("[initial] start is the time of the first row where that is the profile; leave it out")
+    for key in ("table", "position", "column"):
+        if key in table:
+            text(table[key], f"[initial] {key}")
     return table
 
 

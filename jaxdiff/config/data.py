@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff import tables
-from jaxdiff.config.keys import check_keys, choose, number
+from jaxdiff.config.keys import check_keys, choose, listed, number, text
 from jaxdiff.expression import names
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
@@ -192,14 +192,10 @@ def read_data(
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
     check_keys(settings, f"[data] of kind {kind}", (*SOURCE, *KINDS[kind]))
     settings = {**settings, "kind": kind}
-    for key in ("skip", "every"):
-        if key in settings:
-            number(settings[key], f"[data] {key}", whole=True)
+    _check_values(settings)
     frame = _frame(settings, folder, table)
     for name in settings.get("scale", {}):
-        number(settings["scale"][name], f"[data] scale {name}")
-        if name not in frame.columns:
-            tables.column(frame, name)
+        tables.column(frame, name)
     frame = frame.iloc[:: int(settings.get("every", 1))]
     data = Data(frame, settings)
     used = dict.fromkeys(name for text in texts for name in _names(text))
@@ -218,6 +214,33 @@ def read_data(
         good = np.isfinite(values)
         columns[name] = np.interp(instants, instants[good], values[good])
     return Data(frame, settings, columns)
+
+
+def _check_values(settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        where = f"[data] {key}"
+        if key in ("skip", "every"):
+            number(value, where, whole=True)
+            if value < (key == "every"):
+                raise ValueError(f"{where} must be {'1 or more' if key == 'every' else '0 or more'}, got {value}")
+        elif key in ("interval", "total"):
+            number(value, where)
+        elif key in ("names", "counts"):
+            listed(value, where, text)
+        elif key == "rows":
+            listed(value, where, number, 2, whole=True)
+        elif key == "edges":
+            listed(value, where, number)
+        elif key in ("scale", "sensors") or (key == "sigma" and isinstance(value, Mapping)):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where} must be a table such as {{ column = 0.1 }}, got {value!r}")
+            for name, entry in value.items():
+                if not (key == "sigma" and isinstance(entry, str)):
+                    number(entry, f"{where} {name}")
+        elif not isinstance(value, str) and key in ("time", "position", "sigma"):
+            number(value, where)
+        else:
+            text(value, where)
 
 
 def _frame(settings: Mapping[str, Any], folder: Path, table: str | os.PathLike[str] | None) -> pd.DataFrame:

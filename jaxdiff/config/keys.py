@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,6 +23,19 @@ def choose(value: Any, where: str, allowed: Sequence[str]) -> str:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"{where} is {value!r}; {hint}choose one of {', '.join(allowed)}")
     return str(name)
+
+
+def text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be a text, got {value!r}")
+    return value
+
+
+def listed(value: Any, where: str, check: Callable[..., Any], count: int | None = None, **options: Any) -> list[Any]:
+    """A list whose entries `check` accepts."""
+    if not isinstance(value, list) or (count is not None and len(value) != count):
+        raise ValueError(f"{where} must be a list{f' of {count}' if count else ''}, got {value!r}")
+    return [check(item, where, **options) for item in value]
 
 
 def number(value: Any, where: str, *, whole: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,9 +41,17 @@ class TextModel:
         spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None}, numbers and texts.
         constants: {name: number}.
         columns: {name: values}, each of shape (rows,), with the increasing times of the rows under "t".
+        offered: the columns that might have been named, for messages.
     """
 
-    def __init__(self, spec: dict[str, Any], constants: dict[str, float], columns: dict[str, np.ndarray] | None = None):
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        constants: dict[str, float],
+        columns: dict[str, np.ndarray] | None = None,
+        offered: Sequence[str] = (),
+    ):
+        self.offered = [name for name in offered if name.isidentifier()]
         self.spec = spec
         self.constants = {name: numeric(value) for name, value in constants.items()}
         self.columns = {name: numeric(value) for name, value in (columns or {}).items()}
@@ -121,8 +130,9 @@ class TextModel:
         unknown = [name for name in used if name not in known and name not in variables and name not in series]
         place = [v for v in variables if v != "t"]
         if unknown:
-            columns = [name for name in self.columns if name.isidentifier() and name != "t"]
-            choices = ", ".join([*known, *columns, *(("t",) if time else ()), *(("x",) if space else ())])
+            choices = ", ".join(
+                dict.fromkeys([*known, *self.offered, *(("t",) if time else ()), *(("x",) if space else ())])
+            )
             raise ValueError(
                 f"{where}: {unknown[0]!r} in {value!r} has no value; known are {choices}; "
                 "name it in [parameters] or [constants]"
