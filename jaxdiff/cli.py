@@ -247,18 +247,18 @@ def staged(output: Path) -> Iterator[Path]:
 
 
 def write_fit(outcome: Any, folder: Path, *, title: str, **more: Any) -> None:
-    from jaxdiff import plot, report
+    from jaxdiff import report
 
-    figures = plot.figures(outcome)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
+    pictures = report.images(outcome)
+    for name, png in pictures.items():
+        (folder / f"{name}.png").write_bytes(png)
     (folder / "parameters.json").write_text(report.to_json(outcome, title=title), encoding="utf-8")
     for i, view in enumerate(outcome.views):
         text = report.to_csv(view)
         if text is not None:
             name = "predictions.csv" if len(outcome.views) == 1 else f"predictions_{i + 1}.csv"
             (folder / name).write_text(text, encoding="utf-8")
-    report.write(outcome.fit, folder / "report.html", title=title, outcome=outcome, figures=figures, **more)
+    report.write(outcome.fit, folder / "report.html", title=title, outcome=outcome, pictures=pictures, **more)
 
 
 def _result(outcome: Any) -> str:

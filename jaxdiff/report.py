@@ -32,7 +32,7 @@ def write(
     outcome: Outcome | None = None,
     source: str = "",
     comparison: Iterable[Iterable[Any]] = (),
-    figures: Mapping[str, Any] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write one self-contained HTML page about a fit: parameters, goodness, pictures, and how it was made.
 
@@ -43,7 +43,7 @@ def write(
         labels: names of the axes, {"x": "position / cm", "t": …, "value": …}.
         source: a text to keep with it, such as the configuration.
         comparison: rows (quantity, here, elsewhere) to print beside the estimates.
-        outcome, figures: of this fit, if they are at hand already.
+        outcome, pictures: of this fit, if they are at hand already; pictures as PNG.
 
     Raises:
         OSError: the file cannot be written.
@@ -52,7 +52,7 @@ def write(
 
     path = Path(path)
     outcome = outcome or Outcome(fit, labels)
-    figures = plot.figures(outcome) if figures is None else figures
+    pictures = images(outcome) if pictures is None else pictures
     text = resources.files("jaxdiff").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
     content = page.render(
@@ -64,7 +64,7 @@ def write(
         converged=bool(fit.converged),
         notes=fit.notes,
         comparison=[list(row) for row in comparison],
-        pictures={name: _embedded(figure) for name, figure in figures.items()},
+        pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         captions=CAPTIONS,
         source=source,
         versions=versions(),
@@ -246,7 +246,11 @@ def to_csv(view: View) -> str | None:
     return pd.concat(frames).to_csv(index=False, float_format="%.10g") if frames else None
 
 
-def _embedded(figure: Any) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return base64.b64encode(stream.getvalue()).decode()
+def images(outcome: Outcome) -> dict[str, bytes]:
+    """The pictures of a fit as PNG."""
+    found = {}
+    for name, figure in plot.figures(outcome).items():
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+        found[name] = stream.getvalue()
+    return found

@@ -90,10 +90,8 @@ def test_pictures_and_page_of_every_kind(case, tmp_path):
     outcome = Outcome(fit, {"x": "x / m"})
     figures = plot.figures(outcome)
     assert set(figures) == names
-    for name, figure in figures.items():
-        assert figure.axes
-        figure.savefig(tmp_path / f"{name}.png")
-    page = report.write(fit, tmp_path / "fit.html", outcome=outcome, figures=figures).read_text()
+    assert all(figure.axes for figure in figures.values())
+    page = report.write(fit, tmp_path / "fit.html", outcome=outcome).read_text()
     assert page.count("data:image/png;base64,") == len(names)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
