@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, choose
-from jaxdiff.measurements import Measurement
+from jaxdiff.measurements import Measurement, Readings
 from jaxdiff.objective import Objective, assemble
 from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
 from jaxdiff.parameters import Parameters
@@ -90,19 +90,25 @@ def fit(
         if optimizer is None:
             optimizer = LevenbergMarquardt() if few and batch_size is None else default_descent()
         if batch_size is not None and isinstance(optimizer, LevenbergMarquardt):
-            raise ValueError("batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)")
+            raise ValueError(
+                "batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)"
+            )
         options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
         run = Run(objective, fitted, trained, {k: v for k, v in options.items() if v is not None}, Progress(progress))
         try:
             if isinstance(optimizer, LevenbergMarquardt):
                 outcome = run.levenberg_marquardt(optimizer, steps or STEPS)
             else:
-                outcome = run.descend(optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key)
+                outcome = run.descend(
+                    optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key
+                )
         finally:
             run.progress.close()
         fitted = run.parameters
-        reason = _no_noise(objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
-        unknown = np.array([0 if m.known or m.family != "gaussian" else len(m.values) for m in trained])
+        reason = (
+            _no_noise(objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
+        )
+        unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
         bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
         x = np.asarray(fitted.transform(outcome.z), float)
         tree = jax.tree.map(np.asarray, fitted.rebuild(x))
@@ -110,7 +116,9 @@ def fit(
         validation_loss = None
         if held:
             losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
-            validation_loss = Run(Objective(function, losses, beside), fitted, held, run.options, run.progress).value(outcome.z)
+            validation_loss = Run(Objective(function, losses, beside), fitted, held, run.options, run.progress).value(
+                outcome.z
+            )
     return Fit(
         model=equation,
         initial=initials[0] if all(initial is initials[0] for initial in initials) else initials,
@@ -121,7 +129,9 @@ def fit(
         labels=fitted.labels,
         covariance=bars.covariance,
         loss=float(outcome.history[-1]) if outcome.here is None else float(outcome.here.value),
-        loss_name="likelihood" if loss is None and len(measured) > 1 else getattr(objective.losses[0], "__name__", "loss"),
+        loss_name="likelihood"
+        if loss is None and len(measured) > 1
+        else getattr(objective.losses[0], "__name__", "loss"),
         validation_loss=validation_loss,
         history=outcome.history,
         converged=outcome.converged,
@@ -133,13 +143,17 @@ def fit(
     )
 
 
-def _hold_out(measured: tuple[Measurement, ...], validation: Any) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
+def _hold_out(
+    measured: tuple[Measurement, ...], validation: Any
+) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
     """(fitted, held out)."""
     if validation is None:
         return measured, ()
     if isinstance(validation, (int, float)) and not isinstance(validation, bool):
         if not 0 < validation < 1:
-            raise ValueError(f"validation must be a fraction between 0 and 1, or measurements, got {validation}; use 0.2 for a fifth")
+            raise ValueError(
+                f"validation must be a fraction between 0 and 1, or measurements, got {validation}; use 0.2 for a fifth"
+            )
         parts = [measurement.split(float(validation)) for measurement in measured]
         return tuple(first for first, _ in parts), tuple(last for _, last in parts)
     return measured, _as_tuple(validation, "validation")
@@ -148,10 +162,14 @@ def _hold_out(measured: tuple[Measurement, ...], validation: Any) -> tuple[tuple
 def _as_tuple(measurements: Any, name: str) -> tuple[Measurement, ...]:
     several = tuple(measurements) if isinstance(measurements, (list, tuple)) else (measurements,)
     if not several:
-        raise ValueError(f"{name} must hold at least one measurement, got none; pass jd.Readings, jd.Histograms or jd.Trajectory")
+        raise ValueError(
+            f"{name} must hold at least one measurement, got none; pass jd.Readings, jd.Histograms or jd.Trajectory"
+        )
     for one in several:
         if not isinstance(one, Measurement):
-            raise TypeError(f"{name} must be jd.Readings, jd.Histograms or jd.Trajectory, got {type(one).__name__}; wrap the data in one")
+            raise TypeError(
+                f"{name} must be jd.Readings, jd.Histograms or jd.Trajectory, got {type(one).__name__}; wrap the data in one"
+            )
     return several
 
 
@@ -172,7 +190,9 @@ def _checked_optimizer(optimizer: Any) -> Any:
     if optimizer is LevenbergMarquardt:
         return LevenbergMarquardt()
     if optimizer is not None and not isinstance(optimizer, LevenbergMarquardt) and not is_optax(optimizer):
-        raise TypeError(f"optimizer must be jd.LevenbergMarquardt() or an optax transformation like optax.adam(0.01), got {optimizer!r}")
+        raise TypeError(
+            f"optimizer must be jd.LevenbergMarquardt() or an optax transformation like optax.adam(0.01), got {optimizer!r}"
+        )
     return optimizer
 
 

@@ -10,7 +10,16 @@ import numpy as np
 
 from jaxdiff.checks import Checks
 from jaxdiff.grid import Grid
-from jaxdiff.measurements import Course, Measurement, Plan, Prediction, check_initial, check_times, course_of, resolve_initial
+from jaxdiff.measurements import (
+    Course,
+    Measurement,
+    Plan,
+    Prediction,
+    check_initial,
+    check_times,
+    course_of,
+    resolve_initial,
+)
 from jaxdiff.parameters import numeric
 
 
@@ -42,24 +51,39 @@ class Histograms(Measurement):
     start: float = eqx.field(static=True)
 
     def __init__(
-        self, grid: Grid, initial: Any, times: Any, counts: Any, edges: Any = None, total: Any = None, start: float = 0.0
+        self,
+        grid: Grid,
+        initial: Any,
+        times: Any,
+        counts: Any,
+        edges: Any = None,
+        total: Any = None,
+        start: float = 0.0,
     ):
         times = np.atleast_1d(np.asarray(times, float))
         counts = np.asarray(counts, float)
         counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
         edges = np.asarray(grid.edges[0] if edges is None else edges, float)
         if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
-            raise ValueError(f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}")
+            raise ValueError(
+                f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
+            )
         grid.require_inside(edges, "edge")
         if times.ndim != 1 or counts.shape != (len(times), len(edges) - 1):
-            raise ValueError(f"counts must have shape (times, bins) = ({times.size}, {len(edges) - 1}), got {counts.shape}; pass edges= for other bins")
+            raise ValueError(
+                f"counts must have shape (times, bins) = ({times.size}, {len(edges) - 1}), got {counts.shape}; pass edges= for other bins"
+            )
         if not len(times):
             raise ValueError("no histogram given, got empty times")
         if not np.isfinite(counts).all() or (counts < 0).any():
             i, j = np.argwhere(~(np.isfinite(counts) & (counts >= 0)))[0]
-            raise ValueError(f"counts must be finite and not negative, got {counts[i, j]:g} at time {times[i]:g} in bin {j}; drop or mend it")
+            raise ValueError(
+                f"counts must be finite and not negative, got {counts[i, j]:g} at time {times[i]:g} in bin {j}; drop or mend it"
+            )
         if (counts.sum(1) == 0).any():
-            raise ValueError(f"every histogram must hold something, got zeros only at time {times[np.argmin(counts.sum(1))]:g}; drop that time")
+            raise ValueError(
+                f"every histogram must hold something, got zeros only at time {times[np.argmin(counts.sum(1))]:g}; drop that time"
+            )
         self.start = float(start)
         check_times(times, self.start)
         self.grid, self.initial, self.times, self.counts, self.edges = grid, numeric(initial), times, counts, edges
@@ -69,7 +93,9 @@ class Histograms(Measurement):
             inside = self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total
             if not (inside <= self.total * (1 + 1e-6)).all():
                 i = int(np.argmax(inside - self.total))
-                raise ValueError(f"total must not be less than what the bins hold, got {self.total[i]:g} for {inside[i]:g} at time {times[i]:g}")
+                raise ValueError(
+                    f"total must not be less than what the bins hold, got {self.total[i]:g} for {inside[i]:g} at time {times[i]:g}"
+                )
 
     @property
     def whole(self) -> bool:
@@ -91,7 +117,9 @@ class Histograms(Measurement):
         order = np.argsort(self.times, kind="stable")
         held = order[len(order) - max(1, round(fraction * len(order))) :]
         if len(held) == len(order):
-            raise ValueError(f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less")
+            raise ValueError(
+                f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less"
+            )
         return self._rows(np.setdiff1d(order, held)), self._rows(np.sort(held))
 
     def _rows(self, kept: np.ndarray) -> Histograms:

@@ -94,7 +94,9 @@ def choose(loss: Loss | None, measurements: Any) -> tuple[Loss, ...]:
     Raises TypeError or ValueError if a loss does not fit a measurement.
     """
     if loss is not None and not callable(loss):
-        raise TypeError(f"loss must be jd.mse, jd.kl_divergence, jd.negative_log_likelihood or a callable, got {loss!r}")
+        raise TypeError(
+            f"loss must be jd.mse, jd.kl_divergence, jd.negative_log_likelihood or a callable, got {loss!r}"
+        )
     chosen = []
     for measurement in measurements:
         family = measurement.family
@@ -102,9 +104,13 @@ def choose(loss: Loss | None, measurements: Any) -> tuple[Loss, ...]:
         if one in BUILT_IN and one not in (DEFAULTS[family], negative_log_likelihood):
             own = DEFAULTS[family].__name__
             takes = f"jd.{own}, jd.negative_log_likelihood" if family != "density" else "jd.negative_log_likelihood"
-            raise ValueError(f"{type(measurement).__name__} cannot be compared by jd.{one.__name__}; use {takes} or your own loss")
+            raise ValueError(
+                f"{type(measurement).__name__} cannot be compared by jd.{one.__name__}; use {takes} or your own loss"
+            )
         if one is negative_log_likelihood and family == "multinomial" and not measurement.known:
-            raise ValueError("densities have no likelihood, as nobody knows how many were counted; pass total=N or use jd.kl_divergence")
+            raise ValueError(
+                "densities have no likelihood, as nobody knows how many were counted; pass total=N or use jd.kl_divergence"
+            )
         chosen.append(one)
     return tuple(chosen)
 
@@ -154,9 +160,17 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
     if loss not in BUILT_IN:
         flat = jacobian.reshape(-1, count)
         slope = jax.grad(loss)
-        bent = jax.vmap(lambda column: jax.jvp(lambda u: slope(u, plan.observation), (prediction,), (column,))[1], -1, -1)(jacobian)
+        bent = jax.vmap(
+            lambda column: jax.jvp(lambda u: slope(u, plan.observation), (prediction,), (column,))[1], -1, -1
+        )(jacobian)
         gradient = slope(prediction, plan.observation).reshape(-1) @ flat
-        return Expansion(loss(prediction, plan.observation), gradient, flat.T @ bent.reshape(-1, count), jnp.zeros((count, count)), none)
+        return Expansion(
+            loss(prediction, plan.observation),
+            gradient,
+            flat.T @ bent.reshape(-1, count),
+            jnp.zeros((count, count)),
+            none,
+        )
     if plan.family == "gaussian":
         residual = _residual(plan, prediction)
         weighted = plan.weight[:, None] * jacobian

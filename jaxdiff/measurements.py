@@ -105,7 +105,9 @@ class Course(eqx.Module):
         return self if self.solve is None else Course(self.grid, self.solve.refined(checks.needed), self.steady)
 
 
-def course_of(equation: Any, grid: Grid, initial: Any, times: np.ndarray, start: float, options: dict[str, Any]) -> tuple[Course, np.ndarray]:
+def course_of(
+    equation: Any, grid: Grid, initial: Any, times: np.ndarray, start: float, options: dict[str, Any]
+) -> tuple[Course, np.ndarray]:
     """The course through these times, and where each of them stands in it."""
     distinct, where = np.unique(times, return_inverse=True)
     steady = bool(distinct[-1] == np.inf)
@@ -131,7 +133,9 @@ def course_of(equation: Any, grid: Grid, initial: Any, times: np.ndarray, start:
 def check_steady(equation: Any, grid: Grid) -> None:
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
-        raise ValueError("a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows")
+        raise ValueError(
+            "a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows"
+        )
 
 
 def check_initial(initial: Any, grid: Grid) -> None:
@@ -139,24 +143,36 @@ def check_initial(initial: Any, grid: Grid) -> None:
     if value is None or callable(value) or isinstance(value, jax.core.Tracer):
         return
     if not isinstance(value, (np.ndarray, jax.Array)):
-        raise TypeError(f"initial must be a number, an array over cells or a callable of position, got {type(value).__name__}")
+        raise TypeError(
+            f"initial must be a number, an array over cells or a callable of position, got {type(value).__name__}"
+        )
     if value.shape not in ((), grid.shape):
-        raise ValueError(f"initial must be a number, a callable or an array of shape {grid.shape}, got shape {value.shape}")
+        raise ValueError(
+            f"initial must be a number, a callable or an array of shape {grid.shape}, got shape {value.shape}"
+        )
     if not np.all(np.isfinite(value)):
-        raise ValueError(f"initial must be finite, got {int(np.sum(~np.isfinite(value)))} values that are NaN or infinite; fill them in")
+        raise ValueError(
+            f"initial must be finite, got {int(np.sum(~np.isfinite(value)))} values that are NaN or infinite; fill them in"
+        )
 
 
 def check_times(times: np.ndarray, start: float) -> None:
     if np.isnan(times).any() or (times == -np.inf).any():
-        raise ValueError(f"times must be numbers (inf is the steady state), got {times[~(times > -np.inf)][0]}; drop those rows")
+        raise ValueError(
+            f"times must be numbers (inf is the steady state), got {times[~(times > -np.inf)][0]}; drop those rows"
+        )
     if (times < start).any():
-        raise ValueError(f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows")
+        raise ValueError(
+            f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows"
+        )
 
 
 def resolve_initial(own: Any, given: Any, course: bool) -> Any:
     initial = own if given is None else given
     if initial is None and course:
-        raise ValueError("the measurement has no initial state; give it one, or let the model return (equation, initial)")
+        raise ValueError(
+            "the measurement has no initial state; give it one, or let the model return (equation, initial)"
+        )
     return plain(initial)
 
 
@@ -189,10 +205,14 @@ class Readings(Measurement):
     sigma: np.ndarray | None
     start: float = eqx.field(static=True)
 
-    def __init__(self, grid: Grid, initial: Any, times: Any, positions: Any, values: Any, sigma: Any = None, start: float = 0.0):
+    def __init__(
+        self, grid: Grid, initial: Any, times: Any, positions: Any, values: Any, sigma: Any = None, start: float = 0.0
+    ):
         values = np.asarray(values, float)
         if values.ndim != 1:
-            raise ValueError(f"values must be one number a row, got shape {values.shape}; pass one time and position for each")
+            raise ValueError(
+                f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
+            )
         positions = np.asarray(positions, float)
         positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
         columns = {"times": np.asarray(times, float), "positions": positions}
@@ -200,17 +220,27 @@ class Readings(Measurement):
             columns["sigma"] = np.asarray(sigma, float)
         for name, column in columns.items():
             if column.shape not in ((), values.shape):
-                raise ValueError(f"{name} must match the {len(values)} values, got shape {column.shape}; give one for each row")
+                raise ValueError(
+                    f"{name} must match the {len(values)} values, got shape {column.shape}; give one for each row"
+                )
             columns[name] = np.broadcast_to(column, values.shape)
         kept = ~np.isnan(values)
         if not kept.any():
-            raise ValueError(f"no reading is left, got {len(values)} values, all missing" if len(values) else "no reading given, got empty values")
+            raise ValueError(
+                f"no reading is left, got {len(values)} values, all missing"
+                if len(values)
+                else "no reading given, got empty values"
+            )
         if np.isinf(values).any():
-            raise ValueError(f"values must be finite or NaN, got {values[np.isinf(values)][0]} in row {int(np.argmax(np.isinf(values)))}")
+            raise ValueError(
+                f"values must be finite or NaN, got {values[np.isinf(values)][0]} in row {int(np.argmax(np.isinf(values)))}"
+            )
         times, positions = columns["times"][kept], columns["positions"][kept]
         self.sigma = columns["sigma"][kept] if sigma is not None else None
         if self.sigma is not None and not ((self.sigma > 0) & np.isfinite(self.sigma)).all():
-            raise ValueError(f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows")
+            raise ValueError(
+                f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows"
+            )
         self.start = float(start)
         check_times(times, self.start)
         grid.require_inside(positions, "position")
@@ -257,7 +287,9 @@ class Readings(Measurement):
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
         sigma = None if self.sigma is None else self.sigma[kept]
-        return Readings(self.grid, self.initial, self.times[kept], self.positions[kept], self.values[kept], sigma, self.start)
+        return Readings(
+            self.grid, self.initial, self.times[kept], self.positions[kept], self.values[kept], sigma, self.start
+        )
 
     def split(self, fraction: float) -> tuple[Readings, Readings]:
         """(first, last) part in time; rows of one single time are held out evenly instead."""
@@ -292,7 +324,9 @@ class Readings(Measurement):
             constant=np.float64(0.0 if self.sigma is None else np.log(self.sigma).sum()),
             course=course,
             row=np.pad(row, (0, extra)),
-            place=np.pad(sensors, (0, bucket(len(sensors)) - len(sensors)), mode="edge") if dense else np.pad(self.positions, (0, extra), mode="edge"),
+            place=np.pad(sensors, (0, bucket(len(sensors)) - len(sensors)), mode="edge")
+            if dense
+            else np.pad(self.positions, (0, extra), mode="edge"),
             sensor=np.pad(sensor, (0, extra)) if dense else None,
             known=self.known,
         )
@@ -314,7 +348,9 @@ class ReadingsPlan(Plan):
         states, checks, fine = self.course(equation, initial)
         grid = self.course.grid
         if self.sensor is None:
-            return Prediction(jax.vmap(lambda u, x: grid.interpolate(u, x[None])[0])(states[self.row], self.place), checks, fine)
+            return Prediction(
+                jax.vmap(lambda u, x: grid.interpolate(u, x[None])[0])(states[self.row], self.place), checks, fine
+            )
         return Prediction(grid.interpolate(states, self.place)[self.row, self.sensor], checks, fine)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:

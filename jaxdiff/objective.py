@@ -52,7 +52,10 @@ class Objective:
         """The loss of each measurement, NaN where a check failed; and whether its plan still resolves the coefficients."""
         predictions = self.predict(parameters, plans, z)
         batch = (None,) * len(plans) if batch is None else batch
-        each = [value(loss, plan, p.values, rows) for loss, plan, p, rows in zip(self.losses, plans, predictions, batch, strict=True)]
+        each = [
+            value(loss, plan, p.values, rows)
+            for loss, plan, p, rows in zip(self.losses, plans, predictions, batch, strict=True)
+        ]
         resolved = jnp.stack([jnp.asarray(prediction.resolved) for prediction in predictions])
         return jnp.where(passed(predictions), jnp.stack(each), jnp.nan), resolved
 
@@ -144,14 +147,18 @@ def assemble(
 
     Raises TypeError if `parameters` and the kind of model do not fit together.
     """
-    function = None
+    function: Callable[..., Any] | None = None
+    fitted: Any = model
     if isinstance(model, Equation):
         if starts is not None:
-            raise TypeError("parameters= belongs to a model that is a function of them; mark the equation's numbers instead, or pass a function")
-        fitted = model
+            raise TypeError(
+                "parameters= belongs to a model that is a function of them; mark the equation's numbers instead, or pass a function"
+            )
     elif callable(model):
         if not starts:
-            raise TypeError("a model that is a function needs parameters={name: start}, got none; name each argument with its start")
+            raise TypeError(
+                "a model that is a function needs parameters={name: start}, got none; name each argument with its start"
+            )
         function = model
         _check_function(function, starts)
         fitted = OrderedDict((name, start if marked(start) else Free(start)) for name, start in dict(starts).items())
@@ -163,7 +170,11 @@ def assemble(
         found = []
         for measurement in several:
             initial = getattr(measurement, "initial", None)
-            index = next((i for i, (other, _) in enumerate(own) if other is initial), len(own)) if initial is not None else -1
+            index = (
+                next((i for i, (other, _) in enumerate(own) if other is initial), len(own))
+                if initial is not None
+                else -1
+            )
             own.extend([(initial, prepared(initial))] if index == len(own) else [])
             found.append(index)
         return tuple(found)
@@ -179,7 +190,9 @@ def _check_function(function: Callable[..., Any], names: Any) -> None:
     try:
         inspect.signature(function).bind(**dict.fromkeys(names))
     except TypeError as error:
-        raise TypeError(f"the model cannot be called with the parameters {', '.join(names)}: {error}; name them as its arguments") from None
+        raise TypeError(
+            f"the model cannot be called with the parameters {', '.join(names)}: {error}; name them as its arguments"
+        ) from None
     except ValueError:
         return
 

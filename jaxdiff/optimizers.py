@@ -92,7 +92,9 @@ def bowl(here: Expansion, z: Any, limit: Any) -> Bowl:
     values, vectors = jax.lax.linalg.eigh(curvature / scale / scale[:, None], symmetrize_input=False)[::-1]
     bend = jnp.abs(values)
     back = vectors / scale[:, None]
-    return Bowl(bend, -(jnp.where(free, here.gradient, 0.0) @ back), back, bend > 1e3 * jnp.finfo(bend.dtype).eps * bend.max())
+    return Bowl(
+        bend, -(jnp.where(free, here.gradient, 0.0) @ back), back, bend > 1e3 * jnp.finfo(bend.dtype).eps * bend.max()
+    )
 
 
 def advance(
@@ -166,7 +168,9 @@ def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Wa
         stored = None if batched else optax.tree_utils.tree_get(walk.optimizer, "value")
         evaluate = jax.value_and_grad(function) if stored is None else optax.value_and_grad_from_state(function)
         total, gradient = evaluate(walk.z) if stored is None else evaluate(walk.z, state=walk.optimizer)
-        updates, state = optimizer.update(gradient, walk.optimizer, walk.z, value=total, grad=gradient, value_fn=function)
+        updates, state = optimizer.update(
+            gradient, walk.optimizer, walk.z, value=total, grad=gradient, value_fn=function
+        )
         z = jnp.clip(optax.apply_updates(walk.z, updates), -limit, limit)
         lower = total < walk.best
         still = jnp.max(jnp.abs(gradient) * (1 + jnp.abs(walk.z))) <= 1e-12

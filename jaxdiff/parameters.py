@@ -39,7 +39,9 @@ def numeric(value: Any) -> Any:
         return type(value)(numeric(item) for item in value)
     array = np.asarray(value)
     if array.dtype == object or array.dtype.kind in "USO":
-        raise TypeError(f"expected a number, an array or a callable, got {value!r}; pass numbers, or jd.Expression for text")
+        raise TypeError(
+            f"expected a number, an array or a callable, got {value!r}; pass numbers, or jd.Expression for text"
+        )
     return array if array.dtype.kind == "c" else array.astype(np.float64)
 
 
@@ -102,7 +104,9 @@ class Bounded(Mark):
         if not (isinstance(lower, np.ndarray) and isinstance(upper, np.ndarray)):
             return
         if not (np.all(np.isfinite(lower)) and np.all(np.isfinite(upper)) and np.all(lower < upper)):
-            raise ValueError(f"Bounded needs finite bounds with lower < upper, got {lower} and {upper}; jd.Positive has no upper bound")
+            raise ValueError(
+                f"Bounded needs finite bounds with lower < upper, got {lower} and {upper}; jd.Positive has no upper bound"
+            )
         if isinstance(self.value, np.ndarray):
             _check_start("Bounded", self.value, lower, upper)
 
@@ -152,7 +156,11 @@ class Transform(eqx.Module):
         xp = np if isinstance(z, np.ndarray) else jnp
         exponential = xp.exp(xp.where(self.kind == 1, z, 0.0))
         logistic = 1 / (1 + xp.exp(-xp.where(self.kind == 2, z, 0.0)))
-        return xp.where(self.kind == 0, self.scale * z, xp.where(self.kind == 1, self.scale * exponential, self.lower + self.width * logistic))
+        return xp.where(
+            self.kind == 0,
+            self.scale * z,
+            xp.where(self.kind == 1, self.scale * exponential, self.lower + self.width * logistic),
+        )
 
     def inverse(self, x: Any) -> np.ndarray:
         kind, scale = np.asarray(self.kind), np.asarray(self.scale)
@@ -170,7 +178,11 @@ class Transform(eqx.Module):
         """dx/dz."""
         logistic = 1 / (1 + np.exp(-np.where(self.kind == 2, z, 0.0)))
         exponential = np.exp(np.where(self.kind == 1, z, 0.0))
-        return np.where(self.kind == 0, self.scale, np.where(self.kind == 1, self.scale * exponential, self.width * logistic * (1 - logistic)))
+        return np.where(
+            self.kind == 0,
+            self.scale,
+            np.where(self.kind == 1, self.scale * exponential, self.width * logistic * (1 - logistic)),
+        )
 
 
 class Parameters(eqx.Module):
@@ -271,7 +283,7 @@ def collect(tree: Any) -> Parameters:
                 places.append(len(leaves))
                 names.append(_name(path))
                 columns.append(_column(mark, np.asarray(leaf, float), _name(path)))
-        leaves.append(leaf)
+        leaves.append(np.asarray(leaf, np.float64) if _is_number(leaf) else leaf)
     if not places:
         some = ", ".join(candidates[:12]) + (", ..." if len(candidates) > 12 else "")
         raise ValueError(
@@ -293,7 +305,9 @@ def _column(mark: Mark, value: np.ndarray, name: str) -> tuple[np.ndarray, ...]:
         _check_start("Positive", value, 0.0, np.inf, name)
         return flat, one, flat, zero, one
     if isinstance(mark, Bounded):
-        lower, upper = (np.broadcast_to(np.asarray(bound, float), value.shape).ravel() for bound in (mark.lower, mark.upper))
+        lower, upper = (
+            np.broadcast_to(np.asarray(bound, float), value.shape).ravel() for bound in (mark.lower, mark.upper)
+        )
         _check_start("Bounded", flat, lower, upper, name)
         return flat, 2 * one, one, lower, upper - lower
     largest = np.max(np.abs(flat))

@@ -65,13 +65,16 @@ class Trajectory(Measurement):
         last = [(t[c:], x[c:]) for t, x, c in zip(self.times, self.positions, cuts, strict=True) if c < len(t) - 1]
         if not last:
             raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
-        return Trajectory(self.grid, *map(list, zip(*first, strict=True))), Trajectory(self.grid, *map(list, zip(*last, strict=True)))
+        return Trajectory(self.grid, *map(list, zip(*first, strict=True))), Trajectory(
+            self.grid, *map(list, zip(*last, strict=True))
+        )
 
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> TrajectoryPlan:
-        walls = tuple(_wall(side) for side in equation.sides(self.grid))
+        left, right = equation.sides(self.grid)
+        walls = (_wall(left), _wall(right))
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
-        terms = (Term(equation, self.grid, i) for i in range(3))
-        steps = prepare(*terms, self.starts, self.stops, self.durations, lower, upper, walls)
+        drift, diffusivity, killing = (Term(equation, self.grid, i) for i in range(3))
+        steps = prepare(drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls)
         return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
 
     def rough(self) -> TrajectoryPlan:
@@ -112,32 +115,40 @@ class TrajectoryPlan(Plan):
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
-        values, resolved = checked_log_density(*equation.sde(self.grid), self.steps)
+        drift, diffusivity, killing = equation.sde(self.grid)
+        values, resolved = checked_log_density(drift, diffusivity, killing, self.steps)
         return Prediction(values, resolved=resolved)
 
-    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> TrajectoryPlan:
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Plan:
         return measurement.prepare(equation)
 
     def euler(self, equation: Any) -> tuple[Any, Any]:
         """Means and variances of Euler steps: crude, but they know where to start."""
         drift, diffusivity, _ = equation.sde(self.grid)
-        return self.starts + jax.vmap(drift)(self.starts) * self.durations, 2 * jax.vmap(diffusivity)(self.starts) * self.durations
+        means = self.starts + jax.vmap(drift)(self.starts) * self.durations
+        return means, 2 * jax.vmap(diffusivity)(self.starts) * self.durations
 
 
 def _checked_path(grid: Grid, times: Any, positions: Any, which: str) -> tuple[np.ndarray, np.ndarray]:
     times, positions = np.asarray(times, float), np.asarray(positions, float)
     positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
     if times.ndim != 1 or times.shape != positions.shape:
-        raise ValueError(f"times and positions{which} must have the same shape (n,), got {times.shape} and {positions.shape}")
+        raise ValueError(
+            f"times and positions{which} must have the same shape (n,), got {times.shape} and {positions.shape}"
+        )
     if len(times) < 2:
         raise ValueError(f"a path needs at least two points, got {len(times)}{which}")
     wrong = ~(np.isfinite(times) & np.isfinite(positions))
     if wrong.any():
         i = int(np.argmax(wrong))
-        raise ValueError(f"times and positions{which} must be finite, got {positions[i]} at time {times[i]} in row {i}; drop that row")
+        raise ValueError(
+            f"times and positions{which} must be finite, got {positions[i]} at time {times[i]} in row {i}; drop that row"
+        )
     if (np.diff(times) <= 0).any():
         i = int(np.argmax(np.diff(times) <= 0))
-        raise ValueError(f"times{which} must increase, got {times[i + 1]:g} after {times[i]:g} in row {i + 1}; sort or drop rows")
+        raise ValueError(
+            f"times{which} must increase, got {times[i + 1]:g} after {times[i]:g} in row {i + 1}; sort or drop rows"
+        )
     grid.require_inside(positions, f"position{which}")
     return times, positions
 
@@ -148,4 +159,6 @@ def _wall(side: Any) -> str:
     value = np.asarray(getattr(side, "value", np.nan))
     if isinstance(side, (Flux, Dirichlet)) and value.ndim == 0 and value == 0:
         return "reflecting" if isinstance(side, Flux) else "absorbing"
-    raise ValueError(f"a path needs walls that reflect, absorb or are periodic, got {type(side).__name__}; use jd.reflecting or jd.absorbing")
+    raise ValueError(
+        f"a path needs walls that reflect, absorb or are periodic, got {type(side).__name__}; use jd.reflecting or jd.absorbing"
+    )

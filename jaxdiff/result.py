@@ -72,7 +72,9 @@ class Fit:
             raise ValueError("this fit was loaded without its model, got None; pass it as jd.load(path, model)")
         if measurement is None:
             if len(self.measurements) != 1:
-                raise ValueError(f"predict needs a measurement, as {len(self.measurements)} are known; pass one of fit.measurements")
+                raise ValueError(
+                    f"predict needs a measurement, as {len(self.measurements)} are known; pass one of fit.measurements"
+                )
             measurement = self.measurements[0]
         with jax.enable_x64(True):
             own = getattr(measurement, "initial", None)
@@ -94,7 +96,9 @@ class Fit:
         lines.insert(1, "─" * len(max(lines, key=len)))
         lines.append("")
         steps = max(len(self.history) - 1, 0)
-        lines.append(f"{self.loss_name} {self.loss:.6g}, {'converged' if self.converged else 'NOT CONVERGED'} after {steps} steps")
+        lines.append(
+            f"{self.loss_name} {self.loss:.6g}, {'converged' if self.converged else 'NOT CONVERGED'} after {steps} steps"
+        )
         if self.validation_loss is not None:
             lines.append(f"on data held out {self.validation_loss:.6g}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
@@ -225,5 +229,7 @@ def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
     marks = collect(model)
     missing = [name for name in marks.names if name not in numbers]
     if missing:
-        raise ValueError(f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted")
+        raise ValueError(
+            f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted"
+        )
     return marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names])), None

@@ -37,7 +37,14 @@ class Outcome:
 class Run:
     """The changing half of a fit: parameters, plans and options."""
 
-    def __init__(self, objective: Objective, parameters: Parameters, measurements: Any, options: dict[str, Any], progress: Progress):
+    def __init__(
+        self,
+        objective: Objective,
+        parameters: Parameters,
+        measurements: Any,
+        options: dict[str, Any],
+        progress: Progress,
+    ):
         self.objective, self.parameters, self.measurements = objective, parameters, measurements
         self.options, self.progress = options, progress
         self.start = start_vector(parameters)
@@ -61,13 +68,17 @@ class Run:
         """Plans that resolve the coefficients at z, where those at hand do not."""
         self.renewals += 1
         if self.renewals > RENEWALS:
-            raise ValueError(f"the fit runs into coefficients that cannot be resolved, {self._named(z)}; bound them with jd.Bounded")
+            raise ValueError(
+                f"the fit runs into coefficients that cannot be resolved, {self._named(z)}; bound them with jd.Bounded"
+            )
         equation, _ = self._at(z)
         checks: Any = (None,) * len(self.plans)
         if any(m.family != "density" and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
             checks = [p.checks for p in _predict(self.objective, self.parameters, self.plans, np.asarray(z))]
         parts = zip(self.plans, self.measurements, resolved, checks, strict=True)
-        self.plans = jax.device_put(tuple(plan if fine else plan.renewed(m, equation, found) for plan, m, fine, found in parts))
+        self.plans = jax.device_put(
+            tuple(plan if fine else plan.renewed(m, equation, found) for plan, m, fine, found in parts)
+        )
 
     def _at(self, z: Any) -> Any:
         x = np.asarray(self.parameters.transform(np.asarray(z)))
@@ -100,12 +111,16 @@ class Run:
     def _resolved(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Go on to `until`, with new plans wherever the parameters have outrun them."""
         while True:
-            state = jax.block_until_ready(_advance(self.objective, method.tolerance, self.parameters, self.plans, state, until))
+            state = jax.block_until_ready(
+                _advance(self.objective, method.tolerance, self.parameters, self.plans, state, until)
+            )
             if np.all(state.here.resolved):
                 return state
             self.renew(state.z, np.asarray(state.here.resolved))
             fresh = begin(np.asarray(state.z), len(self.plans), len(state.history) - 1, method.damping)
-            fresh = jax.block_until_ready(_advance(self.objective, method.tolerance, self.parameters, self.plans, fresh, 0))
+            fresh = jax.block_until_ready(
+                _advance(self.objective, method.tolerance, self.parameters, self.plans, fresh, 0)
+            )
             state = fresh._replace(damping=state.damping, iteration=state.iteration, history=state.history)
 
     def _first(self, method: LevenbergMarquardt, steps: int) -> State:
@@ -115,7 +130,14 @@ class Run:
             try:
                 self.prepare(rough)
                 state = self._resolved(method, begin(rough, len(self.plans), steps, method.damping), 0)
-                given = _advance(self.objective, method.tolerance, self.parameters, self.plans, begin(start, len(self.plans), steps, method.damping), 0)
+                given = _advance(
+                    self.objective,
+                    method.tolerance,
+                    self.parameters,
+                    self.plans,
+                    begin(start, len(self.plans), steps, method.damping),
+                    0,
+                )
                 if np.isfinite(state.here.value):
                     better = np.all(given.here.resolved) and given.here.value < state.here.value
                     return given if better else state
@@ -167,7 +189,9 @@ class Run:
         while int(walk.iteration) < steps and not walk.done:
             before, began = int(walk.iteration), time.perf_counter()
             until = before + PLAN_STEPS * (1 if self.paths else self.progress.portion(pace))
-            walk = _wander(self.objective, optimizer, batch_size, self.parameters, self.plans, unit, walk, min(steps, until))
+            walk = _wander(
+                self.objective, optimizer, batch_size, self.parameters, self.plans, unit, walk, min(steps, until)
+            )
             walk = jax.block_until_ready(walk)
             pace = PLAN_STEPS * (time.perf_counter() - began) / max(int(walk.iteration) - before, 1)
             self.progress.show(int(walk.iteration), steps, unit * float(walk.history[int(walk.iteration) - 1]))
@@ -178,7 +202,9 @@ class Run:
     def _around(self, z: np.ndarray) -> Expansion | None:
         """The loss around z, by plans that resolve it; None if there are too many parameters to ask for curvature."""
         if self.parameters.count <= MANY:
-            return self._resolved(LevenbergMarquardt(), begin(z, len(self.plans), STEPS, LevenbergMarquardt().damping), 0).here
+            return self._resolved(
+                LevenbergMarquardt(), begin(z, len(self.plans), STEPS, LevenbergMarquardt().damping), 0
+            ).here
         while not (fine := np.asarray(_values(self.objective, self.parameters, self.plans, z)[1])).all():
             self.renew(z, fine)
         return None
@@ -188,7 +214,9 @@ class Run:
         here = self._around(z)
         history = unit * finite(walk.history)
         if not (np.isfinite(walk.z).all() and np.isfinite(history).all()):
-            return Outcome(z, here, history, False, "not converged: the loss left the finite numbers; take a smaller learning rate")
+            return Outcome(
+                z, here, history, False, "not converged: the loss left the finite numbers; take a smaller learning rate"
+            )
         if here is None:
             tail = history[-max(len(history) // 10, 2) :]
             converged = bool(walk.done) or float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
@@ -196,7 +224,9 @@ class Run:
             kind, limit = self.parameters.transform.kind, self.parameters.transform.limit
             there = bowl(here, z, limit)
             size = np.where(kind == 0, np.abs(z), 1.0)
-            converged = bool(there.fall <= 1e-6 * jnp.abs(here.value)) or bool(np.all(np.abs(there.step(0.0)) <= 1e-4 * size))
+            converged = bool(there.fall <= 1e-6 * jnp.abs(here.value)) or bool(
+                np.all(np.abs(there.step(0.0)) <= 1e-4 * size)
+            )
         note = f"not converged after {int(walk.iteration)} steps; allow more with steps=, or change the optimiser"
         return Outcome(z, here, history, converged, note)
 
@@ -205,7 +235,13 @@ class Run:
         total = 0.0
         for m, loss in zip(self.measurements, self.objective.losses, strict=True):
             if loss is negative_log_likelihood:
-                total += float(np.sum(m.size)) if m.family == "multinomial" else len(m.durations) if m.family == "density" else len(m.values)
+                total += (
+                    float(np.sum(m.size))
+                    if m.family == "multinomial"
+                    else len(m.durations)
+                    if m.family == "density"
+                    else len(m.values)
+                )
             elif loss in BUILT_IN and m.family == "gaussian":
                 total += float(np.var(m.values / m.sigma if m.sigma is not None else m.values)) or 1.0
             else:
@@ -225,13 +261,19 @@ class Run:
         """The model fails at the start: say why."""
         for prediction in _predict(self.objective, self.parameters, self.plans, np.asarray(z)):
             raise_failed(prediction.checks)
-        raise ValueError(f"the loss is not finite at the start, {self._named(z)}; start elsewhere, or check coefficients and data")
+        raise ValueError(
+            f"the loss is not finite at the start, {self._named(z)}; start elsewhere, or check coefficients and data"
+        )
 
 
 @partial(quick_jit, static=(0, 1))
-def _advance(objective: Objective, tolerance: float, parameters: Parameters, plans: Any, state: State, until: Any) -> State:
+def _advance(
+    objective: Objective, tolerance: float, parameters: Parameters, plans: Any, state: State, until: Any
+) -> State:
     transform = parameters.transform
-    return advance(lambda z: objective.expand(parameters, plans, z), transform.kind, transform.limit, state, until, tolerance)
+    return advance(
+        lambda z: objective.expand(parameters, plans, z), transform.kind, transform.limit, state, until, tolerance
+    )
 
 
 @partial(quick_jit, static=0)
@@ -253,7 +295,14 @@ def _predict(objective: Objective, parameters: Parameters, plans: Any, z: Any) -
 
 @partial(quick_jit, static=(0, 1, 2))
 def _wander(
-    objective: Objective, optimizer: Any, size: int | None, parameters: Parameters, plans: Any, unit: Any, walk: Walk, until: Any
+    objective: Objective,
+    optimizer: Any,
+    size: int | None,
+    parameters: Parameters,
+    plans: Any,
+    unit: Any,
+    walk: Walk,
+    until: Any,
 ) -> Walk:
     def loss(z: Any, key: Any) -> Any:
         batch = None if size is None else draw(plans, size, key)

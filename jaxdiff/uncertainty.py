@@ -23,7 +23,14 @@ class Uncertainty(NamedTuple):
     notes: tuple[str, ...]
 
 
-def uncertainty(parameters: Parameters, z: np.ndarray, here: Expansion, reason: str | None, sizes: np.ndarray, level: float = 0.95) -> Uncertainty:
+def uncertainty(
+    parameters: Parameters,
+    z: np.ndarray,
+    here: Expansion | None,
+    reason: str | None,
+    sizes: np.ndarray,
+    level: float = 0.95,
+) -> Uncertainty:
     """Standard errors by the delta method, intervals symmetric in z and mapped to the parameter.
 
         cov(z) = H⁻¹ V H⁻¹,  cov(x) = (dx/dz) cov(z) (dx/dz),  x(z ± q s.e.(z))
@@ -50,11 +57,13 @@ def uncertainty(parameters: Parameters, z: np.ndarray, here: Expansion, reason: 
         notes.append(f"{labels[i]} has run to {where}; the other error bars take it as given")
     if reason is None and 0 < estimated <= fitted:
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
-    if reason is not None:
+    if reason is not None or here is None:
         return Uncertainty(covariance, errors, intervals, (*notes, f"no error bars: {reason}"))
     curvature = np.asarray(here.curvature, float)
     if not np.isfinite(curvature).all():
-        return Uncertainty(covariance, errors, intervals, (*notes, "no error bars: the curvature of the loss is not finite"))
+        return Uncertainty(
+            covariance, errors, intervals, (*notes, "no error bars: the curvature of the loss is not finite")
+        )
     free = np.flatnonzero(~held)
     lost, inverse = _invert(curvature[np.ix_(free, free)])
     if lost.any():
@@ -73,19 +82,25 @@ def uncertainty(parameters: Parameters, z: np.ndarray, here: Expansion, reason: 
     errors[known] = np.abs(slope[known]) * deviation
     reach = np.zeros(count)
     reach[known] = quantile(level, freedom) * deviation
-    ends = np.stack([np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)], axis=1)
+    ends = np.stack(
+        [np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)], axis=1
+    )
     intervals[known] = np.sort(ends[known], axis=1)
     return Uncertainty(covariance, errors, intervals, tuple(notes))
 
 
-def _at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> tuple[np.ndarray, list[tuple[int, str]]]:
+def _at_bounds(
+    parameters: Parameters, z: np.ndarray, here: Expansion | None
+) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Which parameters have run to the end of their range, and in words."""
     kind = np.asarray(parameters.transform.kind)
     at_bound = (kind == 2) & (np.abs(z) > NEAR)
-    blind = np.zeros(len(z), bool) if here is None else np.diag(np.asarray(here.curvature)) < 1e-8 * abs(float(here.value))
+    blind = (
+        np.zeros(len(z), bool) if here is None else np.diag(np.asarray(here.curvature)) < 1e-8 * abs(float(here.value))
+    )
     gone = (kind == 1) & ((np.abs(z) >= np.asarray(parameters.transform.limit)) | ((np.abs(z) > 5) & blind))
-    words = [(i, f"has run to its {'upper' if z[i] > 0 else 'lower'} bound") for i in np.flatnonzero(at_bound)]
-    words += [(i, f"has run to {'infinity' if z[i] > 0 else 'zero'}") for i in np.flatnonzero(gone)]
+    words = [(int(i), f"has run to its {'upper' if z[i] > 0 else 'lower'} bound") for i in np.flatnonzero(at_bound)]
+    words += [(int(i), f"has run to {'infinity' if z[i] > 0 else 'zero'}") for i in np.flatnonzero(gone)]
     return at_bound | gone, words
 
 
@@ -94,7 +109,9 @@ def _invert(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     diagonal = np.diag(curvature)
     blind = diagonal <= 1e-24 * max(diagonal.max(initial=0.0), np.finfo(float).tiny)
     scale = np.where(blind, 1.0, np.sqrt(np.abs(diagonal)))
-    values, vectors = np.linalg.eigh(np.where(blind[:, None] | blind, np.diag(blind.astype(float)), curvature / scale / scale[:, None]))
+    values, vectors = np.linalg.eigh(
+        np.where(blind[:, None] | blind, np.diag(blind.astype(float)), curvature / scale / scale[:, None])
+    )
     flat = values < SINGULAR
     lost = blind | (np.abs(vectors[:, flat]) > 0.05).any(axis=1)
     parts = np.where(flat, 0.0, 1 / np.where(flat, 1.0, values))

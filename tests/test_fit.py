@@ -1,5 +1,6 @@
 """Parameters recovered, by every road; published numbers; scaling; honest words."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxdiff as jd
+from jaxdiff.parameters import numeric
 
 GRID = jd.Grid.uniform((0.0, 1.0, 64))
 TRUTH = {"diffusivity": 0.3, "decay": 0.5}
@@ -50,7 +52,9 @@ def test_the_truth_is_within_its_error_bars(best):
         assert best.intervals[name][0] < best.parameters[name] < best.intervals[name][1]
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam(0.05), optax.chain(optax.clip(1.0), optax.sgd(0.3, 0.9)), optax.lbfgs()])
+@pytest.mark.parametrize(
+    "optimizer", [optax.adam(0.05), optax.chain(optax.clip(1.0), optax.sgd(0.3, 0.9)), optax.lbfgs()]
+)
 def test_optax_finds_the_same(optimizer, readings, best):
     result = jd.fit(marked(), readings, loss=jd.mse, optimizer=optimizer, steps=600, progress=False)
     assert result.converged
@@ -59,14 +63,14 @@ def test_optax_finds_the_same(optimizer, readings, best):
 
 
 def test_a_function_of_named_parameters_finds_the_same(readings, best):
-    model = lambda D, k: jd.Diffusion(D, decay=k)  # noqa: E731
+    model = lambda D, k: jd.Diffusion(D, decay=k)
     result = jd.fit(model, readings, parameters={"k": 0.1, "D": jd.Positive(1.0)}, progress=False)
     assert list(result.parameters) == ["k", "D"]
     near(result, {"k": best.parameters["decay"], "D": best.parameters["diffusivity"]})
 
 
 def test_your_own_loss_has_no_error_bars_and_says_why(readings, best):
-    half = lambda prediction, observation: 0.5 * jnp.sum((prediction - observation) ** 2)  # noqa: E731
+    half = lambda prediction, observation: 0.5 * jnp.sum((prediction - observation) ** 2)
     result = jd.fit(marked(), readings, loss=half, progress=False)
     near(result, best.parameters)
     assert np.isnan(result.standard_errors["decay"]) and "your own loss" in result.summary()
@@ -109,7 +113,13 @@ def test_the_rod_gives_the_published_numbers():
     np.testing.assert_allclose(result.standard_errors["flux"], 0.139, rtol=0.01)
     np.testing.assert_allclose(result.standard_errors["h"], 1.39e-5, rtol=0.01)
     np.testing.assert_allclose(result.correlation[0, 1], 0.97, atol=0.005)
-    assert np.isclose(jd.fit(model, data, parameters={"h": jd.Positive(2e-3), "flux": 18.0}, validation=0.2, progress=False).validation_loss, 0.07, atol=0.02)
+    assert np.isclose(
+        jd.fit(
+            model, data, parameters={"h": jd.Positive(2e-3), "flux": 18.0}, validation=0.2, progress=False
+        ).validation_loss,
+        0.07,
+        atol=0.02,
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e6])
@@ -121,9 +131,13 @@ def test_a_diffusivity_of_any_size_fits(scale, best):
     there = jd.Readings(grid, lambda x: bump(x / length), data.times * unit, data.positions * length, data.values)
     result = jd.fit(marked(scale, 0.1 / unit), there, progress=False)
     assert result.converged
-    near(result, {"diffusivity": best.parameters["diffusivity"] * scale, "decay": best.parameters["decay"] / unit}, 1e-5)
+    near(
+        result, {"diffusivity": best.parameters["diffusivity"] * scale, "decay": best.parameters["decay"] / unit}, 1e-5
+    )
     result = jd.fit(marked(10 * scale, 0.0), there, progress=False)
-    near(result, {"diffusivity": best.parameters["diffusivity"] * scale, "decay": best.parameters["decay"] / unit}, 1e-5)
+    near(
+        result, {"diffusivity": best.parameters["diffusivity"] * scale, "decay": best.parameters["decay"] / unit}, 1e-5
+    )
 
 
 WELL = jd.Grid.uniform((-3.0, 3.0, 60))
@@ -184,7 +198,13 @@ def test_a_path_is_fitted_as_by_its_closed_form_from_any_start(start):
     t, x = ou_path()
     data = jd.Trajectory(jd.Grid.uniform((-6.0, 7.0, 50)), t, x)
     result = jd.fit(ou(jd.Positive(0.5), jd.Free(0.0), jd.Positive(start)), data, progress=False)
-    exact = minimize(closed_form, [1.0, 0.5, 0.4], (t, x), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-11, "maxiter": 9000})
+    exact = minimize(
+        closed_form,
+        [1.0, 0.5, 0.4],
+        (t, x),
+        method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-11, "maxiter": 9000},
+    )
     assert result.converged
     np.testing.assert_allclose(result.loss, exact.fun, atol=1e-4)
     np.testing.assert_allclose(list(result.columns()[0]), exact.x, rtol=2e-4)
@@ -208,8 +228,8 @@ def test_several_experiments_share_their_parameters(readings, best):
     assert len(result.predict(half[1])) == 24
 
 
-class Bump(jd.parameters.eqx.Module):
-    width: object = jd.parameters.eqx.field(converter=jd.parameters.numeric)
+class Bump(eqx.Module):
+    width: object = eqx.field(converter=numeric)
 
     def __call__(self, x):
         return jnp.exp(-(((x - 0.4) / self.width) ** 2))
@@ -224,13 +244,24 @@ def test_the_initial_state_may_be_fitted_too(readings):
     def model(D, k, width):
         return jd.Diffusion(D, decay=k), Bump(width)
 
-    named = jd.fit(model, readings, parameters={"D": jd.Positive(1.0), "k": 0.1, "width": jd.Positive(0.2)}, progress=False)
+    named = jd.fit(
+        model, readings, parameters={"D": jd.Positive(1.0), "k": 0.1, "width": jd.Positive(0.2)}, progress=False
+    )
     near(named, {"D": result.parameters["diffusivity"], "width": result.parameters["initial.width"]}, 1e-5)
     np.testing.assert_allclose(named.predict(), result.predict(), atol=1e-6)
 
 
 def test_minibatches_come_near_and_validation_is_reported(readings, best):
-    result = jd.fit(marked(), readings, optimizer=optax.adam(0.02), steps=300, batch_size=16, key=jax.random.key(1), validation=0.25, progress=False)
+    result = jd.fit(
+        marked(),
+        readings,
+        optimizer=optax.adam(0.02),
+        steps=300,
+        batch_size=16,
+        key=jax.random.key(1),
+        validation=0.25,
+        progress=False,
+    )
     near(result, best.parameters, 0.25)
     assert 2e-5 < result.validation_loss < 4e-4
     assert max(m.times.max() for m in result.measurements) < min(m.times.min() for m in result.held_out)
@@ -272,7 +303,11 @@ def test_convergence_is_reported_truthfully(readings):
     [
         (lambda data: jd.fit(jd.Diffusion(1.0), data), ValueError, "nothing is marked for fitting"),
         (lambda data: jd.fit(lambda D: jd.Diffusion(D), data), TypeError, "needs parameters="),
-        (lambda data: jd.fit(lambda D: jd.Diffusion(D), data, parameters={"E": 1.0}), TypeError, "cannot be called with the parameters E"),
+        (
+            lambda data: jd.fit(lambda D: jd.Diffusion(D), data, parameters={"E": 1.0}),
+            TypeError,
+            "cannot be called with the parameters E",
+        ),
         (lambda data: jd.fit(lambda D: D, data, parameters={"D": 1.0}), TypeError, "must return an equation"),
         (lambda data: jd.fit(marked(), data, parameters={"D": 1.0}), TypeError, "parameters= belongs to"),
         (lambda data: jd.fit(3.0, data), TypeError, "model must be an equation or a function"),
@@ -281,7 +316,11 @@ def test_convergence_is_reported_truthfully(readings):
         (lambda data: jd.fit(marked(), data, validation=1.5), ValueError, "a fraction between 0 and 1"),
         (lambda data: jd.fit(marked(), data, optimizer="adam"), TypeError, "optimizer must be"),
         (lambda data: jd.fit(marked(), data, steps=0), ValueError, "steps must be a positive whole number"),
-        (lambda data: jd.fit(marked(), data, batch_size=4, optimizer=jd.LevenbergMarquardt()), ValueError, "batch_size needs an optax"),
+        (
+            lambda data: jd.fit(marked(), data, batch_size=4, optimizer=jd.LevenbergMarquardt()),
+            ValueError,
+            "batch_size needs an optax",
+        ),
         (lambda data: jd.fit(marked(), data, dtype=np.int32), ValueError, "dtype must be float64 or float32"),
         (lambda data: jd.fit(jd.Diffusion(jd.Free(-1.0)), data, progress=False), ValueError, "diffusivity|D "),
         (lambda data: jd.fit(marked(), data, stepper="Euler"), ValueError, "unknown stepper"),

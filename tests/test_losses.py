@@ -20,7 +20,15 @@ def readings(known):
     observation, weight = np.pad(RNG.normal(size=5), (0, 1)), np.pad(np.ones(5) if sigma is None else sigma**-2, (0, 1))
     constant = 0.0 if sigma is None else np.log(sigma).sum()
     return ReadingsPlan(
-        observation=observation, weight=weight, size=np.float64(5), known=known, constant=constant, course=None, row=None, place=None, sensor=None
+        observation=observation,
+        weight=weight,
+        size=np.float64(5),
+        known=known,
+        constant=constant,
+        course=None,
+        row=None,
+        place=None,
+        sensor=None,
     )
 
 
@@ -28,7 +36,14 @@ def histograms():
     counts = RNG.integers(0, 9, (2, 4)) + np.array([[1, 0, 0, 0], [0, 0, 0, 1]])
     total = counts.sum(1, keepdims=True)
     return HistogramsPlan(
-        observation=counts / total, weight=total[:, 0].astype(float), size=np.float64(2), known=True, course=None, row=None, overlap=None, rest=False
+        observation=counts / total,
+        weight=total[:, 0].astype(float),
+        size=np.float64(2),
+        known=True,
+        course=None,
+        row=None,
+        overlap=None,
+        rest=False,
     )
 
 
@@ -78,7 +93,7 @@ def quartic(prediction, observation):
 )
 def test_expansions_agree_with_differentiation(loss, plan):
     matrix = RNG.normal(size=(plan.observation.size, 3)) * 0.1
-    predict = lambda z: 0.3 + (matrix @ z).reshape(plan.observation.shape) ** 2  # noqa: E731
+    predict = lambda z: 0.3 + (matrix @ z).reshape(plan.observation.shape) ** 2
     z = jnp.array([1.0, -2.0, 0.5])
     found = expand(loss, plan, predict(z), jax.jacfwd(predict)(z))
     total, gradient = jax.value_and_grad(lambda z: value(loss, plan, predict(z)))(z)
@@ -90,7 +105,7 @@ def test_expansions_agree_with_differentiation(loss, plan):
 def test_fisher_information_is_the_curvature_where_model_and_data_agree(loss):
     plan = histograms()
     shift = RNG.normal(size=(8, 2))
-    predict = lambda z: plan.observation * jnp.exp((shift @ z).reshape(2, 4))  # noqa: E731
+    predict = lambda z: plan.observation * jnp.exp((shift @ z).reshape(2, 4))
     z = jnp.zeros(2)
     found = expand(loss, plan, predict(z), jax.jacfwd(predict)(z))
     exact = jax.hessian(lambda z: value(loss, plan, predict(z)))(z)
@@ -109,9 +124,17 @@ def test_a_minibatch_of_everything_is_everything():
 @pytest.mark.parametrize(
     ("loss", "measurement", "words"),
     [
-        (jd.kl_divergence, jd.Readings(GRID, 0.0, 1.0, 0.5, [1.0]), "Readings cannot be compared by jd.kl_divergence; use jd.mse"),
+        (
+            jd.kl_divergence,
+            jd.Readings(GRID, 0.0, 1.0, 0.5, [1.0]),
+            "Readings cannot be compared by jd.kl_divergence; use jd.mse",
+        ),
         (jd.mse, jd.Trajectory(GRID, [0.0, 1.0], [0.1, 0.2]), "use jd.negative_log_likelihood or your own"),
-        (jd.negative_log_likelihood, jd.Histograms(GRID, 1.0, 1.0, [[0.1, 0.2, 0.3, 0.4]]), "pass total=N or use jd.kl_divergence"),
+        (
+            jd.negative_log_likelihood,
+            jd.Histograms(GRID, 1.0, 1.0, [[0.1, 0.2, 0.3, 0.4]]),
+            "pass total=N or use jd.kl_divergence",
+        ),
     ],
 )
 def test_a_loss_that_does_not_fit_is_refused(loss, measurement, words):

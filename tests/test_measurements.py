@@ -1,5 +1,6 @@
 """What was measured: shapes, missing values, steady rows, bins, paths, and the words for what is wrong."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas
@@ -16,8 +17,13 @@ def bump(x):
     return jnp.exp(-(((x - 0.4) / 0.1) ** 2))
 
 
-def predicted(measurement, equation, initial=None):
-    return np.asarray(measurement.prepare(equation, initial, pad=False).predict(equation, measurement.initial).values)
+@jax.jit
+def forward(plan, equation, initial):
+    return plan.predict(equation, initial).values
+
+
+def predicted(measurement, equation):
+    return np.asarray(forward(measurement.prepare(equation, pad=False), equation, measurement.initial))
 
 
 def test_readings_agree_with_solve_in_any_order_and_at_the_start():
@@ -25,7 +31,9 @@ def test_readings_agree_with_solve_in_any_order_and_at_the_start():
     times, places = np.array([0.3, 0.0, 0.1, 0.3, 0.0]), np.array([0.2, 0.41, 0.9, 0.003, 0.5])
     readings = jd.Readings(GRID, bump, times, places, np.zeros(5))
     solution = jd.solve(equation, GRID, bump, [0.0, 0.1, 0.3])
-    expected = [GRID.interpolate(solution.values[{0.0: 0, 0.1: 1, 0.3: 2}[t]], np.array([x]))[0] for t, x in zip(times, places)]
+    expected = [
+        GRID.interpolate(solution.values[{0.0: 0, 0.1: 1, 0.3: 2}[t]], np.array([x]))[0] for t, x in zip(times, places)
+    ]
     np.testing.assert_allclose(predicted(readings, equation), expected, atol=2e-9)
 
 
@@ -42,7 +50,9 @@ def test_steady_readings_need_no_initial_state():
 
 
 def test_missing_values_are_dropped():
-    readings = jd.Readings(GRID, 0.0, [1.0, np.nan, 2.0], [0.1, np.nan, 0.3], [5.0, np.nan, 6.0], sigma=[1.0, np.nan, 2.0])
+    readings = jd.Readings(
+        GRID, 0.0, [1.0, np.nan, 2.0], [0.1, np.nan, 0.3], [5.0, np.nan, 6.0], sigma=[1.0, np.nan, 2.0]
+    )
     assert readings.times.tolist() == [1.0, 2.0] and readings.sigma.tolist() == [1.0, 2.0]
 
 
@@ -56,8 +66,6 @@ def test_many_rows_at_times_of_their_own():
 
 
 def test_compilation_depends_on_a_bucket_of_rows():
-    import jax
-
     equation = jd.Diffusion(0.1, boundaries=WALLS)
     shapes = []
     for count in (33, 40, 48):
@@ -121,7 +129,10 @@ def test_paths_may_be_many_and_irregular():
     [
         (lambda: jd.Readings(GRID, 0.0, [1.0], [0.5], [np.nan]), "no reading is left, got 1 values, all missing"),
         (lambda: jd.Readings(GRID, 0.0, [], [], []), "no reading given"),
-        (lambda: jd.Readings(GRID, 0.0, [1.0, 2.0], [0.5], [1.0, 2.0]), r"positions must match the 2 values, got shape \(1,\)"),
+        (
+            lambda: jd.Readings(GRID, 0.0, [1.0, 2.0], [0.5], [1.0, 2.0]),
+            r"positions must match the 2 values, got shape \(1,\)",
+        ),
         (lambda: jd.Readings(GRID, 0.0, [1.0], [1.5], [1.0]), "position 0 at 1.5 lies outside the grid"),
         (lambda: jd.Readings(GRID, 0.0, [-1.0], [0.5], [1.0]), "before the start, 0, got -1"),
         (lambda: jd.Readings(GRID, 0.0, [np.nan], [0.5], [1.0]), "times must be numbers"),
@@ -130,19 +141,31 @@ def test_paths_may_be_many_and_irregular():
         (lambda: jd.Readings(GRID, [np.nan] * 100, [1.0], [0.5], [1.0]), "initial must be finite, got 100 values"),
         (lambda: jd.Readings(GRID, np.ones(7), [1.0], [0.5], [1.0]), r"shape \(100,\), got shape \(7,\)"),
         (lambda: jd.Readings(GRID, None, [1.0], [0.5], [1.0]).prepare(jd.Diffusion(1.0)), "no initial state"),
-        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, -2]], edges=[0, 0.5, 1]), "not negative, got -2 at time 1 in bin 1"),
+        (
+            lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, -2]], edges=[0, 0.5, 1]),
+            "not negative, got -2 at time 1 in bin 1",
+        ),
         (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, np.nan]], edges=[0, 0.5, 1]), "got nan at time 1 in bin 1"),
         (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, 2, 3]], edges=[0, 0.5, 1]), r"\(1, 2\), got \(1, 3\)"),
         (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, 2]], edges=[0, 0.5, 0.5]), "increasing"),
         (lambda: jd.Histograms(GRID, 1.0, [1.0], [[1, 2]], edges=[0, 0.5, 2]), "edge 2 at 2 lies outside the grid"),
-        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[0, 0]], edges=[0, 0.5, 1]), "hold something, got zeros only at time 1"),
-        (lambda: jd.Histograms(GRID, 1.0, [1.0], [[5, 5]], edges=[0, 0.5, 1], total=9), "less than what the bins hold, got 9"),
+        (
+            lambda: jd.Histograms(GRID, 1.0, [1.0], [[0, 0]], edges=[0, 0.5, 1]),
+            "hold something, got zeros only at time 1",
+        ),
+        (
+            lambda: jd.Histograms(GRID, 1.0, [1.0], [[5, 5]], edges=[0, 0.5, 1], total=9),
+            "less than what the bins hold, got 9",
+        ),
         (lambda: jd.Trajectory(GRID, [0.0, 1.0, 1.0], [0.1, 0.2, 0.3]), "must increase, got 1 after 1 in row 2"),
         (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 1.2]), "position 1 at 1.2 lies outside the grid"),
         (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, np.nan]), "must be finite, got nan at time 1.0 in row 1"),
         (lambda: jd.Trajectory(GRID, [0.0], [0.1]), "at least two points, got 1"),
         (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 0.2, 0.3]), r"got \(2,\) and \(3,\)"),
-        (lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 0.2]).prepare(jd.Diffusion(1.0, boundaries=WALLS)), "absorb or are periodic"),
+        (
+            lambda: jd.Trajectory(GRID, [0.0, 1.0], [0.1, 0.2]).prepare(jd.Diffusion(1.0, boundaries=WALLS)),
+            "absorb or are periodic",
+        ),
     ],
 )
 def test_errors_are_one_line(make, words):

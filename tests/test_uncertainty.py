@@ -43,7 +43,7 @@ def test_intervals_of_readings_cover(sigma):
 
 def test_intervals_of_histograms_cover():
     grid = jd.Grid.uniform((-3.0, 3.0, 40))
-    well = lambda a, D: jd.FokkerPlanck(jd.Expression("a*x-x**3", a=a), D)  # noqa: E731
+    well = lambda a, D: jd.FokkerPlanck(jd.Expression("a*x-x**3", a=a), D)
     solution = jd.solve(well(1.5, 0.5), grid, grid.delta(0.5), [0.0, 0.3, 1.0])
     mass = np.maximum(np.asarray(solution.values[1:] * grid.volumes), 0)
     rng, truth, sizes = np.random.default_rng(8), {"drift.a": 1.5, "diffusivity": 0.5}, (300, 900)
@@ -51,7 +51,9 @@ def test_intervals_of_histograms_cover():
     for _ in range(REPEATS):
         counts = [rng.multinomial(size, m / m.sum()) for size, m in zip(sizes, mass)]
         data = jd.Histograms(grid, grid.delta(0.5), [0.3, 1.0], counts)
-        hits.append(covered(jd.fit(well(jd.Free(1.0), jd.Positive(1.0)), data, loss=jd.kl_divergence, progress=False), truth))
+        hits.append(
+            covered(jd.fit(well(jd.Free(1.0), jd.Positive(1.0)), data, loss=jd.kl_divergence, progress=False), truth)
+        )
     assert_covers(hits)
 
 
@@ -72,18 +74,20 @@ def test_intervals_of_paths_cover():
 
 def test_what_the_data_do_not_tell_apart_is_named():
     data = heat(None)(np.random.default_rng(0))
-    model = lambda D, a, b: jd.Diffusion(D, decay=a + b)  # noqa: E731
+    model = lambda D, a, b: jd.Diffusion(D, decay=a + b)
     result = jd.fit(model, data, parameters={"D": jd.Positive(0.2), "a": 0.1, "b": 0.2}, progress=False)
     assert np.isnan([result.standard_errors["a"], result.standard_errors["b"]]).all()
     assert np.isfinite(result.standard_errors["D"]) and "not identified by these data: a, b" in str(result)
-    alone = jd.fit(lambda D, k: jd.Diffusion(D, decay=k), data, parameters={"D": jd.Positive(0.2), "k": 0.1}, progress=False)
+    alone = jd.fit(
+        lambda D, k: jd.Diffusion(D, decay=k), data, parameters={"D": jd.Positive(0.2), "k": 0.1}, progress=False
+    )
     np.testing.assert_allclose(result.parameters["a"] + result.parameters["b"], alone.parameters["k"], rtol=1e-4)
     np.testing.assert_allclose(result.parameters["D"], alone.parameters["D"], rtol=1e-4)
 
 
 def test_a_parameter_without_effect_is_named():
     data = heat(None)(np.random.default_rng(0))
-    model = lambda D, idle: jd.Diffusion(D, decay=0.5 + 0 * idle)  # noqa: E731
+    model = lambda D, idle: jd.Diffusion(D, decay=0.5 + 0 * idle)
     result = jd.fit(model, data, parameters={"D": jd.Positive(0.2), "idle": 1.0}, progress=False)
     assert result.converged and np.isnan(result.standard_errors["idle"]) and result.parameters["idle"] == 1.0
     assert result.standard_errors["D"] > 0 and "not identified by these data: idle" in str(result)
@@ -108,7 +112,8 @@ def test_known_noise_scales_the_errors_as_it_must():
     data = heat(None)(np.random.default_rng(0))
     model = jd.Diffusion(jd.Positive(0.2), decay=jd.Free(0.3))
     one, ten = (
-        jd.fit(model, jd.Readings(GRID, cosine, data.times, data.positions, data.values, sigma), progress=False) for sigma in (0.02, 0.2)
+        jd.fit(model, jd.Readings(GRID, cosine, data.times, data.positions, data.values, sigma), progress=False)
+        for sigma in (0.02, 0.2)
     )
     np.testing.assert_allclose(ten.covariance, 100 * one.covariance, rtol=1e-6)
     free = jd.fit(model, data, progress=False)
