@@ -1,0 +1,1 @@
+"""Speed and accuracy, measured beside the peers: `python -m benchmarks` runs all, `python -m benchmarks.solve` one."""

@@ -1,0 +1,214 @@
+"""What the benchmarks share: the command line, facts of the device, timing, and writing JSON, tables and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
+PEERS = ("jaxdiff", "jax", "jaxlib", "numpy", "scipy", "diffrax", "optax", "equinox", "py-pde", "fplanck", "numba")
+
+# Okabe & Ito: told apart by colour-blind readers; every series has its own marker as well.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#A6761D")
+MARKERS = "osD^vX<>d"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Tiny sizes or not, and where results and pictures go."""
+
+    smoke: bool
+    results: Path
+    images: Path
+
+    @classmethod
+    def parse(cls, summary: str) -> Options:
+        parser = argparse.ArgumentParser(description=summary)
+        parser.add_argument("--smoke", action="store_true", help="tiny sizes; published results stay as they are")
+        parser.add_argument(
+            "--output", type=Path, help="folder for JSON, table and plot (benchmarks/results and docs/images)"
+        )
+        given = parser.parse_args()
+        if given.smoke and given.output and given.output.resolve() in (RESULTS, IMAGES):
+            parser.error("a smoke run does not overwrite published results; choose another --output")
+        folder = given.output or (Path(tempfile.mkdtemp(prefix="benchmark-")) if given.smoke else None)
+        return cls(given.smoke, folder or RESULTS, folder or IMAGES)
+
+
+def facts() -> dict[str, Any]:
+    """Device, versions, date and commit."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": load,
+        "gpu": [device.device_kind for device in gpus()] or None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version for name in PEERS if (version := _version(name))},
+    }
+
+
+def gpus() -> list[Any]:
+    """The graphics processors JAX sees."""
+    try:
+        return jax.devices("gpu")
+    except RuntimeError:
+        return []
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no", "jaxdiff", "benchmarks/*.py")
+        return git("rev-parse", "--short", "HEAD") + ("+changes" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@dataclass
+class Timing:
+    """Seconds: the first call (compilation included), median and quartiles of `runs` later ones; and what was returned."""
+
+    first: float
+    median: float
+    lower: float
+    upper: float
+    runs: int
+    result: Any
+
+    def record(self) -> dict[str, Any]:
+        return {"first": self.first, "median": self.median, "quartiles": [self.lower, self.upper], "runs": self.runs}
+
+
+def clock(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of one call, its result ready; and the result."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - start, result
+
+
+def compare(
+    calls: dict[str, Callable[[], Any]], *, patience: float = 8.0, most: int = 101, smoke: bool = False
+) -> dict[str, Timing | str]:
+    """Time competitors in turns, so that a disturbance meets them all; one that raises has its error as its result.
+
+    The median is of at least five runs after warm-up, of more where a call is quick, and of fewer only where five
+    would take longer than `patience` seconds; `Timing.runs` tells.
+    """
+    first: dict[str, tuple[float, Any]] = {}
+    failed: dict[str, str] = {}
+    runs: dict[str, int] = {}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for name, call in calls.items():
+        try:
+            first[name] = clock(call)
+        except Exception as error:  # a peer's failure is a finding, not the end of the run
+            failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            continue
+        estimate = clock(call)[0]
+        if estimate > patience / 2:
+            samples[name].append(estimate)
+        runs[name] = (
+            int(np.clip(1.0 / estimate, 5, most)) if 5 * estimate <= patience else max(1, int(patience / estimate))
+        )
+        runs[name] = min(runs[name], 5) if smoke else runs[name]
+    turns = max(runs.values(), default=0)
+    for turn in range(turns):
+        for name in runs:
+            if len(samples[name]) < runs[name] and len(samples[name]) * turns <= turn * runs[name]:
+                if runs[name] > 20:  # quick: its data had left the caches in the others' turns
+                    clock(calls[name])
+                samples[name].append(clock(calls[name])[0])
+    timed = {
+        name: Timing(first[name][0], *_quartiles(samples[name]), len(samples[name]), first[name][1]) for name in runs
+    }
+    return {name: timed.get(name) or failed[name] for name in calls}
+
+
+def _quartiles(samples: list[float]) -> tuple[float, float, float]:
+    lower, median, upper = np.percentile(samples, [25, 50, 75])
+    return float(median), float(lower), float(upper)
+
+
+def seconds(value: float | None) -> str:
+    """A duration to two or three digits, in seconds or milliseconds."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    size, unit = (1.0, "s") if value >= 1 else (1e-3, "ms")
+    return f"{value / size:.0f} {unit}" if value >= 99.5 * size else f"{value / size:.2g} {unit}"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table; the first column to the left, the others to the right."""
+    lines = [header, [":--"] + ["--:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def footer(device: dict[str, Any]) -> str:
+    """The facts under a table."""
+    versions = ", ".join(f"{name} {version}" for name, version in device["versions"].items())
+    gpu = ", ".join(device["gpu"]) if device["gpu"] else "no GPU"
+    return (
+        f"{device['cpu']}, {device['cores']} cores, {gpu}; {device['system']}, Python {device['python']}; {versions}; "
+        f"{device['date'][:10]}, commit {device['commit']}, load at the start {device['load']:.1f}."
+    )
+
+
+def publish(options: Options, name: str, data: dict[str, Any], table: str, figure: Any) -> None:
+    """Write NAME.json, NAME.md and benchmark_NAME.png, each at once and whole."""
+    options.results.mkdir(parents=True, exist_ok=True)
+    options.images.mkdir(parents=True, exist_ok=True)
+    picture = options.images / f"benchmark_{name}.png"
+    figure.savefig(picture.with_suffix(".part"), dpi=150, format="png", bbox_inches="tight")
+    picture.with_suffix(".part").replace(picture)
+    for suffix, text in (("json", json.dumps(data, indent=1, default=float) + "\n"), ("md", table + "\n")):
+        part = options.results / f"{name}.{suffix}.part"
+        part.write_text(text)
+        part.replace(options.results / f"{name}.{suffix}")
+    print(table)
+    print(f"\nwritten: {options.results / name}.json, .md and {picture}")
+
+
+def figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
+    """Axes `(rows, columns)`, without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(3.9 * columns + 0.4, 3.1 * rows + 0.9), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, columns, squeeze=False, **options)
