@@ -55,26 +55,65 @@ def wall_ratio(drift: Scalar, diffusivity: Scalar, wall: Any) -> Any:
     return jnp.asarray(drift(wall), wall.dtype).reshape(()) / slope
 
 
-def bessel_factor(order: Any, z: Any, xp: Any = jnp) -> Any:
-    """√(2πz) e^{−z} I_ν(z) for ν > −1, z > 0: power series below 40, Hankel's expansion above (ν up to about 8)."""
-    low, high = xp.minimum(z, 40.0), xp.maximum(z, 40.0)
-    square = (low / 2) ** 2
+def _debye(count: int) -> list[np.ndarray]:
+    """Polynomials u_k of Debye's expansion of I_ν(νx), DLMF 10.41.9."""
+    P = np.polynomial.polynomial
+    found = [np.array([1.0])]
+    for _ in range(count):
+        u = found[-1]
+        found.append(P.polyadd(P.polymul([0, 0, 0.5, 0, -0.5], P.polyder(u)), P.polyint(P.polymul([1, 0, -5], u)) / 8))
+    return found[1:]
+
+
+DEBYE = _debye(8)
+
+
+def _bessel_factor(order: Any, z: Any, xp: Any = jnp) -> Any:
+    """√(2πz) e^{−z} I_ν(z), ν > −1, z > 0, to 1e-9: power series to z = 40, Hankel's expansion above, Debye's from ν = 8."""
+    low, high, four = xp.minimum(z, 40.0), xp.maximum(z, 40.0), 4 * xp.minimum(order, 8.0) ** 2
+    small, large, square = xp.minimum(order, 8.0), xp.maximum(order, 8.0), (low / 2) ** 2
+
+    def horner(state: Any, k: Any) -> Any:
+        series, tail = state
+        better = 1 - tail * (four - (2 * k - 1) ** 2) / (8 * k * high)
+        return (1 + series * square / (k * (k + small)), xp.where(k <= 24, better, tail)), None
+
     if xp is np:
         from scipy.special import gammaln
-        series = np.ones_like(z)
+
+        state = np.ones_like(z), np.ones_like(z)
         for k in range(70, 0, -1):
-            series = 1 + series * square / (k * (k + order))
-        tail = np.ones_like(z)
-        for k in range(24, 0, -1):
-            tail = 1 - tail * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k * high)
+            state = horner(state, k)[0]
+        series, tail = state
     else:
         gammaln = jax.scipy.special.gammaln
-        steps = jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype)
-        series = jax.lax.scan(lambda s, k: (1 + s * square / (k * (k + order)), None), jnp.ones_like(z), steps)[0]
-        horner = lambda t, k: (1 - t * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k * high), None)
-        tail = jax.lax.scan(horner, jnp.ones_like(z), steps[-24:])[0]
-    prefactor = xp.exp((order + 0.5) * xp.log(low) - low - order * math.log(2) - gammaln(order + 1))
-    return xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)
+        (series, tail), _ = jax.lax.scan(horner, (jnp.ones_like(z), jnp.ones_like(z)), jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype))
+    prefactor = xp.exp((small + 0.5) * xp.log(low) - low - small * math.log(2) - gammaln(small + 1))
+    moderate = xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)
+    root = xp.sqrt(large**2 + z**2)
+    t, total = large / root, xp.ones_like(z)
+    for k, u in enumerate(DEBYE, 1):  # u_k has the powers k, k + 2, … 3k
+        part = xp.zeros_like(z)
+        for coefficient in u[::-2][: k + 1]:
+            part = part * t**2 + coefficient
+        total = total + part * (t / large) ** k
+    growth = large**2 / (root + z) + large * xp.log(z / (large + root))
+    return xp.where(order < 8, moderate, xp.exp(growth) * xp.sqrt(z / root) * total)
+
+
+@jax.custom_jvp
+def bessel_factor(order: Any, z: Any) -> Any:
+    """`_bessel_factor`, whose reverse mode keeps two derivatives instead of every step of the series."""
+    return _bessel_factor(order, z)
+
+
+@bessel_factor.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    order, z = primals
+    order = jnp.broadcast_to(order, z.shape)
+    value, by_order = jax.jvp(lambda order: _bessel_factor(order, z), (order,), (jnp.ones_like(z),))
+    by_z = jax.jvp(lambda z: _bessel_factor(order, z), (z,), (jnp.ones_like(z),))[1]
+    return value, by_order * tangents[0] + by_z * tangents[1]
 
 
 class Side(NamedTuple):
@@ -89,26 +128,27 @@ class Side(NamedTuple):
     number: Any
 
 
-def short_kernel(xp: Any, start: Any, stop: Any, time: float, tilt: Any, sides: Sequence[Side]) -> Any:
-    """√(2π·time) × the kernel of ½∂² from start to stop under the walls, tilted by e^{tilt·(stop−start) − tilt²·time/2}."""
+def short_kernel(xp: Any, a: Any, b: Any, sign: Any, time: float, tilt: Any, sides: Sequence[Side]) -> Any:
+    """√(2π·time) × the kernel of ½∂² between a and b under the walls, tilted by e^{tilt·d − tilt²·time/2}, d = sign·(b − a)."""
     if xp is np:
         from scipy.special import erfcx
     else:
         erfcx = jax.scipy.special.erfcx
-    distance = stop - start
+    distance = sign * (b - a)
     value = xp.exp(-((distance - tilt * time) ** 2) / (2 * time))
     lean = tilt * distance - tilt**2 * time / 2
     for side in sides:
         if side.kind == "bessel":
-            product = (start - side.place) * (stop - side.place) / time
-            value = value * bessel_factor(side.number, xp.maximum(product, 1e-30), xp)
+            product = (a - side.place) * (b - side.place) / time
+            product = xp.maximum(product, 1e-30)
+            value = value * (_bessel_factor(side.number, product, np) if xp is np else bessel_factor(side.number, product))
     for side in sides:
         if side.kind == "periodic":
             for turn in (-1, 1):
                 moved = distance + turn * side.place
                 value = value + xp.exp(turn * side.number + lean - moved**2 / (2 * time))
         elif side.kind in ("reflecting", "absorbing"):
-            path = xp.abs(start - side.place) + xp.abs(stop - side.place)
+            path = xp.abs(a - side.place) + xp.abs(b - side.place)
             image = xp.exp(lean - path**2 / (2 * time))
             if side.kind == "absorbing":
                 value = value - image
@@ -126,7 +166,7 @@ def log_kernel(
 
     nodes, weights, potential, force: (windows, n); start, stop: (windows, steps of the path); ends: V at start plus V at
     stop. Factors e^{−δV/6} G e^{−(2δ/3)(V + δ²V_y²/48)} G e^{−δV/6}, G the exact kernel of δ/2 with its walls, δ = 1/steps;
-    the integrals by quadrature at the nodes. `tilted` (a single step per window) leans every factor along the jump, so that
+    the integrals by quadrature at the nodes. `tilted` (one transition per window) leans every factor along the jump, so that
     no jump is too far for the range of floating point. Chin, Phys. Lett. A 226, 344 (1997), doi:10.1016/S0375-9601(97)00003-0.
     """
     delta, half = 1 / steps, 0.5 / steps
@@ -134,15 +174,20 @@ def log_kernel(
     stop_gradient = (lambda a: a) if xp is np else jax.lax.stop_gradient
     jump = stop - start
     tilt = stop_gradient(jump)[:, :, None] if tilted else 0.0
+    for side in sides:
+        if side.kind == "periodic":  # lean along the mean drift round the circle
+            tilt, tilted = stop_gradient(side.number / side.place) + xp.zeros((1, 1, 1)), True
     outer = xp.exp(-delta * potential / 3)[:, None, :]
     inner = xp.exp(-(2 * delta / 3) * (potential + delta**2 * force**2 / 48))[:, None, :]
     root = xp.sqrt(weights)
     norm = 1 / math.sqrt(2 * math.pi * half)
-    first = norm * short_kernel(xp, start[:, :, None], nodes[:, None, :], half, tilt, sides) * (root[:, None, :] * inner)
-    last = norm * short_kernel(xp, nodes[:, None, :], stop[:, :, None], half, tilt, sides) * root[:, None, :]
+    # from start to the nodes and from the nodes to stop in one expression, which halves compilation
+    both, sign = xp.concatenate([start, stop], axis=1)[:, :, None], np.repeat([1.0, -1.0], start.shape[1])[:, None]
+    outside = norm * short_kernel(xp, both, nodes[:, None, :], sign, half, tilt, sides) * root[:, None, :]
+    first, last = outside[:, : start.shape[1]] * inner, outside[:, start.shape[1] :]
     log_scale: Any = 0.0
     if steps > 1:
-        move = norm * short_kernel(xp, nodes[:, :, None], nodes[:, None, :], half, tilt, sides)
+        move = norm * short_kernel(xp, nodes[:, :, None], nodes[:, None, :], 1.0, half, tilt, sides)
         move = move * (root[:, :, None] * root[:, None, :])
 
         def square(state: Any, _: Any = None) -> Any:
@@ -162,7 +207,7 @@ def log_kernel(
     total = xp.sum(first * last, axis=-1)
     # a jump beyond the range of floating point keeps its leading term, so that values and gradients stay finite
     inside = ~(total <= 0)
-    far = 0.0 if tilted else -(jump**2) / 2 - 0.5 * math.log(2 * math.pi)
+    far = -ends * (0.5 - delta / 6) + (0.0 if tilted else -(jump**2) / 2 - 0.5 * math.log(2 * math.pi))
     value = xp.where(inside, xp.log(xp.where(inside, total, 1.0)) + log_scale, far) - ends * delta / 6
     return value - (tilt[:, :, 0] * jump - tilt[:, :, 0] ** 2 / 2) if tilted else value
 

@@ -182,7 +182,7 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
             number = jnp.broadcast_to(number, (count, 1))
         elif kind == "periodic":
             number, wall_y = (phi_poly @ (chebyshev(np.array([1.0]), p + 1) - chebyshev(np.array([-1.0]), p + 1)).T), last - first
-        if kind in ("reflecting", "absorbing", "bessel", "periodic"):
+        if kind in ("reflecting", "absorbing", "bessel") or (kind == "periodic" and sign == 1):
             sides.append(Side(kind, wall_y[:, :, None], number[:, :, None]))
     logs = log_kernel(
         jnp, y, weights, potential, force, y_start, y_stop, ends[0] + ends[1],
