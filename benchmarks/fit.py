@@ -204,7 +204,7 @@ def picture(data: dict[str, Any]) -> Any:
             fontsize=9,
         )
     ax.set_xscale("log")
-    ax.set_xlim(right=max(e["seconds"] for e in entries) * 12)
+    ax.set_xlim(min(e["seconds"] for e in entries) / 4, max(e["seconds"] for e in entries) * 12)
     ax.set_xlabel("time to four coefficients with error bars [s]")
     ax.spines[["top", "right"]].set_visible(False)
     return made

@@ -24,8 +24,8 @@ RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 PEERS = ("jaxdiff", "jax", "jaxlib", "numpy", "scipy", "diffrax", "optax", "equinox", "py-pde", "fplanck", "numba")
 
 # Okabe & Ito: told apart by colour-blind readers; every series has its own marker as well.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#A6761D")
-MARKERS = "osD^vX<>d"
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#A6761D", "#332288")
+MARKERS = "osD^vX<>dp"
 
 
 @dataclass(frozen=True)

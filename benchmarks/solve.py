@@ -177,7 +177,7 @@ def picture(entries: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
     """Error against time, a panel per size; below, the same with gradient."""
     made, axes = figure(2, len(sizes), sharey="row", sharex="col")
     styles = {p.name: (COLOURS[0], marker) for p, marker in zip(OURS, "*Ph", strict=True)}
-    styles |= {p.name: (colour, marker) for p, colour, marker in zip(PEERS, COLOURS[1:] * 2, MARKERS[1:] * 2)}
+    styles |= {p.name: (colour, marker) for p, colour, marker in zip(PEERS, COLOURS[1:], MARKERS[1:], strict=True)}
     for row, (_, task) in zip(axes, BOTH, strict=True):
         for ax, n in zip(row, sizes, strict=True):
             for name, (colour, marker) in styles.items():
