@@ -87,7 +87,8 @@ def _bessel_factor(order: Any, z: Any, xp: Any = jnp) -> Any:
         series, tail = state
     else:
         gammaln = jax.scipy.special.gammaln
-        (series, tail), _ = jax.lax.scan(horner, (jnp.ones_like(z), jnp.ones_like(z)), jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype))
+        ones, powers = jnp.ones_like(z), jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype)
+        (series, tail), _ = jax.lax.scan(horner, (ones, ones), powers)
     prefactor = xp.exp((small + 0.5) * xp.log(low) - low - small * math.log(2) - gammaln(small + 1))
     moderate = xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)
     root = xp.sqrt(large**2 + z**2)
@@ -139,9 +140,9 @@ def short_kernel(xp: Any, a: Any, b: Any, sign: Any, time: float, tilt: Any, sid
     lean = tilt * distance - tilt**2 * time / 2
     for side in sides:
         if side.kind == "bessel":
-            product = (a - side.place) * (b - side.place) / time
-            product = xp.maximum(product, 1e-30)
-            value = value * (_bessel_factor(side.number, product, np) if xp is np else bessel_factor(side.number, product))
+            product = xp.maximum((a - side.place) * (b - side.place) / time, 1e-30)
+            factor = _bessel_factor(side.number, product, np) if xp is np else bessel_factor(side.number, product)
+            value = value * factor
     for side in sides:
         if side.kind == "periodic":
             for turn in (-1, 1):
@@ -154,13 +155,25 @@ def short_kernel(xp: Any, a: Any, b: Any, sign: Any, time: float, tilt: Any, sid
                 value = value - image
             else:  # the second term keeps ψ' = μψ, no flux of p = e^φ ψ
                 bend = side.number * math.sqrt(2 * math.pi * time)
-                value = value + image * (1 - bend * erfcx(path / math.sqrt(2 * time) + side.number * math.sqrt(time / 2)))
+                reach = path / math.sqrt(2 * time) + side.number * math.sqrt(time / 2)
+                value = value + image * (1 - bend * erfcx(reach))
     return value
 
 
 def log_kernel(
-    xp: Any, nodes: Any, weights: Any, potential: Any, force: Any, start: Any, stop: Any, ends: Any,
-    *, steps: int, sides: Sequence[Side], squaring: bool, tilted: bool,
+    xp: Any,
+    nodes: Any,
+    weights: Any,
+    potential: Any,
+    force: Any,
+    start: Any,
+    stop: Any,
+    ends: Any,
+    *,
+    steps: int,
+    sides: Sequence[Side],
+    squaring: bool,
+    tilted: bool,
 ) -> Any:
     """log ⟨y₁|exp(−(−½∂² + V))|y₀⟩ in units where the duration is 1, by Chin's fourth-order splitting.
 
@@ -173,7 +186,7 @@ def log_kernel(
     product = np.matmul if xp is np else (lambda a, b: jnp.matmul(a, b, precision="highest"))
     stop_gradient = (lambda a: a) if xp is np else jax.lax.stop_gradient
     jump = stop - start
-    tilt = stop_gradient(jump)[:, :, None] if tilted else 0.0
+    tilt: Any = stop_gradient(jump)[:, :, None] if tilted else 0.0
     for side in sides:
         if side.kind == "periodic":  # lean along the mean drift round the circle
             tilt, tilted = stop_gradient(side.number / side.place) + xp.zeros((1, 1, 1)), True
@@ -218,3 +231,18 @@ def _repeat(xp: Any, function: Callable[..., Any], state: Any, count: int) -> An
     for _ in range(count):
         state = function(state)[0]
     return state
+
+
+def chebyshev(z: Any, count: int, xp: Any = jnp) -> Any:
+    """T_0 … T_{count−1} in a last axis."""
+    return xp.cos(xp.arccos(xp.clip(z, -1.0, 1.0))[..., None] * np.arange(count))
+
+
+def antiderivative(count: int) -> np.ndarray:
+    """(count, count + 1): values at the Chebyshev points to the Chebyshev coefficients of the integral."""
+    to_coefficients = np.linalg.inv(chebyshev(chebyshev_points(count), count, np))
+    return (np.polynomial.chebyshev.chebint(np.eye(count), axis=0) @ to_coefficients).T
+
+
+def chebyshev_points(count: int) -> np.ndarray:
+    return np.cos(np.pi * (np.arange(count) + 0.5) / count)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .lamperti import Scalar, Side, coefficients, log_kernel, wall_ratio
-from .windows import CLEAR, Reference, Turn, antiderivative, chebyshev, substeps, windows
+from .lamperti import Scalar, Side, antiderivative, chebyshev, coefficients, log_kernel, wall_ratio
+from .reference import Reference, Turn
+from .windows import CLEAR, substeps, windows
 
 
 class Block(eqx.Module):
@@ -35,7 +36,7 @@ class Block(eqx.Module):
     z_clear: Any  # (n,) where their coefficients are taken: the same, but for a distance to walls where D vanishes
     weights: Any  # (n,) their quadrature weights
     steps: int = eqx.field(static=True)
-    ends: tuple[str, str] = eqx.field(static=True)
+    ends: tuple[str, ...] = eqx.field(static=True)
     squaring: bool = eqx.field(static=True)
     chunk: int = eqx.field(static=True)
 
@@ -53,8 +54,17 @@ class Plan(eqx.Module):
 
 
 def prepare(
-    drift: Scalar, diffusivity: Scalar, killing: Scalar, start: Any, stop: Any, duration: Any,
-    lower: float, upper: float, walls: tuple[str, str] = ("reflecting", "reflecting"), *, tolerance: float | None = None,
+    drift: Scalar,
+    diffusivity: Scalar,
+    killing: Scalar,
+    start: Any,
+    stop: Any,
+    duration: Any,
+    lower: float,
+    upper: float,
+    walls: tuple[str, str] = ("reflecting", "reflecting"),
+    *,
+    tolerance: float | None = None,
 ) -> Plan:
     """Plan of the transition densities of dX = f dt + √(2D) dW with killing k, at concrete coefficients.
 
@@ -77,9 +87,7 @@ def prepare(
         steps, error, stress = substeps(reference, max(1e-4, 1e-8 * len(start)) if tolerance is None else tolerance)
         parts, order = windows(reference, steps)
     blocks = tuple(Block(**part) for part in parts)
-    return Plan(
-        blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, reference.vanishing
-    )
+    return Plan(blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, reference.vanishing)
 
 
 def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan) -> Any:
@@ -102,7 +110,8 @@ def checked_log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, pla
     if plan.periodic:
         drift, diffusivity, killing = (Turn(f, lower, upper - lower) for f in (drift, diffusivity, killing))
     ratios = tuple(
-        wall_ratio(drift, diffusivity, wall) if vanishing else None for wall, vanishing in zip((lower, upper), plan.vanishing)
+        wall_ratio(drift, diffusivity, wall) if vanishing else None
+        for wall, vanishing in zip((lower, upper), plan.vanishing)
     )
 
     def evaluate(block: Block) -> Any:
@@ -162,7 +171,7 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
     weights = block.weights * block.rate / jnp.sqrt(2 * nodes.diffusivity) / root
 
     potential, force = nodes.potential * time, nodes.force * time * root
-    ends = (start.potential * time, stop.potential * time)
+    ends: Any = (start.potential * time, stop.potential * time)
     sides, used = [], 0
     first, last = (y_poly @ chebyshev(np.array([z]), p + 1).T for z in (-1.0, 1.0))
     for kind, wall_y, sign, ratio in zip(block.ends, (first, last), (1, -1), ratios):
@@ -181,12 +190,25 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
             )
             number = jnp.broadcast_to(number, (count, 1))
         elif kind == "periodic":
-            number, wall_y = (phi_poly @ (chebyshev(np.array([1.0]), p + 1) - chebyshev(np.array([-1.0]), p + 1)).T), last - first
+            number, wall_y = (
+                (phi_poly @ (chebyshev(np.array([1.0]), p + 1) - chebyshev(np.array([-1.0]), p + 1)).T),
+                last - first,
+            )
         if kind in ("reflecting", "absorbing", "bessel") or (kind == "periodic" and sign == 1):
             sides.append(Side(kind, wall_y[:, :, None], number[:, :, None]))
     logs = log_kernel(
-        jnp, y, weights, potential, force, y_start, y_stop, ends[0] + ends[1],
-        steps=block.steps, sides=sides, squaring=block.squaring, tilted=g == 1,
+        jnp,
+        y,
+        weights,
+        potential,
+        force,
+        y_start,
+        y_stop,
+        ends[0] + ends[1],
+        steps=block.steps,
+        sides=sides,
+        squaring=block.squaring,
+        tilted=g == 1,
     )
     value = phi - jnp.log(stop.diffusivity / start.diffusivity) / 4 - jnp.log(2 * stop.diffusivity) / 2
     value = value + logs - jnp.log(time) / 2
@@ -197,5 +219,9 @@ def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, 
     high = y[:, -1] - jnp.max(jnp.maximum(y_start, y_stop), axis=1)
     open_ends = [end == "open" for end in block.ends]
     wide = (low >= block.pad[:, 0] if open_ends[0] else True) & (high >= block.pad[:, 1] if open_ends[1] else True)
-    calm = True if any(end.startswith("bessel") for end in block.ends) else jnp.all(_stress(delta, start.force, time) <= plan.stress)
+    calm = (
+        True
+        if any(end.startswith("bessel") for end in block.ends)
+        else jnp.all(_stress(delta, start.force, time) <= plan.stress)
+    )
     return value, jnp.all(fine & wide) & calm

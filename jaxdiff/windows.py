@@ -1,47 +1,19 @@
-"""On the host, once per plan: how finely time and space must be cut, and which transitions share nodes."""
+"""How finely time and space must be cut, and which transitions share nodes: on the host, once per plan."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
-from .lamperti import Coefficients, Scalar, Side, coefficients, log_kernel, wall_ratio
+from .lamperti import Side, antiderivative, chebyshev_points, log_kernel
+from .reference import BATCH, Reference
 
 FINENESS = 1.8  # √(δ/2) over node spacing; trapezoid sums are exact to 5e-10 at 1.5, so σ may shrink by a quarter
-BATCH = 4096
 FAR = 12.0  # jumps beyond so many √duration have windows of their own
 CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V drowns in rounding, and is flat
 FRACTIONS = np.linspace(-0.98, 0.98, 99)
-
-
-class Turn(eqx.Module):
-    """A function of position on a circle."""
-
-    function: Any
-    lower: Any
-    length: Any
-
-    def __call__(self, x: Any) -> Any:
-        return self.function(self.lower + jnp.mod(x - self.lower, self.length))
-
-
-def chebyshev(z: Any, count: int, xp: Any = jnp) -> Any:
-    """T_0 … T_{count−1} in a last axis."""
-    return xp.cos(xp.arccos(xp.clip(z, -1.0, 1.0))[..., None] * np.arange(count))
-
-
-def antiderivative(count: int) -> np.ndarray:
-    """(count, count + 1): values at the Chebyshev points to the Chebyshev coefficients of the integral."""
-    to_coefficients = np.linalg.inv(chebyshev(chebyshev_points(count), count, np))
-    return (np.polynomial.chebyshev.chebint(np.eye(count), axis=0) @ to_coefficients).T
-
-
-def chebyshev_points(count: int) -> np.ndarray:
-    return np.cos(np.pi * (np.arange(count) + 0.5) / count)
 
 
 def bucket(count: float) -> int:
@@ -52,177 +24,13 @@ def bucket(count: float) -> int:
     return math.ceil(count / unit) * unit
 
 
-_coefficients = eqx.filter_jit(coefficients)
-
-
-class Reference:
-    """The SDE at the coefficients a plan is made with: y = s(x) and its inverse, V, and the walls within reach of the data."""
-
-    def __init__(self, drift: Scalar, diffusivity: Scalar, killing: Scalar, start: Any, stop: Any, duration: Any,
-                 lower: float, upper: float, walls: tuple[str, str]) -> None:  # fmt: skip
-        self.functions = (drift, diffusivity, killing)
-        self.start, self.stop, self.duration = start, stop, duration
-        self.walls, self.periodic = walls, walls[0] == "periodic"
-        lower, upper = self.bounds = float(lower), float(upper)
-        low, high = min(start.min(), stop.min()), max(start.max(), stop.max())
-        if self.periodic:
-            low, high = min(low, lower), max(high, upper)
-        scale = np.nanmax(self.at(np.array([low, (low + high) / 2, high])).diffusivity)
-        order = [self._order(wall, scale) for wall in self.bounds]
-        self.vanishing = (order[0] == 1, order[1] == 1)
-        self.natural = (order[0] == 2 and order[1] != 1, order[1] == 2 and order[0] != 1)
-        for wall, vanishing, edge in zip(self.bounds, self.vanishing, (low, high)):
-            if vanishing and edge == wall:
-                raise ValueError(f"a position lies on the wall {wall:g}, where the diffusivity vanishes; drop or shift it")
-        self.ratios = [float(wall_ratio(drift, diffusivity, w)) if v else 0.0 for w, v in zip(self.bounds, self.vanishing)]
-        # a larger order keeps paths from the wall by itself
-        self.bessel = tuple(bool(v and abs(ratio - 1) < 200) for v, ratio in zip(self.vanishing, self.ratios))
-        data = self.to_t(np.quantile(np.concatenate([start, stop]), np.linspace(0, 1, 513)))
-        self._tabulate(self._march(self.to_t(low), self.to_t(high)), data)
-        self.s_start, self.s_stop = self.s(start), self.s(stop)
-        self.s_bounds = self.s(np.array([lower, upper])) if self.periodic else (np.nan, np.nan)
-        self.turn = self.s_bounds[1] - self.s_bounds[0]
-
-    def _order(self, wall: float, scale: float) -> int:
-        """0: D > 0 at the wall, 1: it vanishes linearly there, 2: faster (y is infinite there)."""
-        if self.periodic:
-            return 0
-        D = float(self.functions[1](jnp.asarray(wall)))
-        slope = float(1 / wall_ratio(lambda x: jnp.ones_like(x), self.functions[1], wall))
-        return 0 if not abs(D) <= 1e-12 * scale else 2 if slope == 0 or not np.isfinite(slope) else 1
-
-    def at(self, x: Any) -> Coefficients:
-        """Coefficients at points of any shape, in batches of one size."""
-        flat = np.ravel(x)
-        padded = np.concatenate([flat, np.full(-len(flat) % BATCH, flat[-1])]).reshape(-1, BATCH)
-        parts = [_coefficients(*self.functions, batch) for batch in padded]
-        return Coefficients(*(np.concatenate(p)[: len(flat)].reshape(np.shape(x)) for p in zip(*parts)))
-
-    # t: a coordinate in which x and y are smooth where D vanishes at a wall
-    def to_t(self, x: Any) -> Any:
-        (lower, upper), (left, right), (log_left, log_right) = self.bounds, self.vanishing, self.natural
-        with np.errstate(divide="ignore"):
-            if left and right:
-                return 2 * np.arcsin(np.sqrt(np.clip((x - lower) / (upper - lower), 0, 1)))
-            if log_left or log_right:
-                return (np.log(x - lower) if log_left else 0) - (np.log(upper - x) if log_right else 0)
-        return np.sqrt(x - lower) if left else -np.sqrt(upper - x) if right else x
-
-    def x_of_t(self, t: Any, rate: Any) -> tuple[Any, Any]:
-        """x and dx/dz from t and dt/dz."""
-        (lower, upper), (left, right), (log_left, log_right) = self.bounds, self.vanishing, self.natural
-        if left and right:
-            return lower + (upper - lower) * np.sin(t / 2) ** 2, (upper - lower) * np.sin(t) / 2 * rate
-        if log_left and log_right:
-            part = 1 / (1 + np.exp(-t))
-            return lower + (upper - lower) * part, (upper - lower) * part * (1 - part) * rate
-        if log_left or log_right:
-            gap = np.exp(t if log_left else -t)
-            return (lower + gap if log_left else upper - gap), gap * rate
-        return (lower + t**2, 2 * t * rate) if left else (upper - t**2, -2 * t * rate) if right else (t, rate)
-
-    def _march(self, t_low: float, t_high: float) -> np.ndarray:
-        """Outwards from the data to a wall, eight and a half √duration, or where the way there and back costs e^−80."""
-        ends, walls = np.array([t_low, t_high]), self.to_t(np.array(self.bounds))
-        need, way, action = math.sqrt(self.duration.max()), np.zeros(2), np.zeros(2)
-        outward, going, trail = np.array([-1.0, 1.0]), np.ones(2, bool), [ends]
-        for _ in range(2000):
-            x, rate = self.x_of_t(ends, 1.0)
-            here = self.at(x)
-            if not np.all(np.isfinite(here.diffusivity[going])):
-                bad = x[going][~np.isfinite(here.diffusivity[going])][0]
-                raise ValueError(f"the diffusivity is not positive at x = {bad:g}, within reach of the path; give the equation a wall before it")
-            sigma = np.sqrt(2 * here.diffusivity)
-            with np.errstate(divide="ignore", invalid="ignore"):  # the drift 1/y at a vanishing wall is no barrier
-                singular = sum((r - 0.5) * sigma / (2 * (x - w)) for r, w, b in zip(self.ratios, self.bounds, self.bessel) if b)
-            speed = np.abs(np.nan_to_num(here.velocity - singular))
-            bend = np.where(self.vanishing, 0.0, np.abs(here.slope) / np.sqrt(2 * here.diffusivity))  # a wall at y = ∞ stays there
-            step = np.where(going, np.minimum(0.5 * need, 1 / (speed + 2 * bend + 1e-300)), 0.0)
-            ends = ends + np.nan_to_num(outward * step * np.sqrt(2 * here.diffusivity) / rate)
-            way, action = way + step, action + speed * step
-            if not self.periodic:
-                going &= outward * (walls - ends) > 0
-                ends = np.clip(ends, *walls)
-            trail.append(ends)
-            going &= (way < 8.5 * need) & (action < 40)
-            if not going.any():
-                break
-        return np.unique(np.concatenate(trail))
-
-    def _tabulate(self, trail: np.ndarray, data: np.ndarray) -> None:
-        from scipy.interpolate import make_interp_spline
-
-        t_low, t_high = trail[0], trail[-1]
-        walls, span = self.to_t(np.array(self.bounds)), t_high - t_low
-        at_wall = [not self.periodic and abs(end - wall) <= 1e-9 * span for end, wall in zip((t_low, t_high), walls)]
-        inner = [1e-5 * span if at and v else 0.0 for at, v in zip(at_wall, self.vanishing)]  # 0/0 at the wall itself
-        t = np.unique(np.concatenate([trail, data, np.linspace(t_low, t_high, 513)]))
-        t = np.interp(np.linspace(0, len(t) - 1, BATCH // 2), np.arange(len(t)), t)
-        t = np.clip(t, t_low + inner[0], t_high - inner[1])
-        for even in (False, False, True):
-            x, rate = self.x_of_t(t, 1.0)
-            here = self.at(x)
-            if not np.all(np.isfinite(here.diffusivity)):
-                bad = x[~np.isfinite(here.diffusivity)][0]
-                raise ValueError(f"the diffusivity is not positive at x = {bad:g}, within reach of the path; give the equation a wall before it")
-            speed = rate / np.sqrt(2 * here.diffusivity)
-            if not even:
-                way = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(t))])
-                t = np.interp(np.linspace(0, way[-1], len(t)), way, t)
-        self._s_of_t = make_interp_spline(t, speed, k=5).antiderivative()
-        edges = np.concatenate([[t_low], t, [t_high]]) if any(inner) else t
-        edges = np.unique(edges)
-        self._t_of_s = make_interp_spline(self._s_of_t(edges), edges, k=5)
-        self.t_rate = self._t_of_s.derivative()
-        self.table, self.potential = self._s_of_t(t), np.nan_to_num(here.potential, nan=0.0, posinf=1e300, neginf=-1e300)
-        self.s_low, self.s_high = self._s_of_t(t_low), self._s_of_t(t_high)
-        self.s_walls = tuple(s if at else inf for s, at, inf in zip((self.s_low, self.s_high), at_wall, (-np.inf, np.inf)))
-        for wall, bessel, ratio in zip(self.s_walls, self.bessel, self.ratios):
-            if bessel and np.isfinite(wall):  # the kernel there knows its singular part
-                self.potential = self.potential - ((ratio - 1) ** 2 - 0.25) / 2 / (self.table - wall) ** 2
-        cost = np.sqrt(2 * np.maximum(self.potential, 0))
-        self._action = np.concatenate([[0.0], np.cumsum((cost[1:] + cost[:-1]) / 2 * np.diff(self.table))])
-
-    def s(self, x: Any) -> Any:
-        return self._s_of_t(self.to_t(x))
-
-    def x(self, s: Any) -> Any:
-        return self.x_of_t(self._t_of_s(s), 1.0)[0]
-
-    def t(self, s: Any) -> Any:
-        return self._t_of_s(s)
-
-    def range(self, low: Any, high: Any, duration: Any) -> tuple[Any, Any]:
-        """Between which s paths from low to high (in s) must be followed: beyond, bridges weigh less than e^−23."""
-        at = lambda s: np.interp(s, self.table, self.potential)
-        dip = np.clip(duration * (np.maximum(at(low), at(high)) - self.potential.min()), 0, 60)
-        pad = 1.2 * np.sqrt(duration * (23 + dip) / 2)
-        action = lambda s, more: np.interp(
-            np.interp(s, self.table, self._action) + more, self._action, self.table, left=-np.inf, right=np.inf
-        )
-        flat = 1e-12 * (self.table[-1] - self.table[0])  # np.interp of a flat action returns an end of the plateau
-        left, right = action(low, -24.0), action(high, 24.0)
-        left, right = np.where(left >= low - flat, -np.inf, left), np.where(right <= high + flat, np.inf, right)
-        return np.maximum(np.maximum(low - pad, left), self.s_low), np.minimum(np.minimum(high + pad, right), self.s_high)
-
-    def ends(self, low: Any, high: Any) -> tuple[Any, Any]:
-        """Which of the walls lie within a range."""
-        return low <= self.s_walls[0], high >= self.s_walls[1]
-
-    def kind(self, side: int) -> str:
-        if self.vanishing[side]:
-            return "bessel absorbing" if self.walls[side] == "absorbing" else "bessel"
-        return self.walls[side]
-
-
-def nodes(ends: tuple[str, str], count: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+def nodes(ends: tuple[str, ...], count: int, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Quadrature on [−1, 1]: the trapezoid rule, Gauss–Legendre where a wall cuts the line, drawn towards a vanishing D."""
     if ends[0] == "periodic":
-        return -1 + (2 * np.arange(count) + 1) / count, np.full(count, 2 / count)
+        return (2 * np.arange(count) + 1) / count - 1, np.full(count, 2 / count)
     if ends == ("open", "open"):
         return np.linspace(-1, 1, count), np.full(count, 2 / (count - 1))
-    t, w = np.polynomial.legendre.leggauss(count)
-    left, right = (end.startswith("bessel") for end in ends)
+    (t, w), (left, right) = np.polynomial.legendre.leggauss(count), (end.startswith("bessel") for end in ends)
     if not (left or right):
         return t, w
     if left and right:  # u = t ∈ [−1, 1]: z' ∝ (1 − t²)²
@@ -233,7 +41,7 @@ def nodes(ends: tuple[str, str], count: int, width: float) -> tuple[np.ndarray, 
     return (2 * r - 1, w * dr) if left else ((1 - 2 * r)[::-1], (w * dr)[::-1])
 
 
-def node_count(ends: tuple[str, str], width: float, steps: int) -> int:
+def node_count(ends: tuple[str, ...], width: float, steps: int) -> int:
     """Nodes for a window `width` √duration wide."""
     spacing = math.sqrt(0.5 / steps) / FINENESS
     stretch = 1.0 if ends in (("open", "open"), ("periodic", "periodic")) else math.pi / 2
@@ -292,11 +100,17 @@ def substeps(reference: Reference, tolerance: float) -> tuple[list[int], float, 
                 break
             steps, value, before = _doubled(steps), better, error
         if not np.isfinite(error):
-            raise ValueError("the transition densities are not finite; check drift, diffusivity and killing near the path")
+            raise ValueError(
+                "the transition densities are not finite; check drift, diffusivity and killing near the path"
+            )
         chosen.append(steps)
         errors += error
         ease = 4 * max(1.0, min(16.0, share / max(error, 1e-300)))
-        stress = max(stress, ease * steps**-3.0 * float(np.max(reference.at(reference.start[members]).force ** 2 * time**3)), 1e-6)
+        stress = max(
+            stress,
+            ease * steps**-3.0 * float(np.max(reference.at(reference.start[members]).force ** 2 * time**3)),
+            1e-6,
+        )
     return chosen, errors, stress
 
 
@@ -322,16 +136,20 @@ def _trial(reference: Reference, members: np.ndarray, steps: int) -> np.ndarray:
     else:
         groups = [np.array([i]) for i in range(len(members))]
     for group in groups:
-        values[group] = _trial_window(reference, s0[group], s1[group], low[group].min(), high[group].max(), time[group[0]], steps)
+        values[group] = _trial_window(
+            reference, s0[group], s1[group], low[group].min(), high[group].max(), time[group[0]], steps
+        )
     return values
 
 
-def _trial_window(reference: Reference, s0: Any, s1: Any, low: float, high: float, time: float, steps: int) -> np.ndarray:
+def _trial_window(
+    reference: Reference, s0: Any, s1: Any, low: float, high: float, time: float, steps: int
+) -> np.ndarray:
     root, count, sides = math.sqrt(time), len(s0), []
     if is_ring(reference, time):
         low, high = reference.s_bounds
         s1 = low + np.mod(s1 - low, reference.turn)
-        ends = ("periodic", "periodic")
+        ends: tuple[str, ...] = ("periodic", "periodic")
     else:
         ends = tuple(reference.kind(k) if at else "open" for k, at in enumerate(reference.ends(low, high)))
     z, w = nodes(ends, node_count(ends, (high - low) / root, steps), (high - low) / root)
@@ -377,7 +195,9 @@ def windows(reference: Reference, steps: list[int]) -> tuple[list[dict[str, Any]
             if not len(chosen):
                 continue
             ring, alone = bool(around[chosen[0]]), bool(jump[chosen[0]] > FAR)
-            cluster = _share(s0[chosen], s1[chosen], time[chosen], group[chosen], substep, ring, alone and not ring, reference)
+            cluster = _share(
+                s0[chosen], s1[chosen], time[chosen], group[chosen], substep, ring, alone and not ring, reference
+            )
             for part, rows, slots in _blocks(reference, members[chosen], cluster, substep, ring):
                 parts.append(part)
                 places[rows] = offset + slots
@@ -389,7 +209,9 @@ def _merged(members: list[np.ndarray], steps: list[int]) -> list[tuple[np.ndarra
     """At most three groups, each with the most substeps any member needs: every group is compiled apart."""
     groups = [(rows, substep) for rows, substep in zip(members, steps)]
     while len(groups) > 1:
-        cost = [len(a) * max(0, t - s) ** 1.5 + len(b) * max(0, s - t) ** 1.5 for (a, s), (b, t) in zip(groups, groups[1:])]
+        cost = [
+            len(a) * max(0, t - s) ** 1.5 + len(b) * max(0, s - t) ** 1.5 for (a, s), (b, t) in zip(groups, groups[1:])
+        ]
         i = int(np.argmin(cost))
         if len(groups) <= 3 and cost[i] > 0.3 * sum(len(rows) * substep**1.5 for rows, substep in groups):
             break
@@ -406,7 +228,9 @@ def _cost(count: float, g: float, n: float, steps: int) -> tuple[float, bool]:
     return count * (60 * (n + 16) + g * (20 * n + 120) + kernel + matrix), steps > 1 and squares < chain
 
 
-def _share(s0: Any, s1: Any, time: Any, group: Any, steps: int, ring: bool, alone: bool, reference: Reference) -> np.ndarray:
+def _share(
+    s0: Any, s1: Any, time: Any, group: Any, steps: int, ring: bool, alone: bool, reference: Reference
+) -> np.ndarray:
     """Numbers of clusters: transitions of one duration, near each other, that share a window."""
     m, middle, root = len(s0), (s0 + s1) / 2, np.sqrt(time)
     best = np.arange(m)
@@ -416,8 +240,12 @@ def _share(s0: Any, s1: Any, time: Any, group: Any, steps: int, ring: bool, alon
     span = lambda first, last, r: float(np.max((last - first) / r))
     width = _length(reference) / root.min() if ring else span(low, high, root)
     cheapest = _cost(m, 1, node_count(("open", "open"), width, steps), steps)[0]
-    for size in ([np.inf] if ring else [np.inf, 48.0, 24.0, 12.0, 6.0]):
-        bins = np.floor((middle - middle.min()) / (size * root)).astype(np.int64) if np.isfinite(size) else np.zeros(m, np.int64)
+    for size in [np.inf] if ring else [np.inf, 48.0, 24.0, 12.0, 6.0]:
+        bins = (
+            np.floor((middle - middle.min()) / (size * root)).astype(np.int64)
+            if np.isfinite(size)
+            else np.zeros(m, np.int64)
+        )
         order = np.lexsort((middle, bins, group))
         fresh = np.concatenate([[True], (np.diff(bins[order]) != 0) | (np.diff(group[order]) != 0)])
         begin = np.flatnonzero(fresh)
@@ -427,7 +255,9 @@ def _share(s0: Any, s1: Any, time: Any, group: Any, steps: int, ring: bool, alon
             if len(head) == m:
                 continue
             if not ring:
-                width = span(np.minimum.reduceat(low[order], head), np.maximum.reduceat(high[order], head), root[order][head])
+                width = span(
+                    np.minimum.reduceat(low[order], head), np.maximum.reduceat(high[order], head), root[order][head]
+                )
             largest = int(np.max(np.diff(np.append(head, m))))
             cost = _cost(len(head), bucket(largest), node_count(("open", "open"), width, steps), steps)[0]
             if len(head) == 1 and cost < cheapest + 2e6:  # one window is one compilation, worth two milliseconds
@@ -456,12 +286,26 @@ def _blocks(reference: Reference, members: np.ndarray, cluster: np.ndarray, step
         signature = at[0] + 2 * at[1]
     for code in np.unique(signature):
         index = np.flatnonzero(signature == code)
-        ends = ("periodic", "periodic") if ring else tuple(reference.kind(k) if code >> k & 1 else "open" for k in (0, 1))
-        yield _block(reference, rows, head[index], sizes[index], first[index], last[index], low[index], high[index], time[index], ends, steps)
+        ends = (
+            ("periodic", "periodic") if ring else tuple(reference.kind(k) if code >> k & 1 else "open" for k in (0, 1))
+        )
+        yield _block(
+            reference,
+            rows,
+            head[index],
+            sizes[index],
+            first[index],
+            last[index],
+            low[index],
+            high[index],
+            time[index],
+            ends,
+            steps,
+        )
 
 
 def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, last: Any, low: Any, high: Any, time: Any,
-           ends: tuple[str, str], steps: int) -> Any:  # fmt: skip
+           ends: tuple[str, ...], steps: int) -> Any:  # fmt: skip
     root, g = np.sqrt(time), bucket(int(sizes.max()))
     pad = 0.8 * np.stack([first - low, high - last], axis=1) / root[:, None]
     width = float(np.max((high - low) / root))
@@ -469,7 +313,10 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
     n = bucket(need)
     if ends != ("periodic", "periodic"):
         low, high = _widened(reference, low, high, (width * math.sqrt(n / need)) * root, ends)
-    squaring, chunk = _cost(1, g, n, steps)[1], max(1, int((3e6 if steps == 1 else 5e5) // (3 * n * g + (n * n if steps > 1 else 0))))
+    squaring, chunk = (
+        _cost(1, g, n, steps)[1],
+        max(1, int((3e6 if steps == 1 else 5e5) // (3 * n * g + (n * n if steps > 1 else 0)))),
+    )
     count = len(head)
     padded = count if count <= chunk else math.ceil(count / chunk) * chunk
     chosen = np.minimum(np.arange(padded), count - 1)
@@ -489,7 +336,9 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
         if np.max(np.abs(even - 1)) < 0.02:
             break
     else:
-        raise ValueError("the diffusivity varies too fast over the reach of one step of the path; give the path in finer steps, or a smoother diffusivity")
+        raise ValueError(
+            "the diffusivity varies too fast over the reach of one step of the path; give the path in finer steps, or a smoother diffusivity"
+        )
 
     def place(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         z = np.broadcast_to(z, (padded, np.shape(z)[-1]))
@@ -519,17 +368,21 @@ def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, l
         for wall, ratio in zip(reference.bounds, reference.ratios):
             push = push - (ratio / (2 * (x_poly[: len(push)] - wall)) if ratio else 0.0)
         speed = rate_poly[: len(push)] / np.sqrt(2 * here.diffusivity) / np.sqrt(time[: len(push), None])
-        if max(np.max(np.abs(rate @ antiderivative(p))[:, -3:]) for rate in (push * rate_poly[: len(push)], speed)) < 1e-10:
+        if (
+            max(np.max(np.abs(rate @ antiderivative(p))[:, -3:]) for rate in (push * rate_poly[: len(push)], speed))
+            < 1e-10
+        ):
             break
-    part = dict(
-        x=x, rate=rate, x_poly=x_poly, rate_poly=rate_poly, x_start=start, x_stop=stop, z_start=invert(start),
-        z_stop=invert(stop), duration=time, pad=pad, z=z, z_clear=z_clear, weights=weights, steps=steps, ends=ends, squaring=squaring, chunk=chunk,
-    )  # fmt: skip
+    part = {
+        "x": x, "rate": rate, "x_poly": x_poly, "rate_poly": rate_poly, "x_start": start, "x_stop": stop,
+        "z_start": invert(start), "z_stop": invert(stop), "duration": time, "pad": pad, "z": z, "z_clear": z_clear,
+        "weights": weights, "steps": steps, "ends": ends, "squaring": squaring, "chunk": chunk,
+    }  # fmt: skip
     real = np.arange(g)[None, :] < sizes[:, None]
     return part, rows[(head[:, None] + slot)][real], (np.arange(count)[:, None] * g + np.arange(g)[None, :])[real]
 
 
-def _widened(reference: Reference, low: Any, high: Any, width: Any, ends: tuple[str, str]) -> tuple[Any, Any]:
+def _widened(reference: Reference, low: Any, high: Any, width: Any, ends: tuple[str, ...]) -> tuple[Any, Any]:
     """Ranges of one width, kept inside the table and off walls that they did not reach."""
     margin = 1e-6 * (reference.s_high - reference.s_low)
     floor, ceiling = reference.s_low + margin, reference.s_high - margin

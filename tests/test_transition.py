@@ -63,7 +63,7 @@ def funds(measured):
     import csv
 
     with open(measured("fedfunds.csv")) as file:
-        rows = [row for row in csv.reader(file)]
+        rows = list(csv.reader(file))
     return np.array([float(rate) for date, rate in rows[1:] if "1963-01" <= date < "1999"]) / 100, 1 / 12
 
 
@@ -135,7 +135,10 @@ def test_benes(t):
     x0 = rng.normal(size=40) * 3
     x1 = x0 + 3 * np.sqrt(t) * rng.normal(size=40)
     exact = np.log(np.cosh(x1) / np.cosh(x0)) - t / 2 + norm.logpdf(x1, x0, np.sqrt(t))
-    assert np.max(np.abs(densities(lambda p, x: jnp.tanh(x), lambda p, x: 0.5, 0.0, x0, x1, t, -100.0, 100.0) - exact)) < 1e-8
+    assert (
+        np.max(np.abs(densities(lambda p, x: jnp.tanh(x), lambda p, x: 0.5, 0.0, x0, x1, t, -100.0, 100.0) - exact))
+        < 1e-8
+    )
 
 
 @pytest.mark.parametrize("t", [1e-3, 0.25, 10.0])
@@ -242,7 +245,9 @@ def test_derivatives(case):
         if hessian is not None:
             assert np.max(np.abs(hessian[i] - extrapolated(reverse, h))) < 1e-7 * np.max(np.abs(hessian))
     if case in ("zero drift", "circle"):
-        np.testing.assert_allclose(jax.jit(jax.jacfwd(total))(p), gradient, rtol=1e-9, atol=1e-9 * np.max(np.abs(gradient)))
+        np.testing.assert_allclose(
+            jax.jit(jax.jacfwd(total))(p), gradient, rtol=1e-9, atol=1e-9 * np.max(np.abs(gradient))
+        )
         np.testing.assert_allclose(jax.jit(jax.vmap(total))(np.stack([p, 1.01 * p]))[0], value(p), rtol=1e-12)
 
 
