@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.checks import Checks, check, enforce, raise_failed
+from jaxdiff.compilation import solver_jit
 from jaxdiff.equations import FokkerPlanck
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume, System
@@ -69,7 +70,7 @@ def _equilibrium(operator: Any) -> Any:
     return jnp.concatenate([chain.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])
 
 
-_compiled = eqx.filter_jit(stationary)
+_compiled = solver_jit(stationary)
 
 
 def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:

@@ -191,10 +191,15 @@ def at_time(coefficient: Any, t: Any) -> Any:
     return coefficient
 
 
+def _array(value: Any) -> Any:
+    """As a JAX array; a NumPy one is copied, as JAX 0.10 mixes up precisions of a constant that two programs share."""
+    return jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
+
+
 def number(coefficient: Any, t: Any) -> Any:
     """A boundary's number at time t."""
     value = at_time(coefficient, t)
-    return jnp.asarray(value() if callable(value) else value)
+    return _array(value() if callable(value) else value)
 
 
 def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") -> Any:
@@ -204,7 +209,7 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
         dtype = jnp.result_type(points)
         scalar = lambda x: jnp.asarray(value(x), dtype).reshape(())
         return jax.vmap(scalar)(jnp.asarray(points))
-    value = jnp.asarray(value)
+    value = _array(value)
     if value.ndim and value.shape != jnp.shape(points):
         raise ValueError(
             f"{what}: expected a number, {len(points)} cell values or a function of position, got shape {value.shape}"

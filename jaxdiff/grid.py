@@ -14,7 +14,6 @@ from jaxtyping import Float
 # Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
 _EXPONENT = {"cartesian": 0, "cylindrical": 1, "spherical": 2}
 _SURFACE = {"cartesian": 1.0, "cylindrical": 2 * np.pi, "spherical": 4 * np.pi}
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 
 
 class Grid(eqx.Module):
@@ -105,8 +104,9 @@ class Grid(eqx.Module):
             if value.ndim and value.shape != self.shape:
                 raise ValueError(f"expected a number or {self.shape[0]} cell averages, got shape {value.shape}")
             return jnp.broadcast_to(value, self.shape)
-        points = self.centers[0][:, None] + 0.5 * self.widths[0][:, None] * _NODES
-        weights = 0.5 * _WEIGHTS * points ** _EXPONENT[self.geometry]
+        nodes, weights = np.polynomial.legendre.leggauss(5)
+        points = self.centers[0][:, None] + 0.5 * self.widths[0][:, None] * nodes
+        weights = 0.5 * weights * points ** _EXPONENT[self.geometry]
         values = jax.vmap(lambda x: jnp.asarray(function(x), dtype=jnp.result_type(float)))(points.ravel())
         return (values.reshape(points.shape) * weights).sum(1) / weights.sum(1)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checks import enforce, raise_failed
+from jaxdiff.compilation import solver_jit
 from jaxdiff.evolve import Plan, evolve, prepare
 from jaxdiff.grid import Grid
 from jaxdiff.parameters import plain
@@ -34,14 +35,7 @@ class Solution(eqx.Module):
         return plot.solution(self)
 
 
-_filtered = eqx.filter_jit(evolve)
-_plain = jax.jit(evolve)
-
-
-def _compiled(*args: Any) -> Any:
-    """`evolve`, compiled once per structure; models of arrays alone take the faster of two dispatches."""
-    arrays = all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in jax.tree.leaves(args))
-    return (_plain if arrays else _filtered)(*args)
+_compiled = solver_jit(evolve)
 
 
 def solve(

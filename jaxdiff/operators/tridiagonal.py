@@ -51,7 +51,7 @@ class Tridiagonal(eqx.Module):
         a, b = jnp.asarray(a), jnp.asarray(b)
         lanes = jnp.broadcast_shapes(a.shape, b.shape)
         up, down, loss = (rate[:, None] * -b for rate in (self.up, self.down, self.loss))
-        solve = _solver(up, down, a + loss, (len(self.up), *(lanes or (1,))), self.ring)
+        solve = _solver(up, down, loss, jnp.broadcast_to(a, lanes or (1,)), self.ring)
 
         def apply(u: Any) -> Any:
             x = solve(u if jnp.ndim(u) == 2 else jnp.asarray(u)[:, None])
@@ -100,17 +100,17 @@ def _inflow(up: Any, down: Any, content: Any, ring: bool) -> Any:
     return _shifted(up * content, 1, ring) + _shifted(down * content, -1, ring)
 
 
-def _solver(up: Any, down: Any, kill: Any, shape: tuple[int, ...], ring: bool) -> Callable[[Any], Any]:
-    """b ↦ x with (kill + up + down)·x − inflow(x) = b, lanes in the trailing axis.
+def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool) -> Callable[[Any], Any]:
+    """b ↦ x with (a + loss + up + down)·x − inflow(x) = b, lanes in the trailing axis.
 
     The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
     one substitution, and no intermediate is kept.
     """
-    dtype = jnp.result_type(up, down, kill)
-    substitute = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, kill)), shape)
+    dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
+    substitute = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, loss, a)))
 
     def matvec(x: Any) -> Any:
-        return (kill + up + down) * x - _inflow(up, down, x, ring)
+        return (a + loss + up + down) * x - _inflow(up, down, x, ring)
 
     def transpose_solve(_: Any, cotangent: Any) -> Any:
         return jax.linear_transpose(substitute, cotangent)(cotangent)[0]
@@ -122,15 +122,20 @@ def _solver(up: Any, down: Any, kill: Any, shape: tuple[int, ...], ring: bool) -
     return solve
 
 
-def _chain_factors(up: Any, down: Any, kill: Any, lanes: tuple[int, ...]) -> Callable[[Any], Any]:
+def _reciprocal(d: Any) -> Any:
+    """1/d; pivots are far from overflow, so a complex one needs no scaling."""
+    return jnp.conj(d) * (1.0 / (d.real**2 + d.imag**2)) if jnp.iscomplexobj(d) else 1.0 / d
+
+
+def _chain_factors(up: Any, down: Any, loss: Any, a: Any) -> Callable[[Any], Any]:
     """Eliminate from both ends towards the middle, without subtraction (Grassmann, Taksar, Heyman 1985).
 
-    With k the killing, U the rate inwards and D the rate outwards of a row, e = k + D·e₋/d₋ and d = e + U.
+    With U the rate inwards and D the rate outwards of a row, e = a + loss + D·e₋/d₋ and d = e + U.
     Two ends at once halve the length of the loop. doi:10.1287/opre.33.5.1107
     """
-    n = lanes[0]
+    n = len(up)
     m = (n + 1) // 2
-    dtype = jnp.result_type(up, down, kill)
+    dtype, lanes = jnp.result_type(up, down, loss, a), (2, len(a))
 
     def fold(lower: Any, upper: Any, fill: float) -> Any:
         upper = upper[::-1][: n - m]
@@ -138,18 +143,16 @@ def _chain_factors(up: Any, down: Any, kill: Any, lanes: tuple[int, ...]) -> Cal
             upper = jnp.concatenate([jnp.full((1, *upper.shape[1:]), fill, upper.dtype), upper])
         return jnp.stack([lower[:m], upper], axis=1)
 
-    inward, outward = fold(up, down, 0.0), fold(down, up, 0.0)
-    kill = jnp.broadcast_to(kill, lanes).astype(dtype)
-    kill = fold(kill, kill, 1.0)
+    inward, outward, loss = fold(up, down, 0.0), fold(down, up, 0.0), fold(loss, loss, 1.0)
 
-    def eliminate(ratio: Any, row: Any) -> Any:
-        k, inwards, outwards = row
-        e = k + outwards * ratio
-        inverse = 1.0 / (e + inwards)
-        return e * inverse, inverse
+    def eliminate(e: Any, row: Any) -> Any:
+        loss, outwards, inwards = row
+        e = (a + loss) + outwards * (e * _reciprocal(e + inwards))
+        return e, e
 
-    ratio, inverse = jax.lax.scan(eliminate, jnp.ones((2, *lanes[1:]), dtype), (kill, inward, outward))
-    e = ratio / inverse[-1]
+    before = jnp.concatenate([jnp.zeros_like(inward[:1]), inward[:-1]])
+    _, killed = jax.lax.scan(eliminate, jnp.ones(lanes, dtype), (loss, outward, before))
+    inverse, e = _reciprocal(killed + inward), killed[-1]
     last = jnp.broadcast_to(inward[-1], e.shape)
     middle = 1.0 / (e[0] * e[1] + e[0] * last[1] + last[0] * e[1])
     forward = jnp.concatenate([jnp.zeros_like(inverse[:1]), (inward * inverse)[:-1]])
@@ -171,14 +174,13 @@ def _chain_factors(up: Any, down: Any, kill: Any, lanes: tuple[int, ...]) -> Cal
     return substitute
 
 
-def _ring_factors(up: Any, down: Any, kill: Any, lanes: tuple[int, ...]) -> Callable[[Any], Any]:
+def _ring_factors(up: Any, down: Any, loss: Any, a: Any) -> Callable[[Any], Any]:
     """Cut the ring at its last cell, the hub: what leaves the hub returns to it or dies on the chain."""
-    chain = (lanes[0] - 1, *lanes[1:])
-    kill = jnp.broadcast_to(kill, lanes)
-    solve = _chain_factors(up[:-1], down[:-1], kill[:-1], chain)
-    dtype = jnp.result_type(up, down, kill)
-    entry = jnp.zeros(chain, dtype).at[0].add(up[-1]).at[-1].add(down[-1])
+    solve = _chain_factors(up[:-1], down[:-1], loss[:-1], a)
+    dtype = jnp.result_type(up, down, loss, a)
+    entry = jnp.zeros((len(up) - 1, len(a)), dtype).at[0].add(up[-1]).at[-1].add(down[-1])
     visit = solve(entry)
+    kill = a + loss
     escape = kill[-1] + jnp.sum(kill[:-1] * visit, axis=0)
     to_hub_low, to_hub_high = down[0], up[-2]
 
