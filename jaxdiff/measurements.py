@@ -86,17 +86,17 @@ class Course(eqx.Module):
     solve: Any  # plan of the solver, None if only the steady state is wanted
     steady: bool = eqx.field(static=True)
 
-    def __call__(self, equation: Any, initial: Any) -> tuple[Any, Checks, Any]:
-        """(states, checks, whether the plan of the solver is fine enough for these coefficients)."""
+    def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
+        """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
         states, checks, fine = [], Checks(), True
         start = None if initial is None else self.grid.average(initial)
         if self.solve is not None:
-            values, checks = evolve(equation, self.grid, start, self.solve)
+            values, checks = evolve(equation, self.grid, start, self.solve, observe)
             states.append(values)
             fine = (checks.needed[0] <= self.solve.substeps) & (checks.needed[1] <= self.solve.capacity)
         if self.steady:
             u, found = stationary(equation, self.grid, start)
-            states.append(u[None])
+            states.append(observe(u[None]))
             checks = eqx.tree_at(lambda c: c.needed, checks + found, checks.needed, is_leaf=lambda x: x is None)
         return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
 
@@ -345,13 +345,13 @@ class ReadingsPlan(Plan):
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
-        states, checks, fine = self.course(equation, initial)
         grid = self.course.grid
         if self.sensor is None:
-            return Prediction(
-                jax.vmap(lambda u, x: grid.interpolate(u, x[None])[0])(states[self.row], self.place), checks, fine
-            )
-        return Prediction(grid.interpolate(states, self.place)[self.row, self.sensor], checks, fine)
+            states, checks, fine = self.course(equation, initial)
+            read = jax.vmap(lambda u, x: grid.interpolate(u, x[None])[0])
+            return Prediction(read(states[self.row], self.place), checks, fine)
+        at_sensors, checks, fine = self.course(equation, initial, lambda states: grid.interpolate(states, self.place))
+        return Prediction(at_sensors[self.row, self.sensor], checks, fine)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:
         return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))

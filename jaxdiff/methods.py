@@ -40,13 +40,12 @@ def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
     return out, _needed_substeps(operator, after[-1]), []
 
 
-def _window(system: System, plan: Any, t0: Any, u: Any) -> Any:
+def _window(system: System, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
     contour = Contour(60.0, max(plan.tolerance / 10, 1e-10))
-    out = propagate_window(
-        operator, contour, jnp.asarray(plan.first, u.dtype), jnp.asarray(plan.window), after, u, forcing
-    )
+    first, window = jnp.asarray(plan.first, u.dtype), jnp.asarray(plan.window)
+    out = propagate_window(operator, contour, first, window, after, u, forcing, observe)
     return out, _needed_substeps(operator, after[-1]), []
 
 

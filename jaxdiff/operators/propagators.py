@@ -121,20 +121,22 @@ def propagate(
 
 
 def propagate_window(
-    operator: Any, contour: Contour, first: Any, window: Any, t: Any, u: Any, constant: Any = 0.0, slope: Any = 0.0
+    operator: Any, contour: Contour, first: Any, window: Any, t: Any, u: Any, constant: Any = 0.0, observe: Any = None
 ) -> Any:
     """u(t) `(T, n)` for many times: `window` (T,) says in which [first, Λ·first] each lies, `first` is `(W,)`.
 
-    u(t) ≈ 2 Re Σ wₖ(t) (zₖ − A)⁻¹ (u + b₀/zₖ + b₁/zₖ²): the resolvents do not depend on the time within a window.
+    u(t) ≈ 2 Re Σ wₖ(t) (zₖ − A)⁻¹ (u + b₀/zₖ): the resolvents do not depend on the time within a window, and a linear
+    map `observe` of states may as well be applied to them.
     """
     dtype = jnp.result_type(u)
     shift = jax.lax.stop_gradient(operator.growth())
     z = (jnp.asarray(contour.points) / first[:, None] + shift).astype(_complex(dtype))
     lanes = z.reshape(-1)
     column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)
-    rhs = column(u) + (column(constant) + column(slope) / lanes) / lanes
+    rhs = column(u) + column(constant) / lanes
     w = operator.resolvent(lanes, -jnp.ones(lanes.shape, dtype))(jnp.broadcast_to(rhs, (len(u), len(lanes))))
+    seen = w.T if observe is None else observe(w.T)
     weights = jnp.exp(t[:, None] * z[window]) * (jnp.asarray(contour.weights) / first[window, None]).astype(z.dtype)
     member = jax.nn.one_hot(window, len(first), dtype=dtype)
     spread = (member[:, :, None] * weights[:, None, :]).reshape(len(t), -1)
-    return 2.0 * jnp.matmul(spread, w.T, precision="highest").real
+    return 2.0 * jnp.matmul(spread, seen, precision="highest").real
