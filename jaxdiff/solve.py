@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Solution", "evolve", "prepare", "raise_failed", "solve"]
 
 
-class Solution(eqx.Module):
+@partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=[])
+@dataclass(frozen=True)
+class Solution:
     """States `values` (T, n) at `times` (T,) on a `grid`."""
 
     times: Any
