@@ -153,7 +153,8 @@ def _gaussian(plan: Any, squares: Any) -> Any:
 def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
     """The loss of one measurement around a point; jacobian: (*prediction.shape, p).
 
-    Squares: Gauss–Newton. Counts: Fisher scoring, Σ N ∂p ∂p / p. Your own loss: the generalised Gauss–Newton matrix Jᵀ (∂²L) J.
+    Squares: Gauss–Newton. Counts: Fisher scoring, Σ N ∂p ∂p / p. Your own loss: the generalised Gauss–Newton matrix
+    Jᵀ (∂²L) J, or, for distances that hardly bend, like absolute differences, that of reweighted squares.
     """
     count = jacobian.shape[-1]
     none = jnp.zeros(())
@@ -163,14 +164,12 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
         bent = jax.vmap(
             lambda column: jax.jvp(lambda u: slope(u, plan.observation), (prediction,), (column,))[1], -1, -1
         )(jacobian)
-        gradient = slope(prediction, plan.observation).reshape(-1) @ flat
-        return Expansion(
-            loss(prediction, plan.observation),
-            gradient,
-            flat.T @ bent.reshape(-1, count),
-            jnp.zeros((count, count)),
-            none,
-        )
+        pull = slope(prediction, plan.observation)
+        curvature = flat.T @ bent.reshape(-1, count)
+        squares = _reweighted(pull, prediction - plan.observation, flat)
+        curvature = jnp.where(jnp.trace(curvature) < 1e-3 * jnp.trace(squares), squares, curvature)
+        total = loss(prediction, plan.observation)
+        return Expansion(total, pull.reshape(-1) @ flat, curvature, jnp.zeros((count, count)), none)
     if plan.family == "gaussian":
         residual = _residual(plan, prediction)
         weighted = plan.weight[:, None] * jacobian
@@ -192,6 +191,17 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
     curvature = jnp.sum(jnp.reshape(share, (-1, 1, 1)) * fisher, axis=0)
     noise = jnp.sum(jnp.reshape(share**2 / plan.weight, (-1, 1, 1)) * fisher, axis=0)
     return Expansion(value(loss, plan, prediction), gradient, curvature, noise, none)
+
+
+def _reweighted(pull: Any, residual: Any, flat: Any) -> Any:
+    """Curvature of the squares Σ (∂L/∂r) r²/2r that touch a loss here; zero unless it grows with every residual r.
+
+    Iteratively reweighted least squares: Holland & Welsch 1977, doi:10.1080/03610927708827533.
+    """
+    distance = jnp.abs(residual)
+    floor = jnp.maximum(1e-12 * jnp.max(distance), jnp.finfo(distance.dtype).tiny)
+    weight = jnp.where(jnp.all(pull * residual >= 0), jnp.abs(pull) / jnp.maximum(distance, floor), 0.0)
+    return flat.T @ (weight.reshape(-1, 1) * flat)
 
 
 def _gram(left: Any, right: Any) -> Any:

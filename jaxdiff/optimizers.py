@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxdiff.losses import Expansion
 
-BLIND = 1e-14  # share of the loss by which a coordinate must matter to be moved at all
+BLIND = 1e-14  # share of the loss below which a curvature says nothing
+PUSH = 1e-6  # share of the loss from which on a slope without curvature is followed all the same
 CAP = 2.0  # the furthest a logarithm or logit moves in one step
 
 
@@ -70,7 +71,7 @@ class Bowl(NamedTuple):
     bend: Any  # |eigenvalues|: directions of negative curvature are turned around
     slope: Any
     back: Any
-    seen: Any  # directions that have any curvature
+    seen: Any  # directions that have any curvature, or a slope that no curvature explains
 
     def step(self, damping: Any) -> Any:
         return self.back @ jnp.where(self.seen, self.slope / jnp.where(self.seen, self.bend + damping, 1.0), 0.0)
@@ -82,19 +83,26 @@ class Bowl(NamedTuple):
 
 
 def bowl(here: Expansion, z: Any, limit: Any) -> Bowl:
-    """The quadratic around z, without the coordinates that push against their limit."""
+    """The quadratic around z, without the coordinates that push against their limit.
+
+    A slope without curvature is no optimum. It gets the curvature that makes its undamped step one, the order of every
+    coordinate, and damping shortens the step until it helps.
+    """
+    size = jnp.where(jnp.isfinite(here.value), jnp.abs(here.value), 0.0)
     free = (z * jnp.sign(here.gradient) > -limit) | (here.gradient == 0)
     curvature = jnp.where(free[:, None] & free, here.curvature, 0.0)
     diagonal = jnp.abs(jnp.diagonal(curvature))
-    sighted = diagonal > BLIND * jnp.where(jnp.isfinite(here.value), jnp.abs(here.value), 0.0)
-    curvature = jnp.where(sighted[:, None] & sighted, curvature, 0.0)
-    scale = jnp.where(sighted, jnp.sqrt(diagonal), 1.0)
+    sighted = diagonal > BLIND * size
+    pushed = ~sighted & free & (jnp.abs(here.gradient) > PUSH * size)
+    curvature = jnp.where(sighted[:, None] & sighted, curvature, jnp.diag(jnp.where(pushed, jnp.abs(here.gradient), 0)))
+    scale = jnp.where(sighted, jnp.sqrt(diagonal), jnp.where(pushed, jnp.sqrt(jnp.abs(here.gradient)), 1.0))
     values, vectors = jax.lax.linalg.eigh(curvature / scale / scale[:, None], symmetrize_input=False)[::-1]
     bend = jnp.abs(values)
     back = vectors / scale[:, None]
-    return Bowl(
-        bend, -(jnp.where(free, here.gradient, 0.0) @ back), back, bend > 1e3 * jnp.finfo(bend.dtype).eps * bend.max()
-    )
+    slope = -(jnp.where(free, here.gradient, 0.0) @ back)
+    seen = bend > 1e3 * jnp.finfo(bend.dtype).eps * bend.max()
+    pushed = ~seen & (slope**2 > PUSH * size)
+    return Bowl(jnp.where(pushed, 1.0, bend), slope, back, seen | pushed)
 
 
 def advance(

@@ -76,6 +76,28 @@ def test_your_own_loss_has_no_error_bars_and_says_why(readings, best):
     assert np.isnan(result.standard_errors["decay"]) and "your own loss" in result.summary()
 
 
+def decaying():
+    times = np.linspace(0.1, 2, 20)
+    grid = jd.Grid.uniform((0.0, 1.0, 50))
+    values = np.cos(np.pi * 0.1) * np.exp(-0.1 * np.pi**2 * times)
+    return jd.Readings(grid, lambda x: jnp.cos(jnp.pi * x), times, np.full(20, 0.1), values)
+
+
+@pytest.mark.parametrize(
+    ("loss", "converges"),
+    [
+        (lambda p, o: jnp.mean(jnp.abs(p - o)), True),
+        (lambda p, o: jnp.mean(jnp.sqrt((p - o) ** 2 + 1e-12)), True),
+        (lambda p, o: jnp.max(jnp.abs(p - o)), None),
+        (lambda p, o: jnp.abs(jnp.mean(p - o)) + 0.01, None),  # no curvature, and none that could stand in for it
+    ],
+)
+def test_a_loss_without_curvature_is_followed_down(loss, converges):
+    result = jd.fit(jd.Diffusion(jd.Positive(1.0)), decaying(), loss=loss, progress=False)
+    np.testing.assert_allclose(result.parameters["diffusivity"], 0.1, rtol=5e-3)
+    assert converges is None or result.converged
+
+
 def test_other_numbers_do_not_compile_again():
     traced = []
 
