@@ -43,6 +43,10 @@ class Measurement(eqx.Module):
         raise NotImplementedError
 
 
+class Unplannable(ValueError):
+    """At these coefficients a measurement cannot be predicted with any effort that is within reason."""
+
+
 class Prediction(NamedTuple):
     """What a plan predicts, the solver's checks, and whether the plan still resolves the coefficients."""
 
@@ -102,7 +106,12 @@ class Course(eqx.Module):
 
     def refined(self, checks: Checks) -> Course:
         """A course that is fine enough for what a run reported."""
-        return self if self.solve is None else Course(self.grid, self.solve.refined(checks.needed), self.steady)
+        if self.solve is None:
+            return self
+        try:
+            return Course(self.grid, self.solve.refined(checks.needed), self.steady)
+        except ValueError as error:
+            raise Unplannable(str(error)) from None
 
 
 def course_of(

@@ -44,6 +44,7 @@ class State(NamedTuple):
 
     z: Any
     here: Expansion
+    good: Any  # the last place but one, at which plans resolved the coefficients
     damping: Any
     growth: Any
     iteration: Any  # evaluations after the first
@@ -62,7 +63,7 @@ def begin(z: Any, measurements: int, steps: int, damping: float) -> State:
     number = lambda value: np.asarray(value, dtype)
     history = np.full(steps + 1, np.nan, dtype)
     no = np.asarray(False)
-    return State(xp.asarray(z), here, number(damping), number(2.0), np.asarray(-1), history, no, no)
+    return State(xp.asarray(z), here, xp.asarray(z), number(damping), number(2.0), np.asarray(-1), history, no, no)
 
 
 class Bowl(NamedTuple):
@@ -130,6 +131,7 @@ def advance(
         sound = jnp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
         taken = sound & (ratio > 1e-4)
         z, here = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (trial, new), (state.z, old))
+        good = jnp.where(taken & ~first, state.z, state.good)
         better = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(ratio, 1.0) - 1) ** 3)
         damping = state.damping * jnp.where(first, 1.0, jnp.where(taken, better, state.growth))
         there = bowl(here, z, limit)
@@ -139,7 +141,8 @@ def advance(
         stalled = ((first & ~sound) | (damping > 1e12)) & ~converged
         history = state.history.at[state.iteration + 1].set(here.value)
         growth = jnp.where(taken, 2.0, 2 * state.growth)
-        return State(z, here, jnp.maximum(damping, 1e-12), growth, state.iteration + 1, history, converged, stalled)
+        damping = jnp.maximum(damping, 1e-12)
+        return State(z, here, good, damping, growth, state.iteration + 1, history, converged, stalled)
 
     return jax.lax.while_loop(on, body, state)
 

@@ -278,13 +278,15 @@ def collect(tree: Any) -> Parameters:
             seen[id(mark)] = _name(path)
             continue
         if _is_number(leaf):
-            candidates.append(_name(path))
+            if _name(path) != "boundaries.value" or np.any(leaf):  # the wall that reflects by default
+                candidates.append(_name(path))
             if mark is not None and not isinstance(mark, Fixed) and np.size(leaf):
                 places.append(len(leaves))
                 names.append(_name(path))
                 columns.append(_column(mark, np.asarray(leaf, float), _name(path)))
         leaves.append(np.asarray(leaf, np.float64) if _is_number(leaf) else leaf)
     if not places:
+        candidates.sort(key=lambda name: name.split(".")[0] in ("boundaries", "initial"))
         some = ", ".join(candidates[:12]) + (", ..." if len(candidates) > 12 else "")
         raise ValueError(
             f"nothing is marked for fitting; wrap a number in jd.Free, jd.Positive or jd.Bounded, for instance one of: {some or 'none found'}"

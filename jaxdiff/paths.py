@@ -11,7 +11,7 @@ import numpy as np
 from jaxdiff.boundaries import Dirichlet, Flux, Periodic
 from jaxdiff.checks import Checks
 from jaxdiff.grid import Grid
-from jaxdiff.measurements import Measurement, Plan, Prediction
+from jaxdiff.measurements import Measurement, Plan, Prediction, Unplannable
 from jaxdiff.transition import checked_log_density, prepare
 
 
@@ -74,7 +74,11 @@ class Trajectory(Measurement):
         walls = (_wall(left), _wall(right))
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
         drift, diffusivity, killing = (Term(equation, self.grid, i) for i in range(3))
-        steps = prepare(drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls)
+        try:
+            steps = prepare(drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls)
+        except (ValueError, MemoryError) as error:
+            few = "the densities of its steps need more memory than there is; give smoother coefficients"
+            raise Unplannable(few if isinstance(error, MemoryError) else str(error)) from None
         return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
 
     def rough(self) -> TrajectoryPlan:

@@ -15,6 +15,7 @@ from jaxdiff.checks import raise_failed
 from jaxdiff.compilation import quick_jit
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
+from jaxdiff.measurements import Unplannable
 from jaxdiff.objective import Objective, draw, start_vector
 from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, bowl, finite, set_out, wander
 from jaxdiff.parameters import Parameters, marked
@@ -23,6 +24,7 @@ from jaxdiff.progress import Progress
 MANY = 300  # parameters beyond which no curvature is computed
 STEPS = 100  # of Levenberg–Marquardt, unless told otherwise
 RENEWALS = 50  # of plans within one fit
+RETREATS = 30  # in a row, from coefficients that no plan resolves
 PLAN_STEPS = 10  # of an optax transformation between two looks at the plans
 
 
@@ -49,7 +51,8 @@ class Run:
         self.options, self.progress = options, progress
         self.start = start_vector(parameters)
         self.plans: Any = ()
-        self.renewals = 0
+        self.renewals = self.retreats = 0
+        self.refused = ""  # why a trial had to be given up last
 
     @property
     def paths(self) -> bool:
@@ -58,17 +61,18 @@ class Run:
     def prepare(self, z: Any) -> None:
         """Plans for the coefficients at z."""
         equation, initials = self._at(z)
-        self.plans = tuple(
-            m.prepare(equation, initial, pad=loss in BUILT_IN, **self.options)
-            for m, initial, loss in zip(self.measurements, initials, self.objective.losses, strict=True)
-        )
-        self.plans = jax.device_put(self.plans)
+        parts = zip(self.measurements, initials, self.objective.losses, strict=True)
+        try:
+            plans = [m.prepare(equation, initial, pad=loss in BUILT_IN, **self.options) for m, initial, loss in parts]
+        except Unplannable as error:
+            raise Unplannable(f"{error}; this was at {self._named(z)}") from None
+        self.plans = jax.device_put(tuple(plans))
 
     def renew(self, z: Any, resolved: Any) -> None:
         """Plans that resolve the coefficients at z, where those at hand do not."""
         self.renewals += 1
         if self.renewals > RENEWALS:
-            raise ValueError(
+            raise Unplannable(
                 f"the fit runs into coefficients that cannot be resolved, {self._named(z)}; bound them with jd.Bounded"
             )
         equation, _ = self._at(z)
@@ -97,14 +101,22 @@ class Run:
         state = self._first(method, steps)
         if self._rescale(state.here):
             state = self._resolved(method, begin(self.start, len(self.plans), steps, method.damping), 0)
-        pace = 0.0
+        pace, lost = 0.0, None
         while not (state.converged or state.stalled or state.iteration >= steps):
             before, began = int(state.iteration), time.perf_counter()
-            state = self._resolved(method, state, min(steps, before + self.progress.portion(pace)))
+            try:
+                state = self._resolved(method, state, min(steps, before + self.progress.portion(pace)))
+            except Unplannable as error:
+                lost = str(error)
+                break
             pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
             self.progress.show(int(state.iteration), steps, float(state.here.value))
         reason = "no step improves the loss any more; check the model, or start elsewhere"
-        if not state.stalled:
+        if lost is not None:
+            reason = lost
+        elif self.refused:
+            reason = f"the loss falls towards coefficients that cannot be followed: {self.refused}"
+        elif not state.stalled:
             reason = f"{int(state.iteration)} steps were not enough; allow more with steps=, or start closer"
         return Outcome(state.z, state.here, state.history, bool(state.converged), f"not converged: {reason}")
 
@@ -116,12 +128,25 @@ class Run:
             )
             if np.all(state.here.resolved):
                 return state
-            self.renew(state.z, np.asarray(state.here.resolved))
-            fresh = begin(np.asarray(state.z), len(self.plans), len(state.history) - 1, method.damping)
+            z, damping, retreat = state.z, state.damping, False
+            try:
+                self.renew(z, np.asarray(state.here.resolved))
+                self.retreats = 0
+            except Unplannable as error:
+                self.retreats, self.refused = self.retreats + 1, str(error)
+                if np.array_equal(z, state.good) or self.retreats > RETREATS:
+                    raise Unplannable(f"{error}; this was at {self._named(z)}") from None
+                # as after any trial that did not help, but that the plan at hand had let it pass
+                z, damping, retreat = state.good, np.maximum(3 * damping, 1e-2) * 2.0**self.retreats, True
+            fresh = begin(np.asarray(z), len(self.plans), len(state.history) - 1, method.damping)
+            fresh = fresh._replace(good=np.asarray(state.good))
             fresh = jax.block_until_ready(
                 _advance(self.objective, method.tolerance, self.parameters, self.plans, fresh, 0)
             )
-            state = fresh._replace(damping=state.damping, iteration=state.iteration, history=state.history)
+            history = np.array(state.history)
+            if retreat:
+                history[int(state.iteration)] = fresh.here.value
+            state = fresh._replace(damping=damping, iteration=state.iteration, history=history)
 
     def _first(self, method: LevenbergMarquardt, steps: int) -> State:
         """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better."""
@@ -185,7 +210,7 @@ class Run:
                 self._complain(z)
         unit = self._unit()
         walk = set_out(optimizer, np.asarray(z), steps, key)
-        pace = 0.0
+        pace, lost = 0.0, None
         while int(walk.iteration) < steps and not walk.done:
             before, began = int(walk.iteration), time.perf_counter()
             until = before + PLAN_STEPS * (1 if self.paths else self.progress.portion(pace))
@@ -195,9 +220,15 @@ class Run:
             walk = jax.block_until_ready(walk)
             pace = PLAN_STEPS * (time.perf_counter() - began) / max(int(walk.iteration) - before, 1)
             self.progress.show(int(walk.iteration), steps, unit * float(walk.history[int(walk.iteration) - 1]))
-            if np.isfinite(walk.z).all():
-                self._around(np.asarray(walk.z))
-        return self._settle(walk, unit, batch_size)
+            try:
+                if np.isfinite(walk.z).all():
+                    self._refresh(np.asarray(walk.z))
+            except Unplannable as error:
+                lost = f"not converged: {error}; take a smaller learning rate"
+                walk = walk._replace(z=z, place=z)
+                break
+            z = np.asarray(walk.z if np.isfinite(walk.z).all() else z)
+        return self._settle(walk, unit, batch_size, lost)
 
     def _around(self, z: np.ndarray) -> Expansion | None:
         """The loss around z, by plans that resolve it; None if there are too many parameters to ask for curvature."""
@@ -205,14 +236,20 @@ class Run:
             return self._resolved(
                 LevenbergMarquardt(), begin(z, len(self.plans), STEPS, LevenbergMarquardt().damping), 0
             ).here
-        while not (fine := np.asarray(_values(self.objective, self.parameters, self.plans, z)[1])).all():
-            self.renew(z, fine)
+        self._refresh(z)
         return None
 
-    def _settle(self, walk: Walk, unit: float, batch_size: int | None) -> Outcome:
+    def _refresh(self, z: np.ndarray) -> None:
+        """Plans that resolve the coefficients at z."""
+        while not (fine := np.asarray(_values(self.objective, self.parameters, self.plans, z)[1])).all():
+            self.renew(z, fine)
+
+    def _settle(self, walk: Walk, unit: float, batch_size: int | None, lost: str | None) -> Outcome:
         z = np.asarray(walk.place if batch_size is None or not np.isfinite(walk.z).all() else walk.z)
         here = self._around(z)
         history = unit * finite(walk.history)
+        if lost is not None:
+            return Outcome(z, here, history, False, lost)
         if not (np.isfinite(walk.z).all() and np.isfinite(history).all()):
             return Outcome(
                 z, here, history, False, "not converged: the loss left the finite numbers; take a smaller learning rate"

@@ -9,7 +9,9 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxdiff as jd
+from jaxdiff import paths
 from jaxdiff.parameters import numeric
+from jaxdiff.run import Run
 
 GRID = jd.Grid.uniform((0.0, 1.0, 64))
 TRUTH = {"diffusivity": 0.3, "decay": 0.5}
@@ -239,6 +241,35 @@ def _closed(p, t, x):
     dt = np.diff(t)
     variance = D * -jnp.expm1(-2 * k * dt) / k
     return 0.5 * jnp.sum((x[1:] - m - (x[:-1] - m) * jnp.exp(-k * dt)) ** 2 / variance + jnp.log(variance))
+
+
+def test_a_trial_that_cannot_be_planned_only_shortens_the_step(monkeypatch):
+    t, x = ou_path()
+    data, model = jd.Trajectory(jd.Grid.uniform((-6.0, 7.0, 50)), t, x), ou(jd.Positive(0.5), 0.5, jd.Positive(0.3))
+    free = jd.fit(model, data, progress=False)
+    plan, asked = paths.prepare, []
+
+    def within(top, error):
+        def prepare(drift, diffusivity, *rest):
+            asked.append(float(diffusivity(0.0)))
+            if asked[-1] > top:
+                raise error
+            return plan(drift, diffusivity, *rest)
+
+        monkeypatch.setattr(paths, "prepare", prepare)
+        return prepare
+
+    best = free.parameters["diffusivity"]
+    monkeypatch.setattr(Run, "_rough", lambda self: None)
+    within(1.01 * best, ValueError("too wild"))
+    near(jd.fit(ou(jd.Positive(0.5), 0.5, jd.Positive(0.03)), data, progress=False), free.parameters, 1e-5)
+    within(0.5 * best, MemoryError())
+    held = jd.fit(ou(jd.Positive(0.5), 0.5, jd.Positive(0.03)), data, progress=False)
+    assert not held.converged and "need more memory than there is" in str(held) and np.isfinite(held.loss)
+    assert max(asked) > 0.5 * best > held.parameters["diffusivity"] * 0.7
+    within(0.0, ValueError("too wild"))
+    with pytest.raises(ValueError, match="^too wild; this was at drift.k = 0.5, diffusivity = 0.3$"):
+        jd.fit(model, data, progress=False)
 
 
 def test_several_experiments_share_their_parameters(readings, best):

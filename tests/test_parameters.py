@@ -65,7 +65,7 @@ def shared():
         (lambda: jd.Bounded(1.0, 0.0, np.inf), "finite bounds"),
         (lambda: collect(jd.Positive({"a": -2.0})), "for 'a', got -2.0"),
         (lambda: collect(jd.Diffusion(jd.Free(np.nan))), "the start of 'diffusivity' is not finite"),
-        (lambda: collect(jd.Diffusion(1.0)), "nothing is marked .* one of: .*diffusivity, decay, source"),
+        (lambda: collect(jd.Diffusion(1.0)), "nothing is marked .* one of: diffusivity, decay, source, capacity$"),
         (lambda: collect(shared()), "two places, 'drift' and 'diffusivity'; write the model as a function"),
     ],
 )
