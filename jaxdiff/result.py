@@ -97,7 +97,7 @@ class Fit:
         lines.append("")
         steps = max(len(self.history) - 1, 0)
         lines.append(
-            f"{self.loss_name} {self.loss:.6g}, {'converged' if self.converged else 'NOT CONVERGED'} after {steps} steps"
+            f"{self.loss_name} {self.loss:.6g}, {'converged' if self.converged else 'NOT CONVERGED'} after {steps} step{'' if steps == 1 else 's'}"
         )
         if self.validation_loss is not None:
             lines.append(f"on data held out {self.validation_loss:.6g}")
