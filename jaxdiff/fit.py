@@ -110,6 +110,7 @@ def fit(
         )
         unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
         bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
+        remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
         x = np.asarray(fitted.transform(outcome.z), float)
         tree = jax.tree.map(np.asarray, fitted.rebuild(x))
         equation, initials = objective.unpack(tree)
@@ -135,7 +136,7 @@ def fit(
         validation_loss=validation_loss,
         history=outcome.history,
         converged=outcome.converged,
-        notes=(*outcome.notes, *bars.notes),
+        notes=remarks,
         measurements=trained,
         held_out=held,
         initials=tuple(zip((m.initial if hasattr(m, "initial") else None for m in trained), initials, strict=True)),
@@ -204,6 +205,20 @@ def _no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> st
         if measurement.family == "multinomial" and not measurement.known:
             return "densities do not tell how many were counted; give counts, or total=N"
     return None
+
+
+def _memory(here: Any, measurements: tuple[Measurement, ...]) -> list[str]:
+    """A word on residuals that remember the last one, beyond three standard deviations of such a correlation by chance."""
+    notes = []
+    for i, measurement in enumerate(measurements):
+        if isinstance(measurement, Readings):
+            pairs, memory = int(np.sum(measurement.last >= 0)), float(here.memory[i])
+            if pairs and memory > max(0.3, 3 / np.sqrt(pairs)):
+                which = f" of measurement {i + 1}" if len(measurements) > 1 else ""
+                notes.append(
+                    f"the residuals{which} are correlated in time (lag-1 {memory:.1f}): standard errors are too small"
+                )
+    return notes
 
 
 def _intervals(parameters: Parameters, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:

@@ -300,6 +300,16 @@ class Readings(Measurement):
             self.grid, self.initial, self.times[kept], self.positions[kept], self.values[kept], sigma, self.start
         )
 
+    @property
+    def last(self) -> np.ndarray:
+        """(m,) the row before each one in time at the same position, -1 for none."""
+        order = np.lexsort((self.times, self.positions))
+        one, two = order[:-1], order[1:]
+        follows = (self.positions[one] == self.positions[two]) & (self.times[one] < self.times[two])
+        last = np.full(len(order), -1)
+        last[two[follows]] = one[follows]
+        return last
+
     def split(self, fraction: float) -> tuple[Readings, Readings]:
         """(first, last) part in time; rows of one single time are held out evenly instead."""
         distinct = np.unique(self.times)
@@ -337,6 +347,7 @@ class Readings(Measurement):
             if dense
             else np.pad(self.positions, (0, extra), mode="edge"),
             sensor=np.pad(sensor, (0, extra)) if dense else None,
+            last=np.pad(self.last, (0, extra), constant_values=-1),
             known=self.known,
         )
 
@@ -351,6 +362,7 @@ class ReadingsPlan(Plan):
     row: Any  # (m,) which time
     place: Any  # positions of the sensors, or of each row
     sensor: Any  # (m,) which sensor; None: a position a row
+    last: Any  # (m,) which row came before at the same sensor, -1 for none
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:

@@ -58,8 +58,8 @@ def begin(z: Any, measurements: int, steps: int, damping: float) -> State:
     xp = jnp if isinstance(z, jax.core.Tracer) else np
     count, dtype = len(z), z.dtype
     square, noise = np.zeros((count, count), dtype), np.zeros((measurements, count, count), dtype)
-    flags = np.zeros(measurements, dtype), np.ones(measurements, bool)
-    here = Expansion(np.asarray(np.inf, dtype), np.zeros(count, dtype), square, noise, *flags)
+    none, fine = np.zeros(measurements, dtype), np.ones(measurements, bool)
+    here = Expansion(np.asarray(np.inf, dtype), np.zeros(count, dtype), square, noise, none, fine, none)
     number = lambda value: np.asarray(value, dtype)
     history = np.full(steps + 1, np.nan, dtype)
     no = np.asarray(False)
@@ -158,27 +158,47 @@ class Walk(NamedTuple):
     history: Any
     key: Any
     done: Any
+    stale: Any  # whether the plans must be renewed before the next step
 
 
 def set_out(optimizer: Any, z: Any, steps: int, key: Any) -> Walk:
     """A run that has not taken a step yet."""
     state = jax.tree.map(np.asarray, optimizer.init(jnp.asarray(z)))  # strongly typed, as the loop will return it
     history = np.full(steps, np.nan, z.dtype)
-    return Walk(z, state, np.asarray(np.inf, z.dtype), z, np.asarray(0), history, key, np.asarray(False))
+    return Walk(
+        z, state, np.asarray(np.inf, z.dtype), z, np.asarray(0), history, key, np.asarray(False), np.asarray(False)
+    )
+
+
+def searches(walk: Walk) -> bool:
+    """Whether the transformation searches along lines, and keeps the value it found."""
+    import optax
+
+    return optax.tree_utils.tree_get(walk.optimizer, "value") is not None
 
 
 def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Walk, until: Any, batched: bool) -> Walk:
-    """Continue a run of an optax transformation to step `until`; traceable. `loss` takes z and a key."""
+    """Continue a run of an optax transformation to step `until`; traceable.
+
+    loss: (z, key) → its value, and whether the plans resolve the coefficients there; without that a value is worth nothing
+    """
     import optax
 
     optimizer = optax.with_extra_args_support(optimizer)
 
     def body(walk: Walk) -> Walk:
         key, now = jax.random.split(walk.key)
-        function = lambda z: loss(z, now)
-        stored = None if batched else optax.tree_utils.tree_get(walk.optimizer, "value")
-        evaluate = jax.value_and_grad(function) if stored is None else optax.value_and_grad_from_state(function)
-        total, gradient = evaluate(walk.z) if stored is None else evaluate(walk.z, state=walk.optimizer)
+
+        def function(z: Any) -> Any:  # a line search shortens its step where this is NaN
+            total, fine = loss(z, now)
+            return jnp.where(fine, total, jnp.nan)
+
+        stored = not batched and searches(walk)
+        fine: Any = True
+        if not stored:
+            (total, fine), gradient = jax.value_and_grad(loss, has_aux=True)(walk.z, now)
+        else:
+            total, gradient = optax.value_and_grad_from_state(function)(walk.z, state=walk.optimizer)
         updates, state = optimizer.update(
             gradient, walk.optimizer, walk.z, value=total, grad=gradient, value_fn=function
         )
@@ -186,7 +206,7 @@ def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Wa
         lower = total < walk.best
         still = jnp.max(jnp.abs(gradient) * (1 + jnp.abs(walk.z))) <= 1e-12
         lost = ~jnp.isfinite(total) | ~jnp.all(jnp.isfinite(z))
-        return Walk(
+        new = Walk(
             z,
             state,
             jnp.where(lower, total, walk.best),
@@ -195,9 +215,12 @@ def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Wa
             walk.history.at[walk.iteration].set(total),
             key,
             (still & (not batched)) | lost,
+            walk.stale,
         )
+        old = walk._replace(stale=jnp.array(True))
+        return new if fine is True else jax.lax.cond(fine, lambda: new, lambda: old)
 
-    return jax.lax.while_loop(lambda walk: (walk.iteration < until) & ~walk.done, body, walk)
+    return jax.lax.while_loop(lambda walk: (walk.iteration < until) & ~walk.done & ~walk.stale, body, walk)
 
 
 @cache

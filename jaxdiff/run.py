@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
 from jaxdiff.measurements import Unplannable
 from jaxdiff.objective import Objective, draw, start_vector
-from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, bowl, finite, set_out, wander
+from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, bowl, finite, searches, set_out, wander
 from jaxdiff.parameters import Parameters, marked
 from jaxdiff.progress import Progress
 
@@ -219,14 +220,15 @@ class Run:
             )
             walk = jax.block_until_ready(walk)
             pace = PLAN_STEPS * (time.perf_counter() - began) / max(int(walk.iteration) - before, 1)
-            self.progress.show(int(walk.iteration), steps, unit * float(walk.history[int(walk.iteration) - 1]))
+            self.progress.show(int(walk.iteration), steps, unit * float(walk.history[max(int(walk.iteration) - 1, 0)]))
             try:
                 if np.isfinite(walk.z).all():
-                    self._refresh(np.asarray(walk.z))
+                    self._centre(walk, batch_size)
             except Unplannable as error:
                 lost = f"not converged: {error}; take a smaller learning rate"
                 walk = walk._replace(z=z, place=z)
                 break
+            walk = walk._replace(stale=np.asarray(False))
             z = np.asarray(walk.z if np.isfinite(walk.z).all() else z)
         return self._settle(walk, unit, batch_size, lost)
 
@@ -238,6 +240,14 @@ class Run:
             ).here
         self._refresh(z)
         return None
+
+    def _centre(self, walk: Walk, batch_size: int | None) -> None:
+        """Plans around a walk: those of paths anew where a line search keeps to what they resolve."""
+        z = np.asarray(walk.z)
+        if self.paths and batch_size is None and searches(walk):
+            with suppress(Unplannable):
+                self.prepare(z)
+        self._refresh(z)
 
     def _refresh(self, z: np.ndarray) -> None:
         """Plans that resolve the coefficients at z."""
@@ -343,6 +353,7 @@ def _wander(
 ) -> Walk:
     def loss(z: Any, key: Any) -> Any:
         batch = None if size is None else draw(plans, size, key)
-        return jnp.sum(objective.values(parameters, plans, z, batch)[0]) / unit
+        values, fine = objective.values(parameters, plans, z, batch)
+        return jnp.sum(values) / unit, jnp.all(fine)
 
     return wander(loss, optimizer, parameters.transform.limit, walk, until, size is not None)

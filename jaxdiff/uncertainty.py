@@ -11,6 +11,7 @@ from jaxdiff.parameters import Parameters
 
 SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
 
+VAGUE = 1e3  # ratio of the ends of a 95 % interval beyond which a positive number is hardly identified
 NEAR = 12.0  # the logit from which on a bounded parameter counts as being at its bound: 6e-6 of the width
 
 
@@ -86,7 +87,22 @@ def uncertainty(
         [np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)], axis=1
     )
     intervals[known] = np.sort(ends[known], axis=1)
+    vague = [labels[i] for i in known if _is_vague(parameters, i, float(reach[i]), intervals[i])]
+    if vague:
+        hardly = "is hardly identified: its interval spans" if len(vague) == 1 else "are hardly identified: they span"
+        notes.append(f"{', '.join(vague)} {hardly} far more than the estimate; measure more, or fix it")
     return Uncertainty(covariance, errors, intervals, tuple(notes))
+
+
+def _is_vague(parameters: Parameters, i: int, reach: float, ends: np.ndarray) -> bool:
+    """Whether an interval spans decades, nearly all between the bounds, or zero and many times the start."""
+    kind = int(parameters.transform.kind[i])
+    if kind == 1:
+        return reach > 0.5 * np.log(VAGUE)
+    if kind == 2:
+        return float(ends[1] - ends[0]) > 0.95 * float(parameters.transform.width[i])
+    scale = float(parameters.transform.scale[i])
+    return float(ends[1] - ends[0]) > 4 * max(abs(float(ends.mean())), 10 * scale)
 
 
 def _at_bounds(

@@ -1,5 +1,9 @@
 """Parameters recovered, by every road; published numbers; scaling; honest words."""
 
+import os
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -324,6 +328,39 @@ def test_float32_when_asked_for(readings, best):
     result = jd.fit(marked(), readings, dtype=jnp.float32, progress=False)
     near(result, best.parameters, 1e-2)
     assert result.covariance.dtype == np.float64
+
+
+SESSION = """
+import jax, numpy as np, jaxdiff as jd
+jax.config.update("jax_enable_x64", {wide})
+grid = jd.Grid.uniform((0.0, 1.0, 64))
+peak = grid.delta(grid.centers[0][19])  # exact in either precision
+truth = jd.solve(jd.Diffusion(0.1, decay=0.2), grid, peak, [0.0, 0.1, 0.2, 0.4])
+rows = np.repeat([0.1, 0.2, 0.4], 20), np.tile(grid.centers[0][::3][:20], 3)
+with jax.enable_x64(True):
+    values = np.asarray(grid.average(lambda x: x))[::3][:20]
+noise = np.random.default_rng(0).normal(size=60)
+values = np.tile(1 + np.cos(np.pi * values), 3) * np.exp(-rows[0]) + 0.01 * noise
+model = jd.Diffusion(jd.Positive(0.3), decay=jd.Free(0.1))
+first = jd.fit(model, jd.Readings(grid, peak, *rows, values), progress=False)
+again = jd.solve(first.equation, grid, peak, [0.0, 0.4])
+second = jd.fit(model, jd.Readings(grid, again.values[-1], *rows, values), progress=False)
+third = jd.fit(model, jd.Readings(grid, peak, *rows, values), progress=False)
+assert third.parameters == first.parameters and second.covariance.dtype == np.float64
+assert str(truth.values.dtype) == ("float64" if {wide} else "float32"), truth.values.dtype
+assert jax.config.jax_enable_x64 is {wide}
+print(*first.columns()[0], *first.columns()[1], first.loss)
+"""
+
+
+def test_a_default_session_fits_in_double_precision():
+    run = lambda wide: subprocess.run(
+        [sys.executable, "-c", SESSION.format(wide=wide)], capture_output=True, text=True, env={**os.environ}
+    )
+    found = [run(wide) for wide in (True, False)]
+    assert not any(one.returncode for one in found), found[0].stderr[-600:] + found[1].stderr[-600:]
+    wide, default = (np.array(one.stdout.split(), float) for one in found)
+    np.testing.assert_allclose(default, wide, rtol=1e-9)
 
 
 def test_results_print_predict_and_store_themselves(best, readings, tmp_path):

@@ -102,6 +102,30 @@ def test_a_parameter_at_its_bound_is_named():
     assert result.converged and result.standard_errors["decay"] > 0
 
 
+def test_residuals_that_remember_are_named():
+    data = heat(None, 60)(np.random.default_rng(0))
+    slow = data.values + 0.05 * np.sin(8 * data.times)
+    model = jd.Diffusion(jd.Positive(0.2), decay=jd.Free(0.3))
+    for values, remembered in ((data.values, False), (slow, True)):
+        result = jd.fit(model, jd.Readings(GRID, cosine, data.times, data.positions, values), progress=False)
+        assert ("the residuals are correlated in time (lag-1 0." in str(result)) is remembered
+
+
+def test_what_is_hardly_identified_is_named():
+    data = heat(None)(np.random.default_rng(0))
+    model = lambda D, a, b, w: jd.Diffusion(D, decay=0.5 + 1e-3 * jnp.log(a) + w * b)
+    cases: tuple = (
+        ({"a": jd.Positive(1.0)}, "a"),
+        ({"b": 1.0, "w": jd.Fixed(1e-5)}, "b"),
+        ({"b": jd.Bounded(0.5, 0.0, 1.0)}, "b"),
+    )
+    for starts, name in cases:
+        starts = {"D": jd.Positive(0.2), "a": jd.Fixed(1.0), "b": jd.Fixed(0.0), "w": jd.Fixed(1e-3)} | starts
+        text = str(jd.fit(model, data, parameters=starts, progress=False))
+        assert f"{name} is hardly identified" in text or f"{name} has run to" in text
+        assert "D is hardly" not in text
+
+
 def test_no_residual_variance_without_spare_readings():
     data = heat(None)(np.random.default_rng(0))
     result = jd.fit(jd.Diffusion(jd.Positive(0.2), decay=jd.Free(0.3)), data.rows(np.array([2, 9])), progress=False)
