@@ -288,6 +288,25 @@ class FiniteVolume(eqx.Module):
                 )
         return [System(equation, grid), System(equation, Grid((edges[::2],)))]
 
+    def conditions(self, system: System, t: Any) -> list[Condition]:
+        """For order 4: no coefficient jumps, that is, changes over half a cell by far more than beside it."""
+        if self.order == 2:
+            return []
+        x, e = jnp.asarray(system.grid.centers[0]), jnp.asarray(system.grid.edges[0])
+        points = jnp.concatenate([jnp.stack([e[:-1], x], axis=1).ravel(), e[-1:]])
+        found: list[Condition] = []
+        for name in ("diffusivity", "drift", "decay", "killing", "source", "capacity"):
+            coefficient = getattr(system.equation, name, None)
+            if not callable(coefficient) or isinstance(coefficient, (Potential, Series)):
+                continue
+            values = at_points(coefficient, points, t, name)
+            change = jnp.pad(jnp.abs(jnp.diff(values)), 1)
+            beside = jnp.maximum(change[:-2], change[2:])
+            jump = (change[1:-1] > 8.0 * beside) & (change[1:-1] > 0.02 * jnp.max(jnp.abs(values)))
+            message = f"order=4 needs smooth coefficients: {name} jumps by {{value}} near {system.grid.sides[0][0]} = {{where}}; use order=2"
+            found.append((message, jump, (points[1:] + points[:-1]) / 2, change[1:-1]))
+        return found
+
     def restrict(self, u: Any) -> list[Any]:
         """The initial state on each of the systems' grids."""
         return [u] if self.order == 2 else [u, 0.5 * (u[..., ::2] + u[..., 1::2])]

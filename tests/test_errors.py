@@ -36,6 +36,9 @@ CASES = {
     ),
     "order 4, odd cells": (lambda: jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0, 1, 15)), 1.0, [0, 1], scheme=jd.FiniteVolume(4)), "even number"),
     "order 4, cell array": (lambda: run(jd.Diffusion(ONES), scheme=jd.FiniteVolume(4)), "smooth coefficients: diffusivity is an array"),
+    "order 4, interface": (
+        lambda: run(jd.Diffusion(lambda x: jnp.where(x < 0.4, 1.0, 3.0)), scheme=jd.FiniteVolume(4)), "diffusivity jumps by 2 near x = 0.39",
+    ),
     "order 3": (lambda: jd.FiniteVolume(3), "order must be 2 or 4"),
     "axis": (lambda: jd.solve(jd.Diffusion(1.0, boundaries={"r-": jd.absorbing}), jd.Grid.radial((0, 1, 5), geometry="spherical"), 1.0, [0, 1]), "axis r = 0"),
     "interpretation": (lambda: jd.FokkerPlanck(0.0, 1.0, interpretation="none"), "interpretation must be one of ito"),
