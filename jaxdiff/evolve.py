@@ -60,7 +60,7 @@ class Plan:
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
-        substeps, steps = (int(np.max(x)) for x in np.moveaxis(np.asarray(needed), -1, 0))
+        substeps, steps = map(int, np.asarray(needed).reshape(-1, 2).max(0))
         if substeps > _MOST_SUBSTEPS:
             raise ValueError(
                 f"the coefficients need {substeps} substeps per interval; shorten the intervals or check drift, decay and rates"

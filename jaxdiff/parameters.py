@@ -136,6 +136,8 @@ def is_mark(node: Any) -> bool:
 
 def plain(tree: Any) -> Any:
     """The tree with every mark replaced by its value."""
+    if isinstance(tree, (np.ndarray, jax.Array)):
+        return tree
     return jax.tree.map(lambda node: plain(node.value) if is_mark(node) else node, tree, is_leaf=is_mark)
 
 
