@@ -9,7 +9,7 @@ import jaxdiff as jd
 from jaxdiff.uncertainty import quantile
 
 GRID = jd.Grid.uniform((0.0, 1.0, 40))
-REPEATS, LOWEST, HIGHEST = 400, 0.915, 0.983  # three standard deviations around 95 %; seeds chosen before looking
+REPEATS = 400  # seeds chosen before looking
 
 
 def cosine(x):
@@ -22,7 +22,7 @@ def covered(fit, truth):
 
 def assert_covers(hits):
     share = np.mean(hits, axis=0)
-    assert np.all((share > LOWEST) & (share < HIGHEST)), share
+    assert np.all(np.abs(share - 0.95) < 3 * np.sqrt(0.95 * 0.05 / len(hits))), share
 
 
 def heat(sigma, n=12):
@@ -63,7 +63,7 @@ def test_intervals_of_paths_cover():
     grid = jd.Grid.uniform((-9.0, 9.0, 50))
     shrink, spread = np.exp(-1.5 * dt), np.sqrt(0.4 / 1.5)
     hits = []
-    for _ in range(REPEATS):
+    for _ in range(REPEATS // 2):  # each is a fit with plans of its own
         x = [spread * rng.normal()]
         for _ in range(count):
             x.append(x[-1] * shrink + spread * np.sqrt(1 - shrink**2) * rng.normal())
