@@ -211,6 +211,7 @@ class Run:
                 self._complain(z)
         unit = self._unit()
         walk = set_out(optimizer, np.asarray(z), steps, key)
+        self._centre(walk, batch_size)
         pace, lost = 0.0, None
         while int(walk.iteration) < steps and not walk.done:
             before, began = int(walk.iteration), time.perf_counter()
