@@ -112,15 +112,17 @@ class Grid(eqx.Module):
 
     def delta(self, point: Any) -> Any:
         """Unit mass at a point: shared by the two nearest cells so that mass and mean position are exact."""
-        x = self.centers[0]
-        if not isinstance(point, jax.core.Tracer):
-            self.require_inside(np.atleast_1d(np.asarray(point, float)), "point")
-        left, share = self._bracket(jnp.asarray(point))
-        share = jnp.clip(share, 0.0, 1.0)
-        mass = jnp.zeros(x.shape, share.dtype).at[left].add(1.0 - share)
-        if len(x) > 1:
-            mass = mass.at[left + 1].add(share)
-        return mass / self.volumes
+        if isinstance(point, jax.core.Tracer) or isinstance(self.edges[0], jax.core.Tracer):
+            return self._split(jnp.asarray(point), jnp)
+        self.require_inside(np.atleast_1d(np.asarray(point, float)), "point")
+        return self._split(np.float64(point), np)  # in float64 whatever the session's precision
+
+    def _split(self, point: Any, xp: Any) -> Any:
+        x = xp.asarray(self.centers[0])
+        reach = xp.concatenate([xp.diff(x), xp.ones(1)])
+        below = xp.clip((point - x) / reach, 0.0, 1.0)  # share of the way from each centre to the next
+        above = xp.concatenate([xp.ones(1), below[:-1]])
+        return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
 
     def integrate(self, u: Any) -> Any:
         """∫u dV over the last axis."""

@@ -63,7 +63,7 @@ def test_intervals_of_paths_cover():
     grid = jd.Grid.uniform((-9.0, 9.0, 50))
     shrink, spread = np.exp(-1.5 * dt), np.sqrt(0.4 / 1.5)
     hits = []
-    for _ in range(REPEATS // 2):  # each is a fit with plans of its own
+    for _ in range(REPEATS):
         x = [spread * rng.normal()]
         for _ in range(count):
             x.append(x[-1] * shrink + spread * np.sqrt(1 - shrink**2) * rng.normal())
