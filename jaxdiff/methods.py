@@ -215,4 +215,10 @@ def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tupl
     return segment, count, taken
 
 
-METHODS: dict[str, Any] = {"direct": _direct, "window": _window, "segments": _segments, "steps": _steps, "adaptive": _adaptive}
+METHODS: dict[str, Any] = {
+    "direct": _direct,
+    "window": _window,
+    "segments": _segments,
+    "steps": _steps,
+    "adaptive": _adaptive,
+}
