@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 from scipy.special import ive
 from scipy.stats import norm
 
+from jaxdiff import datasets
 from jaxdiff.transition import checked_log_density, log_density, prepare, resolved
 
 REFLECTING, ABSORBING, PERIODIC = (("reflecting",) * 2, ("absorbing",) * 2, ("periodic",) * 2)
@@ -55,8 +56,7 @@ def cir(p, x0, x1, t):
 
 
 def bills():
-    statsmodels = pytest.importorskip("statsmodels.api")
-    return np.asarray(statsmodels.datasets.macrodata.load_pandas().data.tbilrate) / 100, 0.25
+    return datasets.load("rates")["rate"].to_numpy() / 100, 0.25
 
 
 def funds(measured):
