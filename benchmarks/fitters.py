@@ -170,7 +170,7 @@ class Diffrax:
 
         @jax.jit
         def step(logs: Any, state: Any, values: Any) -> Any:
-            function = lambda x: self.loss(x, values)  # noqa: E731
+            function = lambda x: self.loss(x, values)
             value, gradient = optax.value_and_grad_from_state(function)(logs, state=state)
             updates, state = optimizer.update(gradient, state, logs, value=value, grad=gradient, value_fn=function)
             return optax.apply_updates(logs, updates), state, value

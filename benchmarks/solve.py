@@ -153,7 +153,7 @@ def table(
         else seconds(v)
         if "first" in key or "costs" in key
         else f"{v:.3g}"
-    )  # noqa: E731
+    )
     ratio = markdown(
         ["", *(f"n = {n}" for n in sizes)], [[key, *(show(key, line[key]) for line in summary)] for key in names]
     )

@@ -212,7 +212,7 @@ def fplanck(problem: Conduction) -> tuple[Solver, Solver | None]:
     from scipy import constants
 
     n = problem.cells
-    diffusivity = lambda x: 0.1 * (1.0 + 0.5 * np.sin(2 * np.pi * (x + 0.5)))  # noqa: E731  (its grid is centred at 0)
+    diffusivity = lambda x: 0.1 * (1.0 + 0.5 * np.sin(2 * np.pi * (x + 0.5)))  # its grid is centred at 0
     model = fokker_planck(
         temperature=1 / constants.k,
         drag=lambda x: 1.0 / diffusivity(x),

@@ -41,7 +41,7 @@ def solves(n: int, batch: int, dtype: str, device: Any) -> Any:
     scale = np.linspace(0.5, 1.5, batch)[:, None]
     d = jax.device_put((scale * problem.diffusivity).astype(dtype), device)
     u = jax.device_put(problem.initial.astype(dtype), device)
-    one = lambda d: jd.solve(jd.Diffusion(d), grid, u, [0.0, T]).values[-1]  # noqa: E731
+    one = lambda d: jd.solve(jd.Diffusion(d), grid, u, [0.0, T]).values[-1]
     run = jax.jit(jax.vmap(one))
     return lambda: run(d)
 

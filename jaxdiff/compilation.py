@@ -21,7 +21,7 @@ def _options(backend: str) -> dict[str, Any] | None:
         return None
     try:
         jax.jit(lambda: 0, compiler_options=OPTIONS)()
-    except Exception:  # noqa: BLE001  an option that is gone is only a slower compilation
+    except Exception:  # an option that is gone is only a slower compilation
         return None
     return OPTIONS
 

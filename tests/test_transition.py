@@ -158,7 +158,7 @@ def test_reflected_brownian_motion_with_drift(speed, t):
     x0 = np.concatenate([rng.uniform(0, 1, 30), [0.0, 1e-6, 0.999, 1.0]])
     x1 = np.clip(1 - np.abs(1 - np.abs(x0 + rng.normal(size=34) * np.sqrt(min(t, 0.3)))), 0, 1)
     k = np.arange(1, 2000)[:, None] * np.pi
-    mode = lambda x: k * np.cos(k * x) + speed * np.sin(k * x)  # noqa: E731
+    mode = lambda x: k * np.cos(k * x) + speed * np.sin(k * x)
     rest = 2 * speed * np.exp(2 * speed * x1) / np.expm1(2 * speed) if speed else np.ones(34)
     decay = np.exp(-0.5 * (k**2 + speed**2) * t) / (k**2 + speed**2)
     exact = np.log(rest + 2 * np.sum(decay * mode(x0) * mode(x1), 0) * np.exp(speed * (x1 - x0)))
@@ -228,10 +228,10 @@ CASES = {
 def test_derivatives(case):
     drift, diffusivity, p, x, t, lower, upper, walls = CASES[case]
     p = np.array(p)
-    killing = lambda p, x: 0.1 * p[2] * x**2  # noqa: E731
-    functions = lambda p: (Partial(drift, p), Partial(diffusivity, p), Partial(killing, p))  # noqa: E731
+    killing = lambda p, x: 0.1 * p[2] * x**2
+    functions = lambda p: (Partial(drift, p), Partial(diffusivity, p), Partial(killing, p))
     plan = prepare(*functions(p), x[:-1], x[1:], np.full(len(x) - 1, t), lower, upper, walls)
-    total = lambda p: jnp.sum(log_density(*functions(p), plan))  # noqa: E731
+    total = lambda p: jnp.sum(log_density(*functions(p), plan))
     value, reverse = jax.jit(total), jax.jit(jax.grad(total))
     gradient, hessian = np.array(reverse(p)), None
     if case in ("double well", "vanishing"):
@@ -254,7 +254,7 @@ def test_derivatives(case):
 def test_a_plan_knows_when_it_no_longer_resolves():
     rng = np.random.default_rng(13)
     x = rng.normal(size=101) * 0.7
-    at = lambda p: (Partial(reverting, np.array(p)), Partial(constant, np.array(p)))  # noqa: E731
+    at = lambda p: (Partial(reverting, np.array(p)), Partial(constant, np.array(p)))
     plan = prepare(*at((1.0, 0.0, 1.0)), nothing, x[:-1], x[1:], np.full(100, 0.3), -50.0, 50.0)
     for p in ((1.0, 0.0, 1.0), (1.1, 0.05, 0.85), (0.0, 0.0, 1.15)):
         values, fine = evaluate(*at(p), plan)
