@@ -52,17 +52,15 @@ def measure(bump: Bump, smoke: bool) -> dict[str, Any]:
     first: dict[str, float] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
     found: dict[str, list[Found]] = {name: [] for name in runs}
-    for turn, values in enumerate(data):  # every turn new data; the first warms up and compiles
-        for name, run in runs.items():
+    for name, run in runs.items():  # every fit new data; the first warms up and compiles
+        for turn, values in enumerate(data):
             took, result = clock(lambda run=run, values=values: run(values))
-            first.setdefault(name, took)
             if turn:
                 times[name].append(took)
                 found[name].append(result)
-        print(
-            f"data {turn}: {', '.join(f'{name} {seconds(t[-1] if t else first[name])}' for name, t in times.items())}",
-            flush=True,
-        )
+            else:
+                first[name] = took
+        print(f"{name}: {seconds(first[name])}, then {', '.join(map(seconds, times[name]))}", flush=True)
     entries = [
         {
             "fit": name,

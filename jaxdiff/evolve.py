@@ -3,7 +3,7 @@
 | method   | when                                                    | cost                                       |
 |----------|---------------------------------------------------------|--------------------------------------------|
 | direct   | coefficients and forcing constant in time               | a few resolvents per output time, together |
-| window   | the same, many times and a tolerance of at least 1e-10  | 20–32 resolvents per factor 60 of time     |
+| window   | the same, many times and a tolerance of at least 2e-10  | 20–32 resolvents per factor 60 of time     |
 | segments | forcing by measured series; growth; driven rings        | a propagator per stretch between knots     |
 | adaptive | coefficients or forcing any function of time            | TR-BDF2 with error control                 |
 | steps    | a stepper named by the user                             | `substeps` per output interval             |
@@ -35,7 +35,7 @@ _MOST_SUBSTEPS = 2**20
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["scheme", "stepper", "times", "first", "window", "starts", "durations", "distinct", "which", "ends"],
+    data_fields=["scheme", "stepper", "times", "nodes", "weights", "starts", "durations", "distinct", "which", "ends"],
     meta_fields=["method", "tolerance", "substeps", "capacity", "outputs"],
 )
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Plan:
     capacity: int
     outputs: int
     times: Any
-    first: Any = None  # start of each contour's window
-    window: Any = None  # the window of each time
+    nodes: Any = None  # of contours
+    weights: Any = None  # of their resolvents at each time
     starts: Any = None  # of the segments between knots and outputs
     durations: Any = None
     distinct: Any = None  # durations that differ
@@ -158,23 +158,16 @@ def _checked_times(times: Any) -> Any:
 
 def _windowed(plan: Plan) -> Plan:
     """Cover many times by contours, where that takes fewer resolvents than poles for each."""
-    if plan.tolerance is None or plan.tolerance < 1e-10 or isinstance(plan.times, jax.core.Tracer):
+    if plan.tolerance is None or not Contour.holds(plan.tolerance) or isinstance(plan.times, jax.core.Tracer):
         return plan
     after = plan.times[1:] - plan.times[0]
-    contour = Contour(60.0, max(plan.tolerance / 10, 1e-10))
-    first: list[float] = []
-    window = np.zeros(len(after), int)
-    for i, t in enumerate(after):
-        if not first or t > first[-1] * contour.span * (1 + 1e-9):
-            first.append(t)
-        window[i] = len(first) - 1
-    if contour.nodes * len(first) >= 7 * len(after):
-        return plan
     # Times are padded so that compilation depends on the bucket alone.
     extra = (1 << (len(after) - 1).bit_length()) - len(after)
-    times = np.concatenate([plan.times, np.full(extra, plan.times[-1])])
+    nodes, weights = Contour(plan.tolerance).cover(np.pad(after, (0, extra), mode="edge"))
+    if len(nodes) >= 7 * len(after):
+        return plan
     return replace(
-        plan, method="window", times=times, first=np.array(first), window=np.pad(window, (0, extra), mode="edge")
+        plan, method="window", times=np.pad(plan.times, (0, extra), mode="edge"), nodes=nodes, weights=weights
     )
 
 

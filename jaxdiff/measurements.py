@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -83,12 +84,14 @@ def bucket(count: int) -> int:
     return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
 
 
-class Course(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Course:
     """The states at the distinct times of a measurement: stepped ones first, the steady one last."""
 
     grid: Grid
     solve: Any  # plan of the solver, None if only the steady state is wanted
-    steady: bool = eqx.field(static=True)
+    steady: bool = field(metadata={"static": True})
 
     def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
         """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
@@ -131,11 +134,11 @@ def course_of(
         outputs = np.append(outputs, outputs + 1.0)
     solve = prepare(equation, grid, outputs, **options)
     if solve.method == "direct":
-        # Many times share their resolvents at 1e-9, far below any noise; padded times spare a compilation.
+        # Many times share their resolvents at 1e-8, far below any noise; padded times spare a compilation.
         extra = bucket(len(outputs) - 1) - len(outputs) + 1
-        span = outputs[-1] - outputs[0]
-        outputs = np.concatenate([outputs, outputs[-1] + 1e-6 * span * np.arange(1, extra + 1)])
-        solve = prepare(equation, grid, outputs, **{"tolerance": 1e-9, **options})
+        last = outputs[-1]  # all but repeated: a second contour for padding would double the work
+        outputs = np.concatenate([outputs, last + np.spacing(last) * np.arange(1, extra + 1)])
+        solve = prepare(equation, grid, outputs, **{"tolerance": 1e-8, **options})
     return Course(grid, solve, steady), np.where(times == np.inf, len(outputs), where + lead)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.checks import Condition
-from jaxdiff.operators import Contour, propagate
+from jaxdiff.operators import propagate
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.schemes import System
 from jaxdiff.steppers import Frozen, stable_step
@@ -43,9 +43,7 @@ def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
 def _window(system: System, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
-    contour = Contour(60.0, max(plan.tolerance / 10, 1e-10))
-    first, window = jnp.asarray(plan.first, u.dtype), jnp.asarray(plan.window)
-    out = propagate_window(operator, contour, first, window, after, u, forcing, observe)
+    out = propagate_window(operator, plan.nodes, plan.weights, after, u, forcing, observe)
     return out, _needed_substeps(operator, after[-1]), []
 
 

@@ -53,6 +53,7 @@ class Run:
         self.start = start_vector(parameters)
         self.plans: Any = ()
         self.renewals = self.retreats = 0
+        self.pace = 0.0  # seconds an evaluation
         self.refused = ""  # why a trial had to be given up last
 
     @property
@@ -67,7 +68,7 @@ class Run:
             plans = [m.prepare(equation, initial, pad=loss in BUILT_IN, **self.options) for m, initial, loss in parts]
         except Unplannable as error:
             raise Unplannable(f"{error}; this was at {self._named(z)}") from None
-        self.plans = jax.device_put(tuple(plans))
+        self.plans = tuple(plans)
 
     def renew(self, z: Any, resolved: Any) -> None:
         """Plans that resolve the coefficients at z, where those at hand do not."""
@@ -81,9 +82,7 @@ class Run:
         if any(m.family != "density" and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
             checks = [p.checks for p in _predict(self.objective, self.parameters, self.plans, np.asarray(z))]
         parts = zip(self.plans, self.measurements, resolved, checks, strict=True)
-        self.plans = jax.device_put(
-            tuple(plan if fine else plan.renewed(m, equation, found) for plan, m, fine, found in parts)
-        )
+        self.plans = tuple(plan if fine else plan.renewed(m, equation, found) for plan, m, fine, found in parts)
 
     def _at(self, z: Any) -> Any:
         x = np.asarray(self.parameters.transform(np.asarray(z)))
@@ -102,15 +101,15 @@ class Run:
         state = self._first(method, steps)
         if self._rescale(state.here):
             state = self._resolved(method, begin(self.start, len(self.plans), steps, method.damping), 0)
-        pace, lost = 0.0, None
+        lost = None
         while not (state.converged or state.stalled or state.iteration >= steps):
-            before, began = int(state.iteration), time.perf_counter()
             try:
-                state = self._resolved(method, state, min(steps, before + self.progress.portion(pace)))
+                state = self._resolved(
+                    method, state, min(steps, int(state.iteration) + self.progress.portion(self.pace))
+                )
             except Unplannable as error:
                 lost = str(error)
                 break
-            pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
             self.progress.show(int(state.iteration), steps, float(state.here.value))
         reason = "no step improves the loss any more; check the model, or start elsewhere"
         if lost is not None:
@@ -124,14 +123,12 @@ class Run:
     def _resolved(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Go on to `until`, with new plans wherever the parameters have outrun them."""
         while True:
-            state = jax.block_until_ready(
-                _advance(self.objective, method.tolerance, self.parameters, self.plans, state, until)
-            )
-            if np.all(state.here.resolved):
+            state = self._advance(method, state, until)
+            if state.here.resolved.all():
                 return state
             z, damping, retreat = state.z, state.damping, False
             try:
-                self.renew(z, np.asarray(state.here.resolved))
+                self.renew(z, state.here.resolved)
                 self.retreats = 0
             except Unplannable as error:
                 self.retreats, self.refused = self.retreats + 1, str(error)
@@ -139,15 +136,20 @@ class Run:
                     raise Unplannable(f"{error}; this was at {self._named(z)}") from None
                 # as after any trial that did not help, but that the plan at hand had let it pass
                 z, damping, retreat = state.good, np.maximum(3 * damping, 1e-2) * 2.0**self.retreats, True
-            fresh = begin(np.asarray(z), len(self.plans), len(state.history) - 1, method.damping)
-            fresh = fresh._replace(good=np.asarray(state.good))
-            fresh = jax.block_until_ready(
-                _advance(self.objective, method.tolerance, self.parameters, self.plans, fresh, 0)
-            )
-            history = np.array(state.history)
+            fresh = begin(z, len(self.plans), len(state.history) - 1, method.damping)
+            fresh = self._advance(method, fresh._replace(good=state.good), 0)
+            history = state.history.copy()
             if retreat:
                 history[int(state.iteration)] = fresh.here.value
             state = fresh._replace(damping=damping, iteration=state.iteration, history=history)
+
+    def _advance(self, method: LevenbergMarquardt, state: State, until: int) -> State:
+        """Compiled iterations, and the state in NumPy: what looks at it next is not worth compiling."""
+        before, began = int(state.iteration), time.perf_counter()
+        state = _advance(self.objective, method.tolerance, self.parameters, self.plans, state, until)
+        state = jax.tree.map(np.asarray, state)
+        self.pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
+        return state
 
     def _first(self, method: LevenbergMarquardt, steps: int) -> State:
         """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better."""
@@ -156,14 +158,7 @@ class Run:
             try:
                 self.prepare(rough)
                 state = self._resolved(method, begin(rough, len(self.plans), steps, method.damping), 0)
-                given = _advance(
-                    self.objective,
-                    method.tolerance,
-                    self.parameters,
-                    self.plans,
-                    begin(start, len(self.plans), steps, method.damping),
-                    0,
-                )
+                given = self._advance(method, begin(start, len(self.plans), steps, method.damping), 0)
                 if np.isfinite(state.here.value):
                     better = np.all(given.here.resolved) and given.here.value < state.here.value
                     return given if better else state
@@ -180,7 +175,7 @@ class Run:
         if not self.paths:
             return None
         self._at(self.start)
-        plans = jax.device_put(tuple(m.rough() for m in self.measurements if m.family == "density"))
+        plans = tuple(m.rough() for m in self.measurements if m.family == "density")
         z, here = _euler(self.objective, self.parameters, plans, self.start)
         if self._rescale(here):
             z, _ = _euler(self.objective, self.parameters, plans, self.start)

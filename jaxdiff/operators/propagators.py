@@ -49,13 +49,13 @@ _TABLES = {
     ),
 }
 
-# Hyperbolic contours z(v) = μ(1 + sin(iv − α)), v = h(k + ½), serving every t in [t₀, Λt₀] at once (Weideman &
-# Trefethen 2007, doi:10.1090/S0025-5718-07-01945-X): (Λ, nodes, largest error, μt₀, α, h).
+# Hyperbolic contours z(v) = μ(1 + sin(iv − α)), v = h(k + ½), serving every t in [t₀, 60t₀] at once (Weideman &
+# Trefethen 2007, doi:10.1090/S0025-5718-07-01945-X): nodes, largest error over x ≤ 0 and t, μt₀, α, h.
+_SPAN = 60.0
 _CONTOURS = (
-    (10.0, 12, 1e-6, 1.592669, 0.995111, 0.237042),
-    (10.0, 20, 3e-10, 2.402819, 1.012692, 0.149868),
-    (60.0, 20, 5e-7, 0.045380, 0.781570, 0.324040),
-    (60.0, 32, 1e-10, 0.112892, 0.800655, 0.191421),
+    (20, 8.2e-7, 0.0490859253, 0.7845356546, 0.3184272320),
+    (26, 8.9e-9, 0.0916677968, 0.8271507991, 0.2331113283),
+    (32, 1.3e-10, 0.1189356390, 0.8403852504, 0.1884848732),
 )
 
 
@@ -73,17 +73,32 @@ class Poles:
 
 
 class Contour:
-    """One hyperbola for a window of times [t₀, Λt₀]."""
+    """The hyperbola with the fewest nodes that holds `tolerance` (at least 1.3e-10) for all times of a window."""
 
-    def __init__(self, span: float, tolerance: float):
-        """The fewest nodes that hold `tolerance` for times spread over a factor `span`."""
-        choices = [c for c in _CONTOURS if c[0] >= span and c[2] <= tolerance]
-        if not choices:
-            raise ValueError(f"no contour serves times over a factor {span:g} at tolerance {tolerance:g}")
-        self.span, self.nodes, self.error, mu, alpha, step = min(choices, key=lambda c: c[1])
-        v = 1j * step * (np.arange(self.nodes) + 0.5)
+    def __init__(self, tolerance: float):
+        count, _, mu, alpha, step = next(c for c in _CONTOURS if c[1] <= tolerance)
+        v = 1j * step * (np.arange(count) + 0.5)
         self.points = mu * (1.0 + np.sin(v - alpha))
-        self.weights = step / (2j * np.pi) * mu * 1j * np.cos(v - alpha)
+        self.residues = step / np.pi * mu * np.cos(v - alpha)
+
+    @classmethod
+    def holds(cls, tolerance: float) -> bool:
+        return tolerance >= _CONTOURS[-1][1]
+
+    def cover(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes (k,) for increasing times t (T,) and their weights (T, 2k): e^{tA} ≈ weights @ [Re, Im] (nodes − A)⁻¹."""
+        first: list[float] = []
+        window = np.zeros(len(t), int)
+        for i, time in enumerate(t):
+            if not first or time > first[-1] * _SPAN * (1 + 1e-9):
+                first.append(time)
+            window[i] = len(first) - 1
+        nodes = self.points / np.array(first)[:, None]
+        weights = np.zeros((len(t), *nodes.shape), complex)
+        start = nodes[window, 0] / self.points[0]
+        weights[np.arange(len(t)), window] = np.exp(t[:, None] * nodes[window]) * (self.residues * start[:, None])
+        weights = weights.reshape(len(t), -1)
+        return nodes.ravel(), np.concatenate([weights.real, -weights.imag], axis=1)
 
 
 def _complex(dtype: Any) -> Any:
@@ -121,22 +136,19 @@ def propagate(
 
 
 def propagate_window(
-    operator: Any, contour: Contour, first: Any, window: Any, t: Any, u: Any, constant: Any = 0.0, observe: Any = None
+    operator: Any, nodes: Any, weights: Any, t: Any, u: Any, constant: Any = 0.0, observe: Any = None
 ) -> Any:
-    """u(t) `(T, n)` for many times: `window` (T,) says in which [first, Λ·first] each lies, `first` is `(W,)`.
+    """u(t) `(T, n)` for many times `(T,)`, with nodes `(k,)` and weights `(T, 2k)` of `Contour.cover`.
 
     u(t) ≈ 2 Re Σ wₖ(t) (zₖ − A)⁻¹ (u + b₀/zₖ): the resolvents do not depend on the time within a window, and a linear
     map `observe` of states may as well be applied to them.
     """
     dtype = jnp.result_type(u)
     shift = jax.lax.stop_gradient(operator.growth())
-    z = (jnp.asarray(contour.points) / first[:, None] + shift).astype(_complex(dtype))
-    lanes = z.reshape(-1)
+    lanes = (jnp.asarray(nodes) + shift).astype(_complex(dtype))
     column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)
     rhs = column(u) + column(constant) / lanes
     w = operator.resolvent(lanes, -jnp.ones(lanes.shape, dtype))(jnp.broadcast_to(rhs, (len(u), len(lanes))))
     seen = w.T if observe is None else observe(w.T)
-    weights = jnp.exp(t[:, None] * z[window]) * (jnp.asarray(contour.weights) / first[window, None]).astype(z.dtype)
-    member = jax.nn.one_hot(window, len(first), dtype=dtype)
-    spread = (member[:, :, None] * weights[:, None, :]).reshape(len(t), -1)
-    return 2.0 * jnp.matmul(spread, seen, precision="highest").real
+    seen = jnp.concatenate([seen.real, seen.imag])
+    return jnp.exp(column(t) * shift) * jnp.matmul(jnp.asarray(weights, dtype), seen, precision="highest")
