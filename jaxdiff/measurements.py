@@ -336,21 +336,21 @@ class Readings(Measurement):
         course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
         sensors, sensor = np.unique(self.positions, return_inverse=True)
         count = len(self.values)
-        extra = bucket(count) - count if pad else 0
         dense = len(sensors) * (row.max() + 1) <= 8 * count
         weight = np.ones(count) if self.sigma is None else self.sigma**-2
+        pad_to = lambda column, length, fill: np.append(column, np.full(length - len(column), fill, column.dtype))
+        rows = bucket(count) if pad else count
+        places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
         return ReadingsPlan(
-            observation=np.pad(self.values, (0, extra)),
-            weight=np.pad(weight, (0, extra)),
+            observation=pad_to(self.values, rows, 0),
+            weight=pad_to(weight, rows, 0),
             size=np.float64(count),
             constant=np.float64(0.0 if self.sigma is None else np.log(self.sigma).sum()),
             course=course,
-            row=np.pad(row, (0, extra)),
-            place=np.pad(sensors, (0, bucket(len(sensors)) - len(sensors)), mode="edge")
-            if dense
-            else np.pad(self.positions, (0, extra), mode="edge"),
-            sensor=np.pad(sensor, (0, extra)) if dense else None,
-            last=np.pad(self.last, (0, extra), constant_values=-1),
+            row=pad_to(row, rows, 0),
+            place=pad_to(places, which, places[-1]),
+            sensor=pad_to(sensor, rows, 0) if dense else None,
+            last=pad_to(self.last, rows, -1),
             known=self.known,
         )
 

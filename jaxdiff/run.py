@@ -27,6 +27,7 @@ STEPS = 100  # of Levenberg–Marquardt, unless told otherwise
 RENEWALS = 50  # of plans within one fit
 RETREATS = 30  # in a row, from coefficients that no plan resolves
 PLAN_STEPS = 10  # of an optax transformation between two looks at the plans
+_PACES: dict[Objective, float] = {}  # seconds an evaluation last took: tells a repeated fit how far it may run at once
 
 
 class Outcome:
@@ -53,7 +54,7 @@ class Run:
         self.start = start_vector(parameters)
         self.plans: Any = ()
         self.renewals = self.retreats = 0
-        self.pace = 0.0  # seconds an evaluation
+        self.pace = _PACES.get(objective, 0.0)  # seconds an evaluation
         self.refused = ""  # why a trial had to be given up last
 
     @property
@@ -98,7 +99,7 @@ class Run:
         return ", ".join(f"{label} = {value:.4g}" for label, value in zip(self.parameters.labels, x, strict=True))
 
     def levenberg_marquardt(self, method: LevenbergMarquardt, steps: int) -> Outcome:
-        state = self._first(method, steps)
+        state = self._first(method, steps, go_on=True)
         if self._rescale(state.here):
             state = self._resolved(method, begin(self.start, len(self.plans), steps, method.damping), 0)
         lost = None
@@ -149,10 +150,16 @@ class Run:
         state = _advance(self.objective, method.tolerance, self.parameters, self.plans, state, until)
         state = jax.tree.map(np.asarray, state)
         self.pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
+        if len(_PACES) >= 256:  # fresh lambdas are fresh objectives
+            _PACES.clear()
+        _PACES[self.objective] = self.pace
         return state
 
-    def _first(self, method: LevenbergMarquardt, steps: int) -> State:
-        """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better."""
+    def _first(self, method: LevenbergMarquardt, steps: int, go_on: bool = False) -> State:
+        """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better.
+
+        go_on: take the first steps at once, where they are quick and no scale depends on the start
+        """
         start, rough = self.start, self._rough()
         if rough is not None:
             try:
@@ -165,7 +172,8 @@ class Run:
             except ValueError:
                 pass  # Euler steps may lead astray; the start says what is wrong
         self.prepare(self.start)
-        state = self._resolved(method, begin(start, len(self.plans), steps, method.damping), 0)
+        ahead = self.progress.portion(self.pace) - 1 if go_on and np.all(self.parameters.start) else 0
+        state = self._resolved(method, begin(start, len(self.plans), steps, method.damping), min(ahead, steps))
         if not np.isfinite(state.here.value):
             self._complain(self.start)
         return state

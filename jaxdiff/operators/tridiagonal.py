@@ -107,17 +107,14 @@ def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool) -> Callable[[Any]
     one substitution, and no intermediate is kept.
     """
     dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
-    substitute = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, loss, a)))
+    substitute, transposed = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, loss, a)))
 
     def matvec(x: Any) -> Any:
         return (a + loss + up + down) * x - _inflow(up, down, x, ring)
 
-    def transpose_solve(_: Any, cotangent: Any) -> Any:
-        return jax.linear_transpose(substitute, cotangent)(cotangent)[0]
-
     def solve(rhs: Any) -> Any:
         rhs = jnp.broadcast_to(rhs, shape).astype(jnp.result_type(dtype, rhs))
-        return jax.lax.custom_linear_solve(matvec, rhs, lambda _, b: substitute(b), transpose_solve)
+        return jax.lax.custom_linear_solve(matvec, rhs, lambda _, b: substitute(b), lambda _, b: transposed(b))
 
     return solve
 
@@ -127,11 +124,11 @@ def _reciprocal(d: Any) -> Any:
     return jnp.conj(d) * (1.0 / (d.real**2 + d.imag**2)) if jnp.iscomplexobj(d) else 1.0 / d
 
 
-def _chain_factors(up: Any, down: Any, loss: Any, a: Any) -> Callable[[Any], Any]:
+def _chain_factors(up: Any, down: Any, loss: Any, a: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Eliminate from both ends towards the middle, without subtraction (Grassmann, Taksar, Heyman 1985).
 
     With U the rate inwards and D the rate outwards of a row, e = a + loss + D·e₋/d₋ and d = e + U.
-    Two ends at once halve the length of the loop. doi:10.1287/opre.33.5.1107
+    Two ends at once halve the length of the loop. Returns b ↦ x and the transposed map. doi:10.1287/opre.33.5.1107
     """
     n = len(up)
     m = (n + 1) // 2
@@ -147,36 +144,41 @@ def _chain_factors(up: Any, down: Any, loss: Any, a: Any) -> Callable[[Any], Any
 
     def eliminate(e: Any, row: Any) -> Any:
         loss, outwards, inwards = row
-        e = (a + loss) + outwards * (e * _reciprocal(e + inwards))
-        return e, e
+        return (a + loss) + outwards * (e * _reciprocal(e + inwards))
 
-    before = jnp.concatenate([jnp.zeros_like(inward[:1]), inward[:-1]])
-    _, killed = jax.lax.scan(eliminate, jnp.ones(lanes, dtype), (loss, outward, before))
+    zero = jnp.zeros_like(inward[:1])
+    killed = recurrence(eliminate, jnp.ones(lanes, dtype), (loss, outward, jnp.concatenate([zero, inward[:-1]])))
     inverse, e = _reciprocal(killed + inward), killed[-1]
     last = jnp.broadcast_to(inward[-1], e.shape)
     middle = 1.0 / (e[0] * e[1] + e[0] * last[1] + last[0] * e[1])
-    forward = jnp.concatenate([jnp.zeros_like(inverse[:1]), (inward * inverse)[:-1]])
-    back = (outward[1:] * inverse[:-1])[::-1]
+    # What a row gives to the next one inwards, and takes from it on the way back.
+    forth, back = inward[:-1] * inverse[:-1], outward[1:] * inverse[:-1]
 
-    def recur(y: Any, row: Any) -> Any:
-        b, p = row
-        y = b + p * y
-        return y, y
-
-    def substitute(rhs: Any) -> Any:
-        zero = jnp.zeros_like(inverse[0])
-        _, y = jax.lax.scan(recur, zero, (fold(rhs, rhs, 0.0), forward))
-        end = (y[-1] * (e + last)[::-1] + last[::-1] * y[-1][::-1]) * middle
-        _, x = jax.lax.scan(recur, end, ((y * inverse)[:-1][::-1], back))
+    def sweep(rhs: Any, forth: Any, back: Any, across: Any) -> Any:
+        none = jnp.zeros_like(inverse[0])
+        step = lambda y, row: row[0] + row[1] * y
+        y = recurrence(step, none, (fold(rhs, rhs, 0.0), jnp.concatenate([none[None], forth])))
+        end = (y[-1] * (e + last)[::-1] + across * y[-1][::-1]) * middle
+        x = recurrence(step, end, ((y * inverse)[:-1][::-1], back[::-1]))
         x = jnp.concatenate([x[::-1], end[None]])
         return jnp.concatenate([x[:, 0], x[::-1, 1][: n - m]])
 
-    return substitute
+    return lambda b: sweep(b, forth, back, last[::-1]), lambda b: sweep(b, back, forth, last)
 
 
-def _ring_factors(up: Any, down: Any, loss: Any, a: Any) -> Callable[[Any], Any]:
+def recurrence(step: Callable[[Any, Any], Any], start: Any, rows: Any) -> Any:
+    """All yᵢ = step(yᵢ₋₁, rowᵢ), from y₋₁ = start."""
+
+    def both(y: Any, row: Any) -> Any:
+        y = step(y, row)
+        return y, y
+
+    return jax.lax.scan(both, start, rows)[1]
+
+
+def _ring_factors(up: Any, down: Any, loss: Any, a: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Cut the ring at its last cell, the hub: what leaves the hub returns to it or dies on the chain."""
-    solve = _chain_factors(up[:-1], down[:-1], loss[:-1], a)
+    solve, solve_transposed = _chain_factors(up[:-1], down[:-1], loss[:-1], a)
     dtype = jnp.result_type(up, down, loss, a)
     entry = jnp.zeros((len(up) - 1, len(a)), dtype).at[0].add(up[-1]).at[-1].add(down[-1])
     visit = solve(entry)
@@ -189,4 +191,9 @@ def _ring_factors(up: Any, down: Any, loss: Any, a: Any) -> Callable[[Any], Any]
         hub = (rhs[-1] + to_hub_low * x[0] + to_hub_high * x[-1]) / escape
         return jnp.concatenate([x + visit * hub, hub[None]])
 
-    return substitute
+    def transposed(rhs: Any) -> Any:
+        hub = (rhs[-1] + jnp.sum(visit * rhs[:-1], axis=0)) / escape
+        x = solve_transposed(rhs[:-1].at[0].add(to_hub_low * hub).at[-1].add(to_hub_high * hub))
+        return jnp.concatenate([x, hub[None]])
+
+    return substitute, transposed
