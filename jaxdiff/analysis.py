@@ -88,6 +88,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
     [87.5, 62.5, 37.5, 12.5]
     """
     equation = plain(equation)
+    grid.require_one_axis("a steady state")
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")

@@ -50,27 +50,34 @@ reflecting = Flux(0.0)
 absorbing = Dirichlet(0.0)
 
 
-def sides(boundaries: Any, names: tuple[str, str], closed_inner: bool) -> tuple[Boundary, Boundary]:
-    """The boundary of the lower and the upper side; a side not named is reflecting.
+def sides(boundaries: Any, names: tuple[str, ...], closed_inner: bool) -> tuple[Boundary, ...]:
+    """The boundary of every side, lower and upper of one axis after the other; a side not named is reflecting.
 
-    `closed_inner` tells that the lower side is the axis r = 0, which has no wall.
+    A dictionary names sides, "x-", or both of an axis, "x". `closed_inner` tells that the first side is the axis r = 0,
+    which has no wall.
     """
     if isinstance(boundaries, Boundary):
-        lower, upper = boundaries, boundaries
+        found = [boundaries] * len(names)
     else:
         if not isinstance(boundaries, dict):
             raise TypeError(f"boundaries must be a boundary or a dictionary of sides, got {boundaries!r}")
-        unknown = set(boundaries) - set(names)
+        axes = tuple(name[:-1] for name in names[::2])
+        unknown = set(boundaries) - set(names) - set(axes)
         if unknown:
             raise ValueError(f"unknown side {sorted(unknown)[0]!r}; the sides of this grid are {', '.join(names)}")
-        lower, upper = (boundaries.get(name, reflecting) for name in names)
-    for side in (lower, upper):
+        for axis in axes:
+            twice = [side for side in (f"{axis}-", f"{axis}+") if axis in boundaries and side in boundaries]
+            if twice:
+                raise ValueError(f"side {twice[0]!r} is named twice, also by {axis!r}; leave one out")
+        found = [boundaries.get(name, boundaries.get(name[:-1], reflecting)) for name in names]
+    for side in found:
         if not isinstance(side, Boundary):
             raise TypeError(f"a side must be Dirichlet, Neumann, Robin, Flux or Periodic, got {side!r}")
     if closed_inner:
         if isinstance(boundaries, dict) and names[0] in boundaries:
             raise ValueError(f"side {names[0]!r} is the axis r = 0, which has no wall; leave it out")
-        lower = reflecting
-    if isinstance(lower, Periodic) != isinstance(upper, Periodic):
-        raise ValueError("a periodic axis needs Periodic() on both sides; got it on one only")
-    return lower, upper
+        found[0] = reflecting
+    for name, lower, upper in zip(names[::2], found[::2], found[1::2], strict=True):
+        if isinstance(lower, Periodic) != isinstance(upper, Periodic):
+            raise ValueError(f"a periodic axis needs Periodic() on both sides; axis {name[:-1]} got it on one only")
+    return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import equinox as eqx
@@ -9,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Condition = tuple[str, Any, Any, Any]  # message with {where} and {value}; arrays: where it fails, the place, the number
+# A message with {where} and {value}; arrays: whether it fails, the place, the number. A place on several axes is a tuple
+# of arrays, {where}, {where1}, {where2} in the message.
+Condition = tuple[str, Any, Any, Any]
 
 
 class Checks(eqx.Module):
-    """Messages, and rows (number of the failed message from 1, or 0; where; value) of `table`."""
+    """Messages, and rows (number of the failed message from 1, or 0; value; where) of `table`."""
 
     messages: tuple[str, ...] = eqx.field(static=True, default=())
     table: Any = None
@@ -22,18 +25,27 @@ class Checks(eqx.Module):
     def __add__(self, other: Checks) -> Checks:
         if not self.messages or not other.messages:
             return self if self.messages else other
-        shift = jnp.where(other.table[:, :1] > 0, len(self.messages), 0) * jnp.array([1.0, 0.0, 0.0])
-        return Checks(self.messages + other.messages, jnp.concatenate([self.table, other.table + shift]), self.needed)
+        wide = max(self.table.shape[1], other.table.shape[1])
+        one, two = (jnp.pad(checks.table, ((0, 0), (0, wide - checks.table.shape[1]))) for checks in (self, other))
+        two = two.at[:, 0].add(jnp.where(two[:, 0] > 0, len(self.messages), 0))
+        return Checks(self.messages + other.messages, jnp.concatenate([one, two]), self.needed)
 
 
 def check(conditions: list[Condition], needed: Any = None) -> Checks:
     """The first condition that fails, with the first place where it does; one reduction for all of them."""
-    rows = [jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:])) for condition in conditions]
+    rows = []
+    for _, failed, where, value in conditions:
+        places = where if isinstance(where, tuple) else (where,)
+        rows.append(jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in (failed, value, *places))))
     number = np.concatenate([np.full(len(row[0]), i + 1.0) for i, row in enumerate(rows)])
-    dtype = jnp.result_type(float)
-    bad, where, value = (jnp.concatenate([row[i].astype(dtype) for row in rows]) for i in range(3))
-    first = jnp.min(jnp.where(bad > 0, jnp.arange(len(number)), len(number) - 1))
-    row = jnp.stack([bad[first] * jnp.asarray(number, dtype)[first], where[first], value[first]])[None]
+    dtype, none = jnp.result_type(float), [jnp.zeros(1)]
+    columns = [
+        jnp.concatenate([jnp.broadcast_to((row[i : i + 1] or none)[0], row[0].shape).astype(dtype) for row in rows])
+        for i in range(max(map(len, rows)))
+    ]
+    first = jnp.min(jnp.where(columns[0] > 0, jnp.arange(len(number)), len(number) - 1))
+    columns[0] = columns[0] * jnp.asarray(number, dtype)
+    row = jnp.stack([column[first] for column in columns])[None]
     return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), row, needed))
 
 
@@ -41,16 +53,19 @@ def raise_failed(checks: Checks) -> None:
     """Raise `ValueError` with the message of the first failed check."""
     if not checks.messages:
         return
-    table = np.asarray(checks.table).reshape(-1, 3)
+    table = np.asarray(checks.table)
+    table = table.reshape(-1, table.shape[-1])
     failed = np.flatnonzero(table[:, 0])
     if len(failed):
-        code, where, value = table[failed[0]]
-        raise ValueError(checks.messages[int(code) - 1].format(where=f"{where:.6g}", value=f"{value:.6g}"))
+        code, value, *places = table[failed[0]]
+        names = ("where", "where1", "where2")
+        where = {name: f"{place:.6g}" for name, place in zip(names, places, strict=False)}
+        raise ValueError(checks.messages[int(code) - 1].format(value=f"{value:.6g}", **where))
 
 
 def enforce(value: Any, checks: Checks) -> Any:
     """Inside a user's own jit: the same errors, raised when the compiled program runs."""
     for i, message in enumerate(checks.messages):
-        text = message.replace("{where}", "a point").replace("{value}", "out of range")
+        text = re.sub(r"\{where\d?\}", "a point", message).replace("{value}", "out of range")
         value = eqx.error_if(value, (checks.table[:, 0] == i + 1).any(), text)
     return value

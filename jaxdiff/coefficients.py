@@ -12,7 +12,7 @@ import numpy as np
 from jaxdiff.expression import Expression
 from jaxdiff.parameters import Free, Mark, Positive, numeric
 
-__all__ = ["MLP", "Expression", "Polynomial", "Potential", "Series", "Spline", "TimeDependent"]
+__all__ = ["MLP", "Expression", "PerAxis", "Polynomial", "Potential", "Series", "Spline", "TimeDependent"]
 
 
 class TimeDependent(eqx.Module):
@@ -82,6 +82,21 @@ class Potential(eqx.Module):
     def __call__(self, x: Any) -> Any:
         x = jnp.asarray(x, jnp.result_type(float))
         return -jax.grad(lambda y: jnp.asarray(self.energy(y), y.dtype).reshape(()))(x)
+
+
+class PerAxis(eqx.Module):
+    """A diffusivity of its own along every axis: D = diag(Dx, Dy, …), each a coefficient of all coordinates.
+
+    >>> PerAxis(1.0, 0.1).coefficients[1]
+    array(0.1)
+    """
+
+    coefficients: tuple[Any, ...]
+
+    def __init__(self, *coefficients: Any):
+        if not 2 <= len(coefficients) <= 3:
+            raise ValueError(f"PerAxis takes a coefficient for each of two or three axes, got {len(coefficients)}")
+        self.coefficients = tuple(numeric(c) for c in coefficients)
 
 
 class Polynomial(eqx.Module):

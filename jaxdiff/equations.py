@@ -29,8 +29,8 @@ class Equation(eqx.Module):
     def __repr__(self) -> str:
         return eqx.tree_pformat(self, short_arrays=False)
 
-    def sides(self, grid: Any) -> tuple[Boundary, Boundary]:
-        """The boundaries of the lower and upper side."""
+    def sides(self, grid: Any) -> tuple[Boundary, ...]:
+        """The boundaries of the lower and upper side of every axis."""
         axis = (
             grid.geometry != "cartesian" and not isinstance(grid.edges[0], jax.core.Tracer) and grid.edges[0][0] == 0.0
         )

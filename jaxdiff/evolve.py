@@ -7,6 +7,7 @@
 | segments | forcing by measured series; growth; driven rings        | a propagator per stretch between knots     |
 | adaptive | coefficients or forcing any function of time            | TR-BDF2 with error control                 |
 | steps    | a stepper named by the user                             | `substeps` per output interval             |
+| lattice  | several axes                                            | matrices per axis, or products with A      |
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from jaxdiff.checks import Checks, Condition, check
 from jaxdiff.methods import METHODS, MOST_STEPS
-from jaxdiff.operators import Contour
+from jaxdiff.operators import BLOCK, Contour
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.steppers import STEPPERS, TRBDF2, Exponential, Stepper
@@ -31,12 +32,14 @@ _FEW_STEPS = 4096  # room for adaptive steps before any are counted
 _SECOND_ORDER = FiniteVolume()
 _STEADY: set[Any] = set()  # structures of models that no time enters: found once, as looking costs as much as solving
 _MOST_SUBSTEPS = 2**20
+_FEW_TERMS = 1024  # of Chebyshev before any are counted; a gradient keeps a state for every 32 of them
+_LATTICE_TOLERANCE = 1e-11
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["scheme", "stepper", "times", "nodes", "weights", "starts", "durations", "distinct", "which", "ends"],
-    meta_fields=["method", "tolerance", "substeps", "capacity", "outputs"],
+    meta_fields=["method", "tolerance", "substeps", "capacity", "outputs", "forced"],
 )
 @dataclass(frozen=True)
 class Plan:
@@ -57,6 +60,7 @@ class Plan:
     distinct: Any = None  # durations that differ
     which: Any = None
     ends: Any = None  # the segment that ends at each output time
+    forced: bool = True  # whether anything may be fed in
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
@@ -69,6 +73,9 @@ class Plan:
             raise ValueError(
                 f"tolerance {self.tolerance:g} was not reached in {MOST_STEPS} steps; loosen tolerance or name a stepper"
             )
+        if self.method == "lattice" and (substeps > self.substeps or steps > self.capacity):
+            capacity = 1 << (max(steps, self.capacity) - 1).bit_length()
+            return replace(self, substeps=1 << (max(substeps, self.substeps) - 1).bit_length(), capacity=capacity)
         if substeps > self.substeps:
             segmented = self if self.method == "segments" else _segmented(self, ())
             return replace(segmented, times=self.times, substeps=1 << (substeps - 1).bit_length())
@@ -108,6 +115,8 @@ def prepare(
     if stepper is None and substeps is None and key in _STEADY:
         return _windowed(plan)
     system = scheme.systems(equation, grid)[0]
+    if grid.ndim > 1:
+        return _on_lattice(plan, system, stepper, substeps)
     operator_varies, forcing_varies, knots = system.course()
     smooth = not operator_varies and not forcing_varies
     if smooth and not knots and key is not None and grid.geometry == "cartesian":
@@ -126,6 +135,33 @@ def prepare(
         return replace(segmented, method="adaptive", tolerance=tolerance, stepper=TRBDF2())
     default = Exponential() if smooth else TRBDF2()
     return replace(plan, method="steps", substeps=int(substeps or 1), stepper=default if stepper is None else stepper)
+
+
+def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> Plan:
+    """The plan on several axes."""
+    operator_varies, forcing_varies, knots = system.course()
+    if stepper is not None and stepper.reach is not None:
+        return replace(plan, method="steps", substeps=int(substeps or 1))
+    axes = system.grid.ndim
+    if stepper is not None and not isinstance(stepper, Exponential):
+        raise ValueError(
+            f"{type(stepper).__name__} holds on one axis, got {axes}; leave stepper out, or take jd.Exponential(), jd.RungeKutta4() or jd.ForwardEuler()"
+        )
+    if operator_varies or forcing_varies:
+        raise ValueError(
+            f"coefficients that are functions of time hold on one axis, got {axes}; take stepper=jd.RungeKutta4() with substeps=, or a jd.Series for a boundary or source"
+        )
+    segmented = _segmented(plan, knots)
+    few = -(-_FEW_TERMS // BLOCK) * BLOCK
+    tolerance = _LATTICE_TOLERANCE if plan.tolerance is None else plan.tolerance
+    return replace(
+        segmented,
+        method="lattice",
+        tolerance=tolerance,
+        forced=system.forced,
+        capacity=few,
+        substeps=1 << (int(substeps or 1) - 1).bit_length(),
+    )
 
 
 def _checked_stepper(stepper: Any) -> Any:
@@ -221,9 +257,14 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     levels, needed = [], jnp.zeros(2, u.dtype)
     systems = plan.scheme.systems(equation, grid)
     found: list[Condition] = [
-        ("initial state is {value} in cell {where}; it must be finite", ~jnp.isfinite(u), jnp.arange(len(u)), u)
+        (
+            "initial state is {value} in cell {where}; it must be finite",
+            ~jnp.isfinite(u).ravel(),
+            jnp.arange(u.size),
+            u.ravel(),
+        )
     ]
-    early = observe if plan.method == "window" and len(systems) == 1 else None
+    early = observe if plan.method in ("window", "lattice") and len(systems) == 1 else None
     for system, start in zip(systems, plan.scheme.restrict(u), strict=True):
         weights = system.weights.astype(u.dtype)
         if early is not None:

@@ -1,4 +1,4 @@
-"""Where: cells, faces, volumes, averages, integrals and interpolation on one axis."""
+"""Where: cells, faces, volumes, averages, integrals and interpolation on one to three axes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _SURFACE = {"cartesian": 1.0, "cylindrical": 2 * np.pi, "spherical": 4 * np.pi}
 
 
 class Grid(eqx.Module):
-    """Finite-volume cells on an interval or a radius.
+    """Finite-volume cells on an interval, a rectangle, a box, or a radius.
 
-    Cells lie between neighbouring `edges` [length]; a cell of a radial grid is a shell of volume 2πr dr
-    (cylindrical, per unit height) or 4πr² dr (spherical). States are arrays of cell averages, shape `(n,)`.
+    Cells lie between neighbouring `edges` [length], one array per axis x, y, z; the first axis of a radial grid is r,
+    whose cells are shells of volume 2πr dr (cylindrical) or 4πr² dr (spherical), and a cylinder may have a second
+    axis z. States are arrays of cell averages of the grid's `shape`.
 
     >>> grid = Grid.uniform((0.0, 1.0, 4))
     >>> grid.centers[0]
     array([0.125, 0.375, 0.625, 0.875])
+    >>> Grid.uniform((0.0, 1.0, 4), (0.0, 2.0, 6)).shape
+    (4, 6)
     >>> Grid.radial((0.0, 1.0, 50), geometry="spherical").volumes.sum().round(12) == round(4 * np.pi / 3, 12)
     np.True_
 
@@ -39,9 +42,11 @@ class Grid(eqx.Module):
             raise ValueError(f"geometry must be one of {', '.join(_EXPONENT)}, got {geometry!r}")
         if not isinstance(edges, (tuple, list)) or np.ndim(edges[0]) == 0:
             edges = (edges,)
-        if len(edges) != 1:
-            raise ValueError(f"grids have one axis, got {len(edges)} arrays of edges; pass edges=(array,)")
-        self.edges = tuple(_checked_edges(e, geometry) for e in edges)
+        most = {"cartesian": 3, "cylindrical": 2, "spherical": 1}[geometry]
+        if len(edges) > most:
+            raise ValueError(f"a {geometry} grid has at most {most} axes, got {len(edges)} arrays of edges")
+        kinds = (geometry, "cartesian", "cartesian")
+        self.edges = tuple(_checked_edges(e, kind) for e, kind in zip(edges, kinds, strict=False))
         self.geometry = geometry
 
     @classmethod
@@ -51,12 +56,13 @@ class Grid(eqx.Module):
 
     @classmethod
     def radial(cls, radius: tuple[float, float, int], *axes: tuple[float, float, int], geometry: str) -> Grid:
-        """Equal shells (inner, outer, cells) of a "cylindrical" or "spherical" body; r = 0 is allowed."""
+        """Equal shells (inner, outer, cells) of a "cylindrical" or "spherical" body; r = 0 is allowed.
+
+        A cylindrical grid may have a second axis, z.
+        """
         if geometry not in ("cylindrical", "spherical"):
             raise ValueError(f"geometry must be 'cylindrical' or 'spherical', got {geometry!r}")
-        if axes:
-            raise ValueError("radial grids have one axis; leave out the further ones")
-        return cls((_linspace(radius),), geometry)
+        return cls(tuple(_linspace(axis) for axis in (radius, *axes)), geometry)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,47 +81,78 @@ class Grid(eqx.Module):
         return tuple(e[1:] - e[:-1] for e in self.edges)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the axes: x, y, z, or r, z."""
+        return (("x", "y", "z") if self.geometry == "cartesian" else ("r", "z"))[: self.ndim]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Names of the walls: x-, x+, y-, …"""
+        return tuple(name + end for name in self.names for end in "-+")
+
+    def axis(self, k: int) -> Grid:
+        """One axis as a grid of its own."""
+        return self if self.ndim == 1 else Grid((self.edges[k],), self.geometry if k == 0 else "cartesian")
+
+    @property
     def volumes(self) -> Any:
-        """Cell volumes [length^d], shape `(n,)`."""
+        """Cell volumes [length^d], of the grid's shape."""
+        if self.ndim > 1:
+            each = [self.axis(k).volumes for k in range(self.ndim)]
+            return _outer(each, np if all(isinstance(v, np.ndarray) for v in each) else jnp)
         d = _EXPONENT[self.geometry] + 1
         power = self.edges[0] ** d
         return _SURFACE[self.geometry] / d * (power[1:] - power[:-1])
 
     @property
     def areas(self) -> Any:
-        """Face areas, shape `(n + 1,)`: 1, 2πr or 4πr²."""
+        """Face areas on one axis, shape `(n + 1,)`: 1, 2πr or 4πr²."""
         return _SURFACE[self.geometry] * self.edges[0] ** _EXPONENT[self.geometry]
 
     @property
     def distances(self) -> Any:
-        """From centre to centre across each face, and from the end centres to the walls, shape `(n + 1,)`."""
+        """On one axis, from centre to centre across each face, and from the end centres to the walls, `(n + 1,)`."""
         x, e = self.centers[0], self.edges[0]
         return (jnp if isinstance(e, jax.Array) else np).concatenate([x[:1] - e[:1], x[1:] - x[:-1], e[-1:] - x[-1:]])
 
-    @property
-    def sides(self) -> tuple[str, str]:
-        axis = "x" if self.geometry == "cartesian" else "r"
-        return f"{axis}-", f"{axis}+"
+    def average(self, function: Callable[..., Any] | Any) -> Any:
+        """Cell averages of a function of position (Gauss–Legendre in every cell), or a number on every cell.
 
-    def average(self, function: Callable[[Any], Any] | Any) -> Any:
-        """Cell averages of a function of position (five-point Gauss–Legendre per cell), or a number on every cell."""
+        The function is written for one point: f(x), f(x, y), …
+        """
         if not callable(function):
             value = jnp.asarray(function)
             if value.ndim and value.shape != self.shape:
-                raise ValueError(f"expected a number or {self.shape[0]} cell averages, got shape {value.shape}")
+                raise ValueError(
+                    f"expected a number or cell averages of shape {self.shape}, got shape {value.shape}; pass one per cell"
+                )
             return jnp.broadcast_to(value, self.shape)
-        nodes, weights = np.polynomial.legendre.leggauss(5)
-        points = self.centers[0][:, None] + 0.5 * self.widths[0][:, None] * nodes
-        weights = 0.5 * weights * points ** _EXPONENT[self.geometry]
-        values = jax.vmap(lambda x: jnp.asarray(function(x), dtype=jnp.result_type(float)))(points.ravel())
-        return (values.reshape(points.shape) * weights).sum(1) / weights.sum(1)
+        nodes, weights = np.polynomial.legendre.leggauss(5 if self.ndim == 1 else 3)
+        points, shares = [], []
+        for k in range(self.ndim):
+            x = self.centers[k][:, None] + 0.5 * self.widths[k][:, None] * nodes
+            share = weights * (x ** _EXPONENT[self.geometry] if k == 0 else x**0)
+            points.append(x.ravel())
+            shares.append(share / share.sum(1, keepdims=True))
+        mapped: Any = lambda *x: jnp.asarray(function(*x), dtype=jnp.result_type(float))
+        for k in reversed(range(self.ndim)):
+            mapped = jax.vmap(mapped, in_axes=[0 if i == k else None for i in range(self.ndim)])
+        values = mapped(*points)
+        for k, share in enumerate(shares):
+            parts = values.reshape(*values.shape[:k], *share.shape, *values.shape[k + 1 :])
+            values = jnp.sum(parts * share.reshape(*share.shape, *(1,) * (self.ndim - 1 - k)), axis=k + 1)
+        return values
 
     def delta(self, point: Any) -> Any:
-        """Unit mass at a point: shared by the two nearest cells so that mass and mean position are exact."""
+        """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact."""
         if isinstance(point, jax.core.Tracer) or isinstance(self.edges[0], jax.core.Tracer):
-            return self._split(jnp.asarray(point), jnp)
-        self.require_inside(np.atleast_1d(np.asarray(point, float)), "point")
-        return self._split(np.float64(point), np)  # in float64 whatever the session's precision
+            xp, point = jnp, jnp.atleast_1d(jnp.asarray(point))
+        else:
+            xp, point = np, np.atleast_1d(np.asarray(point, float))  # in float64 whatever the session's precision
+            if point.shape != (self.ndim,):
+                raise ValueError(f"a point has {self.ndim} coordinates here, got {point.tolist()}")
+            self.require_inside(point if self.ndim == 1 else point[None], "point")
+        return _outer([self.axis(k)._split(point[k], xp) for k in range(self.ndim)], xp)
 
     def _split(self, point: Any, xp: Any) -> Any:
         x = xp.asarray(self.centers[0])
@@ -125,36 +162,54 @@ class Grid(eqx.Module):
         return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
 
     def integrate(self, u: Any) -> Any:
-        """∫u dV over the last axis."""
-        return jnp.sum(jnp.asarray(u) * self.volumes, axis=-1)
+        """∫u dV over the axes of the grid, the last of u."""
+        return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
 
     def interpolate(self, u: Any, points: Any) -> Any:
-        """Values at `points` (m,): linear between cell centres, extrapolated linearly to the walls."""
-        points = jnp.asarray(points)
-        points = points[..., 0] if points.ndim == 2 else points
-        u = jnp.asarray(u)
-        if self.shape[0] == 1:
-            return jnp.broadcast_to(u[..., :1], (*u.shape[:-1], *points.shape))
-        left, share = self._bracket(points)
-        return (1.0 - share) * u[..., left] + share * u[..., left + 1]
+        """Values at `points` (m, ndim), or (m,) on one axis: linear between cell centres along every axis, extrapolated
+        linearly to the walls."""
+        u, points = jnp.asarray(u), jnp.asarray(points)
+        points = points[:, None] if points.ndim == 1 and self.ndim == 1 else points
+        corners: list[tuple[tuple[Any, ...], Any]] = [((), 1.0)]
+        for k in range(self.ndim):
+            left, share = self._bracket(k, points[..., k])
+            here = [(left, 1.0 - share)] + ([(left + 1, share)] if self.shape[k] > 1 else [])
+            corners = [((*index, i), weight * part) for index, weight in corners for i, part in here]
+        return sum(weight * u[(..., *index)] for index, weight in corners)
 
-    def _bracket(self, points: Any) -> tuple[Any, Any]:
-        x = jnp.asarray(self.centers[0])
+    def _bracket(self, k: int, points: Any) -> tuple[Any, Any]:
+        x = jnp.asarray(self.centers[k])
         left = jnp.clip(jnp.searchsorted(x, points, side="right") - 1, 0, max(len(x) - 2, 0))
         if len(x) == 1:
             return left, jnp.zeros(jnp.shape(points), x.dtype)
         return left, (points - x[left]) / (x[left + 1] - x[left])
 
     def require_inside(self, points: Any, what: str) -> None:
-        """Raise if a point lies outside the grid (by more than roundoff)."""
-        lower, upper = self.edges[0][0], self.edges[0][-1]
-        slack = 1e-9 * (upper - lower)
-        outside = ~((points >= lower - slack) & (points <= upper + slack))
-        if outside.any():
-            i = int(np.argmax(outside))
-            raise ValueError(
-                f"{what} {i} at {points[i]:g} lies outside the grid [{lower:g}, {upper:g}]; widen the grid or drop it"
-            )
+        """Raise if a point, (m,) or (m, ndim), lies outside the grid (by more than roundoff)."""
+        columns = points[:, None] if np.ndim(points) == 1 else points
+        for k in range(self.ndim):
+            lower, upper = self.edges[k][0], self.edges[k][-1]
+            slack = 1e-9 * (upper - lower)
+            outside = ~((columns[:, k] >= lower - slack) & (columns[:, k] <= upper + slack))
+            if outside.any():
+                i = int(np.argmax(outside))
+                at = f"{columns[i, k]:g}" if self.ndim == 1 else f"{self.names[k]} = {columns[i, k]:g}"
+                raise ValueError(
+                    f"{what} {i} at {at} lies outside the grid [{lower:g}, {upper:g}]; widen the grid or drop it"
+                )
+
+    def require_one_axis(self, what: str) -> None:
+        """Raise where something holds on one axis only."""
+        if self.ndim > 1:
+            raise ValueError(f"{what} holds on a grid of one axis, got {self.ndim}")
+
+
+def _outer(factors: list[Any], xp: Any) -> Any:
+    """The product of one array per axis."""
+    out = xp.ones(())
+    for factor in factors:
+        out = out[..., None] * factor
+    return out
 
 
 def _linspace(axis: Any) -> np.ndarray:

@@ -46,7 +46,7 @@ class Histograms(Measurement):
     initial: Any
     times: np.ndarray
     counts: np.ndarray
-    edges: np.ndarray
+    edges: Any
     total: np.ndarray | None
     start: float = eqx.field(static=True)
 
@@ -63,30 +63,32 @@ class Histograms(Measurement):
         times = np.atleast_1d(np.asarray(times, float))
         counts = np.asarray(counts, float)
         counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
-        edges = np.asarray(grid.edges[0] if edges is None else edges, float)
-        if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+        edges = grid.edges if edges is None else edges if isinstance(edges, tuple) else (edges,)
+        if len(edges) != grid.ndim:
+            raise ValueError(f"edges must be a tuple of {grid.ndim} arrays, one per axis, got {len(edges)}")
+        edges = tuple(_checked_edges(np.asarray(one, float), grid.axis(k)) for k, one in enumerate(edges))
+        bins = tuple(len(one) - 1 for one in edges)
+        if times.ndim != 1 or counts.shape != (len(times), *bins):
             raise ValueError(
-                f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
-            )
-        grid.require_inside(edges, "edge")
-        if times.ndim != 1 or counts.shape != (len(times), len(edges) - 1):
-            raise ValueError(
-                f"counts must have shape (times, bins) = ({times.size}, {len(edges) - 1}), got {counts.shape}; pass edges= for other bins"
+                f"counts must have shape (times, *bins) = {(times.size, *bins)}, got {counts.shape}; pass edges= for other bins"
             )
         if not len(times):
             raise ValueError("no histogram given, got empty times")
         if not np.isfinite(counts).all() or (counts < 0).any():
-            i, j = np.argwhere(~(np.isfinite(counts) & (counts >= 0)))[0]
+            i, *where = map(int, np.argwhere(~(np.isfinite(counts) & (counts >= 0)))[0])
+            place = where[0] if len(where) == 1 else tuple(where)
             raise ValueError(
-                f"counts must be finite and not negative, got {counts[i, j]:g} at time {times[i]:g} in bin {j}; drop or mend it"
+                f"counts must be finite and not negative, got {counts[(i, *where)]:g} at time {times[i]:g} in bin {place}; drop or mend it"
             )
-        if (counts.sum(1) == 0).any():
+        held = counts.reshape(len(times), -1).sum(1)
+        if (held == 0).any():
             raise ValueError(
-                f"every histogram must hold something, got zeros only at time {times[np.argmin(counts.sum(1))]:g}; drop that time"
+                f"every histogram must hold something, got zeros only at time {times[np.argmin(held)]:g}; drop that time"
             )
         self.start = float(start)
         check_times(times, self.start)
-        self.grid, self.initial, self.times, self.counts, self.edges = grid, numeric(initial), times, counts, edges
+        self.grid, self.initial, self.times, self.counts = grid, numeric(initial), times, counts
+        self.edges = edges if grid.ndim > 1 else edges[0]
         check_initial(self.initial, grid)
         self.total = None if total is None else np.array(np.broadcast_to(np.asarray(total, float), times.shape))
         if self.total is not None:
@@ -104,8 +106,16 @@ class Histograms(Measurement):
 
     @property
     def mass(self) -> np.ndarray:
-        """What each bin holds: counts, or density times volume."""
-        return self.counts if self.whole else self.counts * np.diff(_volume(self.grid, self.edges))
+        """What each bin holds, counts, or density times volume: (times, bins), the bins of all axes in one row."""
+        held = self.counts
+        for k, edges in enumerate(() if self.whole else self.bins):
+            held = held * np.diff(_volume(self.grid.axis(k), edges)).reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
+        return held.reshape(len(held), -1)
+
+    @property
+    def bins(self) -> tuple[np.ndarray, ...]:
+        """Edges along every axis."""
+        return self.edges if isinstance(self.edges, tuple) else (self.edges,)
 
     @property
     def size(self) -> np.ndarray | None:
@@ -137,14 +147,15 @@ class Histograms(Measurement):
         if self.total is not None:
             inside = mass if self.whole else mass * self.total[:, None]
             mass = np.column_stack([inside, np.maximum(self.total - inside.sum(1), 0.0)])
-        own = np.array_equal(self.edges, self.grid.edges[0])
+        own = all(map(np.array_equal, self.bins, self.grid.edges))
+        shares = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
         return HistogramsPlan(
             observation=mass / mass.sum(1, keepdims=True),
             weight=np.ones(len(mass)) if size is None else size,
             size=np.float64(len(mass)),
             course=course,
             row=row,
-            overlap=None if own else _overlap(self.grid, self.edges),
+            overlap=None if own else shares,
             rest=self.total is not None,
             known=self.known,
         )
@@ -157,21 +168,31 @@ class HistogramsPlan(Plan):
     size: Any
     course: Course
     row: Any
-    overlap: Any  # (bins, n) share of each cell in each bin; None: the cells are the bins
+    overlap: Any  # per axis (bins, n), the share of each cell in each bin; None: the cells are the bins
     rest: bool = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         states, checks, fine = self.course(equation, initial)
         mass = (states * self.course.grid.volumes)[self.row]
-        if self.overlap is not None:
-            mass = jnp.matmul(mass, self.overlap.T, precision="highest")
+        for k, share in enumerate(self.overlap or ()):
+            mass = jnp.moveaxis(jnp.tensordot(mass, share, axes=(k + 1, 1), precision="highest"), -1, k + 1)
+        mass = mass.reshape(len(mass), -1)
         if self.rest:
             mass = jnp.concatenate([mass, 1.0 - mass.sum(1, keepdims=True)], axis=1)
         return Prediction(mass, checks, fine)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> HistogramsPlan:
         return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
+
+
+def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:
+    if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+        raise ValueError(
+            f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
+        )
+    line.require_inside(edges, "edge")
+    return edges
 
 
 def _volume(grid: Grid, edges: np.ndarray) -> np.ndarray:

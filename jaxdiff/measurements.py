@@ -143,6 +143,7 @@ def course_of(
 
 
 def check_steady(equation: Any, grid: Grid) -> None:
+    grid.require_one_axis("a time of inf, the steady state,")
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError(
@@ -195,7 +196,7 @@ class Readings(Measurement):
 
     grid: where the model is solved; initial: the state at `start`, a number, an array over cells (n,) or a callable of
     position, whose marks are fitted too; None where the model returns one or only steady states are read
-    times: (m,) [time], inf is the steady state; positions: (m,) or (m, 1) [length]; values: (m,) [unit of the field],
+    times: (m,) [time], inf is the steady state; positions: (m,) or (m, ndim) [length]; values: (m,) [unit of the field],
     NaN means missing and drops the row; sigma: a number or (m,), standard deviation of a value; start: [time]
 
     Raises ValueError if shapes differ, nothing is left, a position lies outside the grid, a time before the start, a
@@ -226,8 +227,14 @@ class Readings(Measurement):
                 f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
             )
         positions = np.asarray(positions, float)
-        positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
-        columns = {"times": np.asarray(times, float), "positions": positions}
+        if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
+            positions = np.broadcast_to(positions, (*values.shape, grid.ndim))
+        if grid.ndim > 1 and positions.shape != (*values.shape, grid.ndim):
+            raise ValueError(
+                f"positions must be {len(values)} rows of {grid.ndim} coordinates, got shape {positions.shape}; give one row for each value"
+            )
+        positions = positions[:, 0] if positions.ndim == 2 and grid.ndim == 1 else positions
+        columns = {"times": np.asarray(times, float)} | ({"positions": positions} if grid.ndim == 1 else {})
         if sigma is not None:
             columns["sigma"] = np.asarray(sigma, float)
         for name, column in columns.items():
@@ -247,7 +254,7 @@ class Readings(Measurement):
             raise ValueError(
                 f"values must be finite or NaN, got {values[np.isinf(values)][0]} in row {int(np.argmax(np.isinf(values)))}"
             )
-        times, positions = columns["times"][kept], columns["positions"][kept]
+        times, positions = columns["times"][kept], columns.get("positions", positions)[kept]
         self.sigma = columns["sigma"][kept] if sigma is not None else None
         if self.sigma is not None and not ((self.sigma > 0) & np.isfinite(self.sigma)).all():
             raise ValueError(
@@ -306,9 +313,10 @@ class Readings(Measurement):
     @property
     def last(self) -> np.ndarray:
         """(m,) the row before each one in time at the same position, -1 for none."""
-        order = np.lexsort((self.times, self.positions))
+        places = self.positions.reshape(len(self.times), -1)
+        order = np.lexsort((self.times, *places.T))
         one, two = order[:-1], order[1:]
-        follows = (self.positions[one] == self.positions[two]) & (self.times[one] < self.times[two])
+        follows = (places[one] == places[two]).all(1) & (self.times[one] < self.times[two])
         last = np.full(len(order), -1)
         last[two[follows]] = one[follows]
         return last
@@ -334,11 +342,13 @@ class Readings(Measurement):
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> ReadingsPlan:
         initial = resolve_initial(self.initial, initial, bool((self.times < np.inf).any()))
         course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
-        sensors, sensor = np.unique(self.positions, return_inverse=True)
+        sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
         count = len(self.values)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
         weight = np.ones(count) if self.sigma is None else self.sigma**-2
-        pad_to = lambda column, length, fill: np.append(column, np.full(length - len(column), fill, column.dtype))
+        pad_to = lambda column, length, fill: np.concatenate(
+            [column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)]
+        )
         rows = bucket(count) if pad else count
         places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
         return ReadingsPlan(

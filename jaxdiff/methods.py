@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.checks import Condition
-from jaxdiff.operators import propagate
+from jaxdiff.operators import chebyshev, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.schemes import System
 from jaxdiff.steppers import Frozen, stable_step
@@ -213,9 +213,77 @@ def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tupl
     return segment, count, taken
 
 
+def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
+    """Several axes: a product of exponentials if the axes are separable and nothing is fed in, else Chebyshev."""
+    operator = system.operator(t0)
+    if operator.separable and not plan.forced:
+        return _product(operator.lines(), plan, u, observe)
+    durations = jnp.asarray(plan.durations, u.dtype)
+    once = observe is not None and plan.substeps == 1 and len(plan.starts) == plan.outputs
+    span = jnp.sum(durations) if once else jnp.max(durations)
+    substeps, terms = terms_needed(operator, span, plan.tolerance)
+    options: dict[str, Any] = {"terms": plan.capacity, "needed": terms}
+    needed = jnp.stack([substeps, terms])
+    changes = bool(system.knots)
+    forcing = system.forcing(t0) if plan.forced else None
+    if once:
+        fed = None if forcing is None else (forcing, jnp.zeros_like(u))
+        return chebyshev(operator, jnp.cumsum(durations), u, fed, observe=observe, **options), needed, []
+    seen = (lambda v: v) if observe is None else observe
+
+    def segment(v: Any, row: Any) -> Any:
+        start, whole = row
+        dt = whole / plan.substeps
+        b, slope = forcing, jnp.zeros_like(u)
+        if changes:
+            b = system.forcing(start)
+            slope = (system.forcing(start + whole) - b) / whole
+
+        def substep(w: Any, i: Any) -> Any:
+            fed = None if b is None else (b + i * dt * slope, slope)
+            return chebyshev(operator, dt[None], w, fed, **options)[0], None
+
+        v = jax.lax.scan(substep, v, jnp.arange(plan.substeps, dtype=u.dtype))[0]
+        return v, seen(v)
+
+    _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.starts, u.dtype), durations))
+    return out[jnp.asarray(plan.ends)], needed, []
+
+
+def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
+    """e^{tA} = e^{tA₁} ⊗ e^{tA₂} ⊗ …, a dense matrix per axis and distinct duration."""
+    parts = plan.substeps
+    few = len(plan.distinct) <= 4
+
+    def matrices(dt: Any) -> Any:
+        eye = lambda line: jnp.eye(len(line.up), dtype=u.dtype)
+        column = lambda line: lambda e: propagate(line, dt / parts, e, tolerance=plan.tolerance)
+        return tuple(jax.vmap(column(line), out_axes=1)(eye(line)) for line in lines)
+
+    def apply(v: Any, each: Any) -> Any:
+        for k, matrix in enumerate(each):
+            v = jnp.moveaxis(jnp.tensordot(matrix, v, axes=(1, k), precision="highest"), 0, k)
+        return v
+
+    known = jax.lax.map(matrices, jnp.asarray(plan.distinct, u.dtype)) if few else None
+    seen = (lambda v: v) if observe is None else observe
+
+    def segment(v: Any, row: Any) -> Any:
+        i, dt = row
+        each = matrices(dt) if known is None else tuple(matrix[i] for matrix in known)
+        v = jax.lax.scan(lambda w, _: (apply(w, each), None), v, None, length=parts)[0]
+        return v, seen(v)
+
+    durations = jnp.asarray(plan.durations, u.dtype)
+    _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.which), durations))
+    needed = jnp.max(jnp.stack([_needed_substeps(line, jnp.max(durations)) for line in lines]), axis=0)
+    return out[jnp.asarray(plan.ends)], needed, []
+
+
 METHODS: dict[str, Any] = {
     "direct": _direct,
     "window": _window,
+    "lattice": _lattice,
     "segments": _segments,
     "steps": _steps,
     "adaptive": _adaptive,

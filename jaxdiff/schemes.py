@@ -1,8 +1,7 @@
-"""From coefficients, grid and boundaries to dN/dt = A(t) N + b(t) for the contents N = c V u of the cells."""
+"""How space is discretised: which systems stand for an equation on a grid, and how their states combine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -10,249 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, is_cells, number, varies
-from jaxdiff.equations import Diffusion, Equation
+from jaxdiff.coefficients import Potential, Series, at_points, is_cells
+from jaxdiff.equations import Equation
 from jaxdiff.grid import Grid
-from jaxdiff.operators import Tridiagonal
-
-
-def bernoulli(z: Any) -> tuple[Any, Any]:
-    """B(z) = z/(eᶻ − 1) and B(−z) = B(z) + z, each to full relative precision, smooth through z = 0."""
-    small = jnp.abs(z) < 1e-2
-    s, a = jnp.where(small, z, 0.0), jnp.where(small, 1.0, jnp.abs(z))
-    even = 1.0 + s * s / 12.0 - s**4 / 720.0 + s**6 / 30240.0
-    low = -a * jnp.exp(-a) / jnp.expm1(-a)
-    forward = jnp.where(small, even - s / 2.0, jnp.where(z > 0, low, low + a))
-    backward = jnp.where(small, even + s / 2.0, jnp.where(z > 0, low + a, low))
-    return forward, backward
-
-
-@dataclass(frozen=True)
-class System:
-    """The semi-discrete equation; `operator` and `forcing` at a time, and static facts on how they depend on it."""
-
-    equation: Equation
-    grid: Grid
-
-    @property
-    def sides(self) -> tuple[Any, Any]:
-        return self.equation.sides(self.grid)
-
-    @property
-    def ring(self) -> bool:
-        return isinstance(self.sides[0], Periodic)
-
-    @property
-    def operator_varies(self) -> bool:
-        return self.course()[0]
-
-    @property
-    def forcing_varies(self) -> bool:
-        return self.course()[1]
-
-    @property
-    def knots(self) -> list[Any]:
-        return self.course()[2]
-
-    def course(self) -> tuple[bool, bool, list[Any]]:
-        """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of
-        measured series in it."""
-        drift, diffusivity, loss = self.equation._transport()
-        rates, forcings = [drift, diffusivity, loss], [self._source]
-        if isinstance(drift, Potential):
-            rates.append(drift.energy)
-        for side in self.sides:
-            if isinstance(side, Robin):
-                rates.append(side.rate)
-                forcings.append(side.ambient)
-            elif isinstance(side, Neumann):
-                forcings.append(side.gradient)
-            elif isinstance(side, (Dirichlet, Flux)):
-                forcings.append(side.value)
-        knots = [c.times for c in forcings if isinstance(c, Series)]
-        return any(map(varies, rates)), any(isinstance(c, TimeDependent) for c in forcings), knots
-
-    @property
-    def _source(self) -> Any:
-        return self.equation.source if isinstance(self.equation, Diffusion) else np.zeros(())
-
-    @property
-    def weights(self) -> Any:
-        """Contents per unit of u: capacity times volume, `(n,)`."""
-        volumes = jnp.asarray(self.grid.volumes)
-        if isinstance(self.equation, Diffusion):
-            return volumes * at_points(self.equation.capacity, self.grid.centers[0], 0.0, "capacity")
-        return volumes
-
-    def operator(self, t: Any) -> Tridiagonal:
-        """A at time t, as rates between neighbouring cells."""
-        out, back = self._hops(t)
-        m = self.weights
-        rate = at_points(self.equation._transport()[2], self.grid.centers[0], t, "decay or killing")
-        loss = rate * jnp.asarray(self.grid.volumes) / m
-        if self.ring:
-            return Tridiagonal(out / m, jnp.roll(back, 1) / m, loss, True)
-        lower, upper = self._walls(t)
-        up = jnp.concatenate([out, upper[0][None]]) / m
-        down = jnp.concatenate([lower[0][None], back]) / m
-        return Tridiagonal(up, down, loss)
-
-    def forcing(self, t: Any) -> Any:
-        """b at time t: sources and what the walls feed in, `(n,)`."""
-        b = jnp.asarray(self.grid.volumes) * at_points(self._source, self.grid.centers[0], t, "source")
-        if self.ring:
-            return b
-        lower, upper = self._walls(t)
-        return b.at[0].add(lower[1]).at[-1].add(upper[1])
-
-    def conditions(self, t: Any) -> list[Condition]:
-        """Diffusivity positive inside and not negative at a wall, capacity positive, numbers finite."""
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        ends = np.array([0, -1])
-        cells, faces = self._diffusivity(t)
-        where = f"at {self.grid.sides[0][0]} = {{where}}"
-        d, points = jnp.concatenate([cells, faces[1:-1]]), jnp.concatenate([x, e[1:-1]])
-        found: list[Condition] = [
-            (f"diffusivity is {{value}} {where}; it must be positive inside the domain", ~(d > 0), points, d),
-            (
-                f"diffusivity is {{value}} {where}; it must not be negative at a wall",
-                ~(faces[ends] >= 0),
-                e[ends],
-                faces[ends],
-            ),
-        ]
-        if isinstance(self.equation, Diffusion):
-            c = at_points(self.equation.capacity, x, t, "capacity")
-            found.append((f"capacity is {{value}} {where}; it must be positive", ~(c > 0), x, c))
-        k = at_points(self.equation._transport()[2], x, t)
-        found.append((f"decay or killing is {{value}} {where}; it must be finite", ~jnp.isfinite(k), x, k))
-        f = self._drift(t)
-        if f is not None:
-            found.append((f"drift or potential is {{value}} {where}; it must be finite", ~jnp.isfinite(f), e, f))
-        b = self.forcing(t)
-        return [
-            *found,
-            (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
-        ]
-
-    def _diffusivity(self, t: Any) -> tuple[Any, Any]:
-        """D in cells `(n,)` and on faces `(n + 1,)`; an array meets at a face by harmonic mean."""
-        diffusivity = self.equation._transport()[1]
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        cells = at_points(diffusivity, x, t, "diffusivity")
-        if not is_cells(diffusivity):
-            return cells, at_points(diffusivity, e, t)
-        w = jnp.asarray(self.grid.widths[0])
-        safe = jnp.where(cells > 0, cells, 1.0)
-        meet = lambda w1, d1, w2, d2: (w1 + w2) / (w1 / d1 + w2 / d2)
-        inner = meet(w[:-1], safe[:-1], w[1:], safe[1:])
-        if self.ring:
-            seam = meet(w[-1:], safe[-1:], w[:1], safe[:1])
-            return cells, jnp.concatenate([seam, inner, seam])
-        return cells, jnp.concatenate([cells[:1], inner, cells[-1:]])
-
-    def _drift(self, t: Any) -> Any:
-        """∫f dx from centre to centre across each face, `(n + 1,)`; at the ends to the walls, or across the period."""
-        drift = self.equation._transport()[0]
-        if not isinstance(drift, Potential) and not callable(drift) and not varies(drift) and np.ndim(drift) == 0:
-            if isinstance(self.equation, Diffusion):
-                return None
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        h = jnp.asarray(self._spans())
-        if isinstance(drift, Potential):
-            nodes = jnp.concatenate(
-                [x[-1:] - (e[-1] - e[0]) if self.ring else e[:1], x, x[:1] + (e[-1] - e[0]) if self.ring else e[-1:]]
-            )
-            return -jnp.diff(at_points(drift.energy, nodes, t))
-        if is_cells(drift):
-            f = at_points(drift, x, t, "drift")
-            inner = jnp.interp(e[1:-1], x, f)
-            ends = ((f[0] + f[-1]) / 2, (f[0] + f[-1]) / 2) if self.ring else (f[0], f[-1])
-            return jnp.concatenate([ends[0][None], inner, ends[1][None]]) * h
-        return at_points(drift, e, t, "drift") * h
-
-    def _spans(self) -> Any:
-        """Distances across the faces; across the period at the ends of a ring."""
-        h = jnp.asarray(self.grid.distances)
-        return h.at[np.array([0, -1])].set(h[0] + h[-1]) if self.ring else h
-
-    def _peclet(self, t: Any) -> tuple[Any, Any, Any]:
-        """D on faces, distances, and z: ∫ b/D dx from centre to centre with b = f − (1 − α) D′."""
-        cells, faces = self._diffusivity(t)
-        h = self._spans()
-        drop = self._drift(t)
-        if drop is None:
-            return faces, h, None
-        positive = faces > 0
-        z = jnp.where(positive, drop / jnp.where(positive, faces, 1.0), 0.0)
-        d = self.equation._transport()[1]
-        if self.equation.alpha < 1.0 and (callable(d) or is_cells(d) or varies(d)):
-            log = jnp.log(jnp.where(cells > 0, cells, 1.0))
-            ends = faces[np.array([0, -1])]
-            wall = jnp.log(jnp.where(ends > 0, ends, 1.0))
-            nodes = jnp.concatenate([log[-1:], log, log[:1]] if self.ring else [wall[:1], log, wall[1:]])
-            z = z - (1.0 - self.equation.alpha) * jnp.diff(nodes)
-        return faces, h, z
-
-    def _hops(self, t: Any) -> tuple[Any, Any]:
-        """Scharfetter–Gummel conductances outwards and back over the inner faces; last the seam on a ring."""
-        faces, h, z = self._peclet(t)
-        conductance = faces * jnp.asarray(self.grid.areas) / h
-        inner = slice(1, None) if self.ring else slice(1, -1)
-        if z is None:
-            return conductance[inner], conductance[inner]
-        back, out = bernoulli(z[inner])
-        return conductance[inner] * out, conductance[inner] * back
-
-    def _walls(self, t: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """For the lower and upper wall: conductance out of the end cell, and the inflow it feeds."""
-        faces, h, z = self._peclet(t)
-        areas = jnp.asarray(self.grid.areas)
-        cells = self._diffusivity(t)[0]
-        drop = self._drift(t)
-        found = []
-        for side, i, outward in ((self.sides[0], 0, -1.0), (self.sides[1], -1, 1.0)):
-            z_out = None if z is None else outward * z[i]
-            velocity: Any = 0.0
-            if drop is not None:  # b·n where D vanishes at the wall
-                velocity = (outward * drop[i] - (1.0 - self.equation.alpha) * (faces[i] - cells[i])) / h[i]
-            out, inflow = _wall(side, t, faces[i], h[i], z_out, velocity)
-            found.append((areas[i] * out, areas[i] * inflow))
-        return found[0], found[1]
-
-
-def _wall(side: Any, t: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any, Any]:
-    """J·n = out·u − inflow at a wall half a cell away, per area.
-
-    Between centre and wall J·n = a u − c w for the wall value w, which the boundary condition eliminates.
-    """
-    zero = jnp.zeros((), jnp.result_type(d))
-    if isinstance(side, Flux):
-        return zero, -number(side.value, t)
-    if z is None:
-        a = c = d / h
-        b: Any = 0.0
-    else:
-        back, out = bernoulli(z)
-        a = jnp.where(d > 0, d / h * out, jnp.maximum(velocity, 0.0))
-        c = jnp.where(d > 0, d / h * back, jnp.maximum(-velocity, 0.0))
-        b = jnp.where(d > 0, z * d / h, velocity)
-    if isinstance(side, Dirichlet):
-        return a, c * number(side.value, t)
-    if isinstance(side, Robin):
-        rate = number(side.rate, t)
-        total = c + rate
-        share = jnp.where(total == 0, 0.0, rate / jnp.where(total == 0, 1.0, total))
-        return share * a, share * c * number(side.ambient, t)
-    assert isinstance(side, Neumann)
-    gradient = d * number(side.gradient, t)
-    if z is None:
-        return zero, gradient
-    total = c + b
-    share = jnp.where(total == 0, 0.0, b / jnp.where(total == 0, 1.0, total))
-    return share * a, gradient * (1.0 - share)
+from jaxdiff.lattice import LatticeSystem
+from jaxdiff.systems import System
 
 
 class FiniteVolume(eqx.Module):
@@ -269,10 +31,12 @@ class FiniteVolume(eqx.Module):
         if self.order not in (2, 4):
             raise ValueError(f"order must be 2 or 4, got {self.order!r}")
 
-    def systems(self, equation: Equation, grid: Grid) -> list[System]:
+    def systems(self, equation: Equation, grid: Grid) -> list[Any]:
         """The systems to evolve: the grid itself and, for order 4, the grid of paired cells."""
         if self.order == 2:
-            return [System(equation, grid)]
+            return [System(equation, grid) if grid.ndim == 1 else LatticeSystem(equation, grid)]
+        if grid.ndim > 1:
+            raise ValueError(f"order=4 holds on one axis; use order=2 on a grid of {grid.ndim}")
         if grid.geometry != "cartesian":
             raise ValueError("order=4 holds on Cartesian grids; use order=2 on a radial one")
         n = grid.shape[0]

@@ -1,6 +1,8 @@
 """Linear operators with three faces: action, resolvent and propagator."""
 
+from jaxdiff.operators.axis_sum import AxisSum
+from jaxdiff.operators.chebyshev import BLOCK, chebyshev, terms_needed
 from jaxdiff.operators.propagators import Contour, Poles, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
-__all__ = ["Contour", "Poles", "Tridiagonal", "propagate"]
+__all__ = ["BLOCK", "AxisSum", "Contour", "Poles", "Tridiagonal", "chebyshev", "propagate", "terms_needed"]

@@ -1,0 +1,248 @@
+"""The same on several axes: fluxes along every line of cells are those of a problem on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
+from jaxdiff.checks import Condition
+from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, is_cells, varies
+from jaxdiff.equations import Diffusion, Equation
+from jaxdiff.grid import Grid
+from jaxdiff.operators import AxisSum
+from jaxdiff.systems import System
+
+
+@dataclass(frozen=True)
+class LatticeSystem:
+    """The semi-discrete equation on a lattice; the faces of `System`, with contents `(*cells,)`."""
+
+    equation: Equation
+    grid: Grid
+    ring = False
+
+    @property
+    def operator_varies(self) -> bool:
+        return self.course()[0]
+
+    @property
+    def forcing_varies(self) -> bool:
+        return self.course()[1]
+
+    @property
+    def knots(self) -> list[Any]:
+        return self.course()[2]
+
+    def course(self) -> tuple[bool, bool, list[Any]]:
+        """How time enters, as for `System`."""
+        found = [System(self._along(k), self.grid.axis(k)).course() for k in range(self.grid.ndim)]
+        return any(f[0] for f in found), any(f[1] for f in found), [knot for f in found for knot in f[2]]
+
+    @property
+    def forced(self) -> bool:
+        """Whether anything may enter but by hopping: numbers that are known to be zero do not."""
+        values = [self.equation.source] if isinstance(self.equation, Diffusion) else []
+        for side in self.equation.sides(self.grid):
+            values += [getattr(side, name) for name in ("value", "ambient", "gradient") if hasattr(side, name)]
+        known = lambda value: isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer)
+        return any(not known(value) or bool(np.any(value)) for value in values)
+
+    @property
+    def weights(self) -> Any:
+        """Contents per unit of u, `(*cells,)`."""
+        along = self._lines(0, lambda system: system.weights)
+        return along * self._across(0)
+
+    def operator(self, t: Any) -> AxisSum:
+        """A at time t, as rates between neighbouring cells."""
+        up, down, losses = [], [], []
+        for k in range(self.grid.ndim):
+            rates = self._lines(k, lambda system: _rates(system.operator(t)))
+            up.append(rates[0])
+            down.append(rates[1])
+            if k == 0:
+                losses.append(self._lines(0, lambda system: system.operator(t).loss))
+        sides = self.equation.sides(self.grid)
+        rings = tuple(isinstance(side, Periodic) for side in sides[::2])
+        return AxisSum(tuple(up), tuple(down), losses[0], self.weights, rings, self._balanced)
+
+    @property
+    def _balanced(self) -> bool:
+        """Whether detailed balance holds around every loop of cells."""
+        drift, diffusivity, _ = self.equation._transport()
+        if isinstance(self.equation, Diffusion):
+            return True
+        even = not callable(diffusivity) and not isinstance(diffusivity, PerAxis) and np.ndim(diffusivity) == 0
+        closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
+        return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
+
+    def forcing(self, t: Any) -> Any:
+        """b at time t, `(*cells,)`."""
+        total: Any = jnp.zeros(self.grid.shape)
+        for k in range(self.grid.ndim):
+            total = total + self._lines(k, lambda system: system.forcing(t)) * self._across(k)
+        return total
+
+    def conditions(self, t: Any) -> list[Condition]:
+        """Those of every line, each with the first cell where it fails."""
+        found: list[Condition] = []
+        names, ndim = self.grid.names, self.grid.ndim
+        for k in range(ndim):
+            messages: list[str] = []
+
+            def of_line(system: System, messages: list[str] = messages) -> Any:
+                conditions = system.conditions(t)
+                messages[:] = [condition[0] for condition in conditions]
+                return [tuple(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:]) for condition in conditions]
+
+            rows = self._lines(k, of_line)
+            here = f"at {self.grid.axis(k).names[0]} = {{where}}"
+            there = "at " + ", ".join(f"{name} = {{where{i or ''}}}" for i, name in enumerate(names))
+            for message, (failed, where, value) in zip(messages, rows, strict=True):
+                first = jnp.unravel_index(jnp.argmax(failed), failed.shape)
+                pick = lambda x, first=first: x[tuple(jnp.minimum(i, n - 1) for i, n in zip(first, x.shape, strict=True))]
+                places = [jnp.asarray(self.grid.centers[j])[first[j]] for j in range(ndim)]
+                places[k] = pick(where)
+                found.append((message.replace(here, there), failed.any(), tuple(places), pick(value)))
+        return found
+
+    def _across(self, k: int) -> Any:
+        """Volumes of the cells without their extent along axis k."""
+        out: Any = 1.0
+        for j in range(self.grid.ndim):
+            if j != k:
+                volumes = jnp.asarray(self.grid.axis(j).volumes)
+                out = out * volumes.reshape([-1 if i == j else 1 for i in range(self.grid.ndim)])
+        return out
+
+    def _lines(self, k: int, quantity: Callable[[System], Any]) -> Any:
+        """A quantity `(m,)` of the lines along axis k, for all of them: m at place k of the grid's shape.
+
+        Where it does not depend on another axis that one has length one.
+        """
+        others = [j for j in range(self.grid.ndim) if j != k]
+        arrays = [c for c in self._coefficients(k) if is_cells(c)]
+        for array in arrays:
+            if array.shape != self.grid.shape:
+                raise ValueError(
+                    f"a coefficient over cells must have the grid's shape {self.grid.shape}, got {array.shape}"
+                )
+        line = self.grid.axis(k)
+
+        def mapped(coordinates: Any, slices: Any) -> Any:
+            return quantity(System(self._along(k, coordinates, slices), line))
+
+        for place, j in reversed(list(enumerate(others))):
+            axes = ([0 if i == place else None for i in range(len(others))], [j - place] * len(arrays))
+            mapped = _over(mapped, axes)
+        coordinates = [jnp.asarray(self.grid.centers[j]) for j in others]
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, k), mapped(coordinates, list(map(jnp.asarray, arrays))))
+
+    def _coefficients(self, k: int) -> list[Any]:
+        """Drift, diffusivity, and what acts in every cell (once, along the first axis)."""
+        drift, diffusivity, loss = self.equation._transport()
+        ndim = self.grid.ndim
+        if isinstance(drift, tuple) or (is_cells(drift) and jnp.ndim(drift) == 1):
+            if len(drift) != ndim:
+                raise ValueError(f"a drift has {ndim} components on this grid, got {len(drift)}")
+            drift = drift[k]
+        elif not callable(drift) and not isinstance(self.equation, Diffusion):
+            raise ValueError(
+                f"a drift on {ndim} axes is a tuple of {ndim} coefficients, a function that returns {ndim} components, or jd.Potential; got one array or number"
+            )
+        if isinstance(diffusivity, PerAxis):
+            if len(diffusivity.coefficients) != ndim:
+                raise ValueError(f"PerAxis needs {ndim} coefficients here, got {len(diffusivity.coefficients)}")
+            diffusivity = diffusivity.coefficients[k]
+        zero = np.zeros(())
+        if not isinstance(self.equation, Diffusion):
+            return [drift, diffusivity, loss if k == 0 else zero]
+        source, capacity = self.equation.source, self.equation.capacity
+        return [drift, diffusivity, loss if k == 0 else zero, source if k == 0 else zero, capacity]
+
+    def _along(self, k: int, coordinates: Any = None, slices: Any = ()) -> Equation:
+        """The equation on one line along axis k, at these coordinates on the other axes."""
+        found, slices = [], list(slices)
+        vector = callable(self.equation._transport()[0])
+        for i, c in enumerate(self._coefficients(k)):
+            if is_cells(c):
+                found.append(slices.pop(0) if slices else c)
+            else:
+                found.append(_on_line(c, k, coordinates, k if i == 0 and vector else None))
+        pair = self.equation.sides(self.grid)[2 * k : 2 * k + 2]
+        ends = [_wall_on_line(side, coordinates) for side in pair]
+        boundaries = dict(zip(self.grid.axis(k).sides, ends, strict=True))
+        if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
+            del boundaries["r-"]
+        if isinstance(self.equation, Diffusion):
+            return Diffusion(found[1], decay=found[2], source=found[3], capacity=found[4], boundaries=boundaries)
+        return eqx.tree_at(
+            lambda e: (e.drift, e.diffusivity, e.killing, e.boundaries),
+            self.equation,
+            (*found, boundaries),
+            is_leaf=lambda x: x is None,
+        )
+
+    @property
+    def _axis_closed(self) -> bool:
+        edges = self.grid.edges[0]
+        return not isinstance(edges, jax.core.Tracer) and bool(edges[0] == 0.0)
+
+
+def _rates(operator: Any) -> Any:
+    return operator.up, operator.down
+
+
+def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+    """Map over one more axis, which results get in front, with length one where they do not depend on it."""
+
+    def call(*args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(args)
+        places = jax.tree.leaves(axes, is_leaf=lambda x: x is None)
+        one = [x if i is None else jax.lax.index_in_dim(x, 0, i, keepdims=False) for x, i in zip(leaves, places)]
+        jaxpr, shape = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)), return_shape=True)(*one)
+        touched = {id(v) for v, i in zip(jaxpr.jaxpr.invars, places, strict=True) if i is not None}
+        for equation in jaxpr.jaxpr.eqns:
+            if any(id(v) in touched for v in equation.invars):
+                touched.update(id(v) for v in equation.outvars)
+        depends = [id(v) in touched for v in jaxpr.jaxpr.outvars]
+        out_axes = jax.tree.unflatten(jax.tree.structure(shape), [0 if d else -1 for d in depends])
+        found = jax.vmap(function, in_axes=axes, out_axes=jax.tree.map(lambda i: None if i else 0, out_axes))(*args)
+        return jax.tree.map(lambda x, i: x[None] if i else x, found, out_axes)
+
+    return call
+
+
+def _on_line(coefficient: Any, k: int, coordinates: Any, component: int | None) -> Any:
+    """A coefficient of position as one of the position along axis k alone."""
+    if isinstance(coefficient, Potential):
+        return Potential(_on_line(coefficient.energy, k, coordinates, None))
+    if isinstance(coefficient, Series) or not callable(coefficient):
+        return coefficient
+    if coordinates is None:
+        return coefficient
+    pick = (lambda value: value) if component is None else (lambda value: value[component])
+    around = lambda x: (*coordinates[:k], x, *coordinates[k:])
+    if isinstance(coefficient, TimeDependent):
+        return TimeDependent(lambda t, x: pick(coefficient(t, *around(x))))
+    return lambda x: pick(coefficient(*around(x)))
+
+
+def _wall_on_line(side: Any, coordinates: Any) -> Any:
+    """A wall whose numbers may be functions of the place on it, at one place."""
+    if coordinates is None:
+        return side
+    for name in {Dirichlet: ("value",), Flux: ("value",), Neumann: ("gradient",), Robin: ("rate", "ambient")}.get(
+        type(side), ()
+    ):
+        value = getattr(side, name)
+        if callable(value) and not isinstance(value, (TimeDependent, Series)):
+            side = eqx.tree_at(lambda s, name=name: getattr(s, name), side, value(*coordinates))
+    return side
