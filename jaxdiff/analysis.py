@@ -12,7 +12,8 @@ from jaxdiff.checks import Checks, check, enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.equations import FokkerPlanck
 from jaxdiff.parameters import plain
-from jaxdiff.schemes import FiniteVolume, System
+from jaxdiff.schemes import FiniteVolume
+from jaxdiff.systems import System
 
 
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:

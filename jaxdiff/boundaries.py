@@ -69,7 +69,8 @@ def sides(boundaries: Any, names: tuple[str, ...], closed_inner: bool) -> tuple[
             twice = [side for side in (f"{axis}-", f"{axis}+") if axis in boundaries and side in boundaries]
             if twice:
                 raise ValueError(f"side {twice[0]!r} is named twice, also by {axis!r}; leave one out")
-        found = [boundaries.get(name, boundaries.get(name[:-1], reflecting)) for name in names]
+        given: dict[str, Boundary] = boundaries
+        found = [given.get(name, given.get(name[:-1], reflecting)) for name in names]
     for side in found:
         if not isinstance(side, Boundary):
             raise TypeError(f"a side must be Dirichlet, Neumann, Robin, Flux or Periodic, got {side!r}")

@@ -146,7 +146,8 @@ class Grid(eqx.Module):
     def delta(self, point: Any) -> Any:
         """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact."""
         if isinstance(point, jax.core.Tracer) or isinstance(self.edges[0], jax.core.Tracer):
-            xp, point = jnp, jnp.atleast_1d(jnp.asarray(point))
+            xp: Any = jnp
+            point = jnp.atleast_1d(jnp.asarray(point))
         else:
             xp, point = np, np.atleast_1d(np.asarray(point, float))  # in float64 whatever the session's precision
             if point.shape != (self.ndim,):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
+from jaxdiff.boundaries import Periodic
 from jaxdiff.checks import Condition
 from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, is_cells, varies
 from jaxdiff.equations import Diffusion, Equation
@@ -107,7 +108,9 @@ class LatticeSystem:
             there = "at " + ", ".join(f"{name} = {{where{i or ''}}}" for i, name in enumerate(names))
             for message, (failed, where, value) in zip(messages, rows, strict=True):
                 first = jnp.unravel_index(jnp.argmax(failed), failed.shape)
-                pick = lambda x, first=first: x[tuple(jnp.minimum(i, n - 1) for i, n in zip(first, x.shape, strict=True))]
+                pick = lambda x, first=first: x[
+                    tuple(jnp.minimum(i, n - 1) for i, n in zip(first, x.shape, strict=True))
+                ]
                 places = [jnp.asarray(self.grid.centers[j])[first[j]] for j in range(ndim)]
                 places[k] = pick(where)
                 found.append((message.replace(here, there), failed.any(), tuple(places), pick(value)))
@@ -239,10 +242,9 @@ def _wall_on_line(side: Any, coordinates: Any) -> Any:
     """A wall whose numbers may be functions of the place on it, at one place."""
     if coordinates is None:
         return side
-    for name in {Dirichlet: ("value",), Flux: ("value",), Neumann: ("gradient",), Robin: ("rate", "ambient")}.get(
-        type(side), ()
-    ):
+    for name in [name for name in ("value", "gradient", "rate", "ambient") if hasattr(side, name)]:
         value = getattr(side, name)
         if callable(value) and not isinstance(value, (TimeDependent, Series)):
-            side = eqx.tree_at(lambda s, name=name: getattr(s, name), side, value(*coordinates))
+            where = attrgetter(name)
+            side = eqx.tree_at(where, side, value(*coordinates))
     return side

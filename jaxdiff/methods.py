@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
-from jaxdiff.schemes import System
 from jaxdiff.steppers import Frozen, stable_step
+from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
 _LANE_CELLS = 2_000_000  # cells × resolvents held at once by the direct method

@@ -62,8 +62,9 @@ class Run:
         return any(m.family == "density" for m in self.measurements)
 
     def prepare(self, z: Any) -> None:
-        """Plans for the coefficients at z."""
-        equation, initials = self._at(z)
+        """Plans for the coefficients at z, where nothing that is fitted counts as zero and so as absent."""
+        free = np.asarray(self.parameters.transform.kind) == 0
+        equation, initials = self._at(np.where(free & (np.asarray(z) == 0), 1.0, z) if not self.paths else z)
         parts = zip(self.measurements, initials, self.objective.losses, strict=True)
         try:
             plans = [m.prepare(equation, initial, pad=loss in BUILT_IN, **self.options) for m, initial, loss in parts]

@@ -36,7 +36,8 @@ class System:
 
     @property
     def sides(self) -> tuple[Any, Any]:
-        return self.equation.sides(self.grid)
+        lower, upper = self.equation.sides(self.grid)
+        return lower, upper
 
     @property
     def ring(self) -> bool:

@@ -8,7 +8,7 @@ import scipy.linalg
 
 import jaxdiff as jd
 from jaxdiff import exact
-from jaxdiff.schemes import System
+from jaxdiff.systems import System
 
 T0, T1 = 0.02, 0.12  # the kernels start as narrow bells, which cell averages resolve
 

@@ -69,7 +69,8 @@ def chebyshev(
     total = jnp.zeros((coefficients.shape[-1], *jax.eval_shape(seen, states).shape[1:]), dtype)
     blocks = coefficients.reshape(-1, BLOCK, *coefficients.shape[1:])
     start = (product(states), states, total)  # T₋₁ = T₁
-    return jax.lax.scan(block, start, (jnp.arange(0, terms, BLOCK), blocks))[0][2]
+    starts = BLOCK * jnp.arange(terms // BLOCK)
+    return jax.lax.scan(block, start, (starts, blocks))[0][2]
 
 
 def _coefficients(t: Any, half: Any, upper: Any, terms: int, count: int) -> Any:
@@ -88,7 +89,7 @@ def _coefficients(t: Any, half: Any, upper: Any, terms: int, count: int) -> Any:
         functions += [t * (1.0 + x * phi2), t * t * phi2]
     values = jnp.stack(functions)
     mirrored = jnp.concatenate([values, values[..., ::-1]], axis=-1)
-    k = jnp.arange(terms)
-    waves = jnp.fft.rfft(mirrored, axis=-1)[..., :terms] * jnp.exp(-0.5j * jnp.pi * k / terms)
-    c = (waves.real / terms).astype(t.dtype) * jnp.where(k == 0, 0.5, 1.0).astype(t.dtype)
+    order = jnp.arange(terms)
+    waves = jnp.fft.rfft(mirrored, axis=-1)[..., :terms] * jnp.exp(-0.5j * jnp.pi * order / terms)
+    c = (waves.real / terms).astype(t.dtype) * jnp.where(order == 0, 0.5, 1.0).astype(t.dtype)
     return jnp.moveaxis(c, -1, 0)

@@ -1,0 +1,312 @@
+"""Two and three axes against dense exponentials and closed forms; fits of plates, landscapes and snapshots."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+import jaxdiff as jd
+from jaxdiff import exact
+from jaxdiff.lattice import LatticeSystem
+from jaxdiff.parameters import numeric
+
+PLANE = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 2.0, 10))
+CYLINDER = jd.Grid.radial((0.0, 1.0, 8), (0.0, 2.0, 9), geometry="cylindrical")
+UNEVEN = jd.Grid(edges=(np.array([0.0, 0.1, 0.3, 0.6, 1.0]), np.array([0.0, 0.5, 0.6, 1.0, 2.0])))
+BOX = jd.Grid.uniform((0.0, 1.0, 5), (0.0, 2.0, 6), (0.0, 1.0, 4))
+RNG = np.random.default_rng(3)
+ARRAY = RNG.random(PLANE.shape) + 0.1
+
+# equation, grid, whether its axes are separable, whether its content is kept
+PROBLEMS = {
+    "constant": (jd.Diffusion(0.5), PLANE, True, True),
+    "per axis": (jd.Diffusion(jd.PerAxis(lambda x, y: 0.5 + x, lambda x, y: 1 + y * y)), PLANE, True, True),
+    "per axis, decaying": (jd.Diffusion(jd.PerAxis(0.5, 0.1), decay=0.3), PLANE, True, False),
+    "varying": (jd.Diffusion(lambda x, y: 0.5 + x * y), PLANE, False, True),
+    "along x": (jd.Diffusion(lambda x, y: 0.5 + x), PLANE, False, True),
+    "array": (jd.Diffusion(ARRAY), PLANE, False, True),
+    "mixed walls": (
+        jd.Diffusion(0.5, boundaries={"x-": jd.Dirichlet(1.0), "y": jd.Robin(2.0, 0.5)}),
+        PLANE,
+        True,
+        False,
+    ),
+    "wall by place": (jd.Diffusion(0.5, boundaries={"x-": jd.Dirichlet(lambda y: y * y)}), PLANE, True, False),
+    "growing source": (
+        jd.Diffusion(
+            lambda x, y: 0.5 + x * y, decay=-3.0, source=lambda x, y: x * y, capacity=lambda x, y: 1 + x, boundaries={}
+        ),
+        PLANE,
+        False,
+        False,
+    ),
+    "band": (jd.Diffusion(0.5, boundaries={"x": jd.Periodic()}), PLANE, True, True),
+    "vortex": (
+        jd.FokkerPlanck(lambda x, y: (-3 * (y - 1) - (x - 0.5), 3 * (x - 0.5) - (y - 1)), 0.3),
+        PLANE,
+        False,
+        True,
+    ),
+    "landscape": (
+        jd.FokkerPlanck(jd.Potential(lambda x, y: 4 * ((x - 0.5) ** 2 * y + y)), 0.3),
+        PLANE,
+        False,
+        True,
+    ),
+    "shear": (
+        jd.FokkerPlanck((lambda x, y: 1.0 - x, lambda x, y: 2.0 + x), lambda x, y: 0.2 + 0.1 * x),
+        PLANE,
+        False,
+        True,
+    ),
+    "torus": (jd.FokkerPlanck((20.0, -30.0), 0.3, boundaries=jd.Periodic()), PLANE, True, True),
+    "cylinder": (jd.Diffusion(0.5, boundaries={"r+": jd.absorbing}), CYLINDER, True, False),
+    "uneven": (jd.FokkerPlanck((2.0, -3.0), lambda x, y: 0.2 + x * y), UNEVEN, False, True),
+    "box": (jd.Diffusion(lambda x, y, z: 0.1 + x * z), BOX, False, True),
+    "box, one wall": (jd.Diffusion(0.1, boundaries={"z+": jd.absorbing}), BOX, True, False),
+}
+
+
+def dense(operator, shape):
+    units = jnp.eye(int(np.prod(shape))).reshape(-1, *shape)
+    return np.asarray(jax.vmap(lambda e: (operator @ e).ravel())(units)).T
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_exponential_of_the_whole_matrix(name):
+    equation, grid, separable, kept = PROBLEMS[name]
+    system = LatticeSystem(equation, grid)
+    operator, weights = system.operator(0.0), np.asarray(system.weights).ravel()
+    assert operator.separable == separable
+    u, t = RNG.random(grid.shape), 0.3
+    augmented = np.zeros((u.size + 1, u.size + 1))  # the forcing as one more content, that of a reservoir
+    augmented[:-1, :-1] = dense(operator, grid.shape)
+    augmented[:-1, -1] = np.asarray(system.forcing(0.0)).ravel()
+    expected = (scipy.linalg.expm(t * augmented) @ np.append(u.ravel() * weights, 1.0))[:-1] / weights
+    values = np.asarray(jd.solve(equation, grid, u, [0.0, t / 3, t]).values)
+    assert np.abs(values[-1].ravel() - expected).max() < 1e-11 * max(1.0, np.abs(expected).max())
+    if kept:
+        content = np.sum(values * weights.reshape(grid.shape), axis=(-1, -2) if grid.ndim == 2 else (-1, -2, -3))
+        np.testing.assert_allclose(content, content[0], rtol=2e-12)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_spectrum_lies_within_its_bounds(name):
+    equation, grid, *_ = PROBLEMS[name]
+    operator = LatticeSystem(equation, grid).operator(0.0)
+    found, bounds = np.linalg.eigvals(dense(operator, grid.shape)), operator.spectrum()
+    slack = 1e-9 * float(bounds.lower)
+    assert -found.real.min() <= bounds.lower + slack and found.real.max() <= bounds.upper + slack
+    assert np.abs(found.imag).max() <= bounds.turn + slack
+
+
+def kernel_error(n, separable):
+    """A heat kernel between absorbing and reflecting walls of a plate, by products or by Chebyshev."""
+    grid = jd.Grid.uniform((0.0, 1.0, n), (0.0, 1.0, n))
+    x, y = (lambda t: lambda z: exact.reflected_interval_density(z, 0.4, t, 1.0, 0.5)), None
+    y = lambda t: lambda z: exact.absorbed_interval_density(z, 0.6, t, 1.0, 0.5)
+    density = lambda t: lambda a, b: x(t)(a) * y(t)(b)
+    d = 0.5 if separable else lambda a, b: 0.5 + 0 * a * b
+    equation = jd.Diffusion(d, boundaries={"y": jd.absorbing})
+    start, end = grid.average(density(0.02)), grid.average(density(0.05))
+    values = jd.solve(equation, grid, start, [0.02, 0.05]).values[-1]
+    return float(jnp.max(jnp.abs(values - end)) / jnp.max(end))
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_order_two_in_space(separable):
+    coarse, fine = kernel_error(24, separable), kernel_error(48, separable)
+    assert np.log2(coarse / fine) == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_rotating_ornstein_uhlenbeck_process():
+    """Mean and covariance of dX = −M X dt + √(2D) dW with M = [[1, −2], [2, 1]]; they converge with h²."""
+    grid = jd.Grid.uniform((-4.0, 4.0, 96), (-4.0, 4.0, 96))
+    equation = jd.FokkerPlanck(lambda x, y: (-x + 2 * y, -2 * x - y), 0.5)
+    start = grid.average(lambda x, y: jnp.exp(-((x - 1) ** 2 + y**2) / (2 * 0.09)) / (2 * jnp.pi * 0.09))
+    values = jd.solve(equation, grid, start, [0.0, 0.7]).values
+    x, y = (jnp.asarray(c) for c in grid.centers)
+    mass = grid.integrate(values)
+    np.testing.assert_allclose(mass, mass[0], rtol=1e-12)
+    assert float(values.min()) > -1e-11 * float(values.max())
+    mean = np.array([grid.integrate(values[-1] * x[:, None]), grid.integrate(values[-1] * y)])
+    np.testing.assert_allclose(mean, np.exp(-0.7) * np.array([np.cos(1.4), -np.sin(1.4)]), atol=2e-3)
+    spread = float(grid.integrate(values[-1] * x[:, None] ** 2) - mean[0] ** 2)
+    assert spread == pytest.approx(0.5 + np.exp(-1.4) * (0.09 - 0.5), rel=0.02)  # numerical diffusion is second order
+
+
+def test_the_gibbs_state_of_a_landscape_does_not_move():
+    energy = lambda x, y: 3 * (x * x - 1) ** 2 + 2 * (y - x) ** 2
+    grid = jd.Grid.uniform((-2.0, 2.0, 32), (-2.0, 2.0, 24))
+    x, y = grid.centers
+    state = np.exp(-energy(x[:, None], y) / 0.4)
+    moved = jd.solve(jd.FokkerPlanck(jd.Potential(energy), 0.4), grid, state, [0.0, 5.0]).values[-1]
+    assert np.abs(moved - state).max() < 1e-11 * state.max()
+
+
+def test_a_measured_series_at_a_wall_is_exact_between_its_knots():
+    series = jd.Series([0.0, 0.1, 0.25], [0.0, 1.0, 0.5])
+    equation = jd.Diffusion(lambda x, y: 0.5 + 0.1 * x * y, boundaries={"x-": jd.Dirichlet(series)})
+    values = jd.solve(equation, PLANE, 0.0, [0.0, 0.25]).values[-1]
+    fine = np.linspace(0.0, 0.25, 2001)
+    stepped = jd.solve(equation, PLANE, 0.0, fine, stepper=jd.RungeKutta4(), substeps=1).values[-1]
+    assert np.abs(values - stepped).max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["constant", "varying", "mixed walls", "vortex", "uneven"])
+def test_gradients_three_ways(name):
+    equation, grid, *_ = PROBLEMS[name]
+    u = jnp.asarray(RNG.random(grid.shape))
+    weight = jnp.asarray(RNG.normal(size=grid.shape))
+
+    def loss(scale, state):
+        inner = equation.diffusivity
+        d = numeric(lambda *x: scale * inner(*x)) if callable(inner) else scale * jnp.asarray(inner)
+        scaled = eqx.tree_at(lambda e: e.diffusivity, equation, d, is_leaf=lambda x: x is inner)
+        return jnp.sum(weight * jd.solve(scaled, grid, state, [0.0, 0.05, 0.2]).values[-1])
+
+    def central(h):
+        return (loss(1 + h, u) - loss(1 - h, u)) / (2 * h)
+
+    expected = (4 * central(1e-3) - central(2e-3)) / 3
+    reverse, back = jax.grad(loss, argnums=(0, 1))(1.0, u)
+    assert float(jax.jacfwd(loss)(1.0, u)) == pytest.approx(float(reverse), rel=1e-9)
+    assert float(reverse) == pytest.approx(float(expected), rel=1e-7)
+    direction = jnp.asarray(RNG.normal(size=grid.shape))
+    along = float(loss(1.0, u + direction) - loss(1.0, u - direction)) / 2  # linear in the initial state
+    assert float(jnp.sum(back * direction)) == pytest.approx(along, rel=1e-9)
+
+
+def test_the_gradient_of_a_source_at_zero():
+    """What is zero now may be fitted: inside a transformation nothing is taken for absent."""
+    final = lambda s: jnp.sum(jd.solve(jd.Diffusion(ARRAY, source=s), PLANE, 1.0, [0.0, 0.1]).values[-1])
+    assert float(jax.grad(final)(0.0)) == pytest.approx(float(final(1.0) - final(0.0)), rel=1e-9)
+
+
+def test_vmap_and_float32():
+    d = np.array([0.2, 0.5, 1.0])
+    one = lambda k: jd.solve(jd.Diffusion(k, boundaries={"x+": jd.absorbing}), PLANE, 1.0, [0.0, 0.2]).values[-1]
+    np.testing.assert_allclose(jax.vmap(one)(d), np.stack([one(k) for k in d]), rtol=1e-11)
+    narrow = jnp.asarray(RNG.random(PLANE.shape), jnp.float32)
+    for equation in (jd.Diffusion(0.5), jd.Diffusion(ARRAY)):
+        values = jd.solve(equation, PLANE, narrow, [0.0, 0.1]).values
+        assert values.dtype == jnp.float32
+        wide = jd.solve(equation, PLANE, np.asarray(narrow, float), [0.0, 0.1]).values
+        assert np.abs(values - wide).max() < 1e-5
+
+
+def test_explicit_steppers_and_their_limit():
+    equation, grid, *_ = PROBLEMS["varying"]
+    u = RNG.random(grid.shape)
+    reference = jd.solve(equation, grid, u, [0.0, 0.1]).values[-1]
+    stepped = jd.solve(equation, grid, u, [0.0, 0.1], stepper=jd.RungeKutta4(), substeps=200).values[-1]
+    assert np.abs(stepped - reference).max() < 1e-9
+    with pytest.raises(ValueError, match="largest stable step"):
+        jd.solve(equation, grid, u, [0.0, 0.1], stepper=jd.ForwardEuler(), substeps=2)
+
+
+def test_one_compilation_for_other_numbers():
+    from jaxdiff.solve import _compiled
+
+    counts = []
+    for d in (0.3, 0.4, 0.5):
+        jd.solve(jd.Diffusion(jd.PerAxis(d, 2 * d)), PLANE, np.full(PLANE.shape, d), [0.0, d])
+        counts.append(_compiled_size(_compiled))
+    assert counts[1] == counts[2]
+
+
+def _compiled_size(call):
+    cells = {c.cell_contents for c in call.__closure__ or () if hasattr(c.cell_contents, "__wrapped__")}
+    return sum(getattr(c, "_cache_size", lambda: 0)() for c in cells)
+
+
+def test_a_plate_is_fitted_from_readings():
+    """Two conductivities and a loss, from nine sensors with noise: within four standard errors, and those are right."""
+    grid = jd.Grid.uniform((0.0, 1.0, 24), (0.0, 1.0, 20))
+    start = lambda x, y: jnp.exp(-((x - 0.4) ** 2 + (y - 0.6) ** 2) / 0.02)
+    truth = jd.Diffusion(jd.PerAxis(0.10, 0.03), decay=0.5)
+    times, places = (
+        np.linspace(0.02, 0.5, 15),
+        np.stack(np.meshgrid([0.2, 0.5, 0.8], [0.25, 0.5, 0.75]), -1).reshape(-1, 2),
+    )
+    t, at = np.repeat(times, 9), np.tile(places, (15, 1))
+    states = jd.solve(truth, grid, start, np.concatenate([[0.0], times])).values[1:]
+    clean = np.concatenate([np.asarray(grid.interpolate(u, places)) for u in states])
+    readings = jd.Readings(
+        grid, start, t, at, clean + np.random.default_rng(0).normal(0, 0.01, clean.shape), sigma=0.01
+    )
+    model = jd.Diffusion(jd.PerAxis(jd.Positive(0.05), jd.Positive(0.05)), decay=jd.Free(0.1))
+    fit = jd.fit(model, readings, progress=False)
+    assert fit.converged
+    found = np.array([float(v) for v in fit.parameters.values()])
+    errors = np.array([float(v) for v in fit.standard_errors.values()])
+    assert (np.abs(found - [0.10, 0.03, 0.5]) < 4 * errors).all()
+    assert (errors < [0.006, 0.004, 0.1]).all()
+
+
+def test_a_decay_that_starts_at_zero_and_a_source_are_fitted():
+    grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 10))
+    states = jd.solve(jd.Diffusion(0.2, decay=0.4, source=0.7), grid, 0.0, [0.0, 0.5, 1.0]).values[1:]
+    places = np.array([[0.3, 0.4], [0.8, 0.2]])
+    values = np.concatenate([np.asarray(grid.interpolate(u, places)) for u in states])
+    readings = jd.Readings(grid, 0.0, [0.5, 0.5, 1.0, 1.0], np.tile(places, (2, 1)), values, sigma=1e-3)
+    fit = jd.fit(jd.Diffusion(0.2, decay=jd.Free(0.0), source=jd.Free(0.0)), readings, progress=False)
+    assert fit.parameters["decay"] == pytest.approx(0.4, abs=1e-6)
+    assert fit.parameters["source"] == pytest.approx(0.7, abs=1e-6)
+
+
+def test_a_drift_field_is_fitted_from_snapshots():
+    """Stiffness, rotation and diffusivity of a trap with a vortex, from counts on a coarse camera."""
+    grid = jd.Grid.uniform((-3.0, 3.0, 30), (-3.0, 3.0, 30))
+    start = lambda x, y: jnp.exp(-((x - 1) ** 2 + y**2) / 0.2) / (0.2 * jnp.pi)
+    model = lambda k, turn, d: jd.FokkerPlanck(lambda x, y: (-k * x - turn * y, turn * x - k * y), d)
+    times, edges = [0.3, 0.8], np.linspace(-3.0, 3.0, 16)
+    states = np.asarray(jd.solve(model(1.0, 1.5, 0.4), grid, start, [0.0, *times]).values[1:])
+    bins = states.reshape(2, 15, 2, 15, 2).sum((2, 4))
+    counts = np.stack(
+        [np.random.default_rng(i).multinomial(20000, (b / b.sum()).ravel()).reshape(15, 15) for i, b in enumerate(bins)]
+    )
+    data = jd.Histograms(grid, start, times, counts, edges=(edges, edges))
+    starts = {"k": jd.Positive(0.5), "turn": 0.5, "d": jd.Positive(0.8)}
+    fit = jd.fit(model, data, parameters=starts, loss=jd.kl_divergence, progress=False)
+    assert fit.converged
+    for name, true in {"k": 1.0, "turn": 1.5, "d": 0.4}.items():
+        assert abs(fit.parameters[name] - true) < 4 * fit.standard_errors[name] < 0.2 * true
+
+
+BAD = {
+    "sides": (lambda: jd.solve(jd.Diffusion(1.0, boundaries={"y-": jd.Periodic()}), PLANE, 1.0, [0, 1]), "axis y got it on one only"),
+    "unknown side": (lambda: jd.solve(jd.Diffusion(1.0, boundaries={"z-": jd.absorbing}), PLANE, 1.0, [0, 1]), "unknown side 'z-'"),
+    "twice": (lambda: jd.solve(jd.Diffusion(1.0, boundaries={"x": jd.absorbing, "x-": jd.absorbing}), PLANE, 1.0, [0, 1]), "named twice"),
+    "negative D": (
+        lambda: jd.solve(jd.Diffusion(lambda x, y: x - 0.5 + y), PLANE, 1.0, [0, 1]),
+        r"diffusivity is -0\.\d+ at x = 0\.\d+, y = 0\.1; it must be positive",
+    ),
+    "array": (lambda: jd.solve(jd.Diffusion(np.ones((3, 3))), PLANE, 1.0, [0, 1]), r"must have the grid's shape \(12, 10\), got \(3, 3\)"),
+    "drift": (lambda: jd.solve(jd.FokkerPlanck(1.0, 1.0), PLANE, 1.0, [0, 1]), "a drift on 2 axes is a tuple"),
+    "components": (lambda: jd.solve(jd.FokkerPlanck((1.0, 1.0, 1.0), 1.0), PLANE, 1.0, [0, 1]), "2 components on this grid, got 3"),
+    "axes": (lambda: jd.solve(jd.Diffusion(jd.PerAxis(1.0, 1.0, 1.0)), PLANE, 1.0, [0, 1]), "PerAxis needs 2"),
+    "initial": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, np.ones(12), [0, 1]), r"initial has shape \(12,\), the grid \(12, 10\)"),
+    "nan": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, np.full(PLANE.shape, np.nan), [0, 1]), "must be finite"),
+    "implicit": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, 1.0, [0, 1], stepper=jd.TRBDF2()), "TRBDF2 holds on one axis"),
+    "order": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, 1.0, [0, 1], scheme=jd.FiniteVolume(order=4)), "order=4 holds on one axis"),
+    "steady": (lambda: jd.steady_state(jd.Diffusion(1.0), PLANE, 1.0), "a steady state holds on a grid of one axis"),
+    "time": (
+        lambda: jd.solve(jd.Diffusion(jd.TimeDependent(lambda t, x, y: 1 + t)), PLANE, 1.0, [0, 1]),
+        "take stepper=jd.RungeKutta4",
+    ),
+    "outside": (lambda: jd.Readings(PLANE, 0.0, [1.0], [[0.5, 2.5]], [1.0]), "position 0 at y = 2.5 lies outside"),
+    "places": (lambda: jd.Readings(PLANE, 0.0, [1.0], [0.5], [1.0]), "1 rows of 2 coordinates"),
+    "path": (lambda: jd.Trajectory(PLANE, [0.0, 1.0], [0.1, 0.2]), "a path holds on a grid of one axis"),
+    "counts": (lambda: jd.Histograms(PLANE, 1.0, [1.0], np.ones((1, 12))), r"\(1, 12, 10\), got \(1, 12\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_errors_in_one_line(name):
+    call, words = BAD[name]
+    with pytest.raises((ValueError, TypeError), match=words) as raised:
+        call()
+    assert "\n" not in str(raised.value)
