@@ -87,16 +87,17 @@ class Potential(eqx.Module):
 class PerAxis(eqx.Module):
     """A diffusivity of its own along every axis: D = diag(Dx, Dy, …), each a coefficient of all coordinates.
 
-    >>> PerAxis(1.0, 0.1).coefficients[1]
+    >>> PerAxis(1.0, 0.1).y
     array(0.1)
     """
 
-    coefficients: tuple[Any, ...]
+    x: Any = eqx.field(converter=numeric)
+    y: Any = eqx.field(converter=numeric)
+    z: Any = eqx.field(converter=numeric, default=None)
 
-    def __init__(self, *coefficients: Any):
-        if not 2 <= len(coefficients) <= 3:
-            raise ValueError(f"PerAxis takes a coefficient for each of two or three axes, got {len(coefficients)}")
-        self.coefficients = tuple(numeric(c) for c in coefficients)
+    @property
+    def coefficients(self) -> tuple[Any, ...]:
+        return tuple(c for c in (self.x, self.y, self.z) if c is not None)
 
 
 class Polynomial(eqx.Module):

@@ -222,6 +222,7 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
     once = observe is not None and plan.substeps == 1 and len(plan.starts) == plan.outputs
     span = jnp.sum(durations) if once else jnp.max(durations)
     substeps, terms = terms_needed(operator, span, plan.tolerance)
+    durations = jnp.where(substeps <= plan.substeps, durations, 0.0)  # else it may overflow before it is asked anew
     options: dict[str, Any] = {"terms": plan.capacity, "needed": terms}
     needed = jnp.stack([substeps, terms])
     changes = bool(system.knots)
@@ -237,7 +238,7 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
         b, slope = forcing, jnp.zeros_like(u)
         if changes:
             b = system.forcing(start)
-            slope = (system.forcing(start + whole) - b) / whole
+            slope = jnp.where(whole > 0, (system.forcing(start + whole) - b) / jnp.where(whole > 0, whole, 1.0), 0.0)
 
         def substep(w: Any, i: Any) -> Any:
             fed = None if b is None else (b + i * dt * slope, slope)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff import maps
 from jaxdiff.histograms import Histograms
 from jaxdiff.measurements import Readings
 from jaxdiff.paths import Trajectory
@@ -32,6 +33,7 @@ class View:
 
     prediction, held_prediction: at the data, and at the part held out, if any
     curve: the model between the data, along x or t ("profiles", "courses") as `kind` says; course: over all of both
+    states: on several axes instead, the model on all cells at a few times, values (times, *cells)
     """
 
     measurement: Any
@@ -41,6 +43,7 @@ class View:
     kind: str = ""
     curve: Sheet | None = None
     course: Sheet | None = None
+    states: Sheet | None = None
 
 
 class Outcome:
@@ -71,6 +74,8 @@ class Outcome:
     def _readings(self, m: Readings, held: Readings | None) -> View:
         """The data, the curves and the course in one prediction: what compiles is the solver, and it compiles once."""
         held = held if held is not None and held.grid is m.grid and held.start == m.start else None
+        if m.grid.ndim > 1:
+            return self._on_axes(m, held)
         seen = [m] if held is None else [m, held]
         times = np.unique(np.concatenate([part.times for part in seen]))
         sensors = np.unique(np.concatenate([part.positions for part in seen]))
@@ -103,6 +108,19 @@ class Outcome:
             sheets[-1] if len(finite) > 1 else None,
         )
 
+    def _on_axes(self, m: Readings, held: Readings | None) -> View:
+        """The data, and the state of the field at a few times."""
+        times = np.unique(m.times)
+        times = times[maps.chosen(times)]
+        mesh = np.stack(np.meshgrid(*m.grid.centers, indexing="ij"), -1).reshape(-1, m.grid.ndim)
+        columns = [(part.times, part.positions) for part in ([m] if held is None else [m, held])]
+        t = np.concatenate([*(t for t, _ in columns), np.repeat(times, len(mesh))])
+        x = np.concatenate([*(x for _, x in columns), np.tile(mesh, (len(times), 1))])
+        values = self.fit.predict(Readings(m.grid, m.initial, t, x, np.zeros(len(t)), start=m.start))
+        *parts, states = np.split(values, np.cumsum([len(t) for t, _ in columns]))
+        sheet = Sheet(times, mesh, states.reshape(len(times), *m.grid.shape))
+        return View(m, parts[0], held, None if held is None else parts[1], states=sheet)
+
     def likelihood(self, view: View) -> float:
         """Log-likelihood of a path."""
         return -float(self.fit.loss) if view.prediction is None else float(np.sum(view.prediction))
@@ -116,8 +134,12 @@ def _between(start: float, times: np.ndarray) -> np.ndarray:
 
 
 def densities(data: Histograms, mass: np.ndarray) -> np.ndarray:
-    """Probability per length in each bin, (times, bins), of the mass that lies in the bins."""
-    return shares(mass[:, : len(data.edges) - 1]) / np.diff(data.edges)
+    """Probability per length, area or volume in each bin, (times, *bins), of the mass that lies in the bins."""
+    shape = tuple(len(edges) - 1 for edges in data.bins)
+    out = shares(mass[:, : int(np.prod(shape))]).reshape(-1, *shape)
+    for k, edges in enumerate(data.bins):
+        out = out / np.diff(edges).reshape(-1, *(1,) * (len(shape) - 1 - k))
+    return out
 
 
 def shares(mass: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdiff import maps
 from jaxdiff.histograms import Histograms
 from jaxdiff.measurements import Readings
 from jaxdiff.outcome import LABELS, Outcome, View, densities, shares
@@ -89,6 +90,11 @@ def solution(solution: Any, labels: Labels = None) -> Figure:
 def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figure:
     """Profiles over time: lines at some times, and a map where there are many; values has shape (times, cells)."""
     times = np.asarray(times)
+    if grid.ndim > 1:
+        some = maps.chosen(times)
+        with _canvas(max(SIZE[0], 3.2 * len(some)), 3.4) as figure:
+            maps.draw_states(figure, grid.edges, times[some], {"": np.asarray(values)[some]}, grid.names)
+            return figure
     with _canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
         draw_course(figure, times, x, np.asarray(values), {**LABELS, **(labels or {})})
@@ -188,10 +194,10 @@ def draw_reading_residuals(figure: Any, view: View, names: Mapping[str, str]) ->
     residual, what = m.values - np.asarray(view.prediction), f"residual of {names['value']}"
     if m.sigma is not None:
         residual, what = residual / m.sigma, "residual / sigma"
-    steady = len(np.unique(m.times)) == 1
+    steady = len(np.unique(m.times)) == 1 and m.grid.ndim == 1
     across = m.positions if steady else m.times
     sensors = np.unique(m.positions)
-    one = steady or len(sensors) > len(COLORS)
+    one = steady or len(sensors) > len(COLORS) or m.grid.ndim > 1
     axes, side = _with_side(figure) if len(residual) >= 30 else (figure.subplots(), None)
     for color, x in [(DATA, None)] if one else zip(COLORS, sensors, strict=False):
         here = slice(None) if x is None else m.positions == x
@@ -212,6 +218,11 @@ def draw_histograms(figure: Any, view: View, names: Mapping[str, str]) -> None:
     """The measured histograms, as densities, and the fitted ones."""
     data = view.measurement
     observed, fitted = densities(data, data.mass), densities(data, np.asarray(view.prediction))
+    if data.grid.ndim > 1:
+        some = maps.chosen(data.times)
+        rows = {"data": observed[some], "fit": fitted[some]}
+        maps.draw_states(figure, data.bins, data.times[some], rows, data.grid.names)
+        return
     chosen = np.unique(np.linspace(0, len(data.times) - 1, min(6, len(data.times))).astype(int))
     rows = -(-len(chosen) // 3)
     axes = figure.subplots(rows, -(-len(chosen) // rows), sharex=True, squeeze=False)
@@ -236,6 +247,11 @@ def draw_histogram_residuals(figure: Any, view: View, names: Mapping[str, str]) 
         size = np.asarray(data.size)[:, None]
         spread = np.sqrt(np.where(size * p >= 1, p / size, np.nan))  # nothing to see where none is expected
         residual, what = (q - p) / spread, "residual / expected spread"
+    if data.grid.ndim > 1:
+        some = maps.chosen(data.times)
+        shape = (-1, *(len(edges) - 1 for edges in data.bins))
+        maps.draw_residuals(figure, data.bins, data.times[some], residual.reshape(shape)[some], what, data.grid.names)
+        return
     axes = figure.subplots()
     middle = 0.5 * (data.edges[1:] + data.edges[:-1])
     for color, t, row in zip(_ramp(len(residual)), data.times, residual, strict=True):
@@ -314,6 +330,9 @@ def _drawers(outcome: Outcome) -> dict[str, Callable[[Any], None]]:
         if isinstance(m, Readings):
             drawers["fit" + key] = partial(draw_readings, view=view, names=names)
             drawers["residuals" + key] = partial(draw_reading_residuals, view=view, names=names)
+            if view.states is not None:
+                states = {"edges": m.grid.edges, "times": view.states.times, "rows": {"": view.states.values}}
+                drawers["course" + key] = partial(maps.draw_states, **states, axes_names=m.grid.names)
             if view.course is not None:
                 sheet = view.course
                 course = {"times": sheet.times, "x": sheet.positions, "values": sheet.values}
@@ -321,7 +340,7 @@ def _drawers(outcome: Outcome) -> dict[str, Callable[[Any], None]]:
         elif isinstance(m, Histograms):
             drawers["fit" + key] = partial(draw_histograms, view=view, names=names)
             drawers["residuals" + key] = partial(draw_histogram_residuals, view=view, names=names)
-            if len(m.times) > 1:
+            if len(m.times) > 1 and m.grid.ndim == 1:
                 values = densities(m, np.asarray(view.prediction))
                 course = {"times": m.times, "x": 0.5 * (m.edges[1:] + m.edges[:-1]), "values": values}
                 drawers["course" + key] = partial(draw_course, **course, names={**names, "value": "fitted density"})

@@ -137,6 +137,20 @@ def test_a_rotating_ornstein_uhlenbeck_process():
     assert spread == pytest.approx(0.5 + np.exp(-1.4) * (0.09 - 0.5), rel=0.02)  # numerical diffusion is second order
 
 
+@pytest.mark.parametrize("diffusivity", [0.4, 0.02])
+def test_a_drift_that_turns_fast(diffusivity):
+    """Far from symmetric: polynomials that grow by e^39 on the way must not amplify what is rounded."""
+    grid = jd.Grid.uniform((-3.0, 3.0, 40), (-3.0, 3.0, 40))
+    equation = jd.FokkerPlanck(lambda x, y: (-x - 20 * y, 20 * x - y), diffusivity)
+    start = grid.average(lambda x, y: jnp.exp(-((x - 1) ** 2 + y**2) / 0.2))
+    values = jd.solve(equation, grid, start, [0.0, 0.4]).values[-1]
+    stepped = jd.solve(equation, grid, start, [0.0, 0.4], stepper=jd.RungeKutta4(), substeps=4000).values[-1]
+    assert float(jnp.abs(values - stepped).max()) < 1e-9 * float(stepped.max())
+    assert float(grid.integrate(values) / grid.integrate(start)) == pytest.approx(1.0, abs=1e-12)
+    narrow = jd.solve(equation, grid, start.astype(jnp.float32), [0.0, 0.4]).values[-1]
+    assert float(jnp.abs(narrow - stepped).max()) < 2e-4 * float(stepped.max())
+
+
 def test_the_gibbs_state_of_a_landscape_does_not_move():
     energy = lambda x, y: 3 * (x * x - 1) ** 2 + 2 * (y - x) ** 2
     grid = jd.Grid.uniform((-2.0, 2.0, 32), (-2.0, 2.0, 24))

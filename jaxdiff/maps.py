@@ -1,0 +1,65 @@
+"""Pictures of states on several axes: maps of two axes, of a box its middle slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+SHOWN = 4  # times drawn
+
+
+def chosen(times: np.ndarray) -> np.ndarray:
+    """Indices of a few times, the first and the last among them."""
+    return np.unique(np.linspace(0, len(times) - 1, min(SHOWN, len(times))).astype(int))
+
+
+def draw_states(
+    figure: Any, edges: tuple[Any, ...], times: Any, rows: Mapping[str, np.ndarray], axes_names: tuple[str, ...]
+) -> None:
+    """One map per time; `rows` {what: values (times, *cells)} share a colour scale and are drawn under each other."""
+    times = np.asarray(times)
+    rows = {name: _plane(np.asarray(values)) for name, values in rows.items()}
+    low = min(float(v.min()) for v in rows.values())
+    high = max(float(v.max()) for v in rows.values())
+    panels = figure.subplots(len(rows), len(times), squeeze=False, sharex=True, sharey=True)
+    for line, (name, values) in zip(panels, rows.items(), strict=True):
+        for place, t, value in zip(line, times, values, strict=True):
+            mesh = _map(place, edges, value, axes_names, vmin=low, vmax=high, cmap="cividis")
+            place.set_title(" ".join(filter(None, (name, f"t = {t:.4g}"))), fontsize=9)
+    for place in panels[:, 1:].ravel():
+        place.set_ylabel("")
+    for place in panels[:-1].ravel():
+        place.set_xlabel("")
+    figure.colorbar(mesh, ax=panels, shrink=0.8)
+
+
+def draw_residuals(
+    figure: Any, edges: tuple[Any, ...], times: Any, residual: np.ndarray, what: str, names: tuple[str, ...]
+) -> None:
+    """One map per time, zero in the middle of the scale."""
+    values = _plane(residual)
+    reach = float(np.nanmax(np.abs(values))) or 1.0
+    panels = figure.subplots(1, len(times), squeeze=False, sharey=True)[0]
+    for place, t, value in zip(panels, times, values, strict=True):
+        mesh = _map(place, edges, value, names, vmin=-reach, vmax=reach, cmap="RdBu_r")
+        place.set_title(f"t = {t:.4g}", fontsize=9)
+    for place in panels[1:]:
+        place.set_ylabel("")
+    figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
+
+
+def _plane(values: np.ndarray) -> np.ndarray:
+    """(times, x, y); of a box its middle slice."""
+    return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
+
+
+def _map(place: Any, edges: tuple[Any, ...], value: np.ndarray, names: tuple[str, ...], **style: Any) -> Any:
+    x, y = (np.asarray(edge) for edge in edges[:2])
+    mesh = place.pcolormesh(x, y, value.T, rasterized=True, **style)
+    if 0.2 < np.ptp(x) / np.ptp(y) < 5:
+        place.set_aspect("equal")
+    place.grid(False)
+    place.set(xlabel=names[0], ylabel=names[1])
+    return mesh
