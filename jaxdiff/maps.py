@@ -27,7 +27,7 @@ def draw_states(
     for line, (name, values) in zip(panels, rows.items(), strict=True):
         for place, t, value in zip(line, times, values, strict=True):
             mesh = _map(place, edges, value, axes_names, vmin=low, vmax=high, cmap="cividis")
-            place.set_title(" ".join(filter(None, (name, f"t = {t:.4g}"))), fontsize=9)
+            place.set_title(", ".join(filter(None, (name, f"t = {t:.4g}"))), fontsize=9)
     for place in panels[:, 1:].ravel():
         place.set_ylabel("")
     for place in panels[:-1].ravel():
@@ -35,15 +35,21 @@ def draw_states(
     figure.colorbar(mesh, ax=panels, shrink=0.8)
 
 
-def draw_residuals(
-    figure: Any, edges: tuple[Any, ...], times: Any, residual: np.ndarray, what: str, names: tuple[str, ...]
-) -> None:
-    """One map per time, zero in the middle of the scale."""
-    values = _plane(residual)
+def draw_histograms(figure: Any, data: Any, rows: Mapping[str, np.ndarray]) -> None:
+    """Densities (times, *bins) of a few of the times."""
+    some = chosen(data.times)
+    few = {name: values[some] for name, values in rows.items()}
+    draw_states(figure, data.bins, data.times[some], few, data.grid.names)
+
+
+def draw_residuals(figure: Any, data: Any, residual: np.ndarray, what: str) -> None:
+    """Residuals (times, bins) of a histogram, one map per time, zero in the middle of the scale."""
+    some = chosen(data.times)
+    values = _plane(residual.reshape(-1, *(len(edges) - 1 for edges in data.bins))[some])
     reach = float(np.nanmax(np.abs(values))) or 1.0
-    panels = figure.subplots(1, len(times), squeeze=False, sharey=True)[0]
-    for place, t, value in zip(panels, times, values, strict=True):
-        mesh = _map(place, edges, value, names, vmin=-reach, vmax=reach, cmap="RdBu_r")
+    panels = figure.subplots(1, len(some), squeeze=False, sharey=True)[0]
+    for place, t, value in zip(panels, data.times[some], values, strict=True):
+        mesh = _map(place, data.bins, value, data.grid.names, vmin=-reach, vmax=reach, cmap="RdBu_r")
         place.set_title(f"t = {t:.4g}", fontsize=9)
     for place in panels[1:]:
         place.set_ylabel("")

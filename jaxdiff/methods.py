@@ -16,6 +16,7 @@ from jaxdiff.systems import System
 MOST_STEPS = 2**16
 _LANE_CELLS = 2_000_000  # cells × resolvents held at once by the direct method
 _GLANCES = 64  # coarse steps that find the peak
+_ROOM = 8  # substeps that an unbalanced operator on a lattice may take, if it needs them
 _BLOCK = 32  # adaptive steps skipped or taken together
 
 
@@ -218,33 +219,38 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
     operator = system.operator(t0)
     if operator.separable and not plan.forced:
         return _product(operator.lines(), plan, u, observe)
+    room = plan.substeps * (1 if operator.balanced else _ROOM)
     durations = jnp.asarray(plan.durations, u.dtype)
-    once = observe is not None and plan.substeps == 1 and len(plan.starts) == plan.outputs
+    once = observe is not None and room == 1 and len(plan.starts) == plan.outputs
     span = jnp.sum(durations) if once else jnp.max(durations)
     substeps, terms = terms_needed(operator, span, plan.tolerance)
-    durations = jnp.where(substeps <= plan.substeps, durations, 0.0)  # else it may overflow before it is asked anew
+    needed = jnp.stack([jnp.ceil(substeps / room * plan.substeps), terms])
+    durations = jnp.where(substeps <= 8 * room, durations, 0.0)  # else it may overflow before it is asked anew
     options: dict[str, Any] = {"terms": plan.capacity, "needed": terms}
-    needed = jnp.stack([substeps, terms])
-    changes = bool(system.knots)
     forcing = system.forcing(t0) if plan.forced else None
     if once:
         fed = None if forcing is None else (forcing, jnp.zeros_like(u))
         return chebyshev(operator, jnp.cumsum(durations), u, fed, observe=observe, **options), needed, []
     seen = (lambda v: v) if observe is None else observe
+    changes, parts = bool(system.knots), jnp.minimum(substeps, room)
 
     def segment(v: Any, row: Any) -> Any:
         start, whole = row
-        dt = whole / plan.substeps
+        dt = whole / parts
         b, slope = forcing, jnp.zeros_like(u)
         if changes:
             b = system.forcing(start)
             slope = jnp.where(whole > 0, (system.forcing(start + whole) - b) / jnp.where(whole > 0, whole, 1.0), 0.0)
 
-        def substep(w: Any, i: Any) -> Any:
+        def go(w: Any, i: Any) -> Any:
             fed = None if b is None else (b + i * dt * slope, slope)
-            return chebyshev(operator, dt[None], w, fed, **options)[0], None
+            return chebyshev(operator, dt[None], w, fed, **options)[0]
 
-        v = jax.lax.scan(substep, v, jnp.arange(plan.substeps, dtype=u.dtype))[0]
+        def substep(w: Any, i: Any) -> Any:
+            return jax.lax.cond(i < parts, lambda w: go(w, i), lambda w: w, w), None
+
+        step = substep if room == 1 else jax.checkpoint(substep)
+        v = jax.lax.scan(step, v, jnp.arange(room, dtype=u.dtype))[0]
         return v, seen(v)
 
     _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.starts, u.dtype), durations))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,50 +13,29 @@ from jaxdiff import maps
 from jaxdiff.histograms import Histograms
 from jaxdiff.measurements import Readings
 from jaxdiff.outcome import LABELS, Outcome, View, densities, shares
+from jaxdiff.panels import (
+    COLORS,
+    DATA,
+    MANY,
+    MODEL,
+    POINT,
+    SHOWN,
+    SIZE,
+    bins,
+    canvas,
+    legend,
+    ramp,
+    time_label,
+    with_side,
+    zero_line,
+)
 from jaxdiff.paths import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito: told apart by colour-blind readers too. https://jfly.uni-koeln.de/color/
-DATA, MODEL = "#444444", "#D55E00"
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B0A030")
-STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": True,
-    "axes.formatter.limits": (-4, 5),
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-}
-SIZE = (6.4, 4.0)
-SHOWN = 120  # readings drawn of a sensor
-MANY = 8  # times, beyond which a map is drawn too
-POINT: dict[str, Any] = {"linestyle": "none", "marker": "o", "zorder": 3}
-
 Labels = Mapping[str, str] | None
-
-
-@contextlib.contextmanager
-def _canvas(width: float = SIZE[0], height: float = SIZE[1]) -> Iterator[Figure]:
-    """A figure without pyplot: no window, no global state, safe in a server and in threads."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    if "IPython" in sys.modules:
-        import matplotlib.pyplot  # noqa: F401  notebooks show figures once it is imported
-    with matplotlib.rc_context(STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def fit(fit: Any, labels: Labels = None) -> Figure:
@@ -65,7 +43,7 @@ def fit(fit: Any, labels: Labels = None) -> Figure:
     drawers = _drawers(Outcome(fit, labels))
     columns = 2 if len(drawers) > 1 else 1
     rows = -(-len(drawers) // columns)
-    with _canvas(6.4 * columns, 3.9 * rows) as figure:
+    with canvas(6.4 * columns, 3.9 * rows) as figure:
         for part, draw in zip(figure.subfigures(rows, columns, squeeze=False).ravel(), drawers.values(), strict=False):
             draw(part)
         return figure
@@ -76,14 +54,14 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
     sheets = {}
     for name, draw in _drawers(outcome).items():
         wide = name.startswith("course") or isinstance(outcome.fit.measurements[0], Trajectory) and name != "history"
-        with _canvas(9.0 if wide else SIZE[0], SIZE[1]) as figure:
+        with canvas(9.0 if wide else SIZE[0], SIZE[1]) as figure:
             draw(figure)
             sheets[name] = figure
     return sheets
 
 
 def solution(solution: Any, labels: Labels = None) -> Figure:
-    """The profiles of a `Solution` over time."""
+    """The profiles of a `Solution`, or its maps."""
     return profiles(solution.grid, solution.times, solution.values, labels)
 
 
@@ -92,10 +70,10 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
     times = np.asarray(times)
     if grid.ndim > 1:
         some = maps.chosen(times)
-        with _canvas(max(SIZE[0], 3.2 * len(some)), 3.4) as figure:
+        with canvas(max(SIZE[0], 3.2 * len(some)), 3.4) as figure:
             maps.draw_states(figure, grid.edges, times[some], {"": np.asarray(values)[some]}, grid.names)
             return figure
-    with _canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
+    with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
         draw_course(figure, times, x, np.asarray(values), {**LABELS, **(labels or {})})
         return figure
@@ -105,12 +83,12 @@ def draw_course(figure: Any, times: np.ndarray, x: np.ndarray, values: np.ndarra
     many = len(times) > MANY
     axes = figure.subplots(1, 2 if many else 1, squeeze=False)[0]
     chosen = np.unique(np.linspace(0, len(times) - 1, 7).astype(int)) if many else np.arange(len(times))
-    for color, i in zip(_ramp(len(chosen)), chosen, strict=True):
-        axes[0].plot(x, values[i], color=color, label=_time(times[i]))
+    for color, i in zip(ramp(len(chosen)), chosen, strict=True):
+        axes[0].plot(x, values[i], color=color, label=time_label(times[i]))
     axes[0].set(xlabel=names["x"], ylabel=names["value"])
     axes[0].margins(x=0)
     if len(chosen) > 1:
-        _legend(axes[0], title=names["t"], outside=True)
+        legend(axes[0], title=names["t"], outside=True)
     if many:
         mesh = axes[1].pcolormesh(times, x, values.T, cmap="cividis", shading="gouraud", rasterized=True)
         axes[1].set(xlabel=names["t"], ylabel=names["x"])
@@ -144,7 +122,7 @@ def draw_readings(figure: Any, view: View, names: Mapping[str, str]) -> None:
         axes.plot(ends, ends, color=MODEL, label="perfect agreement")
         axes.plot(prediction, m.values, color=DATA, alpha=0.6, markersize=3, **POINT)
         axes.set(xlabel=f"fitted {names['value']}", ylabel=f"measured {names['value']}")
-        _legend(axes)
+        legend(axes)
     axes.set_title("Data and fit")
 
 
@@ -152,11 +130,11 @@ def _draw_profiles(axes: Axes, view: View, names: Mapping[str, str]) -> None:
     sheet = view.curve
     assert sheet is not None
     single = len(sheet.times) == 1
-    for color, t, line in zip(_ramp(len(sheet.times)), sheet.times, sheet.values, strict=True):
-        axes.plot(sheet.positions, line, color=MODEL if single else color, label="fit" if single else _time(t))
+    for color, t, line in zip(ramp(len(sheet.times)), sheet.times, sheet.values, strict=True):
+        axes.plot(sheet.positions, line, color=MODEL if single else color, label="fit" if single else time_label(t))
         _points(axes, view, ("times", t), "positions", DATA if single else color, named=single)
     axes.set(xlabel=names["x"], ylabel=names["value"])
-    _legend(axes, title=None if single else names["t"], outside=not single)
+    legend(axes, title=None if single else names["t"], outside=not single)
 
 
 def _draw_courses(axes: Axes, view: View, names: Mapping[str, str]) -> None:
@@ -172,7 +150,7 @@ def _draw_courses(axes: Axes, view: View, names: Mapping[str, str]) -> None:
         axes.plot([], [], color=DATA, markersize=3, label=f"1 in {every} readings", **POINT)
     axes.set(xlabel=names["t"], ylabel=names["value"])
     axes.margins(x=0.01)
-    _legend(axes, title=names["x"], outside=True)
+    legend(axes, title=names["x"], outside=True)
 
 
 def _points(
@@ -198,19 +176,19 @@ def draw_reading_residuals(figure: Any, view: View, names: Mapping[str, str]) ->
     across = m.positions if steady else m.times
     sensors = np.unique(m.positions)
     one = steady or len(sensors) > len(COLORS) or m.grid.ndim > 1
-    axes, side = _with_side(figure) if len(residual) >= 30 else (figure.subplots(), None)
+    axes, side = with_side(figure) if len(residual) >= 30 else (figure.subplots(), None)
     for color, x in [(DATA, None)] if one else zip(COLORS, sensors, strict=False):
         here = slice(None) if x is None else m.positions == x
         label = None if x is None else f"{x:.4g}"
         size = 4 if len(residual) < 200 else 1.8
         axes.plot(across[here], residual[here], color=color, markersize=size, alpha=0.8, label=label, **POINT)
-    _zero(axes)
+    zero_line(axes)
     rms = float(np.sqrt(np.mean(residual**2)))
     axes.set(xlabel=names["x"] if steady else names["t"], ylabel=what, title=f"Residuals, root mean square {rms:.3g}")
     if not one:
-        _legend(side or axes, title=names["x"], outside=True, source=axes)
+        legend(side or axes, title=names["x"], outside=True, source=axes)
     if side is not None:
-        side.hist(residual, bins=_bins(residual), orientation="horizontal", color="#9DB8CC")
+        side.hist(residual, bins=bins(residual), orientation="horizontal", color="#9DB8CC")
         side.set_xlabel("count")
 
 
@@ -219,10 +197,7 @@ def draw_histograms(figure: Any, view: View, names: Mapping[str, str]) -> None:
     data = view.measurement
     observed, fitted = densities(data, data.mass), densities(data, np.asarray(view.prediction))
     if data.grid.ndim > 1:
-        some = maps.chosen(data.times)
-        rows = {"data": observed[some], "fit": fitted[some]}
-        maps.draw_states(figure, data.bins, data.times[some], rows, data.grid.names)
-        return
+        return maps.draw_histograms(figure, data, {"data": observed, "fit": fitted})
     chosen = np.unique(np.linspace(0, len(data.times) - 1, min(6, len(data.times))).astype(int))
     rows = -(-len(chosen) // 3)
     axes = figure.subplots(rows, -(-len(chosen) // rows), sharex=True, squeeze=False)
@@ -236,7 +211,7 @@ def draw_histograms(figure: Any, view: View, names: Mapping[str, str]) -> None:
         place.set_xlabel(names["x"])
     for place in axes[:, 0]:
         place.set_ylabel("density")
-    _legend(axes.ravel()[0])
+    legend(axes.ravel()[0])
 
 
 def draw_histogram_residuals(figure: Any, view: View, names: Mapping[str, str]) -> None:
@@ -248,18 +223,15 @@ def draw_histogram_residuals(figure: Any, view: View, names: Mapping[str, str]) 
         spread = np.sqrt(np.where(size * p >= 1, p / size, np.nan))  # nothing to see where none is expected
         residual, what = (q - p) / spread, "residual / expected spread"
     if data.grid.ndim > 1:
-        some = maps.chosen(data.times)
-        shape = (-1, *(len(edges) - 1 for edges in data.bins))
-        maps.draw_residuals(figure, data.bins, data.times[some], residual.reshape(shape)[some], what, data.grid.names)
-        return
+        return maps.draw_residuals(figure, data, residual, what)
     axes = figure.subplots()
     middle = 0.5 * (data.edges[1:] + data.edges[:-1])
-    for color, t, row in zip(_ramp(len(residual)), data.times, residual, strict=True):
-        axes.plot(middle, row, color=color, markersize=3, alpha=0.8, label=_time(t), **POINT)
-    _zero(axes)
+    for color, t, row in zip(ramp(len(residual)), data.times, residual, strict=True):
+        axes.plot(middle, row, color=color, markersize=3, alpha=0.8, label=time_label(t), **POINT)
+    zero_line(axes)
     axes.set(xlabel=names["x"], ylabel=what, title="Residuals of the bins")
     if 1 < len(data.times) <= MANY:
-        _legend(axes, title=names["t"], outside=True)
+        legend(axes, title=names["t"], outside=True)
 
 
 def draw_path(figure: Any, path: Trajectory, equation: Any, names: Mapping[str, str]) -> None:
@@ -282,7 +254,7 @@ def draw_path(figure: Any, path: Trajectory, equation: Any, names: Mapping[str, 
         )
         axes.plot(x, curve(x), color=MODEL, label="fit", zorder=4)
         axes.set(xlabel=names["x"], ylabel=name, title=f"{name.capitalize()} along the path")
-        _legend(axes)
+        legend(axes)
 
 
 def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, names: Mapping[str, str]) -> None:
@@ -290,11 +262,11 @@ def draw_path_residuals(figure: Any, path: Trajectory, equation: Any, names: Map
     spread = np.sqrt(2 * diffusivity(path.starts) * path.durations)
     residual = (path.stops - path.starts - drift(path.starts) * path.durations) / spread
     times = np.concatenate([t[1:] for t in path.times])
-    axes, side = _with_side(figure)
+    axes, side = with_side(figure)
     axes.plot(times, residual, "o", color=COLORS[0], markersize=2.5 if len(residual) < 1000 else 1, alpha=0.8)
-    _zero(axes)
+    zero_line(axes)
     axes.set(xlabel=names["t"], ylabel="step / expected spread", title="Residuals of the steps")
-    side.hist(residual, bins=_bins(residual), density=True, orientation="horizontal", color="#9DB8CC")
+    side.hist(residual, bins=bins(residual), density=True, orientation="horizontal", color="#9DB8CC")
     low, high = side.get_ylim()
     z = np.linspace(low, high, 200)
     side.plot(np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), z, color=MODEL, linewidth=1.2)
@@ -305,12 +277,12 @@ def draw_path_density(figure: Any, path: Trajectory, equation: Any, names: Mappi
     """The path in time, and beside it how often each position is visited against the stationary density."""
     from jaxdiff.analysis import steady_state
 
-    axes, side = _with_side(figure)
+    axes, side = with_side(figure)
     for color, t, x in zip(COLORS, path.times, path.positions, strict=False):
         axes.plot(t, x, color=color if len(path.times) > 1 else DATA, linewidth=0.9)
     axes.set(xlabel=names["t"], ylabel=names["x"], title="Path and stationary density")
     positions = np.concatenate(path.positions)
-    side.hist(positions, bins=_bins(positions), density=True, orientation="horizontal", color="#C9D3DB")
+    side.hist(positions, bins=bins(positions), density=True, orientation="horizontal", color="#C9D3DB")
     side.set_xlabel("density")
     with contextlib.suppress(ValueError, TypeError):  # not every drift holds a stationary density
         density = np.asarray(steady_state(equation, path.grid))
@@ -331,8 +303,12 @@ def _drawers(outcome: Outcome) -> dict[str, Callable[[Any], None]]:
             drawers["fit" + key] = partial(draw_readings, view=view, names=names)
             drawers["residuals" + key] = partial(draw_reading_residuals, view=view, names=names)
             if view.states is not None:
-                states = {"edges": m.grid.edges, "times": view.states.times, "rows": {"": view.states.values}}
-                drawers["course" + key] = partial(maps.draw_states, **states, axes_names=m.grid.names)
+                states: dict[str, Any] = {
+                    "edges": m.grid.edges,
+                    "times": view.states.times,
+                    "rows": {"": view.states.values},
+                }
+                drawers["course" + key] = partial(maps.draw_states, axes_names=m.grid.names, **states)
             if view.course is not None:
                 sheet = view.course
                 course = {"times": sheet.times, "x": sheet.positions, "values": sheet.values}
@@ -360,40 +336,3 @@ def _curve_functions(
 
     drift, diffusivity, _ = equation.sde(path.grid)
     return tuple(lambda x, f=f: np.asarray(jax.vmap(f)(x)) for f in (drift, diffusivity))  # type: ignore[return-value]
-
-
-def _bins(sample: np.ndarray) -> np.ndarray:
-    """Edges for a histogram, also where all values are the same."""
-    low, high = float(np.min(sample)), float(np.max(sample))
-    least = 1e-9 * max(abs(low), abs(high)) or 1.0
-    if high - low < least:
-        low, high = low - least, high + least
-    return np.linspace(low, high, max(8, min(40, len(sample) // 8)) + 1)
-
-
-def _with_side(figure: Any) -> Any:
-    return figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
-
-
-def _time(t: float) -> str:
-    return f"{t:.4g}" if np.isfinite(t) else "steady"
-
-
-def _ramp(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    return [colormaps["viridis"](v) for v in np.linspace(0.0, 0.85, count)] if count > 1 else [COLORS[0]]
-
-
-def _zero(axes: Axes) -> None:
-    axes.axhline(0.0, color="#888888", linewidth=0.9, zorder=1)
-
-
-def _legend(axes: Axes, title: str | None = None, outside: bool = False, source: Axes | None = None) -> None:
-    """A legend, to the right of the axes if `outside`; `source` has what it names."""
-    handles, texts = (source or axes).get_legend_handles_labels()
-    if handles:
-        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if outside else {}
-        axes.legend(
-            handles, texts, title=title, title_fontsize=9, markerscale=1.0 if len(handles) < 2 else 1.5, **place
-        )

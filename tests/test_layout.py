@@ -14,7 +14,7 @@ ORDER = """
     parameters checks compilation progress grid expression coefficients operators boundaries equations systems lattice schemes steppers
     methods evolve solve analysis lamperti reference windows transition
     measurements histograms paths losses objective optimizers run result uncertainty fit
-    exact datasets tables maps outcome plot report config demo cli __init__ __main__
+    exact datasets tables panels maps outcome plot report config demo cli __init__ __main__
 """.split()
 
 # Costly to import, or not needed by every use: imported inside functions.
