@@ -141,7 +141,7 @@ class SpectralSystem:
                     kind, message = type(wall).__name__, f"of {{value}} at {name}{end}; {_MEND}"
                     message = f"Spectral takes walls at zero, got {kind} {message}"
                     found.append((message, _at_zero(value) != 0, 0.0, value))
-        loss, capacity = self._loss, self._capacity
+        loss, capacity = self._loss, jnp.asarray(self._capacity)
         found.append(("decay or killing is {value}; it must be finite", ~jnp.isfinite(loss), 0.0, loss))
         found.append(("capacity is {value}; it must be positive", ~(capacity > 0), 0.0, capacity))
         source = jnp.ravel(self.forcing(t))
@@ -198,7 +198,7 @@ class SpectralSystem:
 
     @property
     def _capacity(self) -> Any:
-        return self.equation.capacity if isinstance(self.equation, Diffusion) else np.ones(())
+        return self.equation.capacity if isinstance(self.equation, Diffusion) else 1.0
 
 
 def _value(wall: Any) -> Any:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.fft import dct, idct
 
 
 class Basis(eqx.Module):
     """One kind of mode along each axis of a lattice, m = 0, 1, … at the centres x = (j + ½) L/n of n cells.
 
-    | kind           | modes           | walls at x = 0 and L     | transform                        |
-    |----------------|-----------------|--------------------------|----------------------------------|
-    | waves          | e^{2πimx/L}     | the two ends are one     | FFT of real numbers              |
-    | cosines        | cos(πmx/L)      | ∂u/∂x = 0 at both        | DCT-II                           |
-    | sines          | sin(π(m+1)x/L)  | u = 0 at both            | DST-II: DCT-II of (−1)ʲu         |
-    | quarter cosines| cos(π(m+½)x/L)  | ∂u/∂x = 0, then u = 0    | DCT-IV: FFT with twisted phases  |
-    | quarter sines  | sin(π(m+½)x/L)  | u = 0, then ∂u/∂x = 0    | DST-IV                           |
+    | kind            | modes          | walls at x = 0 and L  | transform       |
+    |-----------------|----------------|-----------------------|-----------------|
+    | waves           | e^{2πimx/L}    | the two ends are one  | FFT             |
+    | cosines         | cos(πmx/L)     | ∂u/∂x = 0 at both     | DCT-II          |
+    | sines           | sin(π(m+1)x/L) | u = 0 at both         | DST-II          |
+    | quarter cosines | cos(π(m+½)x/L) | ∂u/∂x = 0, then u = 0 | DCT-IV          |
+    | quarter sines   | sin(π(m+½)x/L) | u = 0, then ∂u/∂x = 0 | DST-IV          |
 
-    Modes stand in the order in which the transforms leave them, see `wavenumbers`.
+    Modes stand in the order in which the transforms leave them, see `wavenumbers`. Each transform is one FFT of n
+    numbers: Makhoul 1980, doi:10.1109/TASSP.1980.1163351.
     """
 
     kinds: tuple[str, ...] = eqx.field(static=True)
@@ -49,13 +51,9 @@ class Basis(eqx.Module):
 
     def analyse(self, u: Any) -> Any:
         """Coefficients `(…, *modes)` of u `(…, *cells)`; complex where there are waves."""
-        for k, kind in enumerate(self.kinds):
-            axis = k - len(self.shape)
-            if kind in ("cosines", "sines"):
-                u = dct(u * _signs(kind, self.shape, axis, u.dtype), axis=axis, norm="ortho")
-            elif kind != "waves":
-                before, after = _twists(self.shape, axis, u.dtype)
-                u = _part(kind, after * jnp.fft.fft(before * u, axis=axis))
+        for axis, kind in enumerate(self.kinds, -len(self.shape)):
+            if kind != "waves":
+                u = _TRANSFORMS[kind][0](u, axis)
         return jnp.fft.rfftn(u, axes=self.rings) if self.rings else u
 
     def synthesise(self, coefficients: Any) -> Any:
@@ -63,13 +61,9 @@ class Basis(eqx.Module):
         u = coefficients
         if self.rings:
             u = jnp.fft.irfftn(u, s=[self.shape[axis] for axis in self.rings], axes=self.rings)
-        for k, kind in enumerate(self.kinds):
-            axis = k - len(self.shape)
-            if kind in ("cosines", "sines"):
-                u = idct(u, axis=axis, norm="ortho") * _signs(kind, self.shape, axis, u.dtype)
-            elif kind != "waves":
-                before, after = _twists(self.shape, axis, u.dtype)
-                u = 2 / self.shape[axis] * _part(kind, before * jnp.fft.fft(after * u, axis=axis))
+        for axis, kind in enumerate(self.kinds, -len(self.shape)):
+            if kind != "waves":
+                u = _TRANSFORMS[kind][1](u, axis)
         return u
 
 
@@ -109,26 +103,79 @@ def phi_1(z: Any) -> Any:
     return jnp.where(small, series, jnp.expm1(a) / a)
 
 
+def _cosines(u: Any, axis: int) -> Any:
+    """Σⱼ uⱼ cos(πm(j + ½)/n): an FFT of the even cells and the odd ones backwards gives modes m and n − m together."""
+    n = u.shape[axis]
+    folded = jnp.concatenate([_cut(u, axis, 0, n, 2), jnp.flip(_cut(u, axis, 1, n, 2), axis)], axis)
+    wave = _quarter_turn(n, axis, u.dtype) * jnp.fft.rfft(folded, axis=axis)
+    return jnp.concatenate([wave.real, -jnp.flip(_cut(wave.imag, axis, 1, (n + 1) // 2), axis)], axis)
+
+
+def _cosines_back(modes: Any, axis: int) -> Any:
+    n = modes.shape[axis]
+    half = n - n // 2
+    low, high = _cut(modes, axis, 0, n // 2 + 1), _cut(jnp.flip(modes, axis), axis, 0, n // 2)
+    wave = jax.lax.complex(low, -jnp.concatenate([jnp.zeros_like(_cut(low, axis, 0, 1)), high], axis))
+    folded = jnp.fft.irfft(wave * _quarter_turn(n, axis, modes.dtype).conj(), n=n, axis=axis)
+    place = axis + modes.ndim
+    pairs = jnp.stack([_cut(folded, axis, 0, half), jnp.flip(_cut(folded, axis, n - half, n), axis)], place + 1)
+    return _cut(jax.lax.collapse(pairs, place, place + 2), axis, 0, n)
+
+
+def _sines(u: Any, axis: int) -> Any:
+    """sin(π(n − q)x/L) = (−1)ʲ cos(πqx/L) at the centres."""
+    return _cosines(u * _signs(u, axis), axis)
+
+
+def _sines_back(modes: Any, axis: int) -> Any:
+    return _cosines_back(modes, axis) * _signs(modes, axis)
+
+
+def _minus_imag(wave: Any) -> Any:
+    return -wave.imag
+
+
+def _quarter_waves(part: Callable[[Any], Any], u: Any, axis: int) -> Any:
+    """Σⱼ uⱼ e^{−iθ}, θ = (j + ½)(2p + ½)π/n = 2πjp/n + (j + ½)π/2n + πp/n, whose first term is the FFT's."""
+    cells, modes = _twists(u, axis)
+    return part(modes * jnp.fft.fft(cells * u, axis=axis))
+
+
+def _quarter_waves_back(part: Callable[[Any], Any], u: Any, axis: int) -> Any:
+    cells, modes = _twists(u, axis)
+    return 2 / u.shape[axis] * part(cells * jnp.fft.fft(modes * u, axis=axis))
+
+
+_TRANSFORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "cosines": (_cosines, _cosines_back),
+    "sines": (_sines, _sines_back),
+    "quarter cosines": (partial(_quarter_waves, jnp.real), partial(_quarter_waves_back, jnp.real)),
+    "quarter sines": (partial(_quarter_waves, _minus_imag), partial(_quarter_waves_back, _minus_imag)),
+}
+
+
 def _turns(n: int) -> np.ndarray:
     """The integers p of a discrete Fourier transform; |2p + ½| are all of ½, 3/2, … below n."""
     return np.round(np.fft.fftfreq(n) * n)
 
 
-def _signs(kind: str, shape: tuple[int, ...], axis: int, dtype: Any) -> Any:
-    """sin(π(n − q)x/L) = (−1)ʲ cos(πqx/L) at the centres."""
-    return 1.0 if kind == "cosines" else _along((-1.0) ** np.arange(shape[axis]), axis, dtype)
-
-
-def _twists(shape: tuple[int, ...], axis: int, dtype: Any) -> tuple[Any, Any]:
-    """Phases of cells and modes: (j + ½)(2p + ½)π/n = 2πjp/n + (j + ½)π/2n + πp/n, whose first term is the FFT's."""
-    n = shape[axis]
-    wide = jnp.result_type(dtype, jnp.complex64)
+def _twists(u: Any, axis: int) -> tuple[Any, Any]:
+    n = u.shape[axis]
     cells, modes = np.exp(-0.5j * np.pi * (np.arange(n) + 0.5) / n), np.exp(-1j * np.pi * _turns(n) / n)
-    return _along(cells, axis, wide), _along(modes, axis, wide)
+    dtype = jnp.result_type(u, jnp.complex64)
+    return _along(cells, axis, dtype), _along(modes, axis, dtype)
 
 
-def _part(kind: str, wave: Any) -> Any:
-    return wave.real if kind == "quarter cosines" else -wave.imag
+def _quarter_turn(n: int, axis: int, dtype: Any) -> Any:
+    return _along(np.exp(-0.5j * np.pi * np.arange(n // 2 + 1) / n), axis, jnp.result_type(dtype, jnp.complex64))
+
+
+def _signs(u: Any, axis: int) -> Any:
+    return _along((-1.0) ** np.arange(u.shape[axis]), axis, u.dtype)
+
+
+def _cut(u: Any, axis: int, start: int, stop: int, stride: int = 1) -> Any:
+    return jax.lax.slice_in_dim(u, start, stop, stride, axis=axis)
 
 
 def _along(values: np.ndarray, axis: int, dtype: Any) -> Any:
