@@ -15,13 +15,13 @@ import numpy as np
 class Basis(eqx.Module):
     """One kind of mode along each axis of a lattice, m = 0, 1, … at the centres x = (j + ½) L/n of n cells.
 
-    | kind            | modes          | walls at x = 0 and L  | transform       |
-    |-----------------|----------------|-----------------------|-----------------|
-    | waves           | e^{2πimx/L}    | the two ends are one  | FFT             |
-    | cosines         | cos(πmx/L)     | ∂u/∂x = 0 at both     | DCT-II          |
-    | sines           | sin(π(m+1)x/L) | u = 0 at both         | DST-II          |
-    | quarter cosines | cos(π(m+½)x/L) | ∂u/∂x = 0, then u = 0 | DCT-IV          |
-    | quarter sines   | sin(π(m+½)x/L) | u = 0, then ∂u/∂x = 0 | DST-IV          |
+    | kind            | modes          | walls at x = 0 and L  | transform |
+    |-----------------|----------------|-----------------------|-----------|
+    | waves           | e^{2πimx/L}    | the two ends are one  | FFT       |
+    | cosines         | cos(πmx/L)     | ∂u/∂x = 0 at both     | DCT-II    |
+    | sines           | sin(π(m+1)x/L) | u = 0 at both         | DST-II    |
+    | quarter cosines | cos(π(m+½)x/L) | ∂u/∂x = 0, then u = 0 | DCT-IV    |
+    | quarter sines   | sin(π(m+½)x/L) | u = 0, then ∂u/∂x = 0 | DST-IV    |
 
     Modes stand in the order in which the transforms leave them, see `wavenumbers`. Each transform is one FFT of n
     numbers: Makhoul 1980, doi:10.1109/TASSP.1980.1163351.
