@@ -8,6 +8,7 @@
 | adaptive | coefficients or forcing any function of time            | TR-BDF2 with error control                 |
 | steps    | a stepper named by the user                             | `substeps` per output interval             |
 | lattice  | several axes                                            | matrices per axis, or products with A      |
+| spectral | `jd.Spectral()`                                         | a transform per output time                |
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jaxdiff.methods import METHODS, MOST_STEPS
 from jaxdiff.operators import BLOCK, Contour
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
+from jaxdiff.spectral import Spectral
 from jaxdiff.steppers import STEPPERS, TRBDF2, Exponential, Stepper
 
 _FEW_STEPS = 4096  # room for adaptive steps before any are counted
@@ -45,7 +47,7 @@ _LATTICE_TOLERANCE = 1e-11
 class Plan:
     """How a problem is stepped through its output times: static choices, and arrays that may change without retracing."""
 
-    scheme: FiniteVolume
+    scheme: FiniteVolume | Spectral
     stepper: Any
     method: str
     tolerance: float | None
@@ -102,8 +104,8 @@ def prepare(
     """
     equation = plain(equation)
     scheme = _SECOND_ORDER if scheme is None else scheme
-    if not isinstance(scheme, FiniteVolume):
-        raise TypeError(f"scheme must be jd.FiniteVolume(order=2 or 4), got {scheme!r}")
+    if not isinstance(scheme, (FiniteVolume, Spectral)):
+        raise TypeError(f"scheme must be jd.FiniteVolume(order=2 or 4) or jd.Spectral(), got {scheme!r}")
     stepper = _checked_stepper(stepper)
     if substeps is not None and (int(substeps) != substeps or substeps < 1):
         raise ValueError(f"substeps must be a positive whole number, got {substeps!r}")
@@ -115,6 +117,8 @@ def prepare(
     if stepper is None and substeps is None and key in _STEADY:
         return _windowed(plan)
     system = scheme.systems(equation, grid)[0]
+    if isinstance(scheme, Spectral):
+        return _in_modes(plan, system, stepper)
     if grid.ndim > 1:
         return _on_lattice(plan, system, stepper, substeps)
     operator_varies, forcing_varies, knots = system.course()
@@ -135,6 +139,15 @@ def prepare(
         return replace(segmented, method="adaptive", tolerance=tolerance, stepper=TRBDF2())
     default = Exponential() if smooth else TRBDF2()
     return replace(plan, method="steps", substeps=int(substeps or 1), stepper=default if stepper is None else stepper)
+
+
+def _in_modes(plan: Plan, system: Any, stepper: Any) -> Plan:
+    """The plan in the basis of the walls, exact at any time."""
+    if stepper is not None and not isinstance(stepper, Exponential):
+        raise ValueError(
+            f"Spectral is exact in time and takes no {type(stepper).__name__}; leave stepper out, or use jd.FiniteVolume()"
+        )
+    return replace(plan, method="spectral", forced=system.forced)
 
 
 def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> Plan:
@@ -264,7 +277,7 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
             u.ravel(),
         )
     ]
-    early = observe if plan.method in ("window", "lattice") and len(systems) == 1 else None
+    early = observe if plan.method in ("window", "lattice", "spectral") and len(systems) == 1 else None
     for system, start in zip(systems, plan.scheme.restrict(u), strict=True):
         weights = system.weights.astype(u.dtype)
         if early is not None:

@@ -14,7 +14,7 @@ from jaxdiff.steppers import Frozen, stable_step
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
-_LANE_CELLS = 2_000_000  # cells × resolvents held at once by the direct method
+_LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, held at once
 _GLANCES = 64  # coarse steps that find the peak
 _ROOM = 8  # substeps that an unbalanced operator on a lattice may take, if it needs them
 _BLOCK = 32  # adaptive steps skipped or taken together
@@ -32,13 +32,17 @@ def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
     run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance)
-    chunk = max(1, _LANE_CELLS // (7 * len(u)))
-    if len(after) > chunk:
-        padded = jnp.concatenate([after, jnp.full(-len(after) % chunk, after[-1])])
-        out = jax.lax.map(jax.checkpoint(run), padded.reshape(-1, chunk)).reshape(-1, len(u))
-    else:
-        out = run(after)
-    return out, _needed_substeps(operator, after[-1]), []
+    return _in_parts(run, after, 7 * len(u)), _needed_substeps(operator, after[-1]), []
+
+
+def _in_parts(run: Any, times: Any, cells: int) -> Any:
+    """`run` of times (T,), as many at once as memory allows where each takes so many cells."""
+    chunk = max(1, _LANE_CELLS // cells)
+    if len(times) <= chunk:
+        return run(times)
+    padded = jnp.concatenate([times, jnp.full(-len(times) % chunk, times[-1])])
+    out = jax.lax.map(jax.checkpoint(run), padded.reshape(-1, chunk))
+    return out.reshape(-1, *out.shape[2:])
 
 
 def _window(system: System, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
@@ -287,10 +291,18 @@ def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
     return out[jnp.asarray(plan.ends)], needed, []
 
 
+def _spectral(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
+    forcing = system.forcing(t0).astype(u.dtype) if plan.forced else None
+    course = system.operator(t0).course(u, forcing)
+    run = course if observe is None else lambda t: observe(course(t))
+    return _in_parts(run, jnp.asarray(plan.times[1:], u.dtype) - t0, u.size), jnp.zeros(2), []
+
+
 METHODS: dict[str, Any] = {
     "direct": _direct,
     "window": _window,
     "lattice": _lattice,
+    "spectral": _spectral,
     "segments": _segments,
     "steps": _steps,
     "adaptive": _adaptive,

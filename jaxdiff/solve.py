@@ -60,7 +60,7 @@ def solve(
         equation: `Diffusion` or `FokkerPlanck`; marks for fitting are read as their values.
         initial: the state at `times[0]`: cell averages `(n,)`, a number, or a callable of position.
         times: `(T,)` increasing [time].
-        scheme: `FiniteVolume(order=2)` by default.
+        scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks the exact exponential where coefficients are constant in time, else TR-BDF2 under error
             control. A stepper you name takes `substeps` equal steps per interval (1).
         tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked).

@@ -1,8 +1,20 @@
 """Linear operators with three faces: action, resolvent and propagator."""
 
 from jaxdiff.operators.axis_sum import AxisSum
+from jaxdiff.operators.basis import Basis, Diagonal
 from jaxdiff.operators.chebyshev import BLOCK, chebyshev, terms_needed
 from jaxdiff.operators.propagators import Contour, Poles, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
-__all__ = ["BLOCK", "AxisSum", "Contour", "Poles", "Tridiagonal", "chebyshev", "propagate", "terms_needed"]
+__all__ = [
+    "BLOCK",
+    "AxisSum",
+    "Basis",
+    "Contour",
+    "Diagonal",
+    "Poles",
+    "Tridiagonal",
+    "chebyshev",
+    "propagate",
+    "terms_needed",
+]

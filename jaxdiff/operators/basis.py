@@ -1,0 +1,182 @@
+"""Operators that are diagonal in products of waves, cosines and sines: constant coefficients between walls at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Basis(eqx.Module):
+    """One kind of mode along each axis of a lattice, m = 0, 1, … at the centres x = (j + ½) L/n of n cells.
+
+    | kind            | modes          | walls at x = 0 and L  | transform |
+    |-----------------|----------------|-----------------------|-----------|
+    | waves           | e^{2πimx/L}    | the two ends are one  | FFT       |
+    | cosines         | cos(πmx/L)     | ∂u/∂x = 0 at both     | DCT-II    |
+    | sines           | sin(π(m+1)x/L) | u = 0 at both         | DST-II    |
+    | quarter cosines | cos(π(m+½)x/L) | ∂u/∂x = 0, then u = 0 | DCT-IV    |
+    | quarter sines   | sin(π(m+½)x/L) | u = 0, then ∂u/∂x = 0 | DST-IV    |
+
+    Modes stand in the order in which the transforms leave them, see `wavenumbers`. Each transform is one FFT of n
+    numbers: Makhoul 1980, doi:10.1109/TASSP.1980.1163351.
+    """
+
+    kinds: tuple[str, ...] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def rings(self) -> tuple[int, ...]:
+        """The axes of waves, counted from the last."""
+        return tuple(k - len(self.shape) for k, kind in enumerate(self.kinds) if kind == "waves")
+
+    def wavenumbers(self, k: int) -> np.ndarray:
+        """Those along axis k times its length L, one per mode."""
+        kind, n = self.kinds[k], self.shape[k]
+        if kind == "waves":
+            halved = k - len(self.shape) == self.rings[-1]
+            return 2 * np.pi * n * (np.fft.rfftfreq(n) if halved else np.fft.fftfreq(n))
+        m = {"cosines": np.arange(n), "sines": np.arange(n, 0, -1)}.get(kind, 2 * _turns(n) + 0.5)
+        return np.pi * m
+
+    def odd(self, k: int) -> np.ndarray:
+        """`wavenumbers` for odd derivatives: zero at the sawtooth, whose derivative the cells do not see."""
+        found, n = self.wavenumbers(k), self.shape[k]
+        return np.where(np.abs(found) < np.pi * n * (1 - 1e-12), found, 0.0)
+
+    def analyse(self, u: Any) -> Any:
+        """Coefficients `(…, *modes)` of u `(…, *cells)`; complex where there are waves."""
+        for axis, kind in enumerate(self.kinds, -len(self.shape)):
+            if kind != "waves":
+                u = _TRANSFORMS[kind][0](u, axis)
+        return jnp.fft.rfftn(u, axes=self.rings) if self.rings else u
+
+    def synthesise(self, coefficients: Any) -> Any:
+        """u `(…, *cells)` from its coefficients, the inverse of `analyse`."""
+        u = coefficients
+        if self.rings:
+            u = jnp.fft.irfftn(u, s=[self.shape[axis] for axis in self.rings], axes=self.rings)
+        for axis, kind in enumerate(self.kinds, -len(self.shape)):
+            if kind != "waves":
+                u = _TRANSFORMS[kind][1](u, axis)
+        return u
+
+
+class Diagonal(eqx.Module):
+    """A of du/dt = A u + b that multiplies every mode of a `basis` by its own of the `rates` (*modes,) [1/time]."""
+
+    rates: Any
+    basis: Basis
+
+    def __matmul__(self, u: Any) -> Any:
+        return self.basis.synthesise(self.rates * self.basis.analyse(u))
+
+    def course(self, u: Any, constant: Any = None) -> Callable[[Any], Any]:
+        """The exact solution from u `(*cells,)` as a function of times `(T,)`, with values `(T, *cells)`.
+
+        e^{tA}u + t φ₁(tA) b for a constant forcing b.
+        """
+        start = self.basis.analyse(u)
+        feed = None if constant is None else self.basis.analyse(constant)
+
+        def states(t: Any) -> Any:
+            t = t.reshape(-1, *(1,) * self.rates.ndim)
+            z = t * self.rates
+            found = jnp.exp(z) * start
+            return self.basis.synthesise(found if feed is None else found + t * phi_1(z) * feed)
+
+        return states
+
+
+def phi_1(z: Any) -> Any:
+    """φ₁(z) = (eᶻ − 1)/z, smooth through z = 0, and so are its derivatives."""
+    small = jnp.abs(z) < 0.5
+    s, a = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
+    series = jnp.ones_like(s)
+    for order in range(15, 1, -1):
+        series = 1.0 + s / order * series
+    return jnp.where(small, series, jnp.expm1(a) / a)
+
+
+def _cosines(u: Any, axis: int) -> Any:
+    """Σⱼ uⱼ cos(πm(j + ½)/n): an FFT of the even cells and the odd ones backwards gives modes m and n − m together."""
+    n = u.shape[axis]
+    folded = jnp.concatenate([_cut(u, axis, 0, n, 2), jnp.flip(_cut(u, axis, 1, n, 2), axis)], axis)
+    wave = _quarter_turn(n, axis, u.dtype) * jnp.fft.rfft(folded, axis=axis)
+    return jnp.concatenate([wave.real, -jnp.flip(_cut(wave.imag, axis, 1, (n + 1) // 2), axis)], axis)
+
+
+def _cosines_back(modes: Any, axis: int) -> Any:
+    n = modes.shape[axis]
+    half = n - n // 2
+    low, high = _cut(modes, axis, 0, n // 2 + 1), _cut(jnp.flip(modes, axis), axis, 0, n // 2)
+    wave = jax.lax.complex(low, -jnp.concatenate([jnp.zeros_like(_cut(low, axis, 0, 1)), high], axis))
+    folded = jnp.fft.irfft(wave * _quarter_turn(n, axis, modes.dtype).conj(), n=n, axis=axis)
+    place = axis + modes.ndim
+    pairs = jnp.stack([_cut(folded, axis, 0, half), jnp.flip(_cut(folded, axis, n - half, n), axis)], place + 1)
+    return _cut(jax.lax.collapse(pairs, place, place + 2), axis, 0, n)
+
+
+def _sines(u: Any, axis: int) -> Any:
+    """sin(π(n − q)x/L) = (−1)ʲ cos(πqx/L) at the centres."""
+    return _cosines(u * _signs(u, axis), axis)
+
+
+def _sines_back(modes: Any, axis: int) -> Any:
+    return _cosines_back(modes, axis) * _signs(modes, axis)
+
+
+def _minus_imag(wave: Any) -> Any:
+    return -wave.imag
+
+
+def _quarter_waves(part: Callable[[Any], Any], u: Any, axis: int) -> Any:
+    """Σⱼ uⱼ e^{−iθ}, θ = (j + ½)(2p + ½)π/n = 2πjp/n + (j + ½)π/2n + πp/n, whose first term is the FFT's."""
+    cells, modes = _twists(u, axis)
+    return part(modes * jnp.fft.fft(cells * u, axis=axis))
+
+
+def _quarter_waves_back(part: Callable[[Any], Any], u: Any, axis: int) -> Any:
+    cells, modes = _twists(u, axis)
+    return 2 / u.shape[axis] * part(cells * jnp.fft.fft(modes * u, axis=axis))
+
+
+_TRANSFORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "cosines": (_cosines, _cosines_back),
+    "sines": (_sines, _sines_back),
+    "quarter cosines": (partial(_quarter_waves, jnp.real), partial(_quarter_waves_back, jnp.real)),
+    "quarter sines": (partial(_quarter_waves, _minus_imag), partial(_quarter_waves_back, _minus_imag)),
+}
+
+
+def _turns(n: int) -> np.ndarray:
+    """The integers p of a discrete Fourier transform; |2p + ½| are all of ½, 3/2, … below n."""
+    return np.round(np.fft.fftfreq(n) * n)
+
+
+def _twists(u: Any, axis: int) -> tuple[Any, Any]:
+    n = u.shape[axis]
+    cells, modes = np.exp(-0.5j * np.pi * (np.arange(n) + 0.5) / n), np.exp(-1j * np.pi * _turns(n) / n)
+    dtype = jnp.result_type(u, jnp.complex64)
+    return _along(cells, axis, dtype), _along(modes, axis, dtype)
+
+
+def _quarter_turn(n: int, axis: int, dtype: Any) -> Any:
+    return _along(np.exp(-0.5j * np.pi * np.arange(n // 2 + 1) / n), axis, jnp.result_type(dtype, jnp.complex64))
+
+
+def _signs(u: Any, axis: int) -> Any:
+    return _along((-1.0) ** np.arange(u.shape[axis]), axis, u.dtype)
+
+
+def _cut(u: Any, axis: int, start: int, stop: int, stride: int = 1) -> Any:
+    return jax.lax.slice_in_dim(u, start, stop, stride, axis=axis)
+
+
+def _along(values: np.ndarray, axis: int, dtype: Any) -> Any:
+    return jnp.asarray(values.reshape(-1, *(1,) * (-1 - axis)), dtype)
