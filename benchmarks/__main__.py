@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("solve", "fit", "throughput"):
+for name in ("solve", "fit", "throughput", "plane"):
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)

@@ -21,7 +21,20 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
-PEERS = ("jaxdiff", "jax", "jaxlib", "numpy", "scipy", "diffrax", "optax", "equinox", "py-pde", "fplanck", "numba")
+PEERS = (
+    "jaxdiff",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "scipy",
+    "diffrax",
+    "optax",
+    "equinox",
+    "py-pde",
+    "fplanck",
+    "exponax",
+    "numba",
+)
 
 # Okabe & Ito: told apart by colour-blind readers; every series has its own marker as well.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#A6761D", "#332288")

@@ -63,7 +63,8 @@ def solve(
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks the exact exponential where coefficients are constant in time, else TR-BDF2 under error
             control. A stepper you name takes `substeps` equal steps per interval (1).
-        tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked).
+        tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
+            several axes 1e-11 unless any other is asked).
         progress: show a bar over the intervals (steps taken one interval per call).
 
     Raises:
