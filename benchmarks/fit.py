@@ -36,7 +36,7 @@ AGREE = 0.01  # standard errors by which the optima, relatively by which the err
 
 
 def measure(bump: Bump, smoke: bool) -> dict[str, Any]:
-    repeats = 2 if smoke else 11
+    repeats = 2 if smoke else 41
     clean = _predicted(bump, None)
     data = clean + np.random.default_rng(0).normal(0.0, SIGMA, (repeats + 1, len(clean)))
     peak = np.abs(clean).max()

@@ -297,5 +297,5 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
         0.0,
     )
     return values, check(
-        [*found, *systems[0].conditions(t0), *plan.scheme.conditions(systems[0], t0), infinite], needed
+        [*found, *systems[0].conditions(t0), *plan.scheme.conditions(systems[0], t0, u), infinite], needed
     )

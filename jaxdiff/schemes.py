@@ -52,13 +52,17 @@ class FiniteVolume(eqx.Module):
                 )
         return [System(equation, grid), System(equation, Grid((edges[::2],)))]
 
-    def conditions(self, system: System, t: Any) -> list[Condition]:
-        """For order 4: no coefficient jumps, that is, changes over half a cell by far more than beside it."""
+    def conditions(self, system: System, t: Any, u: Any) -> list[Condition]:
+        """For order 4: no coefficient jumps, that is, changes over half a cell by far more than beside it; and no cell
+        holds a third of the initial state u."""
         if self.order == 2:
             return []
         x, e = jnp.asarray(system.grid.centers[0]), jnp.asarray(system.grid.edges[0])
         points = jnp.concatenate([jnp.stack([e[:-1], x], axis=1).ravel(), e[-1:]])
-        found: list[Condition] = []
+        held = jnp.abs(u) * jnp.asarray(system.grid.volumes)
+        share = held / jnp.maximum(jnp.sum(held), jnp.finfo(held.dtype).tiny)
+        message = f"order=4 needs a smooth initial state: the cell at {system.grid.sides[0][0]} = {{where}} holds {{value}} of it; use order=2"
+        found: list[Condition] = [(message, share > 1 / 3, x, share)]
         for name in ("diffusivity", "drift", "decay", "killing", "source", "capacity"):
             coefficient = getattr(system.equation, name, None)
             if not callable(coefficient) or isinstance(coefficient, (Potential, Series)):

@@ -67,7 +67,7 @@ class Spectral(eqx.Module):
         system.require_modes()
         return [system]
 
-    def conditions(self, system: Any, t: Any) -> list[Condition]:
+    def conditions(self, system: Any, t: Any, u: Any) -> list[Condition]:
         return []
 
     def restrict(self, u: Any) -> list[Any]:

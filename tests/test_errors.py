@@ -39,6 +39,7 @@ CASES = {
     "order 4, interface": (
         lambda: run(jd.Diffusion(lambda x: jnp.where(x < 0.4, 1.0, 3.0)), scheme=jd.FiniteVolume(4)), "diffusivity jumps by 2 near x = 0.39",
     ),
+    "order 4, point mass": (lambda: run(jd.Diffusion(1.0), GRID.delta(0.5), scheme=jd.FiniteVolume(4)), "the cell at x = 0.46875 holds 0.5 of it"),
     "order 3": (lambda: jd.FiniteVolume(3), "order must be 2 or 4"),
     "axis": (lambda: jd.solve(jd.Diffusion(1.0, boundaries={"r-": jd.absorbing}), jd.Grid.radial((0, 1, 5), geometry="spherical"), 1.0, [0, 1]), "axis r = 0"),
     "interpretation": (lambda: jd.FokkerPlanck(0.0, 1.0, interpretation="none"), "interpretation must be one of ito"),

@@ -175,6 +175,7 @@ def test_gradients_three_ways(name):
     u = jnp.asarray(RNG.random(grid.shape))
     weight = jnp.asarray(RNG.normal(size=grid.shape))
 
+    @jax.jit
     def loss(scale, state):
         inner = equation.diffusivity
         d = numeric(lambda *x: scale * inner(*x)) if callable(inner) else scale * jnp.asarray(inner)
