@@ -36,7 +36,7 @@ def test_log_bessel(order, x, expected):
     )
 
 
-# ---- Published numbers (NUMERICS, section 7, with the sources in the docstrings).
+# ---- Published numbers, with the sources in the docstrings.
 
 PUBLISHED = [
     ("Parker's half rise", lambda t: exact.flash_rear_face(t, 1.0, 1.0), 0.5, 0.138785297),

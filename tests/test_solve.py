@@ -164,7 +164,7 @@ def test_half_spaces(wall, expected):
     assert np.abs(u - grid.average(expected)).max() < 1e-4
 
 
-# Half-uptake times D t½ from NUMERICS section 7: published to ten digits.
+# Half-uptake times D t½, published to ten digits.
 UPTAKE = {"slab": 0.0491826849, "cylinder": 0.0630581942, "sphere": 0.0305465243}
 
 
