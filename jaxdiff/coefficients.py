@@ -233,6 +233,12 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
     return jnp.broadcast_to(value, jnp.shape(points))
 
 
+def absent(coefficient: Any) -> bool:
+    """Whether a coefficient is known to be zero."""
+    known = isinstance(coefficient, (np.ndarray, jax.Array)) and not isinstance(coefficient, jax.core.Tracer)
+    return known and not np.any(coefficient)
+
+
 def is_cells(coefficient: Any) -> bool:
     """Whether a coefficient is an array over cells."""
     return not callable(coefficient) and not varies(coefficient) and jnp.ndim(coefficient) > 0

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxdiff.checks import Checks, Condition, check
 from jaxdiff.methods import METHODS, MOST_STEPS
-from jaxdiff.operators import BLOCK, Contour
+from jaxdiff.operators import Contour
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.spectral import Spectral
@@ -165,14 +165,13 @@ def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> 
             f"coefficients that are functions of time hold on one axis, got {axes}; take stepper=jd.RungeKutta4() with substeps=, or a jd.Series for a boundary or source"
         )
     segmented = _segmented(plan, knots)
-    few = -(-_FEW_TERMS // BLOCK) * BLOCK
     tolerance = _LATTICE_TOLERANCE if plan.tolerance is None else plan.tolerance
     return replace(
         segmented,
         method="lattice",
         tolerance=tolerance,
         forced=system.forced,
-        capacity=few,
+        capacity=_FEW_TERMS,
         substeps=1 << (int(substeps or 1) - 1).bit_length(),
     )
 

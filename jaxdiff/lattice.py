@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -14,35 +13,18 @@ import numpy as np
 
 from jaxdiff.boundaries import Periodic
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, is_cells, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, absent, is_cells, varies
 from jaxdiff.equations import Diffusion, Equation
-from jaxdiff.grid import Grid
 from jaxdiff.operators import AxisSum
-from jaxdiff.systems import System
+from jaxdiff.systems import SemiDiscrete, System
 
 
-@dataclass(frozen=True)
-class LatticeSystem:
-    """The semi-discrete equation on a lattice; the faces of `System`, with contents `(*cells,)`."""
+class LatticeSystem(SemiDiscrete):
+    """The equation on several axes, with contents `(*cells,)`."""
 
-    equation: Equation
-    grid: Grid
     ring = False
 
-    @property
-    def operator_varies(self) -> bool:
-        return self.course()[0]
-
-    @property
-    def forcing_varies(self) -> bool:
-        return self.course()[1]
-
-    @property
-    def knots(self) -> list[Any]:
-        return self.course()[2]
-
     def course(self) -> tuple[bool, bool, list[Any]]:
-        """How time enters, as for `System`."""
         found = [System(self._along(k), self.grid.axis(k)).course() for k in range(self.grid.ndim)]
         return any(f[0] for f in found), any(f[1] for f in found), [knot for f in found for knot in f[2]]
 
@@ -52,8 +34,7 @@ class LatticeSystem:
         values = [self.equation.source] if isinstance(self.equation, Diffusion) else []
         for side in self.equation.sides(self.grid):
             values += [getattr(side, name) for name in ("value", "ambient", "gradient") if hasattr(side, name)]
-        known = lambda value: isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer)
-        return any(not known(value) or bool(np.any(value)) for value in values)
+        return not all(map(absent, values))
 
     @property
     def weights(self) -> Any:
@@ -63,16 +44,11 @@ class LatticeSystem:
 
     def operator(self, t: Any) -> AxisSum:
         """A at time t, as rates between neighbouring cells."""
-        up, down, losses = [], [], []
-        for k in range(self.grid.ndim):
-            rates = self._lines(k, lambda system: _rates(system.operator(t)))
-            up.append(rates[0])
-            down.append(rates[1])
-            if k == 0:
-                losses.append(self._lines(0, lambda system: system.operator(t).loss))
+        rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
+        up, down, loss = zip(*rates, strict=True)
         sides = self.equation.sides(self.grid)
         rings = tuple(isinstance(side, Periodic) for side in sides[::2])
-        return AxisSum(tuple(up), tuple(down), losses[0], self.weights, rings, self._balanced)
+        return AxisSum(up, down, loss[0], self.weights, rings, self._balanced)
 
     @property
     def _balanced(self) -> bool:
@@ -200,7 +176,7 @@ class LatticeSystem:
 
 
 def _rates(operator: Any) -> Any:
-    return operator.up, operator.down
+    return operator.up, operator.down, operator.loss
 
 
 def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, absent, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
 from jaxdiff.lattice import LatticeSystem
@@ -100,9 +100,7 @@ class SpectralSystem:
     @property
     def forced(self) -> bool:
         """Whether there may be a source: one that is known to be zero is none."""
-        source = self._source
-        known = isinstance(source, (np.ndarray, jax.Array)) and not isinstance(source, jax.core.Tracer)
-        return not known or bool(np.any(source))
+        return not absent(self._source)
 
     def operator(self, t: Any) -> Diagonal:
         """A at any time."""

@@ -28,20 +28,16 @@ def bernoulli(z: Any) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class System:
+class SemiDiscrete:
     """The semi-discrete equation; `operator` and `forcing` at a time, and static facts on how they depend on it."""
 
     equation: Equation
     grid: Grid
 
-    @property
-    def sides(self) -> tuple[Any, Any]:
-        lower, upper = self.equation.sides(self.grid)
-        return lower, upper
-
-    @property
-    def ring(self) -> bool:
-        return isinstance(self.sides[0], Periodic)
+    def course(self) -> tuple[bool, bool, list[Any]]:
+        """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of
+        measured series in it."""
+        raise NotImplementedError
 
     @property
     def operator_varies(self) -> bool:
@@ -55,9 +51,20 @@ class System:
     def knots(self) -> list[Any]:
         return self.course()[2]
 
+
+class System(SemiDiscrete):
+    """The equation on one axis, with contents `(n,)`."""
+
+    @property
+    def sides(self) -> tuple[Any, Any]:
+        lower, upper = self.equation.sides(self.grid)
+        return lower, upper
+
+    @property
+    def ring(self) -> bool:
+        return isinstance(self.sides[0], Periodic)
+
     def course(self) -> tuple[bool, bool, list[Any]]:
-        """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of
-        measured series in it."""
         drift, diffusivity, loss = self.equation._transport()
         rates, forcings = [drift, diffusivity, loss], [self._source]
         if isinstance(drift, Potential):

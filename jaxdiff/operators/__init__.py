@@ -2,12 +2,11 @@
 
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import Basis, Diagonal
-from jaxdiff.operators.chebyshev import BLOCK, chebyshev, terms_needed
+from jaxdiff.operators.chebyshev import chebyshev, terms_needed
 from jaxdiff.operators.propagators import Contour, Poles, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
 __all__ = [
-    "BLOCK",
     "AxisSum",
     "Basis",
     "Contour",
