@@ -235,7 +235,9 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
 
 def absent(coefficient: Any) -> bool:
     """Whether a coefficient is known to be zero."""
-    known = isinstance(coefficient, (np.ndarray, jax.Array)) and not isinstance(coefficient, jax.core.Tracer)
+    known = isinstance(coefficient, (np.ndarray, np.generic, jax.Array)) and not isinstance(
+        coefficient, jax.core.Tracer
+    )
     return known and not np.any(coefficient)
 
 

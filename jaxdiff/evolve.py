@@ -8,7 +8,7 @@
 | adaptive | coefficients or forcing any function of time            | TR-BDF2 with error control                 |
 | steps    | a stepper named by the user                             | `substeps` per output interval             |
 | lattice  | several axes                                            | matrices per axis, or products with A      |
-| spectral | `jd.Spectral()`                                         | a transform per output time                |
+| spectral | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time              |
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checks import Checks, Condition, check
+from jaxdiff.decomposition import require_whole_blocks
 from jaxdiff.methods import METHODS, MOST_STEPS
 from jaxdiff.operators import Contour
+from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.spectral import Spectral
@@ -41,7 +43,7 @@ _LATTICE_TOLERANCE = 1e-11
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["scheme", "stepper", "times", "nodes", "weights", "starts", "durations", "distinct", "which", "ends"],
-    meta_fields=["method", "tolerance", "substeps", "capacity", "outputs", "forced"],
+    meta_fields=["method", "tolerance", "substeps", "capacity", "outputs", "forced", "basis"],
 )
 @dataclass(frozen=True)
 class Plan:
@@ -63,6 +65,7 @@ class Plan:
     which: Any = None
     ends: Any = None  # the segment that ends at each output time
     forced: bool = True  # whether anything may be fed in
+    basis: Any = None  # of constant coefficients
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
@@ -147,11 +150,12 @@ def _in_modes(plan: Plan, system: Any, stepper: Any) -> Plan:
         raise ValueError(
             f"Spectral is exact in time and takes no {type(stepper).__name__}; leave stepper out, or use jd.FiniteVolume()"
         )
-    return replace(plan, method="spectral", forced=system.forced)
+    return replace(plan, method="spectral", forced=system.forced, basis=system.basis)
 
 
 def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> Plan:
     """The plan on several axes."""
+    require_whole_blocks(system.grid)
     operator_varies, forcing_varies, knots = system.course()
     if stepper is not None and stepper.reach is not None:
         return replace(plan, method="steps", substeps=int(substeps or 1))
@@ -164,6 +168,8 @@ def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> 
         raise ValueError(
             f"coefficients that are functions of time hold on one axis, got {axes}; take stepper=jd.RungeKutta4() with substeps=, or a jd.Series for a boundary or source"
         )
+    if not knots and substeps is None and (basis := system.basis) is not None:
+        return replace(plan, method="spectral", forced=system.forced, basis=basis)
     segmented = _segmented(plan, knots)
     tolerance = _LATTICE_TOLERANCE if plan.tolerance is None else plan.tolerance
     return replace(
@@ -261,7 +267,7 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     apply it to their few resolvents instead of to every state.
     """
     u = jnp.asarray(initial)
-    u = u if jnp.issubdtype(u.dtype, jnp.floating) else u.astype(jnp.result_type(float))
+    u = spread(u if jnp.issubdtype(u.dtype, jnp.floating) else u.astype(jnp.result_type(float)), grid.names)
     narrow = lambda x: x.astype(u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
     equation, grid = jax.tree.map(lambda x: narrow(x) if eqx.is_array_like(x) else x, (equation, grid))
     t0 = jnp.asarray(plan.times[0], u.dtype)
@@ -295,6 +301,6 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
         0.0,
         0.0,
     )
-    return values, check(
-        [*found, *systems[0].conditions(t0), *plan.scheme.conditions(systems[0], t0, u), infinite], needed
-    )
+    found = [*found, *systems[0].conditions(t0), *plan.scheme.conditions(systems[0], t0, u), infinite]
+    values = spread(values, grid.names) if observe is None else gathered(values, grid.names)
+    return values, gathered(check(found, needed), grid.names)

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.boundaries import Periodic
+from jaxdiff.boundaries import Dirichlet, Periodic, Robin
 from jaxdiff.checks import Condition
 from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, absent, is_cells, varies
 from jaxdiff.equations import Diffusion, Equation
-from jaxdiff.operators import AxisSum
+from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
+from jaxdiff.operators.halo import cuts, spread
 from jaxdiff.systems import SemiDiscrete, System
 
 
@@ -37,6 +38,32 @@ class LatticeSystem(SemiDiscrete):
         return not all(map(absent, values))
 
     @property
+    def basis(self) -> Basis | None:
+        """The modes in which A is diagonal, if structure tells: equal cells, coefficients that are numbers, no exchange at a
+        wall, and no drift but around rings."""
+        if self.grid.geometry != "cartesian" or min(self.grid.shape) < 3 or any(cuts(self.grid.names)):
+            return None
+        kinds = []
+        sides = self.equation.sides(self.grid)
+        for k, (lower, upper) in enumerate(zip(sides[::2], sides[1::2], strict=True)):
+            edges = self.grid.edges[k]
+            if isinstance(edges, jax.core.Tracer) or np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
+                return None
+            drift, *rest = self._coefficients(k)
+            rest = [c for i, c in enumerate(rest) if i != 2]  # a source may be of any form
+            ring = isinstance(lower, Periodic)
+            if not all(_is_number(c) for c in (drift, *rest)) or not (ring or absent(drift)):
+                return None
+            if isinstance(lower, Robin) or isinstance(upper, Robin):
+                return None
+            kinds.append("waves" if ring else KINDS[isinstance(lower, Dirichlet), isinstance(upper, Dirichlet)])
+        return Basis(tuple(kinds), self.grid.shape)
+
+    def modes(self, t: Any, basis: Basis) -> Diagonal:
+        """A at time t in the basis that it has."""
+        return self.operator(t).diagonal(basis)
+
+    @property
     def weights(self) -> Any:
         """Contents per unit of u, `(*cells,)`."""
         along = self._lines(0, lambda system: system.weights)
@@ -44,11 +71,12 @@ class LatticeSystem(SemiDiscrete):
 
     def operator(self, t: Any) -> AxisSum:
         """A at time t, as rates between neighbouring cells."""
+        names = self.grid.names
         rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
-        up, down, loss = zip(*rates, strict=True)
+        up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
         sides = self.equation.sides(self.grid)
         rings = tuple(isinstance(side, Periodic) for side in sides[::2])
-        return AxisSum(up, down, loss[0], self.weights, rings, self._balanced)
+        return AxisSum(up, down, loss[0], self.weights, rings, self._balanced, names)
 
     @property
     def _balanced(self) -> bool:
@@ -177,6 +205,11 @@ class LatticeSystem(SemiDiscrete):
 
 def _rates(operator: Any) -> Any:
     return operator.up, operator.down, operator.loss
+
+
+def _is_number(coefficient: Any) -> bool:
+    plain = not callable(coefficient) and not varies(coefficient) and not isinstance(coefficient, PerAxis)
+    return plain and np.ndim(coefficient) == 0
 
 
 def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:

@@ -293,7 +293,7 @@ def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
 
 def _spectral(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
     forcing = system.forcing(t0).astype(u.dtype) if plan.forced else None
-    course = system.operator(t0).course(u, forcing)
+    course = system.modes(t0, plan.basis).course(u, forcing)
     run = course if observe is None else lambda t: observe(course(t))
     return _in_parts(run, jnp.asarray(plan.times[1:], u.dtype) - t0, u.size), jnp.zeros(2), []
 

@@ -16,15 +16,9 @@ from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, abse
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
 from jaxdiff.lattice import LatticeSystem
-from jaxdiff.operators import Basis, Diagonal
+from jaxdiff.operators import KINDS, Basis, Diagonal
 
 _MEND = "use jd.FiniteVolume()"
-_KINDS = {
-    (False, False): "cosines",
-    (True, True): "sines",
-    (False, True): "quarter cosines",
-    (True, False): "quarter sines",
-}
 
 
 class Spectral(eqx.Module):
@@ -90,7 +84,7 @@ class SpectralSystem:
         kinds = []
         for lower, upper in self._axes():
             absorbing = (isinstance(lower, Dirichlet), isinstance(upper, Dirichlet))
-            kinds.append("waves" if isinstance(lower, Periodic) else _KINDS[absorbing])
+            kinds.append("waves" if isinstance(lower, Periodic) else KINDS[absorbing])
         return Basis(tuple(kinds), self.grid.shape)
 
     @property
@@ -102,9 +96,9 @@ class SpectralSystem:
         """Whether there may be a source: one that is known to be zero is none."""
         return not absent(self._source)
 
-    def operator(self, t: Any) -> Diagonal:
+    def modes(self, t: Any, basis: Basis) -> Diagonal:
         """A at any time."""
-        basis, ndim = self.basis, self.grid.ndim
+        ndim = self.grid.ndim
         rates: Any = -self._loss
         for k in range(ndim):
             drift, diffusivity = self._along(k)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
+from jaxdiff.operators.basis import Basis, Diagonal
+from jaxdiff.operators.halo import act, cuts
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
 
@@ -24,7 +27,8 @@ class AxisSum(eqx.Module):
     Along axis k, `up[k]` and `down[k]` [1/time] are the rates of hopping to the next and the last cell. They, and the
     `loss`, have length one along the axes that they do not depend on: shapes tell what is separable.
     On an open axis the outermost rates leave the domain; on a ring they join its ends. `weights` are the contents of a
-    unit density; `balanced` tells that some scaling of the cells makes A symmetric.
+    unit density; `balanced` tells that some scaling of the cells makes A symmetric. `names` are those of the axes: a mesh
+    with one of them cuts the lattice there.
     """
 
     up: tuple[Any, ...]
@@ -33,6 +37,7 @@ class AxisSum(eqx.Module):
     weights: Any
     rings: tuple[bool, ...] = eqx.field(static=True)
     balanced: bool = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
 
     @property
     def ndim(self) -> int:
@@ -40,6 +45,8 @@ class AxisSum(eqx.Module):
 
     def __matmul__(self, content: Any) -> Any:
         """A N over the last axes, as differences of fluxes so that mass is kept to roundoff."""
+        if any(cuts(self.names)):
+            return act(self, content)
         out = -self.loss * content
         for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
             axis = k - self.ndim
@@ -61,6 +68,8 @@ class AxisSum(eqx.Module):
     @property
     def separable(self) -> bool:
         """Whether A acts along each axis by itself, so that its exponential is a product."""
+        if any(cuts(self.names)):  # dense matrices along an axis would undo the cut
+            return False
         alone = lambda rate, k: all(n == 1 for j, n in enumerate(rate.shape) if j != k)
         lost = sum(n > 1 for n in self.loss.shape)
         return lost <= 1 and all(alone(r, k) for rates in (self.up, self.down) for k, r in enumerate(rates))
@@ -74,6 +83,19 @@ class AxisSum(eqx.Module):
             loss = jnp.broadcast_to(self.loss.ravel(), up.shape) if k == losing else jnp.zeros_like(up)
             found.append(Tridiagonal(up, down, loss, ring))
         return found
+
+    def diagonal(self, basis: Basis) -> Diagonal:
+        """The same in the basis of constant rates: λ = up (e^{−iθ} − 1) + down (e^{iθ} − 1) along a ring, else
+        −4 up sin²(θ/2), θ the phase between neighbours."""
+        rates: Any = -self.loss.ravel()[0]
+        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
+            phase = jnp.asarray(basis.wavenumbers(k) / basis.shape[k], up.dtype)
+            up, down = up.ravel()[0], down.ravel()[-1]
+            each = -2 * (up + down) * jnp.sin(phase / 2) ** 2
+            if ring:
+                each = jax.lax.complex(each, (down - up) * jnp.sin(phase))
+            rates = rates + each.reshape(-1, *(1,) * (self.ndim - 1 - k))
+        return Diagonal(rates, basis)
 
     def spectrum(self) -> Spectrum:
         """By Gershgorin's circles, of the matrix scaled to be symmetric if it can be, else of its symmetric and

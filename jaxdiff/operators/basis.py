@@ -11,6 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Modes of an axis by whether u is zero at its lower and upper wall, where otherwise ∂u/∂x is.
+KINDS = {
+    (False, False): "cosines",
+    (True, True): "sines",
+    (False, True): "quarter cosines",
+    (True, False): "quarter sines",
+}
+
 
 class Basis(eqx.Module):
     """One kind of mode along each axis of a lattice, m = 0, 1, … at the centres x = (j + ½) L/n of n cells.
