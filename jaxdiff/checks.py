@@ -67,5 +67,11 @@ def enforce(value: Any, checks: Checks) -> Any:
     """Inside a user's own jit: the same errors, raised when the compiled program runs."""
     for i, message in enumerate(checks.messages):
         text = re.sub(r"\{where\d?\}", "a point", message).replace("{value}", "out of range")
-        value = eqx.error_if(value, (checks.table[:, 0] == i + 1).any(), text)
+        value = unless((checks.table[:, 0] == i + 1).any(), value, text)
     return value
+
+
+def unless(failed: Any, value: Any, message: str) -> Any:
+    """`value`, with an error when the compiled program runs if it failed; tied to a zero, as what an error is tied to goes
+    through one device."""
+    return value + eqx.error_if(jnp.zeros((), value.dtype), failed, message)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.checks import enforce, raise_failed
+from jaxdiff.checks import enforce, raise_failed, unless
 from jaxdiff.compilation import solver_jit
 from jaxdiff.evolve import Plan, evolve, prepare
 from jaxdiff.grid import Grid
@@ -95,9 +94,8 @@ def solve(
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
         short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
-        values = eqx.error_if(
-            values, short, "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
-        )
+        message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
+        values = unless(short, values, message)
         return Solution(times, enforce(values, checks), grid)
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
         plan = finer
