@@ -15,7 +15,7 @@ from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.paths import Trajectory
 from jaxdiff.schemes import FiniteVolume
-from jaxdiff.solve import Solution, solve
+from jaxdiff.solve import Solution, memory_needed, solve
 from jaxdiff.spectral import Spectral
 from jaxdiff.steppers import TRBDF2, BackwardEuler, CrankNicolson, Exponential, ForwardEuler, RungeKutta4
 

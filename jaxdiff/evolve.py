@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff import memory
 from jaxdiff.checks import Checks, Condition, check
 from jaxdiff.decomposition import require_whole_blocks
 from jaxdiff.methods import METHODS, MOST_STEPS
@@ -103,8 +104,19 @@ def prepare(
     """Choose the method and lay out the times, on the host; `initial` holds at `times[0]`.
 
     Raises:
-        ValueError: times that do not increase, an unknown stepper, a scheme or stepper that does not hold here.
+        ValueError: times that do not increase, an unknown stepper, a scheme or stepper that does not hold here, a size that
+            does not fit in memory.
     """
+    plan = lay_out(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
+    if grid.ndim > 1:
+        memory.require(plan, grid)
+    return plan
+
+
+def lay_out(
+    equation: Any, grid: Any, times: Any, *, scheme: Any, stepper: Any, substeps: int | None, tolerance: float | None
+) -> Plan:
+    """`prepare`, whether or not there is memory for it."""
     equation = plain(equation)
     scheme = _SECOND_ORDER if scheme is None else scheme
     if not isinstance(scheme, (FiniteVolume, Spectral)):

@@ -257,6 +257,8 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
         v = jax.lax.scan(step, v, jnp.arange(room, dtype=u.dtype))[0]
         return v, seen(v)
 
+    # A gradient keeps a state for every segment, and those of the terms for one segment at a time.
+    segment = segment if len(plan.starts) == 1 else jax.checkpoint(segment)
     _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.starts, u.dtype), durations))
     return out[jnp.asarray(plan.ends)], needed, []
 

@@ -1,0 +1,73 @@
+"""What a run on several axes will hold at once, told before it is tried."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.operators.chebyshev import BLOCK
+
+_SMALL = 2**28  # bytes that every machine has
+
+
+def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
+    """Bytes that a plan holds on all devices together; counted in states, measured in what XLA allocates.
+
+    | method   | states at once                               | more for a gradient by reverse mode                    |
+    |----------|----------------------------------------------|--------------------------------------------------------|
+    | spectral | 4 + 3 T                                      | 3 T                                                    |
+    | lattice  | 12 d + 12 if fed + 2 T, matrices of products | one for 32 terms, the terms of 32, and T               |
+    | others   | 14 d + 12 + 2 T                              | T, and twice the root of substeps                      |
+
+    d axes, T output times.
+    """
+    ndim, outputs = grid.ndim, plan.outputs
+    fed = bool(plan.forced)
+    lanes = 3 if fed else 1
+    if plan.method == "spectral":
+        states, more = 4.0 + 3 * outputs, 3.0 * outputs
+    elif plan.method == "lattice":
+        states = 12.0 * ndim + 12 * fed + 2 * outputs
+        more = plan.capacity / BLOCK * (2 * lanes + 1) + BLOCK * (lanes + 2) + outputs
+    else:
+        states, more = 14.0 * ndim + 12 + 2 * outputs, 12.0 + outputs + 8 * math.sqrt(plan.substeps)
+    cells = float(np.prod([float(n) for n in grid.shape]))
+    return (states + gradient * more) * cells * jnp.dtype(jnp.result_type(float)).itemsize
+
+
+def require(plan: Any, grid: Any) -> None:
+    """Raise if a plan needs more than the devices in use have."""
+    bytes_needed = needed(plan, grid)
+    if bytes_needed < _SMALL:
+        return
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else mesh.size
+    room, where = _room(parts)
+    if bytes_needed > room:
+        cells = " × ".join(map(str, grid.shape))
+        raise ValueError(
+            f"{cells} cells and {plan.outputs} output times need about {bytes_needed / 2**30:.3g} GiB, {where} has {room / 2**30:.3g} free; "
+            "take fewer cells or output times, float32, or more devices with jd.decompose"
+        )
+
+
+def _room(parts: int) -> tuple[float, str]:
+    """Free bytes of the devices that share a problem."""
+    device = jax.local_devices()[0]
+    found = device.memory_stats() if device.platform != "cpu" else None
+    if found and "bytes_limit" in found:
+        return parts * float(found["bytes_limit"] - found.get("bytes_in_use", 0)), f"the {device.platform}"
+    try:
+        with open("/proc/meminfo") as table:
+            rows = dict(line.split(":", 1) for line in table)
+        free = 1024.0 * float(rows["MemAvailable"].split()[0])
+    except (OSError, KeyError):
+        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+            return math.inf, "this machine"
+        free = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    return free * jax.process_count(), "this machine"
