@@ -41,7 +41,7 @@ def decompose(*, devices: Sequence[Any] | None = None, **parts: int) -> Iterator
     asked = math.prod(parts.values())
     if asked > len(found):
         raise ValueError(
-            f"{' × '.join(f'{name}={count}' for name, count in parts.items())} needs {asked} devices, there are {len(found)}: {found[0].platform}"
+            f"{' × '.join(f'{name}={count}' for name, count in parts.items())} needs {asked} devices, there are {len(found)} ({found[0].platform})"
         )
     mesh = jax.make_mesh(
         tuple(parts.values()), tuple(parts), axis_types=(AxisType.Auto,) * len(parts), devices=found[:asked]

@@ -1,0 +1,111 @@
+"""Grids cut over eight devices and over two processes: the numbers of one device."""
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import jax
+import pytest
+
+import jaxdiff as jd
+
+COMMON = """
+import jax, jax.numpy as jnp, numpy as np
+import jaxdiff as jd
+from jax.experimental.multihost_utils import process_allgather
+jax.config.update("jax_enable_x64", True)
+rng = np.random.default_rng(0)
+plane, D, u = jd.Grid.uniform((0, 1, 16), (0, 2, 12)), rng.random((16, 12)) + 0.5, rng.random((16, 12))
+walls = {"x-": jd.Dirichlet(lambda y: y), "y": jd.Robin(2.0, 0.5)}
+times = [0.0, 0.02, 0.05]
+plate = lambda d: jd.solve(jd.Diffusion(d, source=0.3, boundaries=walls), plane, u, times).values
+whole = lambda x: process_allgather(x, tiled=True) if jax.process_count() > 1 else np.asarray(x)
+
+def compare(run, cut, **parts):
+    one = np.asarray(run())
+    with jd.decompose(**parts):
+        several = run()
+        assert not cut or len(several.sharding.device_set) == np.prod(list(parts.values())), several.sharding
+        assert not cut or not several.sharding.is_fully_replicated
+        several = whole(several)
+    np.testing.assert_allclose(several, one, rtol=0, atol=1e-12 * np.abs(one).max())
+
+def fitted():
+    places, at = rng_places * [1, 2], np.repeat(times[1:], 10)
+    readings = jd.Readings(plane, lambda x, y: x * y, at, places, 0.2 * places[:, 0] * places[:, 1])
+    model = jd.Diffusion(jd.Positive(0.5), decay=jd.Free(1.0))
+    return np.array(list(jd.fit(model, readings, progress=False).parameters.values()))
+rng_places = rng.random((20, 2))
+"""
+
+EIGHT = """
+box = jd.Grid.uniform((0, 1, 6), (0, 1, 4), (0, 1, 4))
+swirl = jd.FokkerPlanck(lambda x, y, z: (y - z, z - x, x - y), lambda x, y, z: 0.2 + 0.1 * x, boundaries=jd.Periodic())
+start = rng.random(box.shape)
+compare(lambda: plate(D), True, x=4, y=2)
+compare(lambda: jax.grad(lambda d: jnp.sum(plate(d)[-1] ** 2))(D), False, x=4, y=2)
+compare(lambda: jd.solve(swirl, box, start, [0.0, 0.05]).values, True, x=2, y=2, z=2)
+explicit = {"stepper": jd.RungeKutta4(), "substeps": 40}
+compare(lambda: jd.solve(jd.Diffusion(D), plane, u, times, **explicit).values, True, x=8)
+compare(lambda: jd.solve(jd.Diffusion(0.1), plane, u, times).values, True, x=2, y=4)
+"""
+
+TWO = """
+compare(lambda: plate(D), True, x=4)
+compare(lambda: jax.grad(lambda d: jnp.sum(plate(d)[-1] ** 2))(D), False, x=4)
+one = fitted()
+with jd.decompose(x=2, y=2):
+    np.testing.assert_allclose(fitted(), one, rtol=1e-9)
+"""
+
+
+def python(program, devices):
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.Popen(command, env={**os.environ, **flags}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(*processes):
+    for process in processes:
+        out, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, out.decode()[-3000:]
+
+
+def test_eight_devices_agree_with_one():
+    finish(python(COMMON + EIGHT, 8))
+
+
+def test_two_processes_agree_with_one_device():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    join = lambda i: f'import jax; jax.distributed.initialize("localhost:{port}", 2, {i})\n'
+    finish(*[python(join(i) + COMMON + TWO, 2) for i in range(2)])
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"x=3 × y=2000 needs 6000 devices, there are \d+ \(cpu\)"):
+        with jd.decompose(x=3, y=2000):
+            pass
+    with pytest.raises(ValueError, match="positive whole number of parts, got x=0"):
+        with jd.decompose(x=0):
+            pass
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ({"x": 5}, "12 cells along x cannot be cut into 5 equal parts; take 4, or a multiple of 5 cells"),
+        ({"z": 2}, "cuts axis 'z', which this grid has not; its axes are x, y"),
+    ],
+)
+def test_a_cut_that_does_not_divide_the_grid_is_refused(parts, message):
+    from jax.sharding import AxisType
+
+    from jaxdiff.decomposition import require_whole_blocks
+
+    mesh = jax.sharding.AbstractMesh(tuple(parts.values()), tuple(parts), axis_types=(AxisType.Auto,))
+    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match=message):
+        require_whole_blocks(jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 10)))
