@@ -66,7 +66,7 @@ def chebyshev(
     @jax.checkpoint
     def block(carry: Any, rows: Any) -> Any:
         first, c = rows
-        return jax.lax.cond(first < needed, lambda x: jax.lax.scan(add, x, c)[0], lambda x: x, carry), None
+        return jax.lax.cond(first < needed, lambda x: jax.lax.scan(add, x, c, unroll=2)[0], lambda x: x, carry), None
 
     total = jnp.zeros((coefficients.shape[-1], *jax.eval_shape(seen, states).shape[1:]), dtype)
     blocks = coefficients.reshape(-1, BLOCK, *coefficients.shape[1:])
