@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiff.boundaries import Periodic
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, absent, is_cells, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, is_cells, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.operators import AxisSum
 from jaxdiff.systems import SemiDiscrete, System
@@ -56,7 +56,7 @@ class LatticeSystem(SemiDiscrete):
         drift, diffusivity, _ = self.equation._transport()
         if isinstance(self.equation, Diffusion):
             return True
-        even = not callable(diffusivity) and not isinstance(diffusivity, PerAxis) and np.ndim(diffusivity) == 0
+        even = not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
         closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
         return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
 
@@ -140,6 +140,8 @@ class LatticeSystem(SemiDiscrete):
             if len(diffusivity.coefficients) != ndim:
                 raise ValueError(f"PerAxis needs {ndim} coefficients here, got {len(diffusivity.coefficients)}")
             diffusivity = diffusivity.coefficients[k]
+        if isinstance(diffusivity, Tensor):
+            diffusivity = diffusivity.entry(k)
         zero = np.zeros(())
         if not isinstance(self.equation, Diffusion):
             return [drift, diffusivity, loss if k == 0 else zero]
