@@ -42,7 +42,7 @@ class LatticeSystem(SemiDiscrete):
         along = self._lines(0, lambda system: system.weights)
         return along * self._across(0)
 
-    def operator(self, t: Any) -> AxisSum:
+    def operator(self, t: Any) -> Any:
         """A at time t, as rates between neighbouring cells."""
         rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
         up, down, loss = zip(*rates, strict=True)
@@ -56,16 +56,18 @@ class LatticeSystem(SemiDiscrete):
         drift, diffusivity, _ = self.equation._transport()
         if isinstance(self.equation, Diffusion):
             return True
-        even = not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
+        even = (
+            not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
+        )
         closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
         return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
 
     def forcing(self, t: Any) -> Any:
         """b at time t, `(*cells,)`."""
-        total: Any = jnp.zeros(self.grid.shape)
+        total: Any = 0.0
         for k in range(self.grid.ndim):
             total = total + self._lines(k, lambda system: system.forcing(t)) * self._across(k)
-        return total
+        return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""

@@ -34,6 +34,8 @@ class TensorSystem(LatticeSystem):
     with rates that are not negative whatever D and f. Where D is diagonal, edges and rates are those of `LatticeSystem`.
     """
 
+    equation: Any
+
     def require_uniform(self) -> TensorSystem:
         """Itself; raise unless grid, walls and shapes are such that a tensor holds."""
         grid, matrix, ndim = self.grid, self.equation.diffusivity.matrix, self.grid.ndim
@@ -100,7 +102,7 @@ class TensorSystem(LatticeSystem):
         if callable(matrix):
             matrix = _stack([self._at_midpoints(kind, matrix, 2) for kind in kinds])
         matrix = jnp.broadcast_to(jnp.asarray(matrix), (*inner.shape, *(self.grid.ndim,) * 2))
-        matrix = jnp.where(inner[..., None, None], jax.lax.stop_gradient(matrix), jnp.eye(self.grid.ndim))
+        matrix = jnp.where(inner[..., None, None], jax.lax.stop_gradient(matrix), self._unit)
         places, size = self._places(kinds), jnp.max(jnp.abs(matrix), axis=(-1, -2))
         skew = jnp.max(jnp.abs(matrix - jnp.swapaxes(matrix, -1, -2)), axis=(-1, -2))
         lopsided = skew > jnp.sqrt(jnp.finfo(matrix.dtype).eps) * size
@@ -155,6 +157,10 @@ class TensorSystem(LatticeSystem):
     def _volume(self) -> Any:
         return jnp.prod(self._widths)
 
+    @property
+    def _unit(self) -> Any:
+        return jnp.eye(self.grid.ndim, dtype=self._widths.dtype)
+
     def _places(self, kinds: np.ndarray) -> Any:
         """The midpoints of some kinds, `(P, *cells, ndim)`; those of no halves are the centres."""
         halves = jnp.asarray((1 + kinds.reshape(-1, *(1,) * self.grid.ndim, self.grid.ndim)) / 2, self._widths.dtype)
@@ -186,8 +192,8 @@ class TensorSystem(LatticeSystem):
         if coefficient.ndim == rank:
             return coefficient.reshape((1,) * ndim + coefficient.shape)
         coefficient = inverse(coefficient) if rank == 2 else coefficient
-        for k in np.flatnonzero(kind):
-            coefficient = (coefficient + jnp.roll(coefficient, -1, k)) / 2
+        for axis in map(int, np.flatnonzero(kind)):
+            coefficient = (coefficient + jnp.roll(coefficient, -1, axis)) / 2
         return inverse(coefficient) if rank == 2 else coefficient
 
     def _at_points(self, points: Any, coefficient: Any, rank: int) -> Any:
@@ -227,8 +233,8 @@ class TensorSystem(LatticeSystem):
         found = [self._medium(partial(self._at_midpoints, kind), t) for kind in self._kinds]
         matrix = _stack([each[0] for each in found])
         if any(n > 1 for n in matrix.shape[1:-2]):
-            matrix = jnp.where(self._inner(self._kinds)[..., None, None], matrix, jnp.eye(self.grid.ndim))
-        matrix = jnp.where(definite(matrix)[..., None, None], matrix, jnp.eye(self.grid.ndim))
+            matrix = jnp.where(self._inner(self._kinds)[..., None, None], matrix, self._unit)
+        matrix = jnp.where(definite(matrix)[..., None, None], matrix, self._unit)
         return matrix, None if found[0][1] is None else _stack([each[1] for each in found])
 
     def _divergence(self, matrix: Any) -> Any:
@@ -290,8 +296,8 @@ class TensorSystem(LatticeSystem):
         ndim, shape = self.grid.ndim, np.array(self.grid.shape)
         walls = {i: side for i, side in enumerate(self._sides) if isinstance(side, Dirichlet)}
         if not walls:
-            return jnp.zeros(()), jnp.zeros(()), []
-        here, eye, h = np.zeros(ndim, np.int32), jnp.eye(ndim, dtype=self._widths.dtype), self._widths
+            return 0.0, 0.0, []
+        here, eye, h = np.zeros(ndim, np.int32), self._unit, self._widths
         matrix = self._at_midpoints(here, self._matrix(t), 2)
         base = superbase(jnp.where(definite(matrix)[..., None, None], matrix, eye) / (h[:, None] * h))
         offset = jnp.moveaxis(offsets(base), -2, 0)
@@ -306,7 +312,9 @@ class TensorSystem(LatticeSystem):
         hit = jnp.isin(side, np.array(list(walls)))
         centre = self._places(here[None])
         path = jnp.where(hit[..., None], share[..., None] * offset * h, 0.0)
-        end = self._origin + jnp.where(np.array(self._rings), (centre + path - self._origin) % self._extent, centre + path - self._origin)
+        end = self._origin + jnp.where(
+            np.array(self._rings), (centre + path - self._origin) % self._extent, centre + path - self._origin
+        )
         matrix, flow = self._medium(partial(self._at_points, end), t)
         matrix = jnp.broadcast_to(matrix, (*hit.shape, ndim, ndim))
         found = [self._definite(matrix, ~hit, end)]

@@ -168,7 +168,9 @@ class SharedEdges(EdgeSum):
 def shifts(x: Any, ndim: int) -> Any:
     """A function of an offset `(ndim,)`, which may be traced: x at cell i + offset, around the lattice."""
     shape = x.shape[-ndim:]
-    twice = jnp.tile(x, [1 if n == 1 else 2 for n in shape])
+    twice = x
+    for k in range(-ndim, 0):  # XLA takes several times as long over jnp.tile
+        twice = twice if x.shape[k] == 1 else jnp.concatenate([twice, twice], k)
 
     def take(offset: Any) -> Any:
         start = jnp.concatenate([jnp.zeros(x.ndim - ndim, offset.dtype), offset % jnp.asarray(shape, offset.dtype)])
