@@ -3,7 +3,7 @@
 from jaxdiff import datasets
 from jaxdiff.analysis import steady_state
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
-from jaxdiff.coefficients import MLP, Expression, PerAxis, Polynomial, Potential, Series, Spline, TimeDependent
+from jaxdiff.coefficients import MLP, Expression, PerAxis, Polynomial, Potential, Series, Spline, Tensor, TimeDependent
 from jaxdiff.decomposition import decompose
 from jaxdiff.equations import Diffusion, FokkerPlanck
 from jaxdiff.fit import Fit, fit, load

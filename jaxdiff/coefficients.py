@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.expression import Expression
-from jaxdiff.parameters import Free, Mark, Positive, numeric
+from jaxdiff.parameters import Free, Mark, Positive, numeric, plain
 
-__all__ = ["MLP", "Expression", "PerAxis", "Polynomial", "Potential", "Series", "Spline", "TimeDependent"]
+__all__ = ["MLP", "Expression", "PerAxis", "Polynomial", "Potential", "Series", "Spline", "Tensor", "TimeDependent"]
 
 
 class TimeDependent(eqx.Module):
@@ -98,6 +98,48 @@ class PerAxis(eqx.Module):
     @property
     def coefficients(self) -> tuple[Any, ...]:
         return tuple(c for c in (self.x, self.y, self.z) if c is not None)
+
+
+class Tensor(eqx.Module):
+    """A diffusivity D that is a symmetric positive definite matrix, on two or three Cartesian axes of equal cells.
+
+        J = b p − D ∇p,   b = f − (1 − α) ∇·D,   (∇·D)ᵢ = Σⱼ ∂ⱼDᵢⱼ
+
+    matrix [length²/time]: `(d, d)`, an array over cells `(*cells, d, d)`, a function of d coordinates that returns such
+    a matrix, or a `TimeDependent` of one. Its symmetric part is used, so what is fitted in `Tensor(Free(matrix))` is
+    D_xy = (M_xy + M_yx)/2: the two entries by themselves are not identified. Principal values and an angle are, and
+    stay positive definite:
+
+    >>> import jaxdiff as jd
+    >>> def model(along, across, angle):
+    ...     c, s = jnp.cos(angle), jnp.sin(angle)
+    ...     turn = jnp.array([[c, -s], [s, c]])
+    ...     return jd.Diffusion(jd.Tensor(turn @ jnp.diag(jnp.array([along, across])) @ turn.T))
+    >>> starts = {"along": jd.Positive(1.0), "across": jd.Positive(0.1), "angle": jd.Free(0.5)}
+    >>> grid = jd.Grid.uniform((-4.0, 4.0, 32), (-4.0, 4.0, 32))
+    >>> u = jd.solve(model(1.0, 0.1, 0.5), grid, grid.delta((0.0, 0.0)), [0.0, 1.0]).values[-1]
+    >>> bool(u.min() >= 0)
+    True
+
+    Raises `ValueError` if the matrix is not square; when solving if it is not finite, symmetric and positive definite.
+    The decomposition: Fehrenbach & Mirebeau 2014, doi:10.1007/s10851-013-0446-3.
+    """
+
+    matrix: Any = eqx.field(converter=numeric)
+
+    def __check_init__(self) -> None:
+        shape = np.shape(plain(self.matrix)) if not callable(self.matrix) else (2, 2)
+        if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] not in (2, 3):
+            raise ValueError(
+                f"a Tensor takes a matrix (2, 2) or (3, 3), one for each cell, or a function that returns one, got shape {shape}; use jd.PerAxis for a diagonal"
+            )
+
+    def entry(self, k: int) -> Any:
+        """D_kk as a coefficient."""
+        matrix = self.matrix
+        if isinstance(matrix, TimeDependent):
+            return TimeDependent(lambda t, *x: matrix(t, *x)[k][k])
+        return (lambda *x: matrix(*x)[k][k]) if callable(matrix) else matrix[..., k, k]
 
 
 class Polynomial(eqx.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdiff import boundaries as _boundaries
 from jaxdiff.boundaries import Boundary, reflecting
-from jaxdiff.coefficients import is_cells, varies
+from jaxdiff.coefficients import Tensor, is_cells, varies
 from jaxdiff.parameters import numeric
 
 _ALPHA = {"ito": 0.0, "stratonovich": 0.5, "isothermal": 1.0}
@@ -47,6 +47,8 @@ class Equation(eqx.Module):
         for name, c in (("drift", drift), ("diffusivity", diffusivity), ("killing", killing)):
             if varies(c):
                 raise ValueError(f"paths need a {name} that does not depend on time")
+            if isinstance(c, Tensor):
+                raise ValueError("paths need a diffusivity that is a number or a function of position, got a Tensor")
         f, d, k = (_function(c, grid) for c in (drift, diffusivity, killing))
         if self.alpha == 0.0:
             return f, d, k

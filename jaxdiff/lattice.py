@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Periodic, Robin
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, absent, is_cells, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, is_cells, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
 from jaxdiff.operators.halo import cuts, spread
@@ -69,7 +69,7 @@ class LatticeSystem(SemiDiscrete):
         along = self._lines(0, lambda system: system.weights)
         return along * self._across(0)
 
-    def operator(self, t: Any) -> AxisSum:
+    def operator(self, t: Any) -> Any:
         """A at time t, as rates between neighbouring cells."""
         names = self.grid.names
         rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
@@ -84,16 +84,18 @@ class LatticeSystem(SemiDiscrete):
         drift, diffusivity, _ = self.equation._transport()
         if isinstance(self.equation, Diffusion):
             return True
-        even = not callable(diffusivity) and not isinstance(diffusivity, PerAxis) and np.ndim(diffusivity) == 0
+        even = (
+            not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
+        )
         closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
         return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
 
     def forcing(self, t: Any) -> Any:
         """b at time t, `(*cells,)`."""
-        total: Any = jnp.zeros(self.grid.shape)
+        total: Any = 0.0
         for k in range(self.grid.ndim):
             total = total + self._lines(k, lambda system: system.forcing(t)) * self._across(k)
-        return total
+        return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""
@@ -168,6 +170,8 @@ class LatticeSystem(SemiDiscrete):
             if len(diffusivity.coefficients) != ndim:
                 raise ValueError(f"PerAxis needs {ndim} coefficients here, got {len(diffusivity.coefficients)}")
             diffusivity = diffusivity.coefficients[k]
+        if isinstance(diffusivity, Tensor):
+            diffusivity = diffusivity.entry(k)
         zero = np.zeros(())
         if not isinstance(self.equation, Diffusion):
             return [drift, diffusivity, loss if k == 0 else zero]

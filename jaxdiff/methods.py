@@ -254,13 +254,24 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
             return jax.lax.cond(i < parts, lambda w: go(w, i), lambda w: w, w), None
 
         step = substep if room == 1 else jax.checkpoint(substep)
-        v = jax.lax.scan(step, v, jnp.arange(room, dtype=u.dtype))[0]
+        w = jax.lax.scan(step, v, jnp.arange(room, dtype=u.dtype))[0]
+        fed = jnp.zeros(()) if b is None else jnp.minimum(b, b + whole * slope)
+        v = _not_below_zero(w, jnp.all(v >= 0) & jnp.all(fed >= 0))
         return v, seen(v)
 
     # A gradient keeps a state for every segment, and those of the terms for one segment at a time.
     segment = segment if len(plan.starts) == 1 else jax.checkpoint(segment)
     _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.starts, u.dtype), durations))
     return out[jnp.asarray(plan.ends)], needed, []
+
+
+def _not_below_zero(v: Any, known: Any) -> Any:
+    """Contents that are known not to be negative, without errors below zero and with the same sum; derivatives are those
+    of v."""
+    raised = jnp.maximum(v, 0.0)
+    total = jnp.sum(raised)
+    raised = raised * (jnp.maximum(jnp.sum(v), 0.0) / jnp.where(total > 0, total, 1.0))
+    return v + jax.lax.stop_gradient(jnp.where(known, raised - v, 0.0))
 
 
 def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
@@ -284,7 +295,8 @@ def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
     def segment(v: Any, row: Any) -> Any:
         i, dt = row
         each = matrices(dt) if known is None else tuple(matrix[i] for matrix in known)
-        v = jax.lax.scan(lambda w, _: (apply(w, each), None), v, None, length=parts)[0]
+        w = jax.lax.scan(lambda w, _: (apply(w, each), None), v, None, length=parts)[0]
+        v = _not_below_zero(w, jnp.all(v >= 0))
         return v, seen(v)
 
     durations = jnp.asarray(plan.durations, u.dtype)

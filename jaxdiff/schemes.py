@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import Potential, Series, at_points, is_cells
+from jaxdiff.coefficients import Potential, Series, Tensor, at_points, is_cells
 from jaxdiff.equations import Equation
 from jaxdiff.grid import Grid
 from jaxdiff.lattice import LatticeSystem
 from jaxdiff.systems import System
+from jaxdiff.tensors import TensorSystem
 
 
 class FiniteVolume(eqx.Module):
@@ -33,6 +34,10 @@ class FiniteVolume(eqx.Module):
 
     def systems(self, equation: Equation, grid: Grid) -> list[Any]:
         """The systems to evolve: the grid itself and, for order 4, the grid of paired cells."""
+        if isinstance(equation._transport()[1], Tensor):
+            if self.order == 4:
+                raise ValueError("order=4 takes no Tensor; use order=2")
+            return [TensorSystem(equation, grid).require_uniform()]
         if self.order == 2:
             return [System(equation, grid) if grid.ndim == 1 else LatticeSystem(equation, grid)]
         if grid.ndim > 1:

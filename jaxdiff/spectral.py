@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, absent, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
 from jaxdiff.lattice import LatticeSystem
@@ -35,7 +35,7 @@ class Spectral(eqx.Module):
     | both `Dirichlet(0)`                  | sines           | πm/L, m = 1, 2, …    |
     | one of each                          | quarter waves   | π(m + ½)/L           |
 
-    Diffusivity (one for every axis with `PerAxis`), decay, killing, capacity and each component of a drift are numbers; a
+    Diffusivity (one for every axis with `PerAxis`, or a `Tensor` if all axes are periodic), decay, killing, capacity and each component of a drift are numbers; a
     drift stands along periodic axes alone. A source is a number, an array over cells, or a function of position, which
     like an initial state is averaged over cells. Exact in time; a mode below one per two cells is exact in space, for
     cell averages as for values at cell centres. What the cells resolve and the walls allow is thus exact to roundoff;
@@ -108,6 +108,10 @@ class SpectralSystem:
             if drift is not None and basis.kinds[k] == "waves":
                 each = jax.lax.complex(each, -drift * jnp.asarray(basis.odd(k), edges.dtype) * scale)
             rates = rates + each.reshape(-1, *(1,) * (ndim - 1 - k))
+            for j in range(k) if self._matrix is not None else ():  # D_jk and D_kj
+                both = [basis.odd(i) / (self.grid.edges[i][-1] - self.grid.edges[i][0]) for i in (j, k)]
+                mixed = -2 * self._matrix[j, k] * both[0].reshape(-1, *(1,) * (k - j)) * both[1]
+                rates = rates + mixed.reshape(*mixed.shape, *(1,) * (ndim - 1 - k))
         return Diagonal(rates / self._capacity, basis)
 
     def forcing(self, t: Any) -> Any:
@@ -133,6 +137,10 @@ class SpectralSystem:
                     kind, message = type(wall).__name__, f"of {{value}} at {name}{end}; {_MEND}"
                     message = f"Spectral takes walls at zero, got {kind} {message}"
                     found.append((message, _at_zero(value) != 0, 0.0, value))
+        if self._matrix is not None:
+            least = jnp.linalg.eigvalsh(jax.lax.stop_gradient(self._matrix))[0]
+            message = "the Tensor has the eigenvalue {value}; it must be positive definite"
+            found.append((message, ~(least > 0), 0.0, least))
         loss, capacity = self._loss, jnp.asarray(self._capacity)
         found.append(("decay or killing is {value}; it must be finite", ~jnp.isfinite(loss), 0.0, loss))
         found.append(("capacity is {value}; it must be positive", ~(capacity > 0), 0.0, capacity))
@@ -154,6 +162,11 @@ class SpectralSystem:
                 )
             if not isinstance(wall, Periodic):
                 _constant(f"a value at {name}", _value(wall))
+        tensor, square = self.equation._transport()[1], (self.grid.ndim,) * 2
+        if isinstance(tensor, Tensor) and (set(self.basis.kinds) != {"waves"} or np.shape(tensor.matrix) != square):
+            raise ValueError(
+                f"Spectral takes a Tensor that is one matrix {square} where all axes are periodic; {_MEND}"
+            )
         names = ("a drift", "a diffusivity", "a decay or killing", "a source", "a capacity")
         for k in range(self.grid.ndim):
             for name, coefficient in zip(names, self._coefficients(k)):
@@ -179,6 +192,15 @@ class SpectralSystem:
         """Drift, None in an equation that has none, and diffusivity."""
         drift, diffusivity, *_ = self._coefficients(k)
         return None if isinstance(self.equation, Diffusion) else jnp.asarray(drift), jnp.asarray(diffusivity)
+
+    @property
+    def _matrix(self) -> Any:
+        """The diffusivity where it is a `Tensor`, else None."""
+        tensor = self.equation._transport()[1]
+        if not isinstance(tensor, Tensor):
+            return None
+        matrix = jnp.asarray(tensor.matrix)
+        return (matrix + matrix.T) / 2
 
     @property
     def _loss(self) -> Any:

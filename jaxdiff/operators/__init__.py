@@ -3,6 +3,7 @@
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.chebyshev import chebyshev, terms_needed
+from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.propagators import Contour, Poles, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
@@ -12,9 +13,13 @@ __all__ = [
     "Basis",
     "Contour",
     "Diagonal",
+    "EdgeSum",
     "Poles",
+    "ScatteredEdges",
+    "SharedEdges",
     "Tridiagonal",
     "chebyshev",
     "propagate",
+    "shifts",
     "terms_needed",
 ]

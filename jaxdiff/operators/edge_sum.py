@@ -1,0 +1,179 @@
+"""Generators of motion between any two cells of a lattice: a sum of two-point fluxes along edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.operators.axis_sum import AxisSum, Spectrum
+
+
+class EdgeSum(eqx.Module):
+    """A of dN/dt = A N for contents N of the cells of a lattice, `(*cells,)`.
+
+    An edge has a lower and an upper end, two cells; `up` and `down` [1/time] are the rates of hopping along it, and
+    `loss` `(*cells,)` is what leaves the domain. There are P families of edges, each with at most one edge for every
+    cell: `(P, *cells)`, with length one along axes where all are alike. `nearest` is the operator without its oblique
+    edges, `weights` are the contents of a unit density, and `balanced` tells that some scaling of the cells makes A
+    symmetric.
+    """
+
+    up: eqx.AbstractVar[Any]
+    down: eqx.AbstractVar[Any]
+    loss: eqx.AbstractVar[Any]
+    weights: eqx.AbstractVar[Any]
+    nearest: eqx.AbstractVar[AxisSum]
+    balanced: eqx.AbstractVar[bool]
+
+    def __matmul__(self, content: Any) -> Any:
+        """A N over the last axes, as differences of fluxes so that mass is kept to roundoff."""
+        raise NotImplementedError
+
+    def _ends(self, x: Any) -> tuple[Any, Any]:
+        """A quantity of cells `(*cells,)` at the lower and the upper end of every edge."""
+        raise NotImplementedError
+
+    def _onto(self, lower: Any, upper: Any) -> Any:
+        """The sum `(*cells,)` of what every edge brings to its lower and to its upper end."""
+        raise NotImplementedError
+
+    @property
+    def rings(self) -> tuple[bool, ...]:
+        return self.nearest.rings
+
+    @property
+    def ndim(self) -> int:
+        return self.nearest.ndim
+
+    @property
+    def separable(self) -> bool:
+        return False
+
+    @property
+    def exit(self) -> Any:
+        """Total rate out of each cell, the negative diagonal."""
+        return self._onto(self.up, self.down) + self.loss
+
+    @property
+    def leak(self) -> Any:
+        """Rate at which each cell loses content for good, the negative column sum."""
+        return self.loss
+
+    def spectrum(self) -> Spectrum:
+        """By Gershgorin's circles, as for `AxisSum`."""
+        if self.balanced:
+            near, turn = self._both(jnp.sqrt(jnp.abs(self.up * self.down))), jnp.zeros(())
+        else:
+            lower, upper = self._ends(jnp.sqrt(self.weights))
+            there, back = self.up * (lower / upper), self.down * (upper / lower)
+            near, turn = self._both(jnp.abs(there + back) / 2), jnp.max(self._both(jnp.abs(there - back) / 2))
+        upper = jnp.maximum(jnp.max(near - self.exit), 0.0)
+        if self.balanced:
+            upper = jnp.minimum(upper, self.growth())
+        return Spectrum(jnp.max(jnp.abs(self.exit) + near), upper, turn)
+
+    def bound(self) -> Any:
+        """On |λ|."""
+        lower, upper, turn = self.spectrum()
+        return jnp.maximum(lower, upper) + turn
+
+    def growth(self) -> Any:
+        """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""
+        rows = self._onto(self.down, self.up) - self.exit
+        return jnp.maximum(0.0, jnp.minimum(jnp.max(-self.leak), jnp.max(rows)))
+
+    def _both(self, x: Any) -> Any:
+        return self._onto(x, x)
+
+
+class ScatteredEdges(EdgeSum):
+    """Edges anywhere: `lower` and `upper` `(P, *cells)` are the flat indices of their cells."""
+
+    up: Any
+    down: Any
+    loss: Any
+    weights: Any
+    nearest: AxisSum
+    balanced: bool = eqx.field(static=True)
+    lower: Any
+    upper: Any
+
+    def __matmul__(self, content: Any) -> Any:
+        def one(x: Any) -> Any:
+            lower, upper = self._ends(x)
+            flux = self.up * lower - self.down * upper
+            return self._onto(-flux, flux) - self.loss * x
+
+        lead = content.ndim - self.ndim
+        for _ in range(lead):
+            one = jax.vmap(one)
+        return one(content)
+
+    def _ends(self, x: Any) -> tuple[Any, Any]:
+        x = jnp.broadcast_to(x, self.lower.shape[1:]).ravel()
+        return x[self.lower], x[self.upper]
+
+    def _onto(self, lower: Any, upper: Any) -> Any:
+        wide = lambda x: jnp.broadcast_to(x, self.lower.shape)
+        total = jnp.zeros(self.lower[0].size, jnp.result_type(lower))
+        total = total.at[self.lower].add(wide(lower)).at[self.upper].add(wide(upper))
+        return total.reshape(self.lower.shape[1:])
+
+
+class SharedEdges(EdgeSum):
+    """The same edges at every cell: from cell i to i + offset, around the lattice, `offsets` `(P, ndim)`.
+
+    Rates stand at the lower end; `up_behind` and `down_behind` are those of the edge that ends at a cell. Edges that
+    do not exist have rates of zero.
+    """
+
+    up: Any
+    down: Any
+    loss: Any
+    weights: Any
+    nearest: AxisSum
+    balanced: bool = eqx.field(static=True)
+    offsets: Any
+    up_behind: Any
+    down_behind: Any
+
+    def __init__(self, up: Any, down: Any, loss: Any, weights: Any, nearest: AxisSum, balanced: bool, offsets: Any):
+        self.up, self.down, self.loss, self.weights = up, down, loss, weights
+        self.nearest, self.balanced, self.offsets = nearest, balanced, offsets
+        self.up_behind, self.down_behind = self._back(up), self._back(down)
+
+    def __matmul__(self, content: Any) -> Any:
+        # Each flux is formed at both of its ends: all edges are then one pass over memory.
+        take = shifts(content, self.ndim)
+        out = -self.loss * content
+        for p, offset in enumerate(self.offsets):
+            out = out - (self.up[p] * content - self.down[p] * take(offset))
+            out = out + (self.up_behind[p] * take(-offset) - self.down_behind[p] * content)
+        return out
+
+    def _ends(self, x: Any) -> tuple[Any, Any]:
+        take = shifts(x, self.ndim)
+        return x[None], jnp.stack([take(offset) for offset in self.offsets])
+
+    def _onto(self, lower: Any, upper: Any) -> Any:
+        return jnp.sum(lower + self._back(upper), axis=0)
+
+    def _back(self, x: Any) -> Any:
+        return jnp.stack([shifts(each, self.ndim)(-offset) for each, offset in zip(x, self.offsets, strict=True)])
+
+
+def shifts(x: Any, ndim: int) -> Any:
+    """A function of an offset `(ndim,)`, which may be traced: x at cell i + offset, around the lattice."""
+    shape = x.shape[-ndim:]
+    twice = x
+    for k in range(-ndim, 0):  # XLA takes several times as long over jnp.tile
+        twice = twice if x.shape[k] == 1 else jnp.concatenate([twice, twice], k)
+
+    def take(offset: Any) -> Any:
+        start = jnp.concatenate([jnp.zeros(x.ndim - ndim, offset.dtype), offset % jnp.asarray(shape, offset.dtype)])
+        return jax.lax.dynamic_slice(twice, list(start), x.shape)
+
+    return take
