@@ -24,6 +24,7 @@ class LatticeSystem(SemiDiscrete):
     """The equation on several axes, with contents `(*cells,)`."""
 
     ring = False
+    monotone = True  # what is not negative stays so
 
     def course(self) -> tuple[bool, bool, list[Any]]:
         found = [System(self._along(k), self.grid.axis(k)).course() for k in range(self.grid.ndim)]

@@ -78,6 +78,7 @@ class SpectralSystem:
     equation: Equation
     grid: Grid
     ring = False
+    monotone = False
 
     @property
     def basis(self) -> Basis:

@@ -35,6 +35,7 @@ class TensorSystem(LatticeSystem):
     """
 
     equation: Any
+    basis = None
 
     def require_uniform(self) -> TensorSystem:
         """Itself; raise unless grid, walls and shapes are such that a tensor holds."""
