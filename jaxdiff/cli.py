@@ -1,4 +1,4 @@
-"""The shell: jaxdiff demo, fit, solve, info."""
+"""The shell: jaxdiff demo, fit, solve, benchmark, info."""
 
 from __future__ import annotations
 
@@ -71,6 +71,16 @@ def _commands() -> Any:
     def solve(config: Path, data: Path | None, output: Path | None) -> None:
         """Solve the equation of CONFIG at the starts of its parameters."""
         run_solve(config, data, output or Path(f"{config.stem}-solve"))
+
+    @group.command()
+    @click.argument("case", required=False)
+    @output
+    @click.option("--smoke", is_flag=True, help="Tiny sizes, to see that it runs.")
+    @click.option("--device", type=click.Choice(["cpu", "gpu", "tpu"]), help="One kind of device, not all.")
+    @click.option("--dtype", type=click.Choice(["float64", "float32"]), help="One precision, not both.")
+    def benchmark(case: str | None, output: Path | None, **options: Any) -> None:
+        """How fast it is on these devices: throughput, peers, scaling (listed if none is named)."""
+        run_benchmark(case, output or Path(f"benchmark-{case}"), **options)
 
     @group.command()
     def info() -> None:
@@ -169,6 +179,21 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
         plot.profiles(problem.grid, times, values, problem.labels).savefig(folder / "solution.png")
     print(f"{len(times)} times, {len(problem.grid.centers[0])} cells, values {values.min():.6g} to {values.max():.6g}")
     print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
+
+
+def run_benchmark(case: str | None, output: Path, **options: Any) -> None:
+    from jaxdiff import benchmarks
+
+    if case is None:
+        print(table([*benchmarks.CASES.items()]).replace("  ", " ", 1))
+        return
+    if options["smoke"] and output.is_dir() and benchmarks.published(output):
+        raise ValueError(
+            f"{output} holds the results of a full run, which --smoke would replace; choose another --output"
+        )
+    with staged(output) as folder:
+        benchmarks.run(case, folder, **options)
+    print(f"Results: {output}")
 
 
 def run_info() -> None:

@@ -1,7 +1,5 @@
 """Time from 300 readings to four coefficients with error bars.
 
-python -m benchmarks.fit [--smoke] [--output DIR]
-
 A bump of unknown width spreads, decays, and leaks through a wall: D, decay rate, wall rate and width from six sensors
 at fifty times with known noise. Everyone fits the logarithms of the four, on the same cells, from the same start.
 """
@@ -11,12 +9,11 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from benchmarks.fitters import (
+from jaxdiff.benchmarks.fitters import (
     MOST,
     NAMES,
     SIGMA,
@@ -30,7 +27,7 @@ from benchmarks.fitters import (
     by_scipy,
     scipy_predict,
 )
-from benchmarks.harness import COLOURS, Options, clock, facts, figure, footer, markdown, publish, seconds
+from jaxdiff.benchmarks.harness import COLOURS, Options, clock, facts, figure, footer, markdown, publish, seconds
 
 AGREE = 0.01  # standard errors by which the optima, relatively by which the error bars, may differ
 
@@ -208,15 +205,10 @@ def picture(data: dict[str, Any]) -> Any:
     return made
 
 
-def main() -> None:
-    options = Options.parse(__doc__.splitlines()[0])
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_default_device", jax.devices("cpu")[0])
-    device = facts()
-    bump = Bump(20, np.linspace(0.01, 0.6, 50)) if options.smoke else Bump(200, np.linspace(0.01, 0.6, 50))
-    data = {"device": device, "smoke": options.smoke, **measure(bump, options.smoke)}
+def main(options: Options) -> list[dict[str, Any]]:
+    """Measure and publish; the entries."""
+    device, times = facts(), np.linspace(0.01, 0.6, 50)
+    bump = Bump(20 if options.smoke else 200, times)
+    data = {"device": device, **measure(bump, options.smoke)}
     publish(options, "fit", data, table(bump, data, device), picture(data))
-
-
-if __name__ == "__main__":
-    main()
+    return data["entries"]

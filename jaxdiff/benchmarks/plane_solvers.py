@@ -1,12 +1,7 @@
-"""One solve on 256 × 256 cells: the heat equation with D an array, and with D = 1.
-
-python -m benchmarks.plane [--smoke] [--output DIR]
-"""
+"""The competitors of one solve on a plane; all get the same matrix, none is imported before it is asked for."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from benchmarks.harness import COLOURS, Options, Timing, compare, facts, figure, footer, markdown, publish, seconds
+from jaxdiff.benchmarks import loops
 
 T = 0.02
 ACCURATE = 800  # equal steps: fewer would be stable on few cells, but not accurate
-ENOUGH = 1e-6  # of the peak: a solver's error up to which it takes part in the ratios
 
 
 @dataclass(frozen=True)
@@ -85,13 +79,17 @@ def faces(d: Any, n: int) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Contestant:
-    """`make(plane)` does what needs doing once and returns the call to time; slow: left out of a smoke run."""
+    """`make(plane)` does what needs doing once and returns the call to time; slow: left out of a smoke run.
+
+    With `steps`, it is `make(plane, taken, steps)`: the first few of so many equal steps are timed, and the others foreseen.
+    """
 
     name: str
     needs: str
-    make: Callable[[Plane], Callable[[], Any]]
+    make: Callable[..., Callable[[], Any]]
     note: str = ""
     slow: bool = False
+    steps: int = 0
 
 
 def jaxdiff(
@@ -222,6 +220,44 @@ def exponax(plane: Plane, once: bool = False) -> Callable[[], Any]:
     return lambda: run(d, u)
 
 
+def findiff(plane: Plane, taken: int, steps: int) -> Callable[[], Any]:
+    """Its method of lines: Crank–Nicolson on the three-point matrix."""
+    from findiff import BoundaryConditions, Diff, TimeDependentPDE
+
+    laplace = Diff(0, 1 / plane.cells, periodic=True) ** 2 + Diff(1, 1 / plane.cells, periodic=True) ** 2
+    times = np.linspace(0.0, T * taken / steps, taken + 1)
+    walls = BoundaryConditions((plane.cells, plane.cells))
+    return lambda: TimeDependentPDE(laplace, plane.wrapped(0.0), walls, times).solve()
+
+
+def fipy(plane: Plane, taken: int, steps: int) -> Callable[[], Any]:
+    """Crank–Nicolson as half an implicit and half an explicit term, by conjugate gradients."""
+    from fipy import CellVariable, DiffusionTerm, ExplicitDiffusionTerm, Grid2D, TransientTerm
+    from fipy.solvers.scipy import LinearCGSolver
+
+    n = plane.cells
+    mesh = Grid2D(nx=n, ny=n, dx=1 / n, dy=1 / n)  # numbers its cells along x first
+    half = CellVariable(mesh=mesh, value=plane.diffusivity.T.ravel()).harmonicFaceValue / 2
+    equation = TransientTerm() == DiffusionTerm(coeff=half) + ExplicitDiffusionTerm(coeff=half)
+    solver = LinearCGSolver(tolerance=1e-9, iterations=500)
+
+    def solve() -> np.ndarray:
+        u = CellVariable(mesh=mesh, value=plane.initial.T.ravel())
+        for _ in range(taken):
+            equation.solve(var=u, dt=T / steps, solver=solver)
+        return np.array(u.value).reshape(n, n).T
+
+    return solve
+
+
+def numba_loop(plane: Plane) -> Callable[[], Any]:
+    """Two nested loops: what a programmer writes who knows that Heun's method is enough."""
+    x, y = faces(plane.diffusivity, plane.cells)
+    x, y = np.pad(x, ((1, 1), (0, 0))), np.pad(y, ((0, 0), (1, 1)))
+    steps = plane.steps(2.0)
+    return lambda: loops.heun()(plane.initial, x, y, T / steps, steps)
+
+
 EXPM, STABLE = "SciPy expm_multiply", "equal steps at the limit of stability"
 ADAPTIVE = "PIDController, rtol = atol = 1e-8"
 quick = partial(jaxdiff, tolerance=1e-6)
@@ -240,6 +276,8 @@ VARIABLE = (
         "py-pde Runge–Kutta, adaptive", "pde", partial(py_pde, tolerance=1e-7), "numba; tolerance 1e-7", slow=True
     ),
     Contestant("SciPy BDF", "scipy", bdf, "solve_ivp, sparse Jacobian, rtol = atol = 3e-8"),
+    Contestant("numba loop, Heun", "numba", numba_loop, STABLE),
+    Contestant("FiPy", "fipy", fipy, "Crank–Nicolson, conjugate gradients at 1e-9", slow=True, steps=300),
     Contestant(EXPM, "scipy", expm_multiply),
 )
 GRADIENT = (
@@ -261,6 +299,7 @@ RING = (
     ),
     Contestant("exponax", "exponax", exponax, "D an argument of the jit"),
     Contestant("exponax, stepper made before", "exponax", partial(exponax, once=True)),
+    Contestant("findiff", "findiff", findiff, "its Crank–Nicolson", slow=True, steps=300),
 )
 TASKS = {
     "solve": ("D an array, no flux", VARIABLE),
@@ -268,140 +307,3 @@ TASKS = {
     "closed": ("D = 1, no flux", CLOSED),
     "ring": ("D = 1, periodic", RING),
 }
-
-
-def measure(plane: Plane, smoke: bool) -> list[dict[str, Any]]:
-    """An entry per task and contestant."""
-    entries: list[dict[str, Any]] = []
-    for task, (title, contestants) in TASKS.items():
-        calls = {}
-        for one in (c for c in contestants if not (smoke and c.slow)):
-            if importlib.util.find_spec(one.needs):
-                calls[one.name] = one.make(plane)
-            else:
-                entries.append({"task": task, "solver": one.name, "skipped": f"{one.needs} is not installed"})
-        print(f"{title}: {', '.join(calls)}", flush=True)
-        timed = compare(calls, patience=10.0, most=51, smoke=smoke)
-        found = {name: np.asarray(t.result) for name, t in timed.items() if isinstance(t, Timing)}
-        for name, timing in timed.items():
-            measured = isinstance(timing, Timing)
-            more = {"error": _error(plane, task, name, found), **timing.record()} if measured else {"skipped": timing}
-            entries.append({"task": task, "solver": name, **more})
-            if task == "ring" and name in found:
-                entries[-1]["from continuous"] = _away(found[name], plane.wrapped(T))
-    return entries
-
-
-def _error(plane: Plane, task: str, name: str, found: dict[str, np.ndarray]) -> float | None:
-    """Largest deviation over the peak, from a solver of another kind; None for that solver itself."""
-    if task == "ring":
-        return _away(found[name], plane.ring if name == "jaxdiff" else plane.wrapped(T))
-    other = {"solve": EXPM, "gradient": "diffrax Heun", "closed": "SciPy dctn"}[task]
-    return None if name == other else _away(found[name], found[other]) if other in found else np.nan
-
-
-def _away(u: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.abs(u - exact).max() / np.abs(exact).max())
-
-
-def best(entries: list[dict[str, Any]], task: str, start: str = "") -> dict[str, Any] | None:
-    """The fastest accurate peer whose name starts so."""
-    peers = [e for e in entries if e["task"] == task and "median" in e and not e["solver"].startswith("jaxdiff")]
-    good = [e for e in peers if e["solver"].startswith(start) and (e["error"] or 0.0) <= ENOUGH]
-    return min(good, key=lambda e: e["median"], default=None)
-
-
-def ratios(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the measurement was made for."""
-    ours = {(e["task"], e["solver"]): e for e in entries if e["solver"].startswith("jaxdiff")}
-    solve, slope = (ours[task, "jaxdiff"] for task in ("solve", "gradient"))
-    quick = ours.get(("solve", "jaxdiff, tolerance=1e-6"))
-    over = lambda peer, own: peer and own and peer["median"] / own["median"]
-    first = best(entries, "solve")
-    return {
-        "D an array: fastest peer": first and first["solver"],
-        "fastest peer / jaxdiff": over(first, solve),
-        "fastest peer / jaxdiff at tolerance 1e-6": over(first, quick),
-        "diffrax's best / jaxdiff": over(best(entries, "solve", "diffrax"), solve),
-        "py-pde's best / jaxdiff": over(best(entries, "solve", "py-pde"), solve),
-        "gradient: diffrax / jaxdiff": over(best(entries, "gradient", "diffrax"), slope),
-        "jaxdiff: gradient / solve": over(slope, solve),
-        "jaxdiff: first solve, compilation included": solve["first"],
-        "jaxdiff: first gradient, compilation included": slope["first"],
-        "D = 1, no flux: dctn / jaxdiff": over(best(entries, "closed", "SciPy dctn"), ours["closed", "jaxdiff"]),
-        "D = 1, no flux: expm_multiply / jaxdiff": over(best(entries, "closed", EXPM), ours["closed", "jaxdiff"]),
-        "D = 1, periodic: exponax's best / jaxdiff": over(best(entries, "ring", "exponax"), ours["ring", "jaxdiff"]),
-        "the same / jaxdiff, Spectral": over(best(entries, "ring", "exponax"), ours["ring", "jaxdiff, Spectral"]),
-    }
-
-
-def table(plane: Plane, entries: list[dict[str, Any]], summary: dict[str, Any], device: dict[str, Any]) -> str:
-    """Times and errors by task, and the ratios."""
-    own = {e["task"]: e["median"] for e in entries if e["solver"] == "jaxdiff" and "median" in e}
-    rows = []
-    for e in (e for task in TASKS for e in entries if e["task"] == task):
-        name = f"**{e['solver']}**" if e["solver"].startswith("jaxdiff") else e["solver"]
-        if "skipped" in e:
-            rows.append([TASKS[e["task"]][0], name, "not run", "–", "–", "–"])
-            continue
-        mark = "" if e["runs"] >= 5 else "†"
-        error = "reference" if e["error"] is None else f"{e['error']:.0e}{'' if e['error'] <= ENOUGH else ' ‡'}"
-        times = [seconds(e["median"]) + mark, f"{e['median'] / own[e['task']]:.3g}", seconds(e["first"])]
-        rows.append([TASKS[e["task"]][0], name, *times, error])
-    header = ["float64, CPU", "solver", "time", "× jaxdiff", "first call", "error"]
-    digits = lambda key, v: seconds(v) if "first " in key else f"{v:.3g}"
-    show = lambda key, v: "–" if v is None else v if isinstance(v, str) else digits(key, v)
-    ratio = markdown(["", f"{plane.cells} × {plane.cells}"], [[key, show(key, v)] for key, v in summary.items()])
-    notes = "; ".join(f"{c.name}: {c.note}" for _, group in TASKS.values() for c in group if c.note)
-    why = dict.fromkeys(f"{e['solver']}: {e['skipped']}" for e in entries if "skipped" in e)
-    left = f"\nNot run: {'; '.join(why)}." if why else ""
-    off = [f"{e['from continuous']:.0e} ({e['solver']})" for e in entries if "from continuous" in e]
-    return f"""Solve of ∂u/∂t = ∇·(D ∇u) on {plane.cells} × {plane.cells} cells, T = {T}, u₀ = exp(−50 r²). D an array: 1 + ½ sin 2πx cos 2πy, faces by harmonic mean,
-the same matrix for all; error: largest, over the peak, from expm_multiply. Gradient: of ½∫u² in all {plane.cells**2} numbers; error: largest difference from
-diffrax's, over the largest component. D = 1: error from the cosine transform without flux; periodic, from the exact exponential of each one's own matrix,
-for exponax that of the differential equation. Errors of the periodic solves against the differential equation: {", ".join(off)}.
-
-{markdown(header, rows)}
-
-† fewer than five runs. ‡ above {ENOUGH:g}: takes no part in the ratios. {notes}.{left}
-
-{ratio}
-
-{footer(device)}"""
-
-
-def picture(entries: list[dict[str, Any]]) -> Any:
-    """Bars of time, a panel per task."""
-    made, axes = figure(2, 2, sharex="col")
-    for ax, (task, (title, _)) in zip(axes.T.ravel(), TASKS.items(), strict=True):
-        shown = [e for e in entries if e["task"] == task and "median" in e][::-1]
-        colours = [COLOURS[0] if e["solver"].startswith("jaxdiff") else COLOURS[1] for e in shown]
-        ax.barh([e["solver"] for e in shown], [e["median"] for e in shown], color=colours)
-        for i, e in enumerate(shown):
-            ax.text(e["median"] * 1.15, i, seconds(e["median"]), va="center", fontsize=8)
-        ax.set_xscale("log")
-        ax.tick_params(axis="y", labelsize=8)
-        ax.set_title(title, fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
-    for column in axes.T:
-        times = [width for ax in column for bar in ax.patches if (width := bar.get_width()) > 0]
-        column[-1].set_xlim(min(times) / 4, max(times) * 6)
-        column[-1].set_xlabel("time [s]")
-    made.set_size_inches(11.0, 5.2)
-    return made
-
-
-def main() -> None:
-    options = Options.parse(__doc__.splitlines()[0])
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_default_device", jax.devices("cpu")[0])
-    device = facts()
-    plane = Plane(24 if options.smoke else 256)
-    entries = measure(plane, options.smoke)
-    summary = ratios(entries)
-    data = {"device": device, "smoke": options.smoke, "ratios": summary, "entries": entries}
-    publish(options, "plane", data, table(plane, entries, summary, device), picture(entries))
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.conduction import Conduction, T, faces
+from jaxdiff.benchmarks.conduction import Conduction, T, faces
 
 Solver = Callable[[float | None], Any]
 

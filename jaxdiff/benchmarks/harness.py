@@ -1,14 +1,12 @@
-"""What the benchmarks share: the command line, facts of the device, timing, and writing JSON, tables and pictures."""
+"""What the benchmarks share: facts of the device, timing, and writing JSON, tables and pictures."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
 PEERS = (
     "jaxdiff",
     "jax",
@@ -34,6 +30,8 @@ PEERS = (
     "fplanck",
     "exponax",
     "numba",
+    "fipy",
+    "findiff",
 )
 
 # Okabe & Ito: told apart by colour-blind readers; every series has its own marker as well.
@@ -43,24 +41,23 @@ MARKERS = "osD^vX<>dp"
 
 @dataclass(frozen=True)
 class Options:
-    """Tiny sizes or not, and where results and pictures go."""
+    """Where results go, tiny sizes or not, on which devices and in which precisions."""
 
+    folder: Path
     smoke: bool
-    results: Path
-    images: Path
+    devices: tuple[Any, ...]
+    dtypes: tuple[str, ...]
 
-    @classmethod
-    def parse(cls, summary: str) -> Options:
-        parser = argparse.ArgumentParser(description=summary)
-        parser.add_argument("--smoke", action="store_true", help="tiny sizes; published results stay as they are")
-        parser.add_argument(
-            "--output", type=Path, help="folder for JSON, table and plot (benchmarks/results and docs/images)"
-        )
-        given = parser.parse_args()
-        if given.smoke and given.output and given.output.resolve() in (RESULTS, IMAGES):
-            parser.error("a smoke run does not overwrite published results; choose another --output")
-        folder = given.output or (Path(tempfile.mkdtemp(prefix="benchmark-")) if given.smoke else None)
-        return cls(given.smoke, folder or RESULTS, folder or IMAGES)
+
+def devices(kind: str | None = None) -> tuple[Any, ...]:
+    """The first device of a kind; without one, the CPU and the first accelerator that JAX sees."""
+    if kind is None:
+        return (jax.devices("cpu")[0], *(() if jax.devices()[0].platform == "cpu" else jax.devices()[:1]))
+    try:
+        return (jax.devices(kind)[0],)
+    except RuntimeError:
+        seen = ", ".join(dict.fromkeys(["cpu", *(d.platform for d in jax.devices())]))
+        raise ValueError(f"JAX sees no {kind} here, only {seen}; for an NVIDIA GPU install jaxdiff[cuda]") from None
 
 
 def facts() -> dict[str, Any]:
@@ -72,19 +69,11 @@ def facts() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": load,
-        "gpu": [device.device_kind for device in gpus()] or None,
+        "gpu": [d.device_kind for d in jax.devices() if d.platform != "cpu"] or None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version for name in PEERS if (version := _version(name))},
     }
-
-
-def gpus() -> list[Any]:
-    """The graphics processors JAX sees."""
-    try:
-        return jax.devices("gpu")
-    except RuntimeError:
-        return []
 
 
 def _version(name: str) -> str | None:
@@ -95,11 +84,14 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "jaxdiff", "benchmarks/*.py")
+        git("ls-files", "--error-unmatch", __file__)  # else the repository is that of whoever installed the package
+        dirty = git("status", "--porcelain", "--untracked-files=no", "..")
         return git("rev-parse", "--short", "HEAD") + ("+changes" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -198,23 +190,17 @@ def footer(device: dict[str, Any]) -> str:
     gpu = ", ".join(device["gpu"]) if device["gpu"] else "no GPU"
     return (
         f"{device['cpu']}, {device['cores']} cores, {gpu}; {device['system']}, Python {device['python']}; {versions}; "
-        f"{device['date'][:10]}, commit {device['commit']}, load at the start {device['load']:.1f}."
+        f"{device['date'][:10]}, commit {device['commit']}, load at the start {device['load'] or 0:.1f}."
     )
 
 
-def publish(options: Options, name: str, data: dict[str, Any], table: str, figure: Any) -> None:
-    """Write NAME.json, NAME.md and benchmark_NAME.png, each at once and whole."""
-    options.results.mkdir(parents=True, exist_ok=True)
-    options.images.mkdir(parents=True, exist_ok=True)
-    picture = options.images / f"benchmark_{name}.png"
-    figure.savefig(picture.with_suffix(".part"), dpi=150, format="png", bbox_inches="tight")
-    picture.with_suffix(".part").replace(picture)
-    for suffix, text in (("json", json.dumps(data, indent=1, default=float) + "\n"), ("md", table + "\n")):
-        part = options.results / f"{name}.{suffix}.part"
-        part.write_text(text)
-        part.replace(options.results / f"{name}.{suffix}")
-    print(table)
-    print(f"\nwritten: {options.results / name}.json, .md and {picture}")
+def publish(options: Options, name: str, data: dict[str, Any], table: str, picture: Any) -> None:
+    """Write NAME.json, NAME.md and NAME.png."""
+    picture.savefig(options.folder / f"{name}.png", dpi=150, format="png", bbox_inches="tight")
+    content = json.dumps({"smoke": options.smoke, **data}, indent=1, default=float)
+    (options.folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+    (options.folder / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+    print(table + "\n", flush=True)
 
 
 def figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:

@@ -1,18 +1,14 @@
-"""Accuracy against time for one solve, and for one solve with its gradient in every cell of D.
-
-python -m benchmarks.solve [--smoke] [--output DIR]
-"""
+"""Accuracy against time for one solve, and for one solve with its gradient in every cell of D."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
-from benchmarks.conduction import Conduction
-from benchmarks.harness import (
+from jaxdiff.benchmarks.conduction import Conduction
+from jaxdiff.benchmarks.harness import (
     COLOURS,
     MARKERS,
     Options,
@@ -25,7 +21,7 @@ from benchmarks.harness import (
     publish,
     seconds,
 )
-from benchmarks.solvers import OURS, PEERS, Peer
+from jaxdiff.benchmarks.solvers import OURS, PEERS, Peer
 
 ENOUGH = 1e-7  # of the peak: the error at which times are compared
 DEAR, TOO_DEAR = 3.0, 25.0  # seconds foreseen: try one tolerance only; do not run
@@ -201,17 +197,11 @@ def picture(entries: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
     return made
 
 
-def main() -> None:
-    options = Options.parse(__doc__)
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_default_device", jax.devices("cpu")[0])
-    device = facts()
-    sizes = (16,) if options.smoke else (256, 1024, 4096)
+def main(options: Options) -> list[dict[str, Any]]:
+    """Measure and publish; the entries."""
+    device, sizes = facts(), (16,) if options.smoke else (256, 1024, 4096)
     entries = measure(sizes, options.smoke)
     summary = [ratios(entries, n) for n in sizes]
-    data = {"device": device, "smoke": options.smoke, "ratios": summary, "entries": entries}
+    data = {"device": device, "ratios": summary, "entries": entries}
     publish(options, "solve", data, table(entries, sizes, summary, device), picture(entries, sizes))
-
-
-if __name__ == "__main__":
-    main()
+    return entries

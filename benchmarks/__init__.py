@@ -1,1 +1,0 @@
-"""Speed and accuracy, measured beside the peers: `python -m benchmarks` runs all, `python -m benchmarks.solve` one."""

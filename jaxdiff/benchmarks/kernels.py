@@ -1,0 +1,148 @@
+"""The loops that solves are made of, each with the cells it updates and the bytes that it cannot but move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdiff as jd
+from jaxdiff.benchmarks.loops import euler
+from jaxdiff.operators import Tridiagonal, chebyshev
+
+WORK = 2e7  # cell updates of one call, from which calls are long beside what starts them
+LINE = 256  # cells of each line in a batch
+TIMES = 32  # products of one call with the dense matrices of the axes
+
+
+@dataclass(frozen=True)
+class Work:
+    """A call, how many cells it updates, and how many bytes must move for it: state read and written, coefficients read."""
+
+    call: Callable[[], Any]
+    updates: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`make(size, dtype)`; sizes are cells on each axis or lines in a batch, `cells(size)` what one update touches.
+
+    arrays: of that many cells that a device must hold; needs: a package.
+    """
+
+    name: str
+    make: Callable[[int, Any], Work]
+    sizes: tuple[int, ...]
+    cells: Callable[[int], int]
+    label: str
+    arrays: int = 12
+    needs: str | None = None
+
+
+def copy(size: int, dtype: Any) -> Work:
+    """y = s x into memory that is there already."""
+    run = jax.jit(lambda x, y, s: s * x, donate_argnums=1)
+    state = [jnp.ones(size, dtype), jnp.ones(size, dtype)]
+    scale = jnp.ones((), dtype)
+
+    def call() -> Any:
+        state[:] = [run(state[0], state[1], scale), state[0]]
+        return state[0]
+
+    return Work(call, size, 2.0 * size * dtype.itemsize)
+
+
+def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
+    """Steps of Euler as `jd.solve` takes them."""
+    equation, grid, u = _problem(axes, varies, n, dtype)
+    steps = int(np.clip(WORK / n**axes, 4, 200))
+    end = steps * 0.1 / (axes * n**2)
+    options: dict[str, Any] = {"stepper": jd.ForwardEuler(), "substeps": steps}
+    run = jax.jit(lambda d, u: jd.solve(jd.Diffusion(d), grid, u, [0.0, end], **options).values[-1])
+    held = _held(equation, grid, dtype)
+    return Work(partial(run, equation.diffusivity, u), steps * u.size, steps * (2 * u.nbytes + held))
+
+
+def terms(axes: int, n: int, dtype: Any) -> Work:
+    """Chebyshev polynomials on a varying D: the last two states and the sum are read, two are written."""
+    equation, grid, u = _problem(axes, True, n, dtype)
+    operator = jax.jit(lambda: _operator(equation, grid, dtype))()
+    count = int(32 * np.clip(WORK / u.size // 32, 1, 8))
+    run = jax.jit(lambda a, u: chebyshev(a, end, u, terms=count, needed=float(count))[0])
+    end = jnp.asarray([count**2 / 25 / float(operator.bound())], dtype)
+    return Work(partial(run, operator, u), count * u.size, count * (5 * u.nbytes + _held(equation, grid, dtype)))
+
+
+def lines(batch: int, dtype: Any) -> Work:
+    """Resolvents of many lines at once: rates up, rates down, loss and right side are read, solutions written."""
+    rate = LINE**2 * (1.0 + 0.5 * np.random.default_rng(0).random((batch, LINE + 1)))
+    up, down = jnp.asarray(rate[:, 1:], dtype), jnp.asarray(rate[:, :-1], dtype)
+    loss, u = jnp.zeros((batch, LINE), dtype), jnp.ones((batch, LINE), dtype)
+    one = lambda up, down, loss, u: Tridiagonal(up, down, loss).resolvent(1.0, -1e-3)(u)
+    return Work(partial(jax.jit(jax.vmap(one)), up, down, loss, u), u.size, 5 * u.nbytes)
+
+
+def products(n: int, dtype: Any) -> Work:
+    """e^{tA} as a dense matrix on each of two axes, through equal intervals; the matrices are formed as well."""
+    _, grid, u = _problem(2, False, n, dtype)
+    times = np.linspace(0.0, 0.02, TIMES + 1)
+    run = jax.jit(lambda d, u: jd.solve(jd.Diffusion(d), grid, u, times).values[-1])
+    moved = TIMES * (2 * u.nbytes + 2 * n**2 * dtype.itemsize)
+    return Work(partial(run, jnp.ones((), dtype), u), TIMES * u.size, moved)
+
+
+def loop(parallel: bool, n: int, dtype: Any) -> Work:
+    """The same explicit step on two axes as a numba loop."""
+    step, a = euler(parallel), dtype.type(0.1)
+    u, out = np.ones((n, n), dtype), np.ones((n, n), dtype)
+    steps = int(np.clip(WORK / n**2, 4, 200)) // 2 * 2
+
+    def call() -> Any:
+        for _ in range(steps // 2):
+            step(u, out, a)
+            step(out, u, a)
+        return u
+
+    return Work(call, steps * u.size, steps * 2.0 * u.nbytes)
+
+
+def _problem(axes: int, varies: bool, n: int, dtype: Any) -> tuple[Any, Any, Any]:
+    grid = jd.Grid.uniform(*[(0.0, 1.0, n)] * axes)
+    wave = 1.0 + 0.5 * jnp.sin(2 * np.pi * jnp.asarray(grid.centers[0], dtype))
+    shape = (-1, *(1,) * (axes - 1))
+    d = jnp.broadcast_to(wave.reshape(shape), grid.shape) if varies else jnp.ones((), dtype)
+    bump = jnp.exp(-50 * (jnp.asarray(grid.centers[0], dtype) - 0.5) ** 2)
+    return jd.Diffusion(d), grid, jnp.broadcast_to(bump.reshape(shape), grid.shape) + jnp.zeros((), dtype)
+
+
+def _operator(equation: Any, grid: Any, dtype: Any) -> Any:
+    operator = jd.FiniteVolume().systems(equation, grid)[0].operator(0.0)
+    return jax.tree.map(lambda x: x.astype(dtype), operator)
+
+
+def _held(equation: Any, grid: Any, dtype: Any) -> float:
+    """Bytes of the rates that a product reads."""
+    shapes = jax.eval_shape(lambda: _operator(equation, grid, dtype))
+    return float(sum(x.size for x in jax.tree.leaves((shapes.up, shapes.down, shapes.loss))) * dtype.itemsize)
+
+
+CHAIN, PLATE, CUBE = (10**3, 10**5, 10**6, 10**7), (64, 256, 1024, 2048, 4096, 8192), (16, 64, 128, 256, 512)
+KERNELS = (
+    Kernel("explicit, 1-D", partial(explicit, 1, False), CHAIN, lambda n: n, "{n}"),
+    Kernel("explicit, 2-D", partial(explicit, 2, False), PLATE, lambda n: n**2, "{n}²", 6),
+    Kernel("explicit, 2-D, D an array", partial(explicit, 2, True), PLATE, lambda n: n**2, "{n}²"),
+    Kernel("explicit, 3-D", partial(explicit, 3, False), CUBE, lambda n: n**3, "{n}³", 6),
+    Kernel("Chebyshev products, 2-D", partial(terms, 2), PLATE, lambda n: n**2, "{n}²", 20),
+    Kernel("tridiagonal solves", lines, (10, 10**2, 10**3, 10**4, 10**5), lambda k: LINE * k, f"{{n}} × {LINE}", 20),
+    Kernel("dense exponentials", products, (64, 256, 1024, 2048), lambda n: n**2, "{n}²", 2 * TIMES),
+)
+LOOPS = (
+    Kernel("numba loop, 2-D", partial(loop, False), (256, 2048), lambda n: n**2, "{n}²", 2, "numba"),
+    Kernel("numba loop, 2-D, parallel", partial(loop, True), (256, 2048), lambda n: n**2, "{n}²", 2, "numba"),
+)

@@ -1,0 +1,225 @@
+"""Updates, solves, gradients and fits per second by device, precision, size and batch, beside what a copy moves."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.benchmarks.batches import FITS, check, solves
+from jaxdiff.benchmarks.fitters import Bump
+from jaxdiff.benchmarks.harness import (
+    COLOURS,
+    MARKERS,
+    Options,
+    Timing,
+    compare,
+    facts,
+    figure,
+    footer,
+    markdown,
+    publish,
+)
+from jaxdiff.benchmarks.kernels import KERNELS, LOOPS, Kernel, copy
+
+LARGEST = {"cpu": 2**24, "other": 2**28}  # cells that are updated at once
+ROOM = {"cpu": 2**20, "other": 2**26}  # cells × batch of small problems
+COPIED = {"cpu": 2**27, "other": 2**31}  # bytes, several times the largest cache
+SOLVED, BATCHES = (64, 256, 1024), (1, 16, 256, 4096, 100_000)
+
+
+def measure(options: Options) -> list[dict[str, Any]]:
+    """An entry for every device, precision, kernel and size."""
+    entries: list[dict[str, Any]] = []
+    for device in options.devices:
+        for dtype in options.dtypes:
+            if device.platform == "tpu" and dtype == "float64":
+                continue
+            with jax.enable_x64(dtype == "float64"), jax.default_device(device):
+                run = _Run(device, dtype, options.smoke, entries)
+                run.copy()
+                run.kernels(KERNELS + (LOOPS if device.platform == "cpu" else ()))
+                run.batches()
+    return entries
+
+
+class _Run:
+    """The measurements on one device in one precision."""
+
+    def __init__(self, device: Any, dtype: str, smoke: bool, entries: list[dict[str, Any]]):
+        self.device, self.dtype, self.smoke, self.entries = device, dtype, smoke, entries
+        self.kind = "cpu" if device.platform == "cpu" else "other"
+        self.bandwidth = np.nan
+        limits = device.memory_stats() or {}
+        self.memory = limits.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def record(self, name: str, size: int, label: str, unit: str, make: Callable[[], tuple[Any, float, float]]) -> Any:
+        """Time what `make()` returns: a call, how many units it does, how many bytes it must move (NaN: not counted)."""
+        entry: dict[str, Any] = {"device": self.device.platform, "kernel": name, "size": size, "label": label}
+        entry |= {"dtype": self.dtype, "unit": unit}
+        try:
+            call, count, moved = make()
+            timing = compare({"": call}, patience=3.0, most=11, smoke=self.smoke)[""]
+        except Exception as error:  # out of memory, say
+            timing = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if not isinstance(timing, Timing):
+            self.entries.append(entry | {"skipped": timing})
+            print(f"{self.device.platform} {self.dtype} {name} {label}: {timing}", flush=True)
+            return None
+        rate, bandwidth = count / timing.median, moved / timing.median
+        share = bandwidth / self.bandwidth
+        self.entries.append(
+            entry | {"per second": rate, "bytes per second": bandwidth, "share": share, **timing.record()}
+        )
+        print(f"{self.device.platform} {self.dtype} {name} {label}: {rate:.4g} /s", flush=True)
+        return timing.result
+
+    def copy(self) -> None:
+        dtype = np.dtype(self.dtype)
+        size = (2**16 if self.smoke else COPIED[self.kind]) // dtype.itemsize
+
+        def make() -> Any:
+            work = copy(size, dtype)
+            return work.call, work.updates, work.bytes
+
+        self.record("copy", size, f"{size * dtype.itemsize / 2**20:.0f} MiB", "cells", make)
+        self.bandwidth = self.entries[-1].get("bytes per second", np.nan)
+
+    def kernels(self, kernels: tuple[Kernel, ...]) -> None:
+        dtype = np.dtype(self.dtype)
+        for kernel in kernels:
+            if kernel.needs and not importlib.util.find_spec(kernel.needs):
+                self.entries.append({"kernel": kernel.name, "skipped": f"{kernel.needs} is not installed"})
+                continue
+            for n in kernel.sizes[:1] if self.smoke else kernel.sizes:
+                cells = kernel.cells(n)
+                if cells > LARGEST[self.kind] or cells * dtype.itemsize * kernel.arrays > 0.6 * self.memory:
+                    break
+
+                def make(kernel: Kernel = kernel, n: int = n) -> Any:
+                    work = kernel.make(n, dtype)
+                    return work.call, work.updates, work.bytes
+
+                self.record(kernel.name, cells, kernel.label.format(n=n), "cells", make)
+
+    def batches(self) -> None:
+        for gradient in (False, True):
+            for n in (32,) if self.smoke else (256,) if gradient else SOLVED:
+                name = f"{'gradients' if gradient else 'solves'}, {n} cells"
+                for batch in (4,) if self.smoke else BATCHES:
+                    if n * batch <= ROOM[self.kind]:
+                        make = lambda n=n, k=batch, g=gradient: (solves(n, k, self.dtype, g), k, np.nan)
+                        self.record(name, batch, f"{batch:,}", "problems", make)
+        bump = Bump(20 if self.smoke else 200, np.linspace(0.01, 0.6, 50))
+        for name, (how, batches) in FITS.items():
+            for batch in batches[:1] if self.smoke else batches:
+                if batch * bump.cells * 10 <= ROOM[self.kind]:
+                    make = lambda how=how, k=batch: (how(bump, k, self.dtype), k, np.nan)
+                    found = self.record(f"fits: {name}", batch, f"{batch:,}", "problems", make)
+                    if isinstance(found, tuple):
+                        check(bump, found, self.dtype)
+
+
+def breakeven(entries: list[dict[str, Any]]) -> dict[str, str]:
+    """The smallest size at which an accelerator does more in a second than the CPU, by kernel and precision."""
+    found: dict[str, str] = {}
+    rates = {(e["device"], e["kernel"], e["dtype"], e["size"]): e for e in entries if "per second" in e}
+    other = next((e["device"] for e in entries if e.get("device") not in (None, "cpu")), None)
+    for _, name, dtype, _ in rates if other else ():
+        pairs = [(e, rates.get((other, *key[1:]))) for key, e in rates.items() if key[:3] == ("cpu", name, dtype)]
+        both = [(a, b) for a, b in pairs if b is not None]
+        if both and name != "copy":
+            better = [a["label"] for a, b in both if b["per second"] > a["per second"]]
+            found[f"{name}, {dtype}"] = better[0] if better else f"above {both[-1][0]['label']}"
+    return found
+
+
+def table(entries: list[dict[str, Any]], device: dict[str, Any]) -> str:
+    kinds = list(
+        dict.fromkeys(
+            ["cpu", *(e["device"] for e in entries if "device" in e), *(["gpu"] if not device["gpu"] else [])]
+        )
+    )
+    columns = [(kind, dtype) for kind in kinds for dtype in ("float64", "float32")]
+    cells = {(e["device"], e["dtype"], e["kernel"], e["label"]): e for e in entries if "device" in e}
+    header = [f"{kind.upper()}, {dtype}" for kind, dtype in columns]
+    present = {e["device"] for e in entries if "device" in e}
+    parts = []
+    for unit, first in (("cells", ["kernel", "cells"]), ("problems", ["per second", "batch"])):
+        rows = []
+        for name, label in dict.fromkeys((e["kernel"], e["label"]) for e in entries if e.get("unit") == unit):
+            found = [cells.get((kind, dtype, name, label)) for kind, dtype in columns]
+            rows.append([name, label, *(_cell(e, unit, c[0] in present) for e, c in zip(found, columns, strict=True))])
+        parts.append(markdown([*first, *header], rows))
+    absent = "; ".join(dict.fromkeys(f"{e['kernel']}: {e['skipped']}" for e in entries if "skipped" in e))
+    even = breakeven(entries)
+    lines = [[name, size] for name, size in even.items()]
+    told = markdown(["from this size on the accelerator is ahead of the CPU", ""], lines) if lines else ""
+    return f"""Cell updates per second, and in brackets the bytes that must move for them (state read and written, coefficients read, as the
+library holds them) as a share of what a copy moves on the same device in the same run. Above 100 %: the state stayed in a cache.
+
+{parts[0]}
+
+Exact solves to t = 0.2 with an array D for each, their gradients (½∫u² in every cell of D), and fits of four coefficients with
+standard errors to 300 readings at 50 times on 200 cells, per second.
+
+{parts[1]}
+
+{told or "Break-even between CPU and GPU: no GPU in this run."}{f"{chr(10)}{chr(10)}Not run: {absent}." if absent else ""}
+
+{footer(device)}"""
+
+
+def _cell(entry: dict[str, Any] | None, unit: str, present: bool) -> str:
+    if entry is None:
+        return "–" if present else "not measured"
+    if "skipped" in entry:
+        return "failed"
+    if unit == "problems":
+        return f"{entry['per second']:,.0f}"
+    if entry["kernel"] == "copy":
+        return f"{entry['bytes per second'] / 1e9:.1f} GB/s"
+    return f"{entry['per second'] / 1e6:,.0f} M ({entry['share']:.0%})"
+
+
+def picture(entries: list[dict[str, Any]]) -> Any:
+    """A panel per kernel: rate against size by device and precision; dashed, what the copy bandwidth allows."""
+    timed = [e for e in entries if "per second" in e and e["kernel"] != "copy"]
+    groups = list(dict.fromkeys(_group(e["kernel"]) for e in timed))
+    rows = -(-len(groups) // 4)
+    made, axes = figure(rows, 4)
+    kinds = list(dict.fromkeys((e["device"], e["dtype"]) for e in timed))
+    for ax, group in zip(axes.ravel(), groups):
+        inside = [e for e in timed if _group(e["kernel"]) == group]
+        for name, device, dtype in dict.fromkeys((e["kernel"], e["device"], e["dtype"]) for e in inside):
+            line = [e for e in inside if (e["kernel"], e["device"], e["dtype"]) == (name, device, dtype)]
+            place, colour = list(dict.fromkeys(e["kernel"] for e in inside)).index(name), kinds.index((device, dtype))
+            label = f"{device} {dtype}" + ("" if name == group else f" {name.removeprefix(group).strip(' ,:')}")
+            x, y = [e["size"] for e in line], [e["per second"] for e in line]
+            ax.loglog(x, y, marker=MARKERS[place], color=COLOURS[colour], label=label, markersize=4, linewidth=1)
+            if place == 0 and np.isfinite(line[-1]["share"]):
+                ax.axhline(y[-1] / line[-1]["share"], color=COLOURS[colour], linestyle="--", linewidth=0.8)
+        ax.set_title(group, fontsize=10)
+        ax.set_xlabel("cells" if inside[0]["unit"] == "cells" else "batch")
+        ax.set_ylabel("updates / s" if inside[0]["unit"] == "cells" else "per second")
+        ax.grid(alpha=0.25)
+        ax.legend(fontsize=6, frameon=False)
+    for ax in axes.ravel()[len(groups) :]:
+        ax.set_visible(False)
+    return made
+
+
+def _group(name: str) -> str:
+    """Kernels that share a panel."""
+    return "explicit, 2-D" if name.startswith("numba") else name.split(":")[0] if name.startswith("fits") else name
+
+
+def main(options: Options) -> None:
+    """Measure and publish."""
+    device, entries = facts(), measure(options)
+    data = {"device": device, "break-even": breakeven(entries), "entries": entries}
+    publish(options, "throughput", data, table(entries, device), picture(entries))
