@@ -6,9 +6,11 @@ from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorb
 from jaxdiff.coefficients import MLP, Expression, PerAxis, Polynomial, Potential, Series, Spline, TimeDependent
 from jaxdiff.equations import Diffusion, FokkerPlanck
 from jaxdiff.fit import Fit, fit, load
+from jaxdiff.fits import Fits
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
 from jaxdiff.losses import kl_divergence, mse, negative_log_likelihood
+from jaxdiff.many import fit_many, multistart
 from jaxdiff.measurements import Readings
 from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
