@@ -2,6 +2,7 @@
 
 from jaxdiff import datasets
 from jaxdiff.analysis import steady_state
+from jaxdiff.bootstrap import Bootstrap, bootstrap
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
 from jaxdiff.coefficients import MLP, Expression, PerAxis, Polynomial, Potential, Series, Spline, TimeDependent
 from jaxdiff.equations import Diffusion, FokkerPlanck

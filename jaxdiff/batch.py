@@ -25,7 +25,7 @@ FIRST = 10  # steps that all fits of a chunk may take before those that are not 
 LEAP = 8  # how many times more substeps than so far a trial may ask for
 RENEWALS = 12  # of plans within one gathering
 RETREATS = 30  # of one fit, from coefficients that are out of reach
-ROOM = {"cpu": 2**24, "gpu": 2**32}  # bytes that a chunk may take where the device does not say how many it has
+ROOM = {"cpu": 2**23, "gpu": 2**32}  # bytes of a chunk: what caches hold, or a GPU that does not say how much it has
 CONVERGED, LATE, STALLED, LOST, FAILED, WAITING = range(6)
 WORDS = (
     "converged",
@@ -136,7 +136,9 @@ class Batch:
     def _advance(self, index: np.ndarray, state: State, until: int) -> State:
         run = self.run
         lanes, state = self._laid_out(index, state)
-        state = _advance(run.objective, self.method.tolerance, self.mesh, run.parameters, run.plans, lanes, state, until)
+        state = _advance(
+            run.objective, self.method.tolerance, self.mesh, run.parameters, run.plans, lanes, state, until
+        )
         return jax.tree.map(lambda a: np.asarray(a)[: len(index)], state)
 
     def _scale(self, index: np.ndarray) -> None:
@@ -168,7 +170,10 @@ class Batch:
                 parts = range(0, len(out), self.size)
                 fresh = self._begin(index[out], z)._replace(good=old.good)
                 fresh = joined(
-                    [self._advance(index[out[p : p + self.size]], pick(fresh, slice(p, p + self.size)), 0) for p in parts]
+                    [
+                        self._advance(index[out[p : p + self.size]], pick(fresh, slice(p, p + self.size)), 0)
+                        for p in parts
+                    ]
                 )
                 fresh = fresh._replace(damping=np.where(back, far, old.damping), iteration=old.iteration)
                 here = back[:, None] & (np.arange(old.history.shape[1]) == old.iteration[:, None])

@@ -47,7 +47,9 @@ class Checkpoint:
 
     def write(self) -> None:
         began = time.perf_counter()
-        arrays = {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]} if self.pieces else {}
+        arrays = (
+            {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]} if self.pieces else {}
+        )
         self.pieces = [arrays] if arrays else []
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
@@ -55,7 +57,9 @@ class Checkpoint:
                 np.savez(file, digest=np.asarray(self.digest), **arrays)
             part.replace(self.path)
         except OSError as error:
-            raise ValueError(f"{self.path} cannot be written: {error.strerror or error}; choose another folder") from None
+            raise ValueError(
+                f"{self.path} cannot be written: {error.strerror or error}; choose another folder"
+            ) from None
         finally:
             part.unlink(missing_ok=True)
         self.spent += time.perf_counter() - began

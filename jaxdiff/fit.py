@@ -121,9 +121,7 @@ def given(scheme: Any, stepper: Any, substeps: Any, tolerance: Any) -> dict[str,
 def settled(run: Run, outcome: Outcome, loss: Any, experiments: int) -> Fit:
     """What a run found, with error bars."""
     fitted, trained = run.parameters, run.measurements
-    reason = (
-        no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
-    )
+    reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
     unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
     bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
     remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))

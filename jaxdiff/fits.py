@@ -184,7 +184,10 @@ def piece(rows: Rows, batch: Batch, stacks: tuple[Stack, ...], reason: str | Non
     bars = error_bars(run.parameters, np.asarray(rows.z, float), rows.here, sizes)
     dark = np.broadcast_to(nowhere | (reason is not None), nowhere.shape)
     bars = bars._replace(
-        **{name: np.where(dark.reshape(-1, *(1,) * (part.ndim - 1)), np.nan, part) for name, part in zip(bars._fields[:3], bars)},
+        **{
+            name: np.where(dark.reshape(-1, *(1,) * (part.ndim - 1)), np.nan, part)
+            for name, part in zip(bars._fields[:3], bars)
+        },
         **{name: part & ~nowhere[:, None] for name, part in zip(bars._fields[3:], bars[3:])},
     )
     last = int(np.max(rows.iterations, initial=0)) + 1

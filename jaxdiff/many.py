@@ -200,7 +200,9 @@ def multistart(
         fits = carried_out(many, stacks, loss_name(objective, loss, len(measured)), progress)
         optima = _optima(fits)
         if not optima:
-            raise ValueError(f"none of {count} starts converged; bound the parameters with jd.Bounded, or start elsewhere")
+            raise ValueError(
+                f"none of {count} starts converged; bound the parameters with jd.Bounded, or start elsewhere"
+            )
         best = replace(run.parameters, start=fits.x[optima[0][0]])
         refined = Run(objective, best, measured, options, Progress(progress))
         try:
@@ -208,7 +210,8 @@ def multistart(
         finally:
             refined.progress.close()
     listed = tuple(
-        {"parameters": run.parameters.split(fits.x[i]), "loss": float(fits.loss[i]), "count": size} for i, size in optima
+        {"parameters": run.parameters.split(fits.x[i]), "loss": float(fits.loss[i]), "count": size}
+        for i, size in optima
     )
     others = f"; {len(optima) - 1} other optima, the next with loss {listed[1]['loss']:.6g}" if len(optima) > 1 else ""
     note = f"{optima[0][1]} of {count} starts ended at this optimum, {int((~fits.converged).sum())} did not converge{others}"
@@ -244,7 +247,9 @@ def _optima(fits: Fits) -> list[tuple[int, int]]:
         move = fits.z[left] - fits.z[i]
         between = np.einsum("bi,ij,bj->b", move, fits.curvature[i], move)
         near = (np.abs(move) <= 1e-3 * (1 + np.abs(fits.z[i]))).all(1)
-        same = (fits.loss[left] - fits.loss[i] <= level) & (near | (np.abs(between) <= SAME_PLACE * np.abs(fits.loss[i]) + floor))
+        same = (fits.loss[left] - fits.loss[i] <= level) & (
+            near | (np.abs(between) <= SAME_PLACE * np.abs(fits.loss[i]) + floor)
+        )
         same[0] = True
         found.append((int(i), int(same.sum())))
         left = left[~same]

@@ -37,8 +37,8 @@ class Stack:
         """What the plan of each data set holds in place of the template's, {field: (B, ...)}."""
 
     @abstractmethod
-    def simulated(self, prediction: np.ndarray, spread: np.ndarray, kind: str, repeats: int, rng: Any) -> Stack:
-        """Repeats of the first data set as the model predicts it; spread: of a residual in units of its sigma."""
+    def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> Stack:
+        """Repeats of the first data set as the model predicts it; spread: of residuals in units of their sigma."""
 
     @property
     def unknown(self) -> np.ndarray:
@@ -79,16 +79,15 @@ class ReadingsStack(Stack):
     def unknown(self) -> np.ndarray:
         return np.zeros(len(self), int) if self.template.known else (~np.isnan(self.values)).sum(1)
 
-    def simulated(self, prediction: np.ndarray, spread: np.ndarray, kind: str, repeats: int, rng: Any) -> ReadingsStack:
+    def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> ReadingsStack:
         one, shape = self.template, (repeats, len(prediction))
         sigma = 1.0 if one.sigma is None else one.sigma
+        noise = rng.normal(size=shape)
         if kind == "residual":
             own = (self.values[0] - prediction) / sigma
             own = own - own.mean()
-            noise = rng.choice(own * spread / np.sqrt(np.mean(own**2)), shape)
-        else:
-            noise = spread * rng.normal(size=shape)
-        return ReadingsStack(one, None, prediction + sigma * noise)
+            noise = rng.choice(own / (np.sqrt(np.mean(own**2)) or 1.0), shape)
+        return ReadingsStack(one, None, prediction + sigma * spread * noise)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,9 @@ class HistogramsStack(Stack):
     def __getitem__(self, i: int) -> Histograms:
         one, kept = self.template, self._seen[i]
         total = None if one.total is None else (one.total if self.total is None else self.total[i])[kept]
-        return Histograms(one.grid, self.initial_of(i), one.times[kept], self.counts[i][kept], one.edges, total, one.start)
+        return Histograms(
+            one.grid, self.initial_of(i), one.times[kept], self.counts[i][kept], one.edges, total, one.start
+        )
 
     @property
     def _seen(self) -> np.ndarray:
@@ -129,9 +130,7 @@ class HistogramsStack(Stack):
             "size": seen.sum(1).astype(float),
         }
 
-    def simulated(
-        self, prediction: np.ndarray, spread: np.ndarray, kind: str, repeats: int, rng: Any
-    ) -> HistogramsStack:
+    def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> HistogramsStack:
         one = self.template
         own, size = normalised(one.mass, one.whole, one.total)
         shares = own if kind == "residual" else np.maximum(prediction, 0.0)
@@ -239,7 +238,9 @@ def _of_histograms(several: Sequence[Any], initials: Any) -> HistogramsStack:
         if not bins or not np.array_equal(one.times, first.times):
             raise ValueError(f"data set {i} has other bins or times than the first; fit those on their own")
         if one.whole != first.whole or (one.total is None) != (first.total is None):
-            raise ValueError(f"data set {i} is counted otherwise than the first; give all of them counts and totals alike")
+            raise ValueError(
+                f"data set {i} is counted otherwise than the first; give all of them counts and totals alike"
+            )
     total = None if first.total is None else np.stack([one.total for one in several])
     return HistogramsStack(first, initials, np.stack([one.counts for one in several]), total)
 

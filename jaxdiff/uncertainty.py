@@ -62,7 +62,9 @@ def uncertainty(
         none = Bars(*(np.full((1, *(count,) * k), np.nan) for k in (2, 1)), np.full((1, count, 2), np.nan), *[held] * 3)
         bars = none._replace(lost=np.zeros_like(held), vague=np.zeros_like(held))
     else:
-        bars = error_bars(parameters, z[None], Expansion(*(np.asarray(part)[None] for part in here)), sizes[None], level)
+        bars = error_bars(
+            parameters, z[None], Expansion(*(np.asarray(part)[None] for part in here)), sizes[None], level
+        )
     estimated, fitted = int(np.sum(sizes)), count - int(bars.held.sum())
     if reason is None and 0 < estimated <= fitted:
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
@@ -75,9 +77,7 @@ def uncertainty(
     return Uncertainty(bars.covariance[0], bars.errors[0], bars.intervals[0], notes)
 
 
-def error_bars(
-    parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np.ndarray, level: float = 0.95
-) -> Bars:
+def error_bars(parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np.ndarray, level: float = 0.95) -> Bars:
     """The error bars of many fits at once: z (B, p), here and sizes with the same leading axis; see `uncertainty`.
 
     They are NaN in a fit whose curvature is not finite or whose residuals leave no variance.
