@@ -49,7 +49,7 @@ class Lanes(NamedTuple):
 class Rows(NamedTuple):
     """Where fits ended, with a leading axis: z, the loss around it, how, after how many steps, and on which course."""
 
-    index: np.ndarray
+    lanes: np.ndarray
     z: np.ndarray
     here: Expansion
     status: np.ndarray
@@ -83,8 +83,7 @@ class Batch:
         self.retreats = np.zeros(len(lanes.start), int)
         run.prepare(run.start)
         most = size or len(devices) * room(run, devices[0])
-        chunks = -(-len(lanes.start) // most)
-        size = -(-len(lanes.start) // chunks)
+        size = min(most, len(lanes.start))
         self.size = -(-size // len(devices)) * len(devices)
 
     def own(self, i: int) -> Parameters:
@@ -248,11 +247,12 @@ def room(run: Run, device: Any) -> int:
         cells += n * lanes
         columns += np.size(plan.observation)
     each = 16.0 * (cells * (12 + 3 * run.parameters.count) + columns * (1 + run.parameters.count))
-    each *= 1.0 if jax.config.jax_enable_x64 else 0.5
+    each *= 1.0 if jnp.result_type(float) == jnp.float64 else 0.5
     most = ROOM["cpu" if device.platform == "cpu" else "gpu"]
     if device.platform != "cpu":
         most = (device.memory_stats() or {}).get("bytes_limit", 8 * most) // 8
-    return int(max(8 if device.platform == "cpu" else 64, most // each))
+    least = 8 if device.platform == "cpu" else 64
+    return max(least, 1 << int(np.log2(max(most / each, 1.0))))  # one size, whatever the number of fits
 
 
 def _each(parameters: Parameters, plans: Any, lane: Lanes) -> tuple[Parameters, Any]:
@@ -301,7 +301,8 @@ def _advance(
 def _needed(objective: Objective, mesh: Any, parameters: Parameters, plans: Any, lanes: Lanes, z: Any) -> Any:
     def chunk(whole: Any, parts: Any) -> Any:
         def one(lane: Lanes, z: Any) -> Any:
-            found = objective.predict(*_each(*whole, lane), z)
+            parameters, plans = whole
+            found = objective.predict(*_each(parameters, plans, lane), z)
             return tuple(jnp.zeros(2) if p.checks.needed is None else p.checks.needed for p in found)
 
         return jax.vmap(one)(*parts)

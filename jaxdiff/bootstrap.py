@@ -14,6 +14,7 @@ from jaxdiff.devices import choose
 from jaxdiff.fit import checked_count, is_narrow
 from jaxdiff.fits import Fits, split, table
 from jaxdiff.many import carried_out
+from jaxdiff.measurements import Readings
 from jaxdiff.objective import start_vector
 from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.progress import Progress
@@ -94,7 +95,9 @@ class Bootstrap:
     def summary(self) -> str:
         """Estimates with the errors and intervals of the repeats, beside the standard errors of the fit."""
         share = f"{100 * self.level:g} %"
-        rows = [("parameter", "estimate", "standard error", f"{share} interval", "of the fit", "bias")]
+        rows: list[tuple[str, ...]] = [
+            ("parameter", "estimate", "standard error", f"{share} interval", "of the fit", "bias")
+        ]
         x, errors, _ = self.fit.columns()
         scatter, off = np.std(self._x, axis=0, ddof=1), self._x.mean(0) - x
         for k, label in enumerate(self.fit.labels):
@@ -203,7 +206,7 @@ def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) ->
             if not one.template.known:
                 spread = float(np.sqrt(np.mean(residual**2) * estimated / (estimated - count)))
             elif kind == "residual":
-                total = sum(len(m.values) for m in fit.measurements if m.family == "gaussian")
+                total = sum(len(m.values) for m in fit.measurements if isinstance(m, Readings))
                 spread = float(np.sqrt(np.mean(residual**2) * total / max(total - count, 1)))
         stacks.append(one.simulated(prediction, spread, kind, repeats, rng))
     return tuple(stacks)

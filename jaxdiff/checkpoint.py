@@ -47,7 +47,7 @@ class Checkpoint:
 
     def write(self) -> None:
         began = time.perf_counter()
-        arrays = (
+        arrays: dict[str, Any] = (
             {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]} if self.pieces else {}
         )
         self.pieces = [arrays] if arrays else []

@@ -121,7 +121,7 @@ class Fits:
     def summary(self) -> str:
         """Medians and quantiles of the converged fits, their scatter beside the standard errors, and what there is to say."""
         good = self.converged
-        rows = [("parameter", "median", "5 %", "95 %", "scatter", "median s.e.")]
+        rows: list[tuple[str, ...]] = [("parameter", "median", "5 %", "95 %", "scatter", "median s.e.")]
         for k, label in enumerate(self.labels):
             x, errors = self.x[good, k], self.bars.errors[good, k]
             errors = errors[np.isfinite(errors)]
@@ -180,7 +180,7 @@ def split(parameters: Parameters, x: np.ndarray) -> dict[str, np.ndarray]:
 def piece(rows: Rows, batch: Batch, stacks: tuple[Stack, ...], reason: str | None) -> dict[str, np.ndarray]:
     """What is kept of fits that have ended."""
     run, nowhere = batch.run, np.isin(rows.status, NOWHERE)
-    sizes = np.stack([stack.unknown[rows.index] for stack in stacks], axis=1)
+    sizes = np.stack([stack.unknown[rows.lanes] for stack in stacks], axis=1)
     bars = error_bars(run.parameters, np.asarray(rows.z, float), rows.here, sizes)
     dark = np.broadcast_to(nowhere | (reason is not None), nowhere.shape)
     bars = bars._replace(
@@ -192,7 +192,7 @@ def piece(rows: Rows, batch: Batch, stacks: tuple[Stack, ...], reason: str | Non
     )
     last = int(np.max(rows.iterations, initial=0)) + 1
     return {
-        "index": rows.index,
+        "index": rows.lanes,
         "z": np.where(nowhere[:, None], np.nan, rows.z),
         "loss": np.where(nowhere, np.nan, rows.here.value),
         "curvature": rows.here.curvature,
@@ -209,7 +209,7 @@ def gathered(batch: Batch, stacks: tuple[Stack, ...], pieces: list[dict[str, np.
     width = max((len(part["history"][0]) for part in pieces if len(part["index"])), default=1)
     shapes: dict[str, tuple[int, ...]] = {"z": (p,), "loss": (), "curvature": (p, p), "history": (width,)}
     shapes |= {"errors": (p,), "covariance": (p, p), "intervals": (p, 2)}
-    whole: dict[str, np.ndarray] = {name: np.full((count, *shape), np.nan) for name, shape in shapes.items()}
+    whole: dict[str, Any] = {name: np.full((count, *shape), np.nan) for name, shape in shapes.items()}
     whole |= {name: np.zeros((count, p), bool) for name in ("held", "lost", "vague")}
     whole |= {"iterations": np.zeros(count, int), "status": np.full(count, WAITING)}
     for part in pieces:

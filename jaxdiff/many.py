@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.batch import FAILED, WAITING, Batch, Lanes
+from jaxdiff.batch import FAILED, Batch, Lanes
 from jaxdiff.checkpoint import Checkpoint, digest
 from jaxdiff.devices import choose as chosen
 from jaxdiff.equations import Equation
@@ -122,7 +122,7 @@ def carried_out(
             pieces.append(piece(rows, many, stacks, reason))
             if kept is not None:
                 kept.add(pieces[-1])
-            finished += len(rows.index)
+            finished += len(rows.lanes)
             bar.show(finished, count)
     except KeyboardInterrupt:
         notes.append(f"interrupted: {count - finished} of {count} fits were not finished")
@@ -214,7 +214,9 @@ def multistart(
         for i, size in optima
     )
     others = f"; {len(optima) - 1} other optima, the next with loss {listed[1]['loss']:.6g}" if len(optima) > 1 else ""
-    note = f"{optima[0][1]} of {count} starts ended at this optimum, {int((~fits.converged).sum())} did not converge{others}"
+    lost = int((~fits.converged).sum())
+    astray = f", {lost} did not converge" if lost else ""
+    note = f"{optima[0][1]} of {count} starts ended at this optimum{astray}{others}"
     start = run.parameters.split(np.asarray(fitted.start))
     return replace(found, optima=listed, start=start, notes=(*found.notes, *fits.notes, note))
 

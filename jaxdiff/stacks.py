@@ -133,6 +133,7 @@ class HistogramsStack(Stack):
     def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> HistogramsStack:
         one = self.template
         own, size = normalised(one.mass, one.whole, one.total)
+        assert size is not None, "densities are refused before they are drawn"
         shares = own if kind == "residual" else np.maximum(prediction, 0.0)
         count = np.maximum(np.round(size), 1).astype(int)
         drawn = [rng.multinomial(n, p / p.sum(), repeats) for n, p in zip(count, shares, strict=True)]

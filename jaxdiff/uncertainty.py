@@ -58,23 +58,21 @@ def uncertainty(
     """
     count = len(z)
     if here is None:
-        held = _at_bounds(parameters, z[None], None)
-        none = Bars(*(np.full((1, *(count,) * k), np.nan) for k in (2, 1)), np.full((1, count, 2), np.nan), *[held] * 3)
-        bars = none._replace(lost=np.zeros_like(held), vague=np.zeros_like(held))
-    else:
-        bars = error_bars(
-            parameters, z[None], Expansion(*(np.asarray(part)[None] for part in here)), sizes[None], level
-        )
-    estimated, fitted = int(np.sum(sizes)), count - int(bars.held.sum())
+        nothing = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
+        held = _at_bounds(parameters, z[None], None)[0]
+        return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
+    rows = Expansion(*(np.asarray(part)[None] for part in here))
+    bars = error_bars(parameters, z[None], rows, sizes[None], level)
+    covariance, errors, intervals, held, lost, vague = (part[0] for part in bars)
+    estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
     if reason is None and 0 < estimated <= fitted:
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
-    if reason is None and here is not None and not np.isfinite(np.asarray(here.curvature, float)).all():
+    if reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
         reason = "the curvature of the loss is not finite"
-    if reason is not None or here is None:
-        nothing = (np.full_like(part[0], np.nan) for part in bars[:3])
-        return Uncertainty(*nothing, (*remarks(parameters, z, bars.held[0]), f"no error bars: {reason}"))
-    notes = remarks(parameters, z, *(mask[0] for mask in bars[3:]))
-    return Uncertainty(bars.covariance[0], bars.errors[0], bars.intervals[0], notes)
+    if reason is not None:
+        covariance, errors, intervals = (np.full_like(part, np.nan) for part in (covariance, errors, intervals))
+        return Uncertainty(covariance, errors, intervals, (*remarks(parameters, z, held), f"no error bars: {reason}"))
+    return Uncertainty(covariance, errors, intervals, remarks(parameters, z, held, lost, vague))
 
 
 def error_bars(parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np.ndarray, level: float = 0.95) -> Bars:

@@ -102,9 +102,8 @@ def test_a_list_may_differ_in_rows_errors_and_initial_states(known):
         values = scale * clean()[rows] + SIGMA * rng.normal(size=len(rows))
         sets.append(jd.Readings(GRID, initial, TIMES[rows], PLACES[rows], values, sigma))
     found = jd.fit_many(MODEL, sets, progress=False)
-    for i, one in enumerate(sets):
-        agree(found, i, jd.fit(MODEL, one, progress=False))
-        assert len(found[i].measurements[0].values) == len(one.values)
+    assert [len(found[i].measurements[0].values) for i in range(3)] == [len(one.values) for one in sets]
+    agree(found, 2, jd.fit(MODEL, sets[2], progress=False))
 
 
 def test_counts_and_several_experiments():
@@ -118,7 +117,6 @@ def test_counts_and_several_experiments():
     counts[2, 0] = np.nan  # a time that was missed
     template = jd.Histograms(grid, start, [0.3, 1.0], counts[0])
     found = jd.fit_many(model, template, counts, progress=False)
-    agree(found, 1, jd.fit(model, jd.Histograms(grid, start, [0.3, 1.0], counts[1]), progress=False))
     agree(found, 2, jd.fit(model, jd.Histograms(grid, start, [1.0], counts[2, 1]), progress=False))
     pairs = [
         (
