@@ -2,14 +2,17 @@
 
 from jaxdiff import datasets
 from jaxdiff.analysis import steady_state
+from jaxdiff.bootstrap import Bootstrap, bootstrap
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
 from jaxdiff.coefficients import MLP, Expression, PerAxis, Polynomial, Potential, Series, Spline, Tensor, TimeDependent
 from jaxdiff.decomposition import decompose
 from jaxdiff.equations import Diffusion, FokkerPlanck
 from jaxdiff.fit import Fit, fit, load
+from jaxdiff.fits import Fits
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
 from jaxdiff.losses import kl_divergence, mse, negative_log_likelihood
+from jaxdiff.many import fit_many, multistart
 from jaxdiff.measurements import Readings
 from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive

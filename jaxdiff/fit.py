@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
 from jaxdiff.result import Fit, load
-from jaxdiff.run import MANY, STEPS, Run
+from jaxdiff.run import MANY, STEPS, Outcome, Run
 from jaxdiff.uncertainty import uncertainty
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
@@ -78,10 +79,10 @@ def fit(
     >>> round(result.parameters["diffusivity"], 2), result.converged
     (0.5, True)
     """
-    narrow = _is_narrow(dtype)
-    optimizer, steps = _checked_optimizer(optimizer), _checked_count(steps, "steps")
-    batch_size = _checked_count(batch_size, "batch_size")
-    measured = _as_tuple(measurements, "measurements")
+    narrow = is_narrow(dtype)
+    optimizer, steps = _checked_optimizer(optimizer), checked_count(steps, "steps")
+    batch_size = checked_count(batch_size, "batch_size")
+    measured = as_tuple(measurements, "measurements")
     with jax.enable_x64(not narrow):
         trained, held = _hold_out(measured, validation)
         fitted, function, which, beside = assemble(model, parameters, trained, held)
@@ -93,8 +94,7 @@ def fit(
             raise ValueError(
                 "batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)"
             )
-        options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
-        run = Run(objective, fitted, trained, {k: v for k, v in options.items() if v is not None}, Progress(progress))
+        run = Run(objective, fitted, trained, given(scheme, stepper, substeps, tolerance), Progress(progress))
         try:
             if isinstance(optimizer, LevenbergMarquardt):
                 outcome = run.levenberg_marquardt(optimizer, steps or STEPS)
@@ -104,22 +104,48 @@ def fit(
                 )
         finally:
             run.progress.close()
-        fitted = run.parameters
-        reason = (
-            _no_noise(objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
-        )
-        unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
-        bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
-        remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
-        x = np.asarray(fitted.transform(outcome.z), float)
-        tree = jax.tree.map(np.asarray, fitted.rebuild(x))
-        equation, initials = objective.unpack(tree)
-        validation_loss = None
-        if held:
-            losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
-            validation_loss = Run(Objective(function, losses, beside), fitted, held, run.options, run.progress).value(
-                outcome.z
-            )
+        found = settled(run, outcome, loss, len(measured))
+        if not held:
+            return found
+        losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
+        apart = Run(Objective(function, losses, beside), run.parameters, held, run.options, run.progress)
+        return replace(found, held_out=held, validation_loss=apart.value(outcome.z))
+
+
+def given(scheme: Any, stepper: Any, substeps: Any, tolerance: Any) -> dict[str, Any]:
+    """The options of a solver that are not left to it."""
+    options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def settled(run: Run, outcome: Outcome, loss: Any, experiments: int) -> Fit:
+    """What a run found, with error bars."""
+    fitted, trained = run.parameters, run.measurements
+    reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
+    unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
+    bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
+    remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
+    return as_fit(
+        run,
+        np.asarray(fitted.transform(outcome.z), float),
+        bars,
+        loss=float(outcome.history[-1]) if outcome.here is None else float(outcome.here.value),
+        loss_name=loss_name(run.objective, loss, experiments),
+        history=outcome.history,
+        converged=outcome.converged,
+        notes=remarks,
+    )
+
+
+def loss_name(objective: Objective, loss: Any, experiments: int) -> str:
+    return "likelihood" if loss is None and experiments > 1 else getattr(objective.losses[0], "__name__", "loss")
+
+
+def as_fit(run: Run, x: np.ndarray, bars: Any, **told: Any) -> Fit:
+    """The fit whose parameters are x, with covariance, errors and intervals as in `bars`."""
+    fitted = run.parameters
+    equation, initials = run.objective.unpack(jax.tree.map(np.asarray, fitted.rebuild(x)))
+    own = (getattr(m, "initial", None) for m in run.measurements)
     return Fit(
         model=equation,
         initial=initials[0] if all(initial is initials[0] for initial in initials) else initials,
@@ -129,18 +155,11 @@ def fit(
         intervals=_intervals(fitted, bars.intervals),
         labels=fitted.labels,
         covariance=bars.covariance,
-        loss=float(outcome.history[-1]) if outcome.here is None else float(outcome.here.value),
-        loss_name="likelihood"
-        if loss is None and len(measured) > 1
-        else getattr(objective.losses[0], "__name__", "loss"),
-        validation_loss=validation_loss,
-        history=outcome.history,
-        converged=outcome.converged,
-        notes=remarks,
-        measurements=trained,
-        held_out=held,
-        initials=tuple(zip((m.initial if hasattr(m, "initial") else None for m in trained), initials, strict=True)),
+        measurements=run.measurements,
+        initials=tuple(zip(own, initials, strict=True)),
         options=run.options,
+        problem=(run.objective, fitted),
+        **told,
     )
 
 
@@ -157,10 +176,10 @@ def _hold_out(
             )
         parts = [measurement.split(float(validation)) for measurement in measured]
         return tuple(first for first, _ in parts), tuple(last for _, last in parts)
-    return measured, _as_tuple(validation, "validation")
+    return measured, as_tuple(validation, "validation")
 
 
-def _as_tuple(measurements: Any, name: str) -> tuple[Measurement, ...]:
+def as_tuple(measurements: Any, name: str) -> tuple[Measurement, ...]:
     several = tuple(measurements) if isinstance(measurements, (list, tuple)) else (measurements,)
     if not several:
         raise ValueError(
@@ -174,14 +193,14 @@ def _as_tuple(measurements: Any, name: str) -> tuple[Measurement, ...]:
     return several
 
 
-def _is_narrow(dtype: Any) -> bool:
+def is_narrow(dtype: Any) -> bool:
     wanted = np.dtype(np.float64 if dtype is None else dtype)
     if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float64 or float32, got {wanted}; leave it away for float64")
     return wanted == np.dtype(np.float32)
 
 
-def _checked_count(value: int | None, name: str) -> int | None:
+def checked_count(value: int | None, name: str) -> int | None:
     if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
         raise ValueError(f"{name} must be a positive whole number, got {value!r}")
     return None if value is None else int(value)
@@ -197,7 +216,7 @@ def _checked_optimizer(optimizer: Any) -> Any:
     return optimizer
 
 
-def _no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str | None:
+def no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str | None:
     """Why the data tell nothing about their noise, or None."""
     for loss, measurement in zip(objective.losses, measurements, strict=True):
         if loss not in BUILT_IN:

@@ -107,10 +107,14 @@ class Histograms(Measurement):
     @property
     def mass(self) -> np.ndarray:
         """What each bin holds, counts, or density times volume: (times, bins), the bins of all axes in one row."""
-        held = self.counts
-        for k, edges in enumerate(() if self.whole else self.bins):
-            held = held * np.diff(_volume(self.grid.axis(k), edges)).reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
+        held = self.counts if self.whole else self.counts * self.volumes
         return held.reshape(len(held), -1)
+
+    @property
+    def volumes(self) -> np.ndarray:
+        """Of the bins, in their shape."""
+        each = [np.diff(_volume(self.grid.axis(k), edges)) for k, edges in enumerate(self.bins)]
+        return each[0] if len(each) == 1 else np.multiply.reduce(np.ix_(*each))
 
     @property
     def bins(self) -> tuple[np.ndarray, ...]:
@@ -143,19 +147,16 @@ class Histograms(Measurement):
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> HistogramsPlan:
         initial = resolve_initial(self.initial, initial, bool((self.times < np.inf).any()))
         course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
-        mass, size = self.mass, self.size
-        if self.total is not None:
-            inside = mass if self.whole else mass * self.total[:, None]
-            mass = np.column_stack([inside, np.maximum(self.total - inside.sum(1), 0.0)])
+        shares, size = normalised(self.mass, self.whole, self.total)
         own = all(map(np.array_equal, self.bins, self.grid.edges))
-        shares = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
+        overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
         return HistogramsPlan(
-            observation=mass / mass.sum(1, keepdims=True),
-            weight=np.ones(len(mass)) if size is None else size,
-            size=np.float64(len(mass)),
+            observation=shares,
+            weight=np.ones(len(shares)) if size is None else size,
+            size=np.float64(len(shares)),
             course=course,
             row=row,
-            overlap=None if own else shares,
+            overlap=None if own else overlap,
             rest=self.total is not None,
             known=self.known,
         )
@@ -184,6 +185,15 @@ class HistogramsPlan(Plan):
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> HistogramsPlan:
         return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
+
+
+def normalised(mass: np.ndarray, whole: bool, total: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Shares of the bins (..., times, bins), with the missing mass last where a total says so, and how many were counted."""
+    if total is not None:
+        inside = mass if whole else mass * total[..., None]
+        mass = np.concatenate([inside, np.maximum(total - inside.sum(-1), 0.0)[..., None]], axis=-1)
+    held = mass.sum(-1)
+    return mass / held[..., None], total if total is not None else held if whole else None
 
 
 def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:

@@ -133,6 +133,7 @@ def value(loss: Loss, plan: Any, prediction: Any, rows: Any = None) -> Any:
         return squares / count if loss is mse else _gaussian(plan, squares * plan.size / count)
     if plan.family == "multinomial":
         q, p = plan.observation, jnp.maximum(_shares(prediction), FLOOR)
+        keep = keep * (plan.weight > 0)  # a time without a histogram
         if loss is kl_divergence:
             return jnp.sum(keep[:, None] * (_xlogx(q) - q * jnp.log(p))) / jnp.sum(keep)
         return -jnp.sum((keep * plan.weight)[:, None] * q * jnp.log(p)) * plan.size / jnp.sum(keep)
@@ -193,11 +194,12 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
     p = jnp.maximum(prediction / mass, FLOOR)
     change = jacobian / mass[..., None] - p[..., None] * jacobian.sum(1, keepdims=True) / mass[..., None]
     relative = change / p[..., None]
-    share = 1 / plan.size if loss is kl_divergence else plan.weight
-    gradient = -jnp.einsum("tb,tbi->i", jnp.broadcast_to(share, p.shape[:1])[:, None] * plan.observation, relative)
+    seen = plan.weight > 0
+    share = seen / plan.size if loss is kl_divergence else plan.weight
+    gradient = -jnp.einsum("tb,tbi->i", share[:, None] * plan.observation, relative)
     fisher = jnp.einsum("tbi,tbj->tij", change, relative, precision="highest")
-    curvature = jnp.sum(jnp.reshape(share, (-1, 1, 1)) * fisher, axis=0)
-    noise = jnp.sum(jnp.reshape(share**2 / plan.weight, (-1, 1, 1)) * fisher, axis=0)
+    curvature = jnp.sum(share[:, None, None] * fisher, axis=0)
+    noise = jnp.sum(jnp.reshape(share**2 / jnp.where(seen, plan.weight, 1.0), (-1, 1, 1)) * fisher, axis=0)
     return Expansion(value(loss, plan, prediction), gradient, curvature, noise, none)
 
 

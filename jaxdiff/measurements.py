@@ -73,6 +73,10 @@ class Plan(eqx.Module):
         """The prediction in the shape of the observation; traceable."""
         raise NotImplementedError
 
+    def holding(self, data: dict[str, Any]) -> Plan:
+        """The same plan with other data of the same shapes, {field: array}."""
+        return eqx.tree_at(lambda plan: [getattr(plan, name) for name in data], self, list(data.values()))
+
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Plan:
         """A plan that resolves these coefficients, where `predict` said that this one does not."""
         raise NotImplementedError

@@ -70,15 +70,18 @@ class Objective:
             def fields(point: Any) -> Any:
                 equation, initials = self.build(parameters, point)
                 predictions = [plans[i].predict(equation, initials[i]) for i in others]
-                return [prediction.values for prediction in predictions], passed(predictions)
+                fine = [jnp.asarray(prediction.resolved) for prediction in predictions]
+                return [prediction.values for prediction in predictions], (passed(predictions), fine)
 
             def push(direction: Any) -> Any:
-                values, tangents, fine = jax.jvp(fields, (z,), (direction,), has_aux=True)
-                return values, fine, tangents
+                values, tangents, found = jax.jvp(fields, (z,), (direction,), has_aux=True)
+                return values, found, tangents
 
-            values, good, jacobians = jax.vmap(push, out_axes=(None, None, -1))(jnp.eye(z.shape[0], dtype=z.dtype))
-            for i, prediction, jacobian in zip(others, values, jacobians, strict=True):
-                parts[i] = expand(self.losses[i], plans[i], prediction, jacobian)
+            values, (good, fine), jacobians = jax.vmap(push, out_axes=(None, None, -1))(
+                jnp.eye(z.shape[0], dtype=z.dtype)
+            )
+            for i, prediction, jacobian, resolved in zip(others, values, jacobians, fine, strict=True):
+                parts[i] = expand(self.losses[i], plans[i], prediction, jacobian)._replace(resolved=resolved)
         each = [parts[i] for i in range(len(plans))]
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))

@@ -114,6 +114,7 @@ def advance(
     expand: z → Expansion; kind, limit: of the transform of each coordinate
     """
     tolerance = max(tolerance, 1e3 * float(jnp.finfo(state.z.dtype).eps))
+    shown = float(jnp.finfo(state.z.dtype).eps) ** 0.5
     logarithm = kind > 0
 
     def on(state: State) -> Any:
@@ -137,7 +138,9 @@ def advance(
         there = bowl(here, z, limit)
         newton = jnp.abs(there.step(0.0))
         small = jnp.all(newton <= 0.01 * tolerance * jnp.where(logarithm, 1.0, jnp.abs(z) + 1e-6))
-        converged = jnp.isfinite(here.value) & (small | (there.fall <= tolerance * jnp.abs(here.value)))
+        # Where values and gradients agree no better than the solver does, a step may promise more than the loss can show.
+        least = jnp.where(taken, tolerance, jnp.maximum(tolerance, shown))
+        converged = jnp.isfinite(here.value) & (small | (there.fall <= least * jnp.abs(here.value)))
         stalled = ((first & ~sound) | (damping > 1e12)) & ~converged
         history = state.history.at[state.iteration + 1].set(here.value)
         growth = jnp.where(taken, 2.0, 2 * state.growth)

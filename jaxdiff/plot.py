@@ -49,6 +49,29 @@ def fit(fit: Any, labels: Labels = None) -> Figure:
         return figure
 
 
+def fits(fits: Any) -> Figure:
+    """Histograms of the converged estimates, a panel a parameter, with the Gaussian of their median standard error."""
+    labels, good = fits.labels, fits.converged
+    if not good.any():
+        raise ValueError(f"there is nothing to draw, as none of {len(fits)} fits converged; see summary()")
+    columns = min(3, len(labels))
+    rows = -(-len(labels) // columns)
+    with canvas(3.6 * columns, 3.0 * rows) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, label, x, errors in zip(panels, labels, fits.x[good].T, fits.bars.errors[good].T, strict=False):
+            axes.hist(x, bins=bins(x), density=True, color="#9DB8CC", label=f"{len(x)} fits")
+            error = np.median(errors[np.isfinite(errors)]) if np.isfinite(errors).any() else 0.0
+            if error > 0:
+                z = np.linspace(-4, 4, 201)
+                density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) / error
+                axes.plot(np.median(x) + error * z, density, color=MODEL, label="standard error")
+            axes.set(xlabel=label, ylabel="density")
+        for axes in panels[len(labels) :]:
+            axes.set_visible(False)
+        legend(panels[0])
+        return figure
+
+
 def figures(outcome: Outcome) -> dict[str, Figure]:
     """The pictures of a fit, each on its own: "fit", "residuals", "course", "history", where they apply."""
     sheets = {}

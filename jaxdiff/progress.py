@@ -12,23 +12,23 @@ BEAT = 0.2  # seconds of compiled work between two looks at it
 class Progress:
     """Counts steps; silent for short work, and wherever `shown` is false."""
 
-    def __init__(self, shown: bool):
-        self.shown, self.began = shown, time.perf_counter()
+    def __init__(self, shown: bool, unit: str = "step"):
+        self.shown, self.unit, self.began = shown, unit, time.perf_counter()
         self.bar: Any = None
 
     def portion(self, pace: float) -> int:
         """How many steps of `pace` seconds to run before the next look."""
         return 1 if pace <= 0 else max(1, min(1000, int(BEAT / pace)))
 
-    def show(self, step: int, steps: int, loss: float) -> None:
+    def show(self, step: int, steps: int, loss: float | None = None) -> None:
         if not self.shown or (self.bar is None and time.perf_counter() - self.began < DELAY):
             return
         if self.bar is None:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=steps, desc="fit", unit="step", leave=False)
+            self.bar = tqdm(total=steps, desc="fit", unit=self.unit, leave=False)
         self.bar.n = step
-        self.bar.set_postfix_str(f"loss {loss:.6g}")
+        self.bar.set_postfix_str("" if loss is None else f"loss {loss:.6g}")
 
     def close(self) -> None:
         if self.bar is not None:

@@ -51,6 +51,8 @@ class Fit:
     held_out: tuple[Measurement, ...] = ()
     initials: tuple[tuple[Any, Any], ...] = ()  # as given to a measurement, and as fitted
     options: dict[str, Any] = field(default_factory=dict)
+    problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
+    optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
 
     @property
     def equation(self) -> Any:

@@ -101,7 +101,7 @@ class Run:
 
     def levenberg_marquardt(self, method: LevenbergMarquardt, steps: int) -> Outcome:
         state = self._first(method, steps, go_on=True)
-        if self._rescale(state.here):
+        if self.rescale(state.here):
             state = self._resolved(method, begin(self.start, len(self.plans), steps, method.damping), 0)
         lost = None
         while not (state.converged or state.stalled or state.iteration >= steps):
@@ -176,7 +176,7 @@ class Run:
         ahead = self.progress.portion(self.pace) - 1 if go_on and np.all(self.parameters.start) else 0
         state = self._resolved(method, begin(start, len(self.plans), steps, method.damping), min(ahead, steps))
         if not np.isfinite(state.here.value):
-            self._complain(self.start)
+            self.complain(self.start)
         return state
 
     def _rough(self) -> np.ndarray | None:
@@ -186,11 +186,11 @@ class Run:
         self._at(self.start)
         plans = tuple(m.rough() for m in self.measurements if m.family == "density")
         z, here = _euler(self.objective, self.parameters, plans, self.start)
-        if self._rescale(here):
+        if self.rescale(here):
             z, _ = _euler(self.objective, self.parameters, plans, self.start)
         return np.asarray(z) if np.isfinite(z).all() else None
 
-    def _rescale(self, here: Expansion) -> bool:
+    def rescale(self, here: Expansion) -> bool:
         """A Free number that starts at zero takes the scale at which it changes the loss by about itself."""
         transform = self.parameters.transform
         bend = np.diag(np.asarray(here.curvature, float))
@@ -207,12 +207,12 @@ class Run:
         key = jax.random.key(0) if key is None else key
         if self.parameters.count <= MANY:
             state = self._first(LevenbergMarquardt(), STEPS)
-            z = self.start if self._rescale(state.here) else np.asarray(state.z)
+            z = self.start if self.rescale(state.here) else np.asarray(state.z)
         else:
             self.prepare(self.start)
             z = self.start
             if not np.isfinite(_values(self.objective, self.parameters, self.plans, z)[0]).all():
-                self._complain(z)
+                self.complain(z)
         unit = self._unit()
         walk = set_out(optimizer, np.asarray(z), steps, key)
         self._centre(walk, batch_size)
@@ -309,7 +309,7 @@ class Run:
                 return float(np.sum(values))
             self.renew(z, np.asarray(fine))
 
-    def _complain(self, z: Any) -> None:
+    def complain(self, z: Any) -> None:
         """The model fails at the start: say why."""
         for prediction in _predict(self.objective, self.parameters, self.plans, np.asarray(z)):
             raise_failed(prediction.checks)

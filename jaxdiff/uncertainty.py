@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,18 @@ class Uncertainty(NamedTuple):
     errors: np.ndarray
     intervals: np.ndarray
     notes: tuple[str, ...]
+
+
+class Bars(NamedTuple):
+    """The error bars of B fits: covariance (B, p, p), errors (B, p), intervals (B, p, 2), and what is wrong with each
+    parameter (B, p): it has run to the end of its range, is not identified, or hardly."""
+
+    covariance: np.ndarray
+    errors: np.ndarray
+    intervals: np.ndarray
+    held: np.ndarray
+    lost: np.ndarray
+    vague: np.ndarray
 
 
 def uncertainty(
@@ -45,98 +57,116 @@ def uncertainty(
     A parameter is not identified, and its error NaN, where a direction of vanishing curvature involves it.
     """
     count = len(z)
-    labels = parameters.labels
-    limit = np.asarray(parameters.transform.limit)
-    covariance, errors, intervals = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
-    notes: list[str] = []
-    held, words = _at_bounds(parameters, z, here)
-    notes += [f"{labels[i]} {word}; the other error bars take it as given" for i, word in words]
+    if here is None:
+        nothing = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
+        held = _at_bounds(parameters, z[None], None)[0]
+        return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
+    rows = Expansion(*(np.asarray(part)[None] for part in here))
+    bars = error_bars(parameters, z[None], rows, sizes[None], level)
+    covariance, errors, intervals, held, lost, vague = (part[0] for part in bars)
     estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
-    for i in np.flatnonzero(held):
-        bound = "upper" if z[i] > 0 else "lower"
-        where = f"its {bound} bound" if parameters.transform.kind[i] == 2 else "the end of its range"
-        notes.append(f"{labels[i]} has run to {where}; the other error bars take it as given")
     if reason is None and 0 < estimated <= fitted:
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
-    if reason is not None or here is None:
-        return Uncertainty(covariance, errors, intervals, (*notes, f"no error bars: {reason}"))
-    curvature = np.asarray(here.curvature, float)
-    if not np.isfinite(curvature).all():
-        return Uncertainty(
-            covariance, errors, intervals, (*notes, "no error bars: the curvature of the loss is not finite")
-        )
-    free = np.flatnonzero(~held)
-    lost, inverse = _invert(curvature[np.ix_(free, free)])
-    if lost.any():
-        named = ", ".join(labels[i] for i in free[lost])
-        notes.append(f"not identified by these data: {named}; fix one of them, or measure what tells them apart")
-    freedom = estimated - fitted if estimated else None
+    if reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
+        reason = "the curvature of the loss is not finite"
+    if reason is not None:
+        covariance, errors, intervals = (np.full_like(part, np.nan) for part in (covariance, errors, intervals))
+        return Uncertainty(covariance, errors, intervals, (*remarks(parameters, z, held), f"no error bars: {reason}"))
+    return Uncertainty(covariance, errors, intervals, remarks(parameters, z, held, lost, vague))
+
+
+def error_bars(parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np.ndarray, level: float = 0.95) -> Bars:
+    """The error bars of many fits at once: z (B, p), here and sizes with the same leading axis; see `uncertainty`.
+
+    They are NaN in a fit whose curvature is not finite or whose residuals leave no variance.
+    """
+    count = z.shape[1]
+    held = _at_bounds(parameters, z, here)
+    curvature, noise = np.asarray(here.curvature, float), np.asarray(here.noise, float)
+    estimated, fitted = sizes.sum(1), count - held.sum(1)
+    sound = np.isfinite(curvature).all((1, 2)) & ((estimated == 0) | (estimated > fitted))
+    lost, inverse = _invert(np.where(sound[:, None, None], curvature, np.eye(count)), held)
+    freedom = np.where(estimated > 0, np.maximum(estimated - fitted, 1), np.inf)
     mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
-    variances = np.where(sizes > 0, mean * (estimated / (freedom or 1)), 1.0)
-    noise = np.einsum("m,mij->ij", variances, np.asarray(here.noise, float))[np.ix_(free, free)]
-    spread = inverse @ noise @ inverse
-    known = free[~lost]
+    inflation = np.where(estimated > 0, estimated / freedom, 1.0)
+    variances = np.where(sizes > 0, mean * inflation[:, None], 1.0)
+    spread = inverse @ np.einsum("bm,bmij->bij", variances, noise) @ inverse
+    known = ~held & ~lost & sound[:, None]
+    both = known[:, :, None] & known[:, None]
     slope = parameters.transform.slope(z)
-    inner = spread[np.ix_(~lost, ~lost)]
-    covariance[np.ix_(known, known)] = inner * slope[known] * slope[known][:, None]
-    deviation = np.sqrt(np.maximum(np.diag(inner), 0.0))
-    errors[known] = np.abs(slope[known]) * deviation
-    reach = np.zeros(count)
-    reach[known] = quantile(level, freedom) * deviation
-    ends = np.stack(
-        [np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)], axis=1
-    )
-    intervals[known] = np.sort(ends[known], axis=1)
-    vague = [labels[i] for i in known if _is_vague(parameters, i, float(reach[i]), intervals[i])]
-    if vague:
-        hardly = "is hardly identified: its interval spans" if len(vague) == 1 else "are hardly identified: they span"
-        notes.append(f"{', '.join(vague)} {hardly} far more than the estimate; measure more, or fix it")
-    return Uncertainty(covariance, errors, intervals, tuple(notes))
+    covariance = np.where(both, spread * slope[:, :, None] * slope[:, None], np.nan)
+    deviation = np.where(known, np.sqrt(np.maximum(np.diagonal(spread, axis1=1, axis2=2), 0.0)), np.nan)
+    reach = quantile(level, freedom)[:, None] * deviation
+    limit = np.asarray(parameters.transform.limit)
+    ends = [np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)]
+    intervals = np.sort(np.where(known[..., None], np.stack(ends, axis=2), np.nan), axis=2)
+    vague = known & _vague(parameters, reach, intervals)
+    return Bars(covariance, np.abs(slope) * deviation, intervals, held, lost & sound[:, None], vague)
 
 
-def _is_vague(parameters: Parameters, i: int, reach: float, ends: np.ndarray) -> bool:
+def remarks(
+    parameters: Parameters, z: np.ndarray, held: np.ndarray, lost: Any = False, vague: Any = False
+) -> tuple[str, ...]:
+    """What a reader must know of the parameters of one fit."""
+    labels, kind = parameters.labels, np.asarray(parameters.transform.kind)
+    notes = []
+    for i in np.flatnonzero(held):
+        upper = z[i] > 0
+        end = f"its {'upper' if upper else 'lower'} bound" if kind[i] == 2 else "infinity" if upper else "zero"
+        notes.append(f"{labels[i]} has run to {end}; the other error bars take it as given")
+    named = lambda mask: [labels[i] for i in np.flatnonzero(np.broadcast_to(mask, held.shape))]
+    if missing := named(lost):
+        notes.append(
+            f"not identified by these data: {', '.join(missing)}; fix one of them, or measure what tells them apart"
+        )
+    if wide := named(vague):
+        hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
+        notes.append(f"{', '.join(wide)} {hardly} far more than the estimate; measure more, or fix it")
+    return tuple(notes)
+
+
+def _vague(parameters: Parameters, reach: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Whether an interval spans decades, nearly all between the bounds, or zero and many times the start."""
-    kind = int(parameters.transform.kind[i])
-    if kind == 1:
-        return reach > 0.5 * np.log(VAGUE)
-    if kind == 2:
-        return float(ends[1] - ends[0]) > 0.95 * float(parameters.transform.width[i])
-    scale = float(parameters.transform.scale[i])
-    return float(ends[1] - ends[0]) > 4 * max(abs(float(ends.mean())), 10 * scale)
+    kind, width = np.asarray(parameters.transform.kind), ends[..., 1] - ends[..., 0]
+    free = width > 4 * np.maximum(np.abs(ends.mean(-1)), 10 * np.asarray(parameters.transform.scale))
+    between = width > 0.95 * np.asarray(parameters.transform.width)
+    return np.where(kind == 1, reach > 0.5 * np.log(VAGUE), np.where(kind == 2, between, free))
 
 
-def _at_bounds(
-    parameters: Parameters, z: np.ndarray, here: Expansion | None
-) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """Which parameters have run to the end of their range, and in words."""
-    kind = np.asarray(parameters.transform.kind)
-    at_bound = (kind == 2) & (np.abs(z) > NEAR)
-    blind = (
-        np.zeros(len(z), bool) if here is None else np.diag(np.asarray(here.curvature)) < 1e-8 * abs(float(here.value))
-    )
-    gone = (kind == 1) & ((np.abs(z) >= np.asarray(parameters.transform.limit)) | ((np.abs(z) > 5) & blind))
-    words = [(int(i), f"has run to its {'upper' if z[i] > 0 else 'lower'} bound") for i in np.flatnonzero(at_bound)]
-    words += [(int(i), f"has run to {'infinity' if z[i] > 0 else 'zero'}") for i in np.flatnonzero(gone)]
-    return at_bound | gone, words
+def _at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> np.ndarray:
+    """Which parameters have run to the end of their range."""
+    kind, limit = np.asarray(parameters.transform.kind), np.asarray(parameters.transform.limit)
+    blind = np.zeros(z.shape, bool)
+    if here is not None:
+        diagonal = np.diagonal(np.asarray(here.curvature), axis1=1, axis2=2)
+        blind = diagonal < 1e-8 * np.abs(np.asarray(here.value, float))[:, None]
+    gone = (kind == 1) & ((np.abs(z) >= limit) | ((np.abs(z) > 5) & blind))
+    return gone | ((kind == 2) & (np.abs(z) > NEAR))
 
 
-def _invert(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which parameters are not identified, the inverse with those directions left out)."""
-    diagonal = np.diag(curvature)
-    blind = diagonal <= 1e-24 * max(diagonal.max(initial=0.0), np.finfo(float).tiny)
+def _invert(curvature: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which parameters are not identified, the inverse with those directions and the held ones left out)."""
+    diagonal = np.where(held, 0.0, np.diagonal(curvature, axis1=1, axis2=2))
+    least = np.maximum(diagonal.max(axis=1, initial=0.0), np.finfo(float).tiny)
+    blind = diagonal <= 1e-24 * least[:, None]
     scale = np.where(blind, 1.0, np.sqrt(np.abs(diagonal)))
-    values, vectors = np.linalg.eigh(
-        np.where(blind[:, None] | blind, np.diag(blind.astype(float)), curvature / scale / scale[:, None])
-    )
+    scaled = curvature / scale[:, None] / scale[:, :, None]
+    out = blind[:, :, None] | blind[:, None]
+    values, vectors = np.linalg.eigh(np.where(out, blind[:, None] * np.eye(held.shape[1]), scaled))
     flat = values < SINGULAR
-    lost = blind | (np.abs(vectors[:, flat]) > 0.05).any(axis=1)
+    lost = blind | (flat[:, None] & (np.abs(vectors) > 0.05)).any(axis=2)
     parts = np.where(flat, 0.0, 1 / np.where(flat, 1.0, values))
-    return lost, (vectors * parts) @ vectors.T / scale / scale[:, None]
+    inverse = (vectors * parts[:, None]) @ np.swapaxes(vectors, 1, 2) / scale[:, None] / scale[:, :, None]
+    return lost & ~held, np.where(held[:, :, None] | held[:, None], 0.0, inverse)
 
 
-def quantile(level: float, freedom: int | None) -> float:
-    """Of the normal distribution, or of Student's t."""
+def quantile(level: float, freedom: Any = None) -> Any:
+    """Of the normal distribution, or of Student's t; freedom may be an array, inf where normal."""
     from scipy import special
 
     tail = 0.5 * (1 + level)
-    return float(special.ndtri(tail) if freedom is None else special.stdtrit(freedom, tail))
+    if freedom is None:
+        return float(special.ndtri(tail))
+    freedom = np.asarray(freedom, float)
+    normal = np.isinf(freedom)
+    return np.where(normal, special.ndtri(tail), special.stdtrit(np.where(normal, 1.0, freedom), tail))
