@@ -33,10 +33,10 @@ class Checkpoint:
             with np.load(self.path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} cannot be read as saved fits: {error}; name another file") from None
+            raise ValueError(f"{self.path} cannot be read as saved results: {error}; name another file") from None
         if str(arrays.pop("digest", "")) != digest:
             raise ValueError(
-                f"{self.path} holds fits of another model, other data or options; name another file, or remove it"
+                f"{self.path} holds results of another model, other data or options; name another file, or remove it"
             )
         self.pieces = [arrays]
 
@@ -46,6 +46,8 @@ class Checkpoint:
             self.write()
 
     def write(self) -> None:
+        if jax.process_index() or not self.pieces:
+            return
         began = time.perf_counter()
         arrays: dict[str, Any] = (
             {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]} if self.pieces else {}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
+
+from jaxdiff.devices import choose
 
 
 @contextmanager
-def decompose(*, devices: Sequence[Any] | None = None, **parts: int) -> Iterator[Mesh]:
+def decompose(*, devices: Any = None, **parts: int) -> Iterator[Mesh]:
     """Cut grids of two and three axes over devices: within this context every solve, fit and gradient runs on all of them.
 
         with jd.decompose(x=4, y=2): jd.solve(...)
@@ -23,7 +26,7 @@ def decompose(*, devices: Sequence[Any] | None = None, **parts: int) -> Iterator
 
     Args:
         parts: into how many parts each named axis is cut; all devices along x if none is named.
-        devices: those to use, of all hosts; the first ones of the default backend if left out.
+        devices: those to use: a number, "all" (also if left out) or a sequence; of all hosts, the first as many as there are parts.
 
     Raises:
         ValueError: fewer devices than parts; in a solve, a cut that does not divide the cells of its axis.
@@ -33,7 +36,7 @@ def decompose(*, devices: Sequence[Any] | None = None, **parts: int) -> Iterator
     >>> with decompose(x=1):
     ...     u = solve(Diffusion(lambda x, y: 1.0 + x * y), grid, 1.0, [0.0, 1.0]).values
     """
-    found = list(jax.devices() if devices is None else devices)
+    found = list(choose("all" if devices is None else devices))
     parts = parts or {"x": len(found)}
     for name, count in parts.items():
         if int(count) != count or count < 1:
@@ -66,3 +69,20 @@ def require_whole_blocks(grid: Any) -> None:
             raise ValueError(
                 f"{cells} cells along {name} cannot be cut into {count} equal parts; take {fit}, or a multiple of {count} cells"
             )
+
+
+def whole(array: Any) -> np.ndarray:
+    """All of an array, whichever devices and hosts hold it."""
+    if getattr(array, "is_fully_addressable", True):
+        return np.asarray(array)
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(array, tiled=True))
+
+
+def meet() -> None:
+    """Wait for all hosts, so that what one has written is there for all."""
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices("jaxdiff")

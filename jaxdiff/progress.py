@@ -12,8 +12,8 @@ BEAT = 0.2  # seconds of compiled work between two looks at it
 class Progress:
     """Counts steps; silent for short work, and wherever `shown` is false."""
 
-    def __init__(self, shown: bool, unit: str = "step"):
-        self.shown, self.unit, self.began = shown, unit, time.perf_counter()
+    def __init__(self, shown: bool, unit: str = "step", task: str = "fit"):
+        self.shown, self.unit, self.task, self.began = shown, unit, task, time.perf_counter()
         self.bar: Any = None
 
     def portion(self, pace: float) -> int:
@@ -26,7 +26,7 @@ class Progress:
         if self.bar is None:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=steps, desc="fit", unit=self.unit, leave=False)
+            self.bar = tqdm(total=steps, desc=self.task, unit=self.unit, leave=False)
         self.bar.n = step
         self.bar.set_postfix_str("" if loss is None else f"loss {loss:.6g}")
 

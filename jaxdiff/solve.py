@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import memory
+from jaxdiff.checkpoint import Checkpoint, digest
 from jaxdiff.checks import enforce, raise_failed, unless
 from jaxdiff.compilation import solver_jit
+from jaxdiff.decomposition import meet, whole
 from jaxdiff.evolve import Plan, evolve, lay_out, prepare
 from jaxdiff.grid import Grid
 from jaxdiff.parameters import plain
+from jaxdiff.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +57,7 @@ def solve(
     substeps: int | None = None,
     tolerance: float | None = None,
     progress: bool = False,
+    save: str | os.PathLike[str] | None = None,
 ) -> Solution:
     """Solve an equation from an initial state through the given times.
 
@@ -66,6 +71,8 @@ def solve(
         tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
             several axes 1e-11 unless any other is asked).
         progress: show a bar over the intervals (steps taken one interval per call).
+        save: a file (.npz) that keeps the states reached, one interval per call; the same call goes on from there, also on
+            other devices than before.
 
     Raises:
         ValueError: in one line: what is wrong with coefficients, initial state, times or step, and where.
@@ -84,14 +91,14 @@ def solve(
     plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
     u = _state(grid, initial)
     times = plan.times[: plan.outputs + 1]
-    if progress and not isinstance(times, jax.core.Tracer):
-        from tqdm.auto import tqdm
-
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
+    if save is not None and traced:
+        raise ValueError(
+            "save= keeps numbers, and inside jit, vmap or grad there are none; solve outside, or leave it out"
+        )
+    if (progress or save is not None) and not traced:
         options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
-        values = [u]
-        for pair in tqdm(list(zip(times[:-1], times[1:], strict=True)), desc="solve", unit="interval"):
-            values.append(solve(equation, grid, values[-1], pair, **options).values[-1])
-        return Solution(times, jnp.stack(values), grid)
+        return Solution(times, _interval_by_interval(equation, grid, u, times, options, progress, save), grid)
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
         short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
@@ -103,6 +110,29 @@ def solve(
         values, checks = _compiled(equation, grid, u, plan)
     raise_failed(checks)
     return Solution(times, values, grid)
+
+
+def _interval_by_interval(
+    equation: Any, grid: Grid, u: Any, times: Any, options: dict[str, Any], progress: bool, save: Any
+) -> Any:
+    """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done."""
+    kept, values = None, [jnp.asarray(u)]
+    if save is not None:
+        meet()
+        kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options))
+        values += [jnp.asarray(state) for piece in kept.pieces for state in piece["states"]]
+    bar = Progress(progress, "interval", "solve")
+    try:
+        for pair in zip(times[len(values) - 1 :], times[len(values) :]):
+            values.append(solve(equation, grid, values[-1], pair, **options).values[-1])
+            if kept is not None:
+                kept.add({"states": whole(values[-1])[None]})
+            bar.show(len(values) - 1, len(times) - 1)
+    finally:
+        bar.close()
+        if kept is not None:
+            kept.write()
+    return jnp.stack(values)
 
 
 def memory_needed(

@@ -1,5 +1,6 @@
 """Grids cut over eight devices and over two processes: the numbers of one device."""
 
+import importlib
 import os
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 
 import jax
+import numpy as np
 import pytest
 
 import jaxdiff as jd
@@ -55,6 +57,8 @@ compare(lambda: jd.solve(jd.Diffusion(0.1), plane, u, times).values, True, x=2, 
 TWO = """
 compare(lambda: plate(D), True, x=4)
 compare(lambda: jax.grad(lambda d: jnp.sum(plate(d)[-1] ** 2))(D), False, x=4)
+kept = lambda: jd.solve(jd.Diffusion(D, source=0.3, boundaries=walls), plane, u, times, save=path).values
+compare(kept, False, x=4)  # computed on one device, read by four
 one = fitted()
 with jd.decompose(x=2, y=2):
     np.testing.assert_allclose(fitted(), one, rtol=1e-9)
@@ -77,11 +81,13 @@ def test_eight_devices_agree_with_one():
     finish(python(COMMON + EIGHT, 8))
 
 
-def test_two_processes_agree_with_one_device():
+def test_two_processes_agree_with_one_device(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    join = lambda i: f'import jax; jax.distributed.initialize("localhost:{port}", 2, {i})\n'
+    join = lambda i: (
+        f'path = r"{tmp_path}/states.npz"; import jax; jax.distributed.initialize("localhost:{port}", 2, {i})\n'
+    )
     finish(*[python(join(i) + COMMON + TWO, 2) for i in range(2)])
 
 
@@ -109,3 +115,27 @@ def test_a_cut_that_does_not_divide_the_grid_is_refused(parts, message):
     mesh = jax.sharding.AbstractMesh(tuple(parts.values()), tuple(parts), axis_types=(AxisType.Auto,))
     with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match=message):
         require_whole_blocks(jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 10)))
+
+
+def test_a_solve_goes_on_from_the_file_it_keeps(tmp_path, monkeypatch):
+    grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 8))
+    equation, times = jd.Diffusion(lambda x, y: 0.1 + x * y), [0.0, 0.1, 0.2, 0.3]
+    whole = jd.solve(equation, grid, lambda x, y: x + y, times).values
+    solving = importlib.import_module("jaxdiff.solve")
+    path, original, calls = tmp_path / "run.npz", solving._compiled, []
+
+    def two(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(solving, "_compiled", two)
+    with pytest.raises(KeyboardInterrupt):
+        jd.solve(equation, grid, lambda x, y: x + y, times, save=path)
+    assert list(tmp_path.iterdir()) == [path]
+    again = jd.solve(equation, grid, lambda x, y: x + y, times, save=path).values
+    assert len(calls) == 4  # the last interval alone
+    np.testing.assert_allclose(again, whole, rtol=1e-5)
+    with pytest.raises(ValueError, match="holds results of another model"):
+        jd.solve(jd.Diffusion(0.2), grid, lambda x, y: x + y, times, save=path)
