@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxdiff.operators.basis import Basis, Diagonal
 from jaxdiff.operators.halo import act, cuts
+from jaxdiff.operators.iterative import Modes, resolvent
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
 
@@ -38,6 +40,7 @@ class AxisSum(eqx.Module):
     rings: tuple[bool, ...] = eqx.field(static=True)
     balanced: bool = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
+    modes: Modes | None = None  # of its resolvents, where they are formed once for several
 
     @property
     def ndim(self) -> int:
@@ -64,6 +67,33 @@ class AxisSum(eqx.Module):
             above, below = up * content - from_side(down, -1), from_side(up, 1) - down * content
             out = out - (above - below)
         return out
+
+    def resolvent(self, a: Any, b: Any) -> Callable[[Any], Any]:
+        """u ↦ (aI + bA)⁻¹ u for contents u `(*cells,)` and real a, b, by iteration; NaN where it does not converge."""
+        return resolvent(self, a, b)
+
+    @property
+    def nearest(self) -> AxisSum:
+        """The sum over axes that is close to it, for iterations: itself."""
+        return self
+
+    def steps(self, k: int) -> Any:
+        """ln(up/down) across the face above each cell, what detailed balance would have ln N rise by along axis k."""
+        tiny = jnp.finfo(self.weights.dtype).tiny
+        log = lambda rate: jnp.log(jnp.maximum(rate, tiny))
+        return log(self.up[k]) - log(jnp.roll(self.down[k], -1, k))
+
+    @property
+    def log_equilibrium(self) -> Any:
+        """ln N `(*cells,)`, up to a constant, of the contents between which nothing flows, for a `balanced` operator."""
+        total: Any = jnp.zeros(self.weights.shape, self.weights.dtype)
+        for k, n in enumerate(self.weights.shape):
+            rise = self.steps(k)
+            for j in range(k + 1, self.ndim):  # along one path to every cell: axis 0 first, where the others are at 0
+                rise = _part(rise, j - self.ndim, 0, 1)
+            rise = jnp.cumsum(_part(rise, k - self.ndim, 0, n - 1), k)
+            total = total + jnp.pad(rise, [(int(j == k), 0) for j in range(self.ndim)])
+        return total
 
     @property
     def exit(self) -> Any:
@@ -163,6 +193,10 @@ def _shifted(a: Any, by: int, axis: int, ring: bool) -> Any:
     end, other = (0, n - 1) if by == 1 else (n - 1, 0)
     around = jax.lax.slice_in_dim(a, other, other + 1, axis=axis)
     return jnp.where(jax.lax.broadcasted_iota(jnp.int32, a.shape, a.ndim + axis) == end, around, moved)
+
+
+def _part(a: Any, axis: int, start: int | None, stop: int | None) -> Any:
+    return a[(..., slice(start, stop), *(slice(None),) * (-axis - 1))]
 
 
 def _at(axis: int, i: int, ndim: int) -> tuple[Any, ...]:
