@@ -36,6 +36,7 @@ class Grid(eqx.Module):
 
     edges: tuple[Float[np.ndarray, " n+1"], ...]
     geometry: str = eqx.field(static=True)
+    equal: tuple[bool, ...] = eqx.field(static=True)  # axes whose cells are known to be of one width
 
     def __init__(self, edges: Any, geometry: str = "cartesian"):
         if geometry not in _EXPONENT:
@@ -48,6 +49,7 @@ class Grid(eqx.Module):
         kinds = (geometry, "cartesian", "cartesian")
         self.edges = tuple(_checked_edges(e, kind) for e, kind in zip(edges, kinds, strict=False))
         self.geometry = geometry
+        self.equal = tuple(map(_are_equal, self.edges))
 
     @classmethod
     def uniform(cls, *axes: tuple[float, float, int]) -> Grid:
@@ -211,6 +213,10 @@ def _outer(factors: list[Any], xp: Any) -> Any:
     for factor in factors:
         out = out[..., None] * factor
     return out
+
+
+def _are_equal(edges: Any) -> bool:
+    return not isinstance(edges, jax.core.Tracer) and bool(np.ptp(np.diff(edges)) <= 1e-9 * np.ptp(edges))
 
 
 def _linspace(axis: Any) -> np.ndarray:

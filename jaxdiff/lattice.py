@@ -42,14 +42,16 @@ class LatticeSystem(SemiDiscrete):
     def basis(self) -> Basis | None:
         """The modes in which A is diagonal, if structure tells: equal cells, coefficients that are numbers, no exchange at a
         wall, and no drift but around rings."""
-        if self.grid.geometry != "cartesian" or min(self.grid.shape) < 3 or any(cuts(self.grid.names)):
+        if (
+            self.grid.geometry != "cartesian"
+            or not all(self.grid.equal)
+            or min(self.grid.shape) < 3
+            or any(cuts(self.grid.names))
+        ):
             return None
         kinds = []
         sides = self.equation.sides(self.grid)
         for k, (lower, upper) in enumerate(zip(sides[::2], sides[1::2], strict=True)):
-            edges = self.grid.edges[k]
-            if isinstance(edges, jax.core.Tracer) or np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
-                return None
             drift, *rest = self._coefficients(k)
             rest = [c for i, c in enumerate(rest) if i != 2]  # a source may be of any form
             ring = isinstance(lower, Periodic)
@@ -77,7 +79,15 @@ class LatticeSystem(SemiDiscrete):
         up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
         sides = self.equation.sides(self.grid)
         rings = tuple(isinstance(side, Periodic) for side in sides[::2])
-        return AxisSum(up, down, loss[0], self.weights, rings, self._balanced, names)
+        closed = not any(isinstance(side, (Dirichlet, Robin)) for side in sides)
+        return AxisSum(up, down, loss[0], self.weights, rings, self._balanced, names, self._mutual, closed)
+
+    @property
+    def _mutual(self) -> bool:
+        """Whether all cells hold as much, and nothing but diffusion moves it."""
+        if not isinstance(self.equation, Diffusion) or not _is_number(self.equation.capacity):
+            return False
+        return self.grid.geometry == "cartesian" and all(self.grid.equal)
 
     @property
     def _balanced(self) -> bool:

@@ -53,10 +53,10 @@ def chebyshev(
     coefficients = _coefficients(jnp.asarray(t, dtype), half, centre, bend, terms, 1 if forcing is None else 3)
     states = u[None] if forcing is None else jnp.stack([u, *forcing])
     seen = (lambda v: v) if observe is None else observe
-    centre = centre.astype(dtype)
+    centre, act = centre.astype(dtype), operator.action()
 
     def product(v: Any) -> Any:
-        return (operator @ v - centre * v) / half
+        return (act(v) - centre * v) / half
 
     def add(carry: Any, c: Any) -> Any:
         last, now, total = carry

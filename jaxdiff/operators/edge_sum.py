@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -31,6 +32,10 @@ class EdgeSum(eqx.Module):
     def __matmul__(self, content: Any) -> Any:
         """A N over the last axes, as differences of fluxes so that mass is kept to roundoff."""
         raise NotImplementedError
+
+    def action(self) -> Callable[[Any], Any]:
+        """N ↦ A N for use in a loop."""
+        return self.__matmul__
 
     def _ends(self, x: Any) -> tuple[Any, Any]:
         """A quantity of cells `(*cells,)` at the lower and the upper end of every edge."""
