@@ -62,10 +62,13 @@ class LatticeSystem(SemiDiscrete):
 
     def forcing(self, t: Any) -> Any:
         """b at time t, `(*cells,)`."""
-        total: Any = jnp.zeros(self.grid.shape)
-        for k in range(self.grid.ndim):
-            total = total + self._lines(k, lambda system: system.forcing(t)) * self._across(k)
-        return total
+        return sum(self.forcings(t), jnp.zeros(self.grid.shape))
+
+    def forcings(self, t: Any) -> tuple[Any, ...]:
+        """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
+        first."""
+        along = lambda k: self._lines(k, lambda system: system.forcing(t)) * self._across(k)
+        return tuple(map(along, range(self.grid.ndim)))
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""
