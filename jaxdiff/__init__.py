@@ -20,6 +20,15 @@ from jaxdiff.paths import Trajectory
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.solve import Solution, memory_needed, solve
 from jaxdiff.spectral import Spectral
-from jaxdiff.steppers import TRBDF2, BackwardEuler, CrankNicolson, Exponential, ForwardEuler, RungeKutta4
+from jaxdiff.steppers import (
+    RKL2,
+    TRBDF2,
+    BackwardEuler,
+    CrankNicolson,
+    Exponential,
+    ForwardEuler,
+    RungeKutta4,
+    Strang,
+)
 
 __version__ = "0.1.0"

@@ -11,29 +11,33 @@ import jax.numpy as jnp
 from jaxdiff.checks import Checks, check, enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.equations import FokkerPlanck
+from jaxdiff.operators import Modes, Tridiagonal, equipped
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
-from jaxdiff.systems import System
 
 
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
-    """The steady state `(n,)` and its checks; traceable. See `steady_state`."""
-    system = System(equation, grid)
+    """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
+    system = FiniteVolume().systems(equation, grid)[0]
     operator, forcing, weights = system.operator(0.0), system.forcing(0.0), system.weights
     closed = (jnp.abs(operator.leak) <= 0).all()
     probability = isinstance(equation, FokkerPlanck)
     total = (
         jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
     )
-    # One elimination serves both cases: a closed system is opened at its last cell, held at content 1.
-    shape = _equilibrium(operator)
-    shape = shape / jnp.sum(shape)
+    # One solve serves both cases: a closed system is opened at one cell.
+    known, place = _equilibrium(operator)
     opening = jnp.where(closed, jnp.max(operator.exit), 0.0)
-    opened = eqx.tree_at(lambda a: a.loss, operator, operator.loss.at[-1].add(opening))
-    settled = opened.resolvent(0.0, -1.0)(jnp.where(closed, 0.0, forcing))
+    loss = jnp.broadcast_to(operator.loss, forcing.shape).at[place].add(opening)
+    opened = equipped(eqx.tree_at(lambda a: a.loss, operator, loss))
+    fill = jnp.zeros_like(forcing) if known is not None else jnp.zeros_like(forcing).at[place].set(opening)
+    settled = opened.resolvent(0.0, -1.0)(jnp.where(closed, fill, forcing))
+    shape = settled if known is None else known
+    shape = shape / jnp.where(closed, jnp.sum(shape), 1.0)
     content = jnp.where(closed, jnp.nan_to_num(total) * shape, settled)
     fed = closed & (jnp.abs(jnp.sum(forcing)) > 1e-12 * jnp.sum(jnp.abs(forcing)))
     grows = ~closed & (operator.growth() > 0) & (content < 0).any()
+    doubt = "" if grid.ndim == 1 else ", or the iterations for it did not converge"
     found = [
         *system.conditions(0.0),
         (
@@ -54,13 +58,30 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
             0.0,
             0.0,
         ),
-        ("the steady state is not finite; check the coefficients", ~jnp.isfinite(content).all(), 0.0, 0.0),
+        (
+            f"the steady state is not finite{doubt}; check the coefficients",
+            ~jnp.isfinite(content).all(),
+            0.0,
+            0.0,
+        ),
     ]
     return content / weights, check(found)
 
 
-def _equilibrium(operator: Any) -> Any:
-    """Contents that nothing moves on a closed chain, by detailed balance in logarithms, or on a closed ring."""
+def _equilibrium(operator: Any) -> tuple[Any, Any]:
+    """Contents that nothing moves in a closed domain, up to a factor, None where they must be solved for; and the cell
+    to open then, one that is not empty."""
+    if isinstance(operator, Tridiagonal):
+        return _on_chain(operator), -1
+    if operator.balanced:
+        logs = operator.log_equilibrium
+        return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs))), (0,) * operator.weights.ndim
+    full = jnp.argmax(Modes(operator).scale)
+    return None, jnp.unravel_index(full, operator.weights.shape)
+
+
+def _on_chain(operator: Tridiagonal) -> Any:
+    """By detailed balance in logarithms, or on a ring by elimination of what remains when it is cut."""
     if not operator.ring:
         tiny = jnp.finfo(operator.up.dtype).tiny
         steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
@@ -75,7 +96,7 @@ _compiled = solver_jit(stationary)
 
 
 def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
-    """Cell averages `(n,)` of the steady state: A N + b = 0.
+    """Cell averages `(*cells,)` of the steady state: A N + b = 0; by elimination on one axis, iterations on several.
 
     A closed Fokker–Planck domain is normalised to one (or to the content of `initial`), and is exp(−U/D) for a
     `Potential` to roundoff; a closed diffusion keeps the content of `initial`.
@@ -89,7 +110,6 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
     [87.5, 62.5, 37.5, 12.5]
     """
     equation = plain(equation)
-    grid.require_one_axis("a steady state")
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")

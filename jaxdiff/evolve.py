@@ -82,6 +82,8 @@ class Plan:
         if self.method == "lattice" and (substeps > self.substeps or steps > self.capacity):
             capacity = 1 << (max(steps, self.capacity) - 1).bit_length()
             return replace(self, substeps=1 << (max(substeps, self.substeps) - 1).bit_length(), capacity=capacity)
+        if substeps > self.substeps and self.method == "steps":
+            return replace(self, substeps=1 << (substeps - 1).bit_length())
         if substeps > self.substeps:
             segmented = self if self.method == "segments" else _segmented(self, ())
             return replace(segmented, times=self.times, substeps=1 << (substeps - 1).bit_length())
@@ -149,11 +151,15 @@ def lay_out(
     if (stepper is None or isinstance(stepper, Exponential)) and smooth and substeps is None:
         return _segmented(plan, knots) if knots else _windowed(plan)
     if stepper is None and substeps is None:
-        segmented = _segmented(plan, knots)
-        tolerance = 1e-6 if tolerance is None else tolerance
-        return replace(segmented, method="adaptive", tolerance=tolerance, stepper=TRBDF2())
+        return _adaptive(plan, knots)
     default = Exponential() if smooth else TRBDF2()
     return replace(plan, method="steps", substeps=int(substeps or 1), stepper=default if stepper is None else stepper)
+
+
+def _adaptive(plan: Plan, knots: Any) -> Plan:
+    """The plan where time enters by any function."""
+    tolerance = 1e-6 if plan.tolerance is None else plan.tolerance
+    return replace(_segmented(plan, knots), method="adaptive", tolerance=tolerance, stepper=TRBDF2())
 
 
 def _in_modes(plan: Plan, system: Any, stepper: Any) -> Plan:
@@ -169,17 +175,15 @@ def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> 
     """The plan on several axes."""
     require_whole_blocks(system.grid)
     operator_varies, forcing_varies, knots = system.course()
-    if stepper is not None and stepper.reach is not None:
-        return replace(plan, method="steps", substeps=int(substeps or 1))
-    axes = system.grid.ndim
-    if stepper is not None and not isinstance(stepper, Exponential):
+    exact = stepper is None or isinstance(stepper, Exponential)
+    if exact and stepper is not None and (operator_varies or forcing_varies):
         raise ValueError(
-            f"{type(stepper).__name__} holds on one axis, got {axes}; leave stepper out, or take jd.Exponential(), jd.RungeKutta4() or jd.ForwardEuler()"
+            "Exponential needs coefficients and walls on several axes that are constant in time, or a jd.Series at a wall; leave stepper out or use jd.Strang()"
         )
+    if not exact or ((operator_varies or forcing_varies) and substeps is not None):
+        return replace(plan, method="steps", substeps=int(substeps or 1), stepper=stepper or TRBDF2())
     if operator_varies or forcing_varies:
-        raise ValueError(
-            f"coefficients that are functions of time hold on one axis, got {axes}; take stepper=jd.RungeKutta4() with substeps=, or a jd.Series for a boundary or source"
-        )
+        return _adaptive(plan, knots)
     if not knots and substeps is None and (basis := system.basis) is not None:
         return replace(plan, method="spectral", forced=system.forced, basis=basis)
     segmented = _segmented(plan, knots)
@@ -307,8 +311,10 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     values = levels[0] if early is not None else plan.scheme.combine(levels, systems[0].ring)
     if observe is not None and early is None:
         values = observe(values)
+    iterated = grid.ndim > 1 and plan.method in ("steps", "adaptive") and plan.stepper.reach is None
+    doubt = ", or the iterations of a step did not converge" if iterated else ""
     infinite = (
-        "the solution is not finite; check the coefficients and the size of the step",
+        f"the solution is not finite{doubt}; check the coefficients and the size of the step",
         ~jnp.isfinite(values).all(),
         0.0,
         0.0,

@@ -103,10 +103,14 @@ class LatticeSystem(SemiDiscrete):
 
     def forcing(self, t: Any) -> Any:
         """b at time t, `(*cells,)`."""
-        total: Any = 0.0
-        for k in range(self.grid.ndim):
-            total = total + self._lines(k, lambda system: system.forcing(t)) * self._across(k)
+        total = sum(self.forcings(t))
         return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
+
+    def forcings(self, t: Any) -> tuple[Any, ...]:
+        """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
+        first."""
+        along = lambda k: self._lines(k, lambda system: system.forcing(t)) * self._across(k)
+        return tuple(map(along, range(self.grid.ndim)))
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""

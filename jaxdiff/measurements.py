@@ -147,7 +147,6 @@ def course_of(
 
 
 def check_steady(equation: Any, grid: Grid) -> None:
-    grid.require_one_axis("a time of inf, the steady state,")
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError(

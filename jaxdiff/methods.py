@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.checks import Condition
-from jaxdiff.operators import chebyshev, propagate, terms_needed
+from jaxdiff.operators import chebyshev, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.steppers import Frozen, stable_step
 from jaxdiff.systems import System
@@ -20,12 +20,8 @@ _ROOM = 8  # substeps that an unbalanced operator on a lattice may take, if it n
 _BLOCK = 32  # adaptive steps skipped or taken together
 
 
-def _needed_substeps(operator: Any, span: Any, limit: float = 6.0) -> Any:
-    """Equal substeps that keep the rational approximation accurate under growth or on a driven ring."""
-    operator = jax.lax.stop_gradient(operator)
-    growth = operator.growth()
-    excess = jnp.minimum(growth, growth + jnp.max(operator.leak))
-    return jnp.stack([jnp.ceil(jnp.maximum(span * jnp.maximum(excess / limit, operator.circulation()), 1.0)), 0.0])
+def _needed_substeps(operator: Any, span: Any) -> Any:
+    return jnp.stack([parts_needed(operator, span), jnp.zeros(())])
 
 
 def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
@@ -122,17 +118,20 @@ def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
     problem = Frozen(system, t0)
     times = jnp.asarray(plan.times, u.dtype)
     dts = jnp.diff(times) / plan.substeps
+    longest = jnp.max(dts)
+    # What depends on the operator, at every output time if it varies.
+    over = lambda quantity: (
+        jax.lax.map(lambda t: quantity(system.operator(t)), times)
+        if system.operator_varies
+        else quantity(problem.operator(t0))
+    )
     found: list[Condition] = []
     if plan.stepper.reach is not None:
-        limits = (
-            jax.lax.map(lambda t: stable_step(plan.stepper, system.operator(t)), times)
-            if system.operator_varies
-            else stable_step(plan.stepper, problem.operator(t0))
-        )
-        limit, name = jnp.min(limits), type(plan.stepper).__name__
-        longest = jnp.max(dts)
-        message = f"{name} is unstable with a step of {{where}}; the largest stable step is {{value}}: raise substeps or use jd.Exponential()"
-        found = [(message, longest > limit * (1 + 1e-9), longest, limit)]
+        limit = jnp.min(over(lambda operator: stable_step(plan.stepper, operator)))
+        message, value = plan.stepper.refusal(longest, limit)
+        found = [(message, longest > limit * (1 + 1e-9), longest, value)]
+    parts = jnp.max(over(lambda operator: plan.stepper.parts(operator, longest)))
+    needed = jnp.stack([parts * plan.substeps, jnp.zeros(())])
 
     @jax.checkpoint
     def interval(v: Any, row: Any) -> Any:
@@ -141,7 +140,6 @@ def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
         v, _ = jax.lax.scan(lambda w, i: (take(i, w), None), v, jnp.arange(plan.substeps))
         return v, v
 
-    needed = jnp.zeros(2)
     return jax.lax.scan(interval, u, (times[:-1], dts))[1], needed, found
 
 
@@ -164,18 +162,25 @@ def _adaptive(system: System, plan: Any, t0: Any, u: Any) -> Any:
         v = jnp.where(dt > 0, plan.stepper.step(problem, t, jnp.where(dt > 0, dt, ends[-1] - t0), v), v)
         return v, v
 
+    outputs = ends[jnp.asarray(plan.ends)]
+    middle = clock + taken / 2
+    index = jnp.searchsorted(jnp.where(taken > 0, middle, jnp.inf), outputs) - 1
+    place = jnp.full(plan.capacity, len(outputs)).at[index].set(jnp.arange(len(outputs)))  # of each step; beyond: none
+
     @jax.checkpoint
     def block(v: Any, rows: Any) -> Any:
         idle = lambda w: (w, jnp.broadcast_to(w, (_BLOCK, *w.shape)))
         return jax.lax.cond(rows[1][0] > 0, lambda w: jax.lax.scan(take, w, rows), idle, v)
 
-    rows = tuple(x.reshape(-1, _BLOCK) for x in (clock, taken))
-    _, path = jax.lax.scan(block, u, rows)
-    outputs = ends[jnp.asarray(plan.ends)]
-    middle = clock + taken / 2
-    index = jnp.searchsorted(jnp.where(taken > 0, middle, jnp.inf), outputs) - 1
-    needed = jnp.stack([jnp.zeros(()), asked.astype(float)])
-    return path.reshape(-1, len(u))[index], needed, []
+    def keep(carry: Any, row: Any) -> Any:
+        rows, where = row
+        v, path = block(carry[0], rows)
+        return (v, carry[1].at[where].set(path, mode="drop")), None
+
+    rows = tuple(x.reshape(-1, _BLOCK) for x in (clock, taken, place))
+    kept = jnp.zeros((len(outputs), *u.shape), u.dtype)
+    (_, kept), _ = jax.lax.scan(keep, (u, kept), (rows[:2], rows[2]))
+    return kept, jnp.stack([jnp.zeros(()), asked.astype(float)]), []
 
 
 def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tuple[Any, Any, Any]:

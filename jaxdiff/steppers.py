@@ -1,13 +1,15 @@
 """When: one step of dN/dt = A(t) N + b(t).
 
-| stepper       | order | stable      | positive | face used |
-|---------------|-------|-------------|----------|-----------|
-| ForwardEuler  | 1     | Δt < 2/|λ|  | if Δt·max exit ≤ 1 | action |
-| RungeKutta4   | 4     | Δt < 2.78/|λ| | no     | action    |
-| BackwardEuler | 1     | always, L   | yes      | resolvent |
-| CrankNicolson | 2     | always      | no       | resolvent |
-| TRBDF2        | 2     | always, L   | no       | resolvent |
-| Exponential   | exact | always      | to 1e-13 of the peak | propagator |
+| stepper       | order | stable                | positive             | face used           |
+|---------------|-------|-----------------------|----------------------|---------------------|
+| ForwardEuler  | 1     | Δt < 2/|λ|            | if Δt·max exit ≤ 1   | action              |
+| RungeKutta4   | 4     | Δt < 2.78/|λ|         | no                   | action              |
+| RKL2          | 2     | Δt < (s² + s − 2)/2|λ| | no                   | action, s times     |
+| BackwardEuler | 1     | always, L             | yes                  | resolvent           |
+| CrankNicolson | 2     | always                | no                   | resolvent           |
+| TRBDF2        | 2     | always, L             | no                   | resolvent           |
+| Exponential   | exact | always                | to 1e-13 of the peak | propagator          |
+| Strang        | 2     | as `inner`            | as `inner`           | that of every line  |
 """
 
 from __future__ import annotations
@@ -15,9 +17,14 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdiff.operators import propagate
+from jaxdiff.operators import AxisSum, Tridiagonal, equipped, parts_needed, propagate
+
+_MOST_STAGES = 512
+_STAGES = 16  # of RKL2 that are taken, or skipped, together
 
 
 class Stepper(eqx.Module):
@@ -30,6 +37,16 @@ class Stepper(eqx.Module):
     def reach(self) -> float | None:
         """Largest stable Δt·|λ| of an explicit stepper."""
         return None
+
+    def refusal(self, dt: Any, limit: Any) -> tuple[str, Any]:
+        """What to say of a step beyond the largest stable one, with {where} for the step and {value}."""
+        name = type(self).__name__
+        message = f"{name} is unstable with a step of {{where}}; the largest stable step is {{value}}: raise substeps or use jd.Exponential()"
+        return message, limit
+
+    def parts(self, operator: Any, dt: Any) -> Any:
+        """Into how many a step must be cut to be what it claims, at most; traced."""
+        return jnp.ones(())
 
 
 class ForwardEuler(Stepper):
@@ -60,6 +77,87 @@ class RungeKutta4(Stepper):
         k3 = rate(half, u + dt / 2 * k2)
         k4 = rate(t + dt, u + dt * k3)
         return u + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+class RKL2(Stepper):
+    """The Runge–Kutta–Legendre method of s stages, second order: as many products with A as stages, for a step s²/4 times
+    the longest of ForwardEuler.
+
+    Y₁ = u + μ̃₁Δt F(u),  Yⱼ = μⱼYⱼ₋₁ + νⱼYⱼ₋₂ + (1 − μⱼ − νⱼ)u + μ̃ⱼΔt F(Yⱼ₋₁) + γ̃ⱼΔt F(u),  F = A · + b
+
+    With `stages=None` each step takes the fewest that are stable. Refuses Δt > (s² + s − 2)/2|λ|max. It is made for
+    diffusion: where a drift dominates from cell to cell, take `Exponential` or `TRBDF2`.
+    Source: Meyer, Balsara & Aslam 2014, doi:10.1016/j.jcp.2013.08.021.
+
+    >>> RKL2(stages=9).reach
+    44.0
+    """
+
+    stages: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        s = self.stages
+        if s is not None and not (isinstance(s, int) and 2 <= s <= _MOST_STAGES):
+            raise ValueError(
+                f"stages must be a whole number from 2 to {_MOST_STAGES}, or None for what is stable, got {s!r}"
+            )
+
+    @property
+    def reach(self) -> float:
+        s = _MOST_STAGES if self.stages is None else self.stages
+        return (s * s + s - 2) / 2
+
+    def refusal(self, dt: Any, limit: Any) -> tuple[str, Any]:
+        if self.stages is None:
+            return super().refusal(dt, limit)
+        message = f"RKL2 with {self.stages} stages is unstable with a step of {{where}}; it takes {{value}} stages: raise stages, or substeps"
+        return message, _stages(self.reach * dt / limit)
+
+    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+        bound = lambda s: jax.lax.stop_gradient(problem.operator(s).bound())
+        s: Any = self.stages
+        if s is None:
+            s = _stages(1.001 * dt * jnp.maximum(jnp.maximum(bound(t), bound(t + dt / 2)), bound(t + dt)))
+        w = 4.0 / (s * s + s - 2.0)
+        rate = lambda c, v: problem.operator(t + c * w * dt) @ v + problem.forcing(t + c * w * dt)
+        first = dt * rate(0.0, u)
+        table = _legendre(_MOST_STAGES if self.stages is None else self.stages, u.dtype)
+
+        def stage(carry: Any, row: Any) -> Any:
+            last, now = carry
+            j, mu, nu, gamma, c = row
+            new = mu * now + nu * last + (1 - mu - nu) * u + w * mu * (dt * rate(c, now) - gamma * first)
+            return (jnp.where(j <= s, now, last), jnp.where(j <= s, new, now)), None
+
+        start = (u, u + w / 3 * first)
+        if self.stages is not None:
+            return jax.lax.scan(stage, start, table)[0][1]
+
+        @jax.checkpoint
+        def block(carry: Any, rows: Any) -> Any:
+            take = lambda x: jax.lax.scan(stage, x, rows)[0]
+            return jax.lax.cond(rows[0][0] <= s, take, lambda x: x, carry), None
+
+        rows = tuple(jnp.pad(x, (0, 1), constant_values=2 * _MOST_STAGES).reshape(-1, _STAGES) for x in table)
+        return jax.lax.scan(block, start, rows)[0][1]
+
+
+def _stages(z: Any) -> Any:
+    """The fewest of RKL2, odd, that are stable for Δt·|λ| = z."""
+    return jnp.maximum(3.0, 2.0 * jnp.ceil((jnp.sqrt(9.0 + 8.0 * z) - 3.0) / 4.0) + 1.0)
+
+
+def _legendre(stages: int, dtype: Any) -> tuple[Any, ...]:
+    """j, μⱼ, νⱼ, 1 − bⱼ₋₁ and the time before stage j in units of wΔt, for j = 2 … stages."""
+    j = np.arange(stages + 1.0)
+    b = np.where(j < 2, 1 / 3, (j * j + j - 2) / (2 * np.maximum(j, 1) * (j + 1)))
+    mu, nu = np.zeros_like(j), np.zeros_like(j)
+    mu[2:], nu[2:] = (2 * j[2:] - 1) / j[2:] * b[2:] / b[1:-1], -(j[2:] - 1) / j[2:] * b[2:] / b[:-2]
+    c = np.zeros_like(j)
+    c[1] = 1 / 3
+    for i in range(2, stages + 1):
+        c[i] = mu[i] * (c[i - 1] + b[i - 1]) + nu[i] * c[i - 2]
+    return tuple(jnp.asarray(x, dtype) for x in (j[2:], mu[2:], nu[2:], 1 - b[1:-1], c[1:-1]))
 
 
 class BackwardEuler(Stepper):
@@ -118,28 +216,131 @@ class Exponential(Stepper):
         b = problem.forcing(t)
         return propagate(problem.operator(t), dt, u, b, (problem.forcing(t + dt) - b) / dt)
 
+    def parts(self, operator: Any, dt: Any) -> Any:
+        return parts_needed(operator, dt)
 
-STEPPERS = {s.__name__: s for s in (ForwardEuler, RungeKutta4, BackwardEuler, CrankNicolson, TRBDF2, Exponential)}
+
+class Strang(Stepper):
+    """Splitting by axes: half a step along x, y, …, a whole one along the last axis, and the halves backwards.
+
+    Second order; every line of cells is advanced by `inner`, with what its walls and sources feed in. Mass, the
+    equilibrium of each line and so the Gibbs state stay; with `Exponential`, the default, and `BackwardEuler` no density
+    falls below zero. Coefficients that depend on time are taken at the middle of the step. On one axis it is `inner`.
+    Source: Strang 1968, doi:10.1137/0705041.
+
+    >>> Strang(BackwardEuler()).inner
+    BackwardEuler()
+    """
+
+    inner: Stepper = eqx.field(default_factory=Exponential)
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.inner, Stepper) or self.inner.reach is not None or isinstance(self.inner, Strang):
+            raise TypeError(
+                f"Strang advances lines by jd.Exponential(), BackwardEuler(), CrankNicolson() or TRBDF2(), got {self.inner!r}"
+            )
+
+    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+        middle = t + dt / 2
+        operator = problem.operator(middle)
+        if isinstance(operator, Tridiagonal):
+            held = Held(operator, problem.forcing(middle)) if problem.varies else problem
+            return self.inner.step(held, t, dt, u)
+        fed, last = problem.forcings(middle), u.ndim - 1
+        for k in [*range(last + 1), *reversed(range(last))]:
+            u = self._advance(_lines(operator, k), fed[k], k, dt if k == last else dt / 2, u)
+        return u
+
+    def _advance(self, lines: Tridiagonal, fed: Any, k: int, dt: Any, u: Any) -> Any:
+        shape = jnp.moveaxis(u, k, 0).shape
+        flat = lambda x: jnp.moveaxis(jnp.broadcast_to(x, u.shape), k, 0).reshape(shape[0], -1)
+
+        def one(line: Any, b: Any, before: Any) -> Any:
+            after = self.inner.step(Held(line, b), 0.0, dt, before)
+            return _without_noise(after, before, b)
+
+        after = jax.vmap(one, in_axes=1, out_axes=1)(lines, flat(fed), flat(u))
+        return jnp.moveaxis(after.reshape(shape), 0, k)
+
+    def parts(self, operator: Any, dt: Any) -> Any:
+        if isinstance(operator, Tridiagonal):
+            return self.inner.parts(operator, dt)
+        of_line = jax.vmap(lambda line: self.inner.parts(line, dt), in_axes=1)
+        return jnp.max(jnp.stack([jnp.max(of_line(_lines(operator, k))) for k in range(len(operator.up))]))
+
+
+def _lines(operator: AxisSum, k: int) -> Tridiagonal:
+    """The operators of all lines along axis k, `(n, lines)`; losses go with the first axis."""
+    if not isinstance(operator, AxisSum):
+        raise ValueError(
+            "Strang splits a motion along the axes, and a tensor also moves across them; leave stepper out"
+        )
+    shape = operator.weights.shape
+    flat = lambda rate: jnp.moveaxis(jnp.broadcast_to(rate, shape), k, 0).reshape(shape[k], -1)
+    loss = operator.loss if k == 0 else jnp.zeros_like(operator.loss)
+    return Tridiagonal(flat(operator.up[k]), flat(operator.down[k]), flat(loss), operator.rings[k])
+
+
+def _without_noise(after: Any, before: Any, fed: Any) -> Any:
+    """No contents below zero by roundoff where none went in, and the same total."""
+    peak = jnp.maximum(jnp.max(jnp.abs(before)), jnp.max(jnp.abs(after)))
+    noise = (before >= 0).all() & (fed >= 0).all() & (after >= -(jnp.finfo(after.dtype).eps ** 0.5) * peak).all()
+    clean = jnp.maximum(after, 0.0)
+    total, left = jnp.sum(after), jnp.sum(clean)
+    share = jnp.where(left > 0, jnp.maximum(total, 0.0) / jnp.where(left > 0, left, 1.0), 1.0)
+    return jnp.where(noise, share * clean, after)
+
+
+STEPPERS = {
+    s.__name__: s for s in (ForwardEuler, RungeKutta4, RKL2, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang)
+}
+
+
+class Held(eqx.Module):
+    """A problem whose operator and forcing are the same at all times."""
+
+    fixed_operator: Any
+    fixed_forcing: Any
+
+    def operator(self, t: Any) -> Any:
+        return self.fixed_operator
+
+    def forcing(self, t: Any) -> Any:
+        return self.fixed_forcing
 
 
 class Frozen(eqx.Module):
-    """A system whose operator, and where it may its forcing, are formed once."""
+    """A system whose operator, and where it may its forcing, are formed once; and the modes of resolvents on a lattice."""
 
     system: Any
     fixed_operator: Any
     fixed_forcing: Any
+    modes: Any
 
     def __init__(self, system: Any, t: Any):
         self.system = system
-        self.fixed_operator = None if system.operator_varies else system.operator(t)
+        operator = equipped(system.operator(t))
+        self.fixed_operator = None if system.operator_varies else operator
+        self.modes = getattr(operator, "modes", None) if system.operator_varies else None
         steady = not (system.operator_varies or system.forcing_varies or system.knots)
         self.fixed_forcing = system.forcing(t) if steady else None
 
+    @property
+    def varies(self) -> bool:
+        """Whether the operator depends on time."""
+        return self.fixed_operator is None
+
     def operator(self, t: Any) -> Any:
-        return self.system.operator(t) if self.fixed_operator is None else self.fixed_operator
+        if self.fixed_operator is not None:
+            return self.fixed_operator
+        operator = self.system.operator(t)
+        return operator if self.modes is None else equipped(operator, self.modes)
 
     def forcing(self, t: Any) -> Any:
         return self.system.forcing(t) if self.fixed_forcing is None else self.fixed_forcing
+
+    def forcings(self, t: Any) -> Any:
+        return self.system.forcings(t)
 
 
 def stable_step(stepper: Stepper, operator: Any) -> Any:

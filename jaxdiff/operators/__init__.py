@@ -4,7 +4,8 @@ from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.chebyshev import chebyshev, terms_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
-from jaxdiff.operators.propagators import Contour, Poles, propagate
+from jaxdiff.operators.iterative import Modes, equipped
+from jaxdiff.operators.propagators import Contour, Poles, parts_needed, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "Contour",
     "Diagonal",
     "EdgeSum",
+    "Modes",
     "Poles",
     "ScatteredEdges",
     "SharedEdges",
     "Tridiagonal",
     "chebyshev",
+    "equipped",
+    "parts_needed",
     "propagate",
     "shifts",
     "terms_needed",

@@ -105,6 +105,14 @@ def _complex(dtype: Any) -> Any:
     return jnp.complex128 if jnp.finfo(dtype).bits == 64 else jnp.complex64
 
 
+def parts_needed(operator: Any, span: Any, limit: float = 6.0) -> Any:
+    """Equal parts of a time that keep the rational approximation accurate under growth or on a driven ring; traced."""
+    operator = jax.lax.stop_gradient(operator)
+    growth = operator.growth()
+    excess = jnp.minimum(growth, growth + jnp.max(operator.leak))
+    return jnp.ceil(jnp.maximum(span * jnp.maximum(excess / limit, operator.circulation()), 1.0))
+
+
 def propagate(
     operator: Any, t: Any, u: Any, constant: Any = 0.0, slope: Any = 0.0, *, tolerance: float | None = None
 ) -> Any:
