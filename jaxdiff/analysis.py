@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdiff.checks import Checks, check, enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.equations import FokkerPlanck
-from jaxdiff.operators import Modes, Tridiagonal, equipped
+from jaxdiff.operators import Tridiagonal, equipped
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
 
@@ -76,8 +76,9 @@ def _equilibrium(operator: Any) -> tuple[Any, Any]:
     if operator.balanced:
         logs = operator.log_equilibrium
         return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs))), (0,) * operator.weights.ndim
-    full = jnp.argmax(Modes(operator).scale)
-    return None, jnp.unravel_index(full, operator.weights.shape)
+    slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
+    visited = operator.resolvent(slow, -1.0)(jnp.ones_like(operator.weights))
+    return None, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(visited)), operator.weights.shape)
 
 
 def _on_chain(operator: Tridiagonal) -> Any:

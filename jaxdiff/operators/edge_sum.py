@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.operators.axis_sum import AxisSum, Spectrum
+from jaxdiff.operators.iterative import Modes, resolvent
 
 
 class EdgeSum(eqx.Module):
@@ -28,6 +29,7 @@ class EdgeSum(eqx.Module):
     weights: eqx.AbstractVar[Any]
     nearest: eqx.AbstractVar[AxisSum]
     balanced: eqx.AbstractVar[bool]
+    modes: eqx.AbstractVar[Modes | None]  # of its resolvents, where they are formed once for several
 
     def __matmul__(self, content: Any) -> Any:
         """A N over the last axes, as differences of fluxes so that mass is kept to roundoff."""
@@ -44,6 +46,15 @@ class EdgeSum(eqx.Module):
     def _onto(self, lower: Any, upper: Any) -> Any:
         """The sum `(*cells,)` of what every edge brings to its lower and to its upper end."""
         raise NotImplementedError
+
+    def resolvent(self, a: Any, b: Any) -> Callable[[Any], Any]:
+        """u ↦ (aI + bA)⁻¹ u for contents u `(*cells,)` and real a, b, by iteration; NaN where it does not converge."""
+        return resolvent(self, a, b)
+
+    @property
+    def log_equilibrium(self) -> Any:
+        """ln N `(*cells,)` of the contents between which nothing flows, for a `balanced` operator: equal densities."""
+        return jnp.log(self.weights)
 
     @property
     def rings(self) -> tuple[bool, ...]:
@@ -105,6 +116,7 @@ class ScatteredEdges(EdgeSum):
     balanced: bool = eqx.field(static=True)
     lower: Any
     upper: Any
+    modes: Modes | None = eqx.field(default=None, kw_only=True)
 
     def __matmul__(self, content: Any) -> Any:
         def one(x: Any) -> Any:
@@ -144,10 +156,11 @@ class SharedEdges(EdgeSum):
     offsets: Any
     up_behind: Any
     down_behind: Any
+    modes: Modes | None
 
     def __init__(self, up: Any, down: Any, loss: Any, weights: Any, nearest: AxisSum, balanced: bool, offsets: Any):
         self.up, self.down, self.loss, self.weights = up, down, loss, weights
-        self.nearest, self.balanced, self.offsets = nearest, balanced, offsets
+        self.nearest, self.balanced, self.offsets, self.modes = nearest, balanced, offsets, None
         self.up_behind, self.down_behind = self._back(up), self._back(down)
 
     def __matmul__(self, content: Any) -> Any:
