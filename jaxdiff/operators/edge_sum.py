@@ -17,8 +17,7 @@ class EdgeSum(eqx.Module):
     """A of dN/dt = A N for contents N of the cells of a lattice, `(*cells,)`.
 
     An edge has a lower and an upper end, two cells; `up` and `down` [1/time] are the rates of hopping along it, and
-    `loss` `(*cells,)` is what leaves the domain. There are P families of edges, each with at most one edge for every
-    cell: `(P, *cells)`, with length one along axes where all are alike. `nearest` is the operator without its oblique
+    `loss` `(*cells,)` is what leaves the domain. `nearest` is the operator without its oblique
     edges, `weights` are the contents of a unit density, and `balanced` tells that some scaling of the cells makes A
     symmetric.
     """
@@ -106,7 +105,7 @@ class EdgeSum(eqx.Module):
 
 
 class ScatteredEdges(EdgeSum):
-    """Edges anywhere: `lower` and `upper` `(P, *cells)` are the flat indices of their cells."""
+    """Edges anywhere, in a list `(m,)`: `lower` and `upper` are the flat indices of their cells."""
 
     up: Any
     down: Any
@@ -130,20 +129,18 @@ class ScatteredEdges(EdgeSum):
         return one(content)
 
     def _ends(self, x: Any) -> tuple[Any, Any]:
-        x = jnp.broadcast_to(x, self.lower.shape[1:]).ravel()
+        x = jnp.broadcast_to(x, self.loss.shape).ravel()
         return x[self.lower], x[self.upper]
 
     def _onto(self, lower: Any, upper: Any) -> Any:
-        wide = lambda x: jnp.broadcast_to(x, self.lower.shape)
-        total = jnp.zeros(self.lower[0].size, jnp.result_type(lower))
-        total = total.at[self.lower].add(wide(lower)).at[self.upper].add(wide(upper))
-        return total.reshape(self.lower.shape[1:])
+        total = jnp.zeros(self.loss.size, jnp.result_type(lower))
+        return total.at[self.lower].add(lower).at[self.upper].add(upper).reshape(self.loss.shape)
 
 
 class SharedEdges(EdgeSum):
     """The same edges at every cell: from cell i to i + offset, around the lattice, `offsets` `(P, ndim)`.
 
-    Rates stand at the lower end; `up_behind` and `down_behind` are those of the edge that ends at a cell. Edges that
+    Rates stand at the lower end, `(P, *cells)`, with length one along axes where all are alike; `up_behind` and `down_behind` are those of the edge that ends at a cell. Edges that
     do not exist have rates of zero.
     """
 
