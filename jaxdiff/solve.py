@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Solution", "evolve", "prepare", "raise_failed", "solve"]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=["method"])
 @dataclass(frozen=True)
 class Solution:
-    """States `values` (T, n) at `times` (T,) on a `grid`."""
+    """States `values` (T, *cells) at `times` (T,) on a `grid`; `method` says in a few words how they were found."""
 
     times: Any
     values: Any
     grid: Grid
+    method: str = ""
 
     def plot(self) -> Figure:
         """The profiles over position, coloured by time."""
@@ -62,7 +63,7 @@ def solve(
         times: `(T,)` increasing [time].
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks the exact exponential where coefficients are constant in time, else TR-BDF2 under error
-            control. A stepper you name takes `substeps` equal steps per interval (1).
+            control; `Solution.method` says what it took. A stepper you name takes `substeps` equal steps per interval (1).
         tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
             several axes 1e-11 unless any other is asked).
         progress: show a bar over the intervals (steps taken one interval per call).
@@ -88,22 +89,23 @@ def solve(
         from tqdm.auto import tqdm
 
         options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
-        values = [u]
+        values, method = [u], ""
         for pair in tqdm(list(zip(times[:-1], times[1:], strict=True)), desc="solve", unit="interval"):
-            values.append(solve(equation, grid, values[-1], pair, **options).values[-1])
-        return Solution(times, jnp.stack(values), grid)
+            part = solve(equation, grid, values[-1], pair, **options)
+            values, method = [*values, part.values[-1]], f"{part.method}, for the last interval"
+        return Solution(times, jnp.stack(values), grid, method)
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
         short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
         values = eqx.error_if(
             values, short, "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
         )
-        return Solution(times, enforce(values, checks), grid)
+        return Solution(times, enforce(values, checks), grid, plan.told())
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
         plan = finer
         values, checks = _compiled(equation, grid, u, plan)
     raise_failed(checks)
-    return Solution(times, values, grid)
+    return Solution(times, values, grid, plan.told(checks.needed))
 
 
 def _state(grid: Grid, initial: Any) -> Any:
