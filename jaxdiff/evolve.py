@@ -26,7 +26,7 @@ from jaxdiff import memory
 from jaxdiff.checks import Checks, Condition, check
 from jaxdiff.decomposition import require_whole_blocks
 from jaxdiff.methods import METHODS, MOST_STEPS
-from jaxdiff.operators import Contour
+from jaxdiff.operators import Contour, Poles
 from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
@@ -67,6 +67,27 @@ class Plan:
     ends: Any = None  # the segment that ends at each output time
     forced: bool = True  # whether anything may be fed in
     basis: Any = None  # of constant coefficients
+
+    def told(self, needed: Any = None) -> str:
+        """What was done, in a few words; with the numbers that a run reported in `needed` (None inside jit)."""
+        known = None if needed is None or isinstance(needed, jax.core.Tracer) else np.asarray(needed)
+        count = 0 if known is None else int(known[1])
+        if self.method == "direct":
+            poles = len(Poles(float if known is None else known.dtype, self.tolerance).poles)
+            return f"direct: {poles} resolvents per time"
+        if self.method == "window":
+            return f"contours: {len(self.nodes)} resolvents for all times"
+        if self.method == "segments":
+            return f"segments: exponentials over {len(self.durations)} stretches between knots and times"
+        if self.method == "spectral":
+            return "spectral: exact in the modes of the domain"
+        if self.method == "lattice":
+            if known is None:
+                return "lattice: product of exponentials per axis, or Chebyshev"
+            return f"lattice: Chebyshev, {count} products" if count else "lattice: product of exponentials per axis"
+        if self.method == "adaptive":
+            return f"adaptive TR-BDF2, {count} steps" if count else "adaptive TR-BDF2"
+        return f"{type(self.stepper).__name__}, {self.substeps} steps per interval"
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""

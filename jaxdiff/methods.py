@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
-from jaxdiff.steppers import Frozen, stable_step
+from jaxdiff.steppers import Frozen
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
@@ -127,9 +127,10 @@ def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
     )
     found: list[Condition] = []
     if plan.stepper.reach is not None:
-        limit = jnp.min(over(lambda operator: stable_step(plan.stepper, operator)))
-        message, value = plan.stepper.refusal(longest, limit)
-        found = [(message, longest > limit * (1 + 1e-9), longest, value)]
+        limits = over(plan.stepper.limits)
+        limits = jnp.min(limits.reshape(-1, limits.shape[-1]), axis=0)
+        told = zip(plan.stepper.refusals(longest, limits), limits, strict=True)
+        found = [(message, longest > limit * (1 + 1e-9), longest, value) for (message, value), limit in told]
     parts = jnp.max(over(lambda operator: plan.stepper.parts(operator, longest)))
     needed = jnp.stack([parts * plan.substeps, jnp.zeros(())])
 

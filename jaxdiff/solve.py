@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Solution", "evolve", "prepare", "raise_failed", "solve"]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=["method"])
 @dataclass(frozen=True)
 class Solution:
-    """States `values` (T, n) at `times` (T,) on a `grid`."""
+    """States `values` (T, *cells) at `times` (T,) on a `grid`; `method` says in a few words how they were found."""
 
     times: Any
     values: Any
     grid: Grid
+    method: str = ""
 
     def plot(self) -> Figure:
         """The profiles over position, coloured by time."""
@@ -67,7 +68,7 @@ def solve(
         times: `(T,)` increasing [time].
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks the exact exponential where coefficients are constant in time, else TR-BDF2 under error
-            control. A stepper you name takes `substeps` equal steps per interval (1).
+            control; `Solution.method` says what it took. A stepper you name takes `substeps` equal steps per interval (1).
         tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
             several axes 1e-11 unless any other is asked).
         progress: show a bar over the intervals (steps taken one interval per call).
@@ -98,25 +99,26 @@ def solve(
         )
     if (progress or save is not None) and not traced:
         options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
-        return Solution(times, _interval_by_interval(equation, grid, u, times, options, progress, save), grid)
+        values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
+        return Solution(times, values, grid, method)
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
         short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
         message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
         values = unless(short, values, message)
-        return Solution(times, enforce(values, checks), grid)
+        return Solution(times, enforce(values, checks), grid, plan.told())
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
         plan = finer
         values, checks = _compiled(equation, grid, u, plan)
     raise_failed(checks)
-    return Solution(times, values, grid)
+    return Solution(times, values, grid, plan.told(checks.needed))
 
 
 def _interval_by_interval(
     equation: Any, grid: Grid, u: Any, times: Any, options: dict[str, Any], progress: bool, save: Any
-) -> Any:
-    """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done."""
-    kept, values = None, [jnp.asarray(u)]
+) -> tuple[Any, str]:
+    """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done; and how."""
+    kept, values, method = None, [jnp.asarray(u)], "read from the file"
     if save is not None:
         meet()
         kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options))
@@ -124,7 +126,8 @@ def _interval_by_interval(
     bar = Progress(progress, "interval", "solve")
     try:
         for pair in zip(times[len(values) - 1 :], times[len(values) :]):
-            values.append(solve(equation, grid, values[-1], pair, **options).values[-1])
+            part = solve(equation, grid, values[-1], pair, **options)
+            values, method = [*values, part.values[-1]], f"{part.method}, for the last interval"
             if kept is not None:
                 kept.add({"states": whole(values[-1])[None]})
             bar.show(len(values) - 1, len(times) - 1)
@@ -132,7 +135,7 @@ def _interval_by_interval(
         bar.close()
         if kept is not None:
             kept.write()
-    return jnp.stack(values)
+    return jnp.stack(values), method
 
 
 def memory_needed(

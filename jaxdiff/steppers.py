@@ -24,6 +24,7 @@ import numpy as np
 from jaxdiff.operators import AxisSum, Tridiagonal, equipped, parts_needed, propagate
 
 _MOST_STAGES = 512
+_BREADTH = 0.24  # RKL2 is stable on ellipses up to (Δt|Im λ|)² = 0.24 Δt|λ|, found numerically for 3 to 127 stages
 _STAGES = 16  # of RKL2 that are taken, or skipped, together
 
 
@@ -38,11 +39,15 @@ class Stepper(eqx.Module):
         """Largest stable Δt·|λ| of an explicit stepper."""
         return None
 
-    def refusal(self, dt: Any, limit: Any) -> tuple[str, Any]:
-        """What to say of a step beyond the largest stable one, with {where} for the step and {value}."""
+    def limits(self, operator: Any) -> Any:
+        """The largest stable steps of an explicit stepper [time], one for each reason to be unstable."""
+        return jnp.asarray(self.reach) / operator.bound()[None]
+
+    def refusals(self, dt: Any, limits: Any) -> list[tuple[str, Any]]:
+        """What to say of a step beyond each of the limits, with {where} for the step, and the {value} to put there."""
         name = type(self).__name__
         message = f"{name} is unstable with a step of {{where}}; the largest stable step is {{value}}: raise substeps or use jd.Exponential()"
-        return message, limit
+        return [(message, limit) for limit in limits]
 
     def parts(self, operator: Any, dt: Any) -> Any:
         """Into how many a step must be cut to be what it claims, at most; traced."""
@@ -85,8 +90,8 @@ class RKL2(Stepper):
 
     Y₁ = u + μ̃₁Δt F(u),  Yⱼ = μⱼYⱼ₋₁ + νⱼYⱼ₋₂ + (1 − μⱼ − νⱼ)u + μ̃ⱼΔt F(Yⱼ₋₁) + γ̃ⱼΔt F(u),  F = A · + b
 
-    With `stages=None` each step takes the fewest that are stable. Refuses Δt > (s² + s − 2)/2|λ|max. It is made for
-    diffusion: where a drift dominates from cell to cell, take `Exponential` or `TRBDF2`.
+    With `stages=None` each step takes the fewest that are stable. Refuses Δt > (s² + s − 2)/2|λ|max, and where a drift
+    turns, Δt > 0.24 |λ|max/|Im λ|²max, whatever the stages: there `Exponential` or `TRBDF2` serve better.
     Source: Meyer, Balsara & Aslam 2014, doi:10.1016/j.jcp.2013.08.021.
 
     >>> RKL2(stages=9).reach
@@ -107,17 +112,22 @@ class RKL2(Stepper):
         s = _MOST_STAGES if self.stages is None else self.stages
         return (s * s + s - 2) / 2
 
-    def refusal(self, dt: Any, limit: Any) -> tuple[str, Any]:
+    def limits(self, operator: Any) -> Any:
+        bound, turn = operator.bound(), operator.turn()
+        slow = _BREADTH * bound / jnp.maximum(turn**2, jnp.finfo(turn.dtype).tiny)
+        return jnp.stack([self.reach / bound, slow])
+
+    def refusals(self, dt: Any, limits: Any) -> list[tuple[str, Any]]:
+        known = super().refusals(dt, limits)
         if self.stages is None:
-            return super().refusal(dt, limit)
+            return known
         message = f"RKL2 with {self.stages} stages is unstable with a step of {{where}}; it takes {{value}} stages: raise stages, or substeps"
-        return message, _stages(self.reach * dt / limit)
+        return [(message, _fewest(self.reach * dt / limits[0])), known[1]]
 
     def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        bound = lambda s: jax.lax.stop_gradient(problem.operator(s).bound())
         s: Any = self.stages
         if s is None:
-            s = _stages(1.001 * dt * jnp.maximum(jnp.maximum(bound(t), bound(t + dt / 2)), bound(t + dt)))
+            s = jnp.maximum(*(_fewest(1.001 * dt * problem.operator(when).bound()) for when in (t, t + dt)))
         w = 4.0 / (s * s + s - 2.0)
         rate = lambda c, v: problem.operator(t + c * w * dt) @ v + problem.forcing(t + c * w * dt)
         first = dt * rate(0.0, u)
@@ -142,9 +152,10 @@ class RKL2(Stepper):
         return jax.lax.scan(block, start, rows)[0][1]
 
 
-def _stages(z: Any) -> Any:
-    """The fewest of RKL2, odd, that are stable for Δt·|λ| = z."""
-    return jnp.maximum(3.0, 2.0 * jnp.ceil((jnp.sqrt(9.0 + 8.0 * z) - 3.0) / 4.0) + 1.0)
+def _fewest(z: Any) -> Any:
+    """Stages of RKL2, an odd number, that are stable for Δt·|λ| = z."""
+    s = (jnp.sqrt(9.0 + 8.0 * jax.lax.stop_gradient(z)) - 1.0) / 2.0
+    return jnp.maximum(3.0, 2.0 * jnp.ceil((s - 1.0) / 2.0) + 1.0)
 
 
 def _legendre(stages: int, dtype: Any) -> tuple[Any, ...]:
@@ -341,8 +352,3 @@ class Frozen(eqx.Module):
 
     def forcings(self, t: Any) -> Any:
         return self.system.forcings(t)
-
-
-def stable_step(stepper: Stepper, operator: Any) -> Any:
-    """Largest stable step of an explicit stepper, from a bound on |λ| [time]."""
-    return jnp.asarray(stepper.reach) / operator.bound()

@@ -41,6 +41,8 @@ STEPPERS = {
     "crank_nicolson": "CrankNicolson",
     "trbdf2": "TRBDF2",
     "exponential": "Exponential",
+    "strang": "Strang",
+    "rkl2": "RKL2",
 }
 
 

@@ -182,6 +182,10 @@ class AxisSum(eqx.Module):
         lower, upper, turn = self.spectrum()
         return jnp.maximum(lower, upper) + turn
 
+    def turn(self) -> Any:
+        """On the imaginary part of λ."""
+        return self.spectrum().turn
+
     @property
     def leak(self) -> Any:
         """Rate at which each cell loses content for good, the negative column sum."""

@@ -75,12 +75,22 @@ class Tridiagonal(eqx.Module):
         """Rate 2·max s·sinh²-bounded at which a driven ring turns; 0 on a chain. Its spectrum is complex by this much."""
         if not self.ring:
             return jnp.zeros((), self.up.dtype)
-        back = _shifted(self.down, -1, True)
-        tiny = jnp.finfo(self.up.dtype).tiny
-        force = jnp.mean(jnp.log(jnp.maximum(self.up, tiny)) - jnp.log(jnp.maximum(back, tiny))) / 2.0
-        hop = jnp.max(jnp.sqrt(jnp.maximum(self.up * back, 0.0)))
-        sinh = jnp.abs(jnp.sinh(force))
+        hop, force = self._forces()
+        sinh = jnp.abs(jnp.sinh(jnp.mean(force)))
         return jnp.minimum(4.0 * hop * sinh**2, 2.0 * hop * sinh)
+
+    def turn(self) -> Any:
+        """How far a drift draws the field of values off the real axis, for forces of mean size [1/time]."""
+        hop, force = self._forces()
+        return 2.0 * hop * jnp.sinh(jnp.mean(jnp.abs(force)))
+
+    def _forces(self) -> tuple[Any, Any]:
+        """The largest rate between two cells, both ways, and ln(up/down)/2 across the faces."""
+        tiny = jnp.finfo(self.up.dtype).tiny
+        up, back = self.up, _shifted(self.down, -1, self.ring)
+        up, back = (up, back) if self.ring else (up[:-1], back[:-1])
+        force = (jnp.log(jnp.maximum(up, tiny)) - jnp.log(jnp.maximum(back, tiny))) / 2.0
+        return jnp.max(jnp.sqrt(jnp.maximum(up * back, 0.0)), initial=0.0), force
 
 
 def _column(rate: Any, like: Any) -> Any:
