@@ -61,7 +61,9 @@ class LatticeSystem(SemiDiscrete):
         return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
 
     def forcing(self, t: Any) -> Any:
-        """b at time t, `(*cells,)`."""
+        """b at time t, `(*cells,)`; 0.0 where nothing is fed in, which costs no pass over memory."""
+        if not self.forced:
+            return 0.0
         total: Any = jnp.zeros(self.grid.shape)
         for k in range(self.grid.ndim):
             total = total + self._lines(k, lambda system: system.forcing(t)) * self._across(k)

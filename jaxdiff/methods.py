@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
-from jaxdiff.steppers import Frozen, stable_step
+from jaxdiff.steppers import Frozen, march, stable_step
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
@@ -137,8 +137,11 @@ def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
     @jax.checkpoint
     def interval(v: Any, row: Any) -> Any:
         start, dt = row
-        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w)
-        v, _ = jax.lax.scan(lambda w, i: (take(i, w), None), v, jnp.arange(plan.substeps))
+        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w).astype(w.dtype)
+        if plan.stepper.reach is not None and plan.substeps > 1:
+            v = march(take, v, plan.substeps)
+        else:
+            v, _ = jax.lax.scan(lambda w, i: (take(i, w), None), v, jnp.arange(plan.substeps))
         return v, v
 
     needed = jnp.zeros(2)
