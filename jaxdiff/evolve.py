@@ -202,7 +202,9 @@ def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> 
             "Exponential needs coefficients and walls on several axes that are constant in time, or a jd.Series at a wall; leave stepper out or use jd.Strang()"
         )
     if not exact or ((operator_varies or forcing_varies) and substeps is not None):
-        return replace(plan, method="steps", substeps=int(substeps or 1), stepper=stepper or TRBDF2())
+        return replace(
+            plan, method="steps", substeps=int(substeps or 1), stepper=stepper or TRBDF2(), forced=system.forced
+        )
     if operator_varies or forcing_varies:
         return _adaptive(plan, knots)
     if not knots and substeps is None and (basis := system.basis) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
-from jaxdiff.steppers import Frozen
+from jaxdiff.steppers import Frozen, march, several
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
@@ -115,7 +116,7 @@ def _dense_segments(operator: Any, plan: Any, u: Any, forcing: Any, slopes: Any)
 
 
 def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
-    problem = Frozen(system, t0)
+    problem = Frozen(system, t0, plan.forced)
     times = jnp.asarray(plan.times, u.dtype)
     dts = jnp.diff(times) / plan.substeps
     longest = jnp.max(dts)
@@ -134,14 +135,34 @@ def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
     parts = jnp.max(over(lambda operator: plan.stepper.parts(operator, longest)))
     needed = jnp.stack([parts * plan.substeps, jnp.zeros(())])
 
+    run = march if plan.stepper.reach is not None else several
+
     @jax.checkpoint
     def interval(v: Any, row: Any) -> Any:
         start, dt = row
-        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w)
-        v, _ = jax.lax.scan(lambda w, i: (take(i, w), None), v, jnp.arange(plan.substeps))
+        take = lambda i, w: plan.stepper.step(problem, start + i * dt, dt, w).astype(w.dtype)
+        v = _in_blocks(run, take, v, plan.substeps)
         return v, v
 
     return jax.lax.scan(interval, u, (times[:-1], dts))[1], needed, found
+
+
+def _in_blocks(run: Any, take: Any, v: Any, count: int) -> Any:
+    """v after `count` steps take(i, v). A gradient of many keeps about twice the root of their number, in states."""
+    size = count
+    if count > 64:
+        root = math.isqrt(count)
+        size = min(range(root // 4, 4 * root), key=lambda n: n + count // n + count % n)
+    if size == count:
+        return run(take, v, count)
+
+    @jax.checkpoint
+    def block(w: Any, first: Any) -> Any:
+        return run(lambda i, x: take(first + i, x), w, size), None
+
+    v, _ = jax.lax.scan(block, v, size * jnp.arange(count // size))
+    rest = count % size
+    return run(lambda i, x: take(count - rest + i, x), v, rest) if rest else v
 
 
 def _adaptive(system: System, plan: Any, t0: Any, u: Any) -> Any:

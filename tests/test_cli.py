@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxdiff import cli
+from jaxdiff.benchmarks import throughput
 from jaxdiff.config import load
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -289,6 +291,42 @@ def test_the_rates_beside_their_closed_forms(workplace, capsys):
             assert here == pytest.approx(closed, abs=0.01)
         if line.startswith("its maximum"):
             assert closed > float(line.split()[-1]) - 0.02
+
+
+def test_a_benchmark_writes_numbers_table_and_plot(workplace, capsys, monkeypatch):
+    """Two of its kernels at their smallest; what they count is what the operator holds."""
+    monkeypatch.setattr(throughput, "KERNELS", throughput.KERNELS[2:3])
+    monkeypatch.setattr(throughput, "LOOPS", tuple(replace(k, needs="no_such_package") for k in throughput.LOOPS[:1]))
+    monkeypatch.setattr(throughput, "FITS", {})
+    arguments = ("throughput", "--smoke", "--device", "cpu", "--dtype", "float32", "--output", "fast")
+    code, out, _ = run(capsys, "benchmark", *arguments)
+    assert code == 0 and "no_such_package is not installed" in out and "Break-even" in out
+    assert {file.name for file in (workplace / "fast").iterdir()} == {f"throughput.{x}" for x in ("json", "md", "png")}
+    found = json.loads((workplace / "fast" / "throughput.json").read_text())
+    step = next(e for e in found["entries"] if e["kernel"] == "explicit, 2-D, D an array")
+    assert step["dtype"] == "float32" and step["device"] == "cpu" and step["share"] > 0
+    per_cell = step["bytes per second"] / step["per second"]  # state twice, four rates, and a loss per line
+    assert per_cell == pytest.approx(4 * 6, rel=0.01)
+    (workplace / "fast" / "throughput.json").write_text(json.dumps({**found, "smoke": False}))
+    refused(workplace, capsys, "holds the results of a full run", "benchmark", *arguments)
+
+
+BENCHMARKS = [
+    (("speed",), "no benchmark is called 'speed'; choose one of throughput, peers, scaling"),
+    (("throughput", "--device", "tpu"), "JAX sees no tpu here, only cpu"),
+    (("throughput", "--dtype", "float16"), "is not one of 'float64', 'float32'"),
+    (("peers", "--dtype", "float32"), "peers are compared on the CPU in float64"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BENCHMARKS, ids=[" ".join(a) for a, _ in BENCHMARKS])
+def test_a_benchmark_that_cannot_be_is_refused(workplace, capsys, arguments, message):
+    refused(workplace, capsys, message, "benchmark", *arguments)
+
+
+def test_the_benchmarks_are_listed(workplace, capsys):
+    code, out, _ = run(capsys, "benchmark")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["throughput", "peers", "scaling"]
 
 
 def test_info_in_a_process_of_its_own(tmp_path):

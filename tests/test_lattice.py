@@ -218,6 +218,8 @@ def test_explicit_steppers_and_their_limit():
     reference = jd.solve(equation, grid, u, [0.0, 0.1]).values[-1]
     stepped = jd.solve(equation, grid, u, [0.0, 0.1], stepper=jd.RungeKutta4(), substeps=200).values[-1]
     assert np.abs(stepped - reference).max() < 1e-9
+    narrow = jd.solve(equation, grid, u.astype(np.float32), [0.0, 0.1], stepper=jd.RungeKutta4(), substeps=200).values
+    assert narrow.dtype == np.float32 and np.abs(narrow[-1] - reference).max() < 1e-5
     with pytest.raises(ValueError, match="largest stable step"):
         jd.solve(equation, grid, u, [0.0, 0.1], stepper=jd.ForwardEuler(), substeps=2)
 

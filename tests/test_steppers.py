@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.steppers import march
 
 GRID = jd.Grid.uniform((0.0, 1.0, 20))
 SMOOTH = 1.0 + np.cos(np.pi * GRID.centers[0])
@@ -70,3 +71,14 @@ def test_reverse_mode_through_steps():
     central = lambda h: (f(0.1 + h) - f(0.1 - h)) / (2 * h)
     difference = (4 * central(1e-4) - central(2e-4)) / 3
     assert abs(jax.grad(f)(0.1) / difference - 1) < 1e-7
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_steps_by_turns_are_those_of_a_loop(count):
+    step = lambda i, u: u + (i + 1.0) * jnp.roll(u, 1)
+    u = expected = jnp.array([1.0, 2.0, 0.5])
+    for i in range(count):
+        expected = step(i, expected)
+    np.testing.assert_array_equal(march(step, u, count), expected)
+    slope = jax.jacrev(lambda v: march(step, v, count))(u)
+    np.testing.assert_allclose(slope @ u, expected, rtol=1e-14)  # linear

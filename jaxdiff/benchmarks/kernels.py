@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 import jaxdiff as jd
 from jaxdiff.benchmarks.loops import euler
 from jaxdiff.operators import Tridiagonal, chebyshev
+from jaxdiff.steppers import march
 
 WORK = 2e7  # cell updates of one call, from which calls are long beside what starts them
 LINE = 256  # cells of each line in a batch
@@ -58,15 +59,36 @@ def copy(size: int, dtype: Any) -> Work:
     return Work(call, size, 2.0 * size * dtype.itemsize)
 
 
+class _Steady(NamedTuple):
+    """A problem whose operator is formed already, as a stepper sees it."""
+
+    at: Any
+
+    def operator(self, t: Any) -> Any:
+        return self.at
+
+    def forcing(self, t: Any) -> Any:
+        return 0.0
+
+
 def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
-    """Steps of Euler as `jd.solve` takes them."""
+    """Steps of Euler in a loop, on an operator that is formed before."""
     equation, grid, u = _problem(axes, varies, n, dtype)
-    steps = int(np.clip(WORK / n**axes, 4, 200))
-    end = steps * 0.1 / (axes * n**2)
-    options: dict[str, Any] = {"stepper": jd.ForwardEuler(), "substeps": steps}
-    run = jax.jit(lambda d, u: jd.solve(jd.Diffusion(d), grid, u, [0.0, end], **options).values[-1])
-    held = _held(equation, grid, dtype)
-    return Work(partial(run, equation.diffusivity, u), steps * u.size, steps * (2 * u.nbytes + held))
+    operator = jax.jit(lambda: _operator(equation, grid, dtype))()
+    steps = int(np.clip(WORK / u.size, 8, 200))
+    dt = jnp.asarray(0.1 / (axes * n**2), dtype)
+
+    @partial(jax.jit, donate_argnums=1)
+    def run(operator: Any, u: Any) -> Any:
+        return march(lambda _, v: jd.ForwardEuler().step(_Steady(operator), 0.0, dt, v), u, steps)
+
+    state = [u]
+
+    def call() -> Any:
+        state[0] = run(operator, state[0])
+        return state[0]
+
+    return Work(call, steps * u.size, steps * (2 * u.nbytes + _held(operator)))
 
 
 def terms(axes: int, n: int, dtype: Any) -> Work:
@@ -74,9 +96,9 @@ def terms(axes: int, n: int, dtype: Any) -> Work:
     equation, grid, u = _problem(axes, True, n, dtype)
     operator = jax.jit(lambda: _operator(equation, grid, dtype))()
     count = int(32 * np.clip(WORK / u.size // 32, 1, 8))
-    run = jax.jit(lambda a, u: chebyshev(a, end, u, terms=count, needed=float(count))[0])
     end = jnp.asarray([count**2 / 25 / float(operator.bound())], dtype)
-    return Work(partial(run, operator, u), count * u.size, count * (5 * u.nbytes + _held(equation, grid, dtype)))
+    run = jax.jit(lambda a, u: chebyshev(a, end, u, terms=count, needed=float(count))[0])
+    return Work(partial(run, operator, u), count * u.size, count * (5 * u.nbytes + _held(operator)))
 
 
 def lines(batch: int, dtype: Any) -> Work:
@@ -126,10 +148,9 @@ def _operator(equation: Any, grid: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype), operator)
 
 
-def _held(equation: Any, grid: Any, dtype: Any) -> float:
+def _held(operator: Any) -> float:
     """Bytes of the rates that a product reads."""
-    shapes = jax.eval_shape(lambda: _operator(equation, grid, dtype))
-    return float(sum(x.size for x in jax.tree.leaves((shapes.up, shapes.down, shapes.loss))) * dtype.itemsize)
+    return float(sum(x.nbytes for x in jax.tree.leaves((operator.up, operator.down, operator.loss))))
 
 
 CHAIN, PLATE, CUBE = (10**3, 10**5, 10**6, 10**7), (64, 256, 1024, 2048, 4096, 8192), (16, 64, 128, 256, 512)
