@@ -302,7 +302,7 @@ class Readings(Measurement):
         else:
             columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma)
         times, positions, values, deviations = columns
-        return cls(grid, initial, times, positions, values, deviations, start)
+        return cls(grid, initial, times, positions.reshape(len(values), -1), values, deviations, start)
 
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""

@@ -84,7 +84,7 @@ def _first_readings(grid: Grid, sides: Mapping[str, Mapping[str, Any]], data: Da
     here = (times == first) & np.isfinite(values)
     places, heights = positions[here].reshape(-1, grid.ndim), values[here]
     for name, place in zip(grid.sides, grid.edges[0][[0, -1]]) if grid.ndim == 1 else ():
-        side = sides.get(name, sides.get(name[0], {}))
+        side = sides.get(name, sides.get(name[0], sides.get("all", {})))
         if side.get("kind") == "dirichlet" and side.get("value") in data.columns:
             course = data.columns[side["value"]]
             places = np.append(places, [[place]], axis=0)

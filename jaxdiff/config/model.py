@@ -79,7 +79,12 @@ class Matrix(eqx.Module):
         late = any(varies(entry) for row in self.entries for entry in row)
         place = arguments[1:] if late else arguments
         value = lambda c: c(*(arguments if varies(c) else place)) if callable(c) else c
-        return jnp.stack([jnp.stack([jnp.asarray(value(entry)) for entry in row]) for row in self.entries])
+        return _stack([_stack([value(entry) for entry in row]) for row in self.entries])
+
+
+def _stack(values: list[Any]) -> Any:
+    """An array of numbers, in NumPy where all of them are."""
+    return (np if all(isinstance(value, np.ndarray) for value in values) else jnp).stack(values)
 
 
 class TextModel:
@@ -166,7 +171,7 @@ class TextModel:
             return parts[0]
         if where == "[equation] diffusivity":
             return PerAxis(*parts)
-        return tuple(parts) if any(map(callable, parts)) else jnp.stack([jnp.asarray(part) for part in parts])
+        return tuple(parts) if any(map(callable, parts)) else _stack(parts)
 
     def _tensor(self, rows: list[list[Any]], where: str, known: dict[str, Any]) -> Any:
         tensor: Any = getattr(coefficients, "Tensor", None)
