@@ -173,11 +173,18 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
                 equation, problem.grid, initial, times, progress=_interactive(), **problem.solve_options
             )
             values = np.asarray(done.values)
-        frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
-        frame.insert(0, problem.grid.sides[0][0], problem.grid.centers[0])
+        grid = problem.grid
+        if grid.ndim == 1:
+            frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
+            frame.insert(0, grid.names[0], grid.centers[0])
+        else:  # a row per time and cell, as [data] reads it
+            mesh = np.meshgrid(times, *grid.centers, indexing="ij")
+            frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
         frame.to_csv(folder / "solution.csv", index=False, float_format="%.10g")
-        plot.profiles(problem.grid, times, values, problem.labels).savefig(folder / "solution.png")
-    print(f"{len(times)} times, {len(problem.grid.centers[0])} cells, values {values.min():.6g} to {values.max():.6g}")
+        plot.profiles(grid, times, values, problem.labels).savefig(folder / "solution.png")
+    print(
+        f"{len(times)} times, {' × '.join(map(str, grid.shape))} cells, values {values.min():.6g} to {values.max():.6g}"
+    )
     print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ def chosen(times: np.ndarray) -> np.ndarray:
 
 
 def draw_states(
-    figure: Any, edges: tuple[Any, ...], times: Any, rows: Mapping[str, np.ndarray], axes_names: tuple[str, ...]
+    figure: Any, grid: Any, edges: Any, times: Any, rows: Mapping[str, np.ndarray], names: Mapping[str, str], what: str
 ) -> None:
-    """One map per time; `rows` {what: values (times, *cells)} share a colour scale and are drawn under each other."""
+    """One map per time; `rows` {name: values (times, *cells)} share a colour scale, that of `what`, and are drawn under
+    each other."""
     times = np.asarray(times)
     rows = {name: _plane(np.asarray(values)) for name, values in rows.items()}
     low = min(float(v.min()) for v in rows.values())
@@ -26,30 +27,31 @@ def draw_states(
     panels = figure.subplots(len(rows), len(times), squeeze=False, sharex=True, sharey=True)
     for line, (name, values) in zip(panels, rows.items(), strict=True):
         for place, t, value in zip(line, times, values, strict=True):
-            mesh = _map(place, edges, value, axes_names, vmin=low, vmax=high, cmap="cividis")
+            mesh = _map(place, edges, value, [names[axis] for axis in grid.names], vmin=low, vmax=high, cmap="cividis")
             place.set_title(", ".join(filter(None, (name, f"t = {t:.4g}"))), fontsize=9)
     for place in panels[:, 1:].ravel():
         place.set_ylabel("")
     for place in panels[:-1].ravel():
         place.set_xlabel("")
-    figure.colorbar(mesh, ax=panels, shrink=0.8)
+    figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
 
 
-def draw_histograms(figure: Any, data: Any, rows: Mapping[str, np.ndarray]) -> None:
+def draw_histograms(figure: Any, data: Any, rows: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
     """Densities (times, *bins) of a few of the times."""
     some = chosen(data.times)
     few = {name: values[some] for name, values in rows.items()}
-    draw_states(figure, data.bins, data.times[some], few, data.grid.names)
+    draw_states(figure, data.grid, data.bins, data.times[some], few, names, "density")
 
 
-def draw_residuals(figure: Any, data: Any, residual: np.ndarray, what: str) -> None:
+def draw_residuals(figure: Any, data: Any, residual: np.ndarray, names: Mapping[str, str], what: str) -> None:
     """Residuals (times, bins) of a histogram, one map per time, zero in the middle of the scale."""
     some = chosen(data.times)
     values = _plane(residual.reshape(-1, *(len(edges) - 1 for edges in data.bins))[some])
     reach = float(np.nanmax(np.abs(values))) or 1.0
     panels = figure.subplots(1, len(some), squeeze=False, sharey=True)[0]
     for place, t, value in zip(panels, data.times[some], values, strict=True):
-        mesh = _map(place, data.bins, value, data.grid.names, vmin=-reach, vmax=reach, cmap="RdBu_r")
+        axes = [names[axis] for axis in data.grid.names]
+        mesh = _map(place, data.bins, value, axes, vmin=-reach, vmax=reach, cmap="RdBu_r")
         place.set_title(f"t = {t:.4g}", fontsize=9)
     for place in panels[1:]:
         place.set_ylabel("")
@@ -61,7 +63,7 @@ def _plane(values: np.ndarray) -> np.ndarray:
     return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
 
 
-def _map(place: Any, edges: tuple[Any, ...], value: np.ndarray, names: tuple[str, ...], **style: Any) -> Any:
+def _map(place: Any, edges: tuple[Any, ...], value: np.ndarray, names: Sequence[str], **style: Any) -> Any:
     x, y = (np.asarray(edge) for edge in edges[:2])
     mesh = place.pcolormesh(x, y, value.T, rasterized=True, **style)
     if 0.2 < np.ptp(x) / np.ptp(y) < 5:

@@ -7,7 +7,7 @@ takes as an argument, with `predict(equation, initial)`, and what a loss needs: 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -278,15 +278,16 @@ class Readings(Measurement):
         initial: Any,
         *,
         time: str | float,
-        position: str | float | Mapping[str, float],
+        position: str | float | Sequence[str | float] | Mapping[str, float | Sequence[float]],
         value: str | None = None,
         sigma: str | float | None = None,
         start: float = 0.0,
     ) -> Readings:
         """Readings from a CSV file or a DataFrame, by the names of the columns.
 
-        time, position, sigma: a column, or one number for all rows; value: a column. For a table with a column per
-        sensor, position is {column: position} and there is no value.
+        time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
+        sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
+        {column: (x, y)}, and there is no value.
 
         >>> import jaxdiff as jd, pandas
         >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
@@ -304,7 +305,7 @@ class Readings(Measurement):
         else:
             columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma)
         times, positions, values, deviations = columns
-        return cls(grid, initial, times, positions, values, deviations, start)
+        return cls(grid, initial, times, positions.reshape(len(values), -1), values, deviations, start)
 
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""

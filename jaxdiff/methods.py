@@ -252,7 +252,7 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
         return _product(operator.lines(), plan, u, observe)
     room = plan.substeps * (1 if operator.balanced else _ROOM)
     durations = jnp.asarray(plan.durations, u.dtype)
-    once = observe is not None and room == 1 and len(plan.starts) == plan.outputs
+    once = observe is not None and room == 1 and len(plan.starts) == plan.outputs and not system.knots
     span = jnp.sum(durations) if once else jnp.max(durations)
     substeps, terms = terms_needed(operator, span, plan.tolerance)
     needed = jnp.stack([jnp.ceil(substeps / room * plan.substeps), terms])

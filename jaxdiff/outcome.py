@@ -14,7 +14,7 @@ from jaxdiff.histograms import Histograms
 from jaxdiff.measurements import Readings
 from jaxdiff.paths import Trajectory
 
-LABELS = {"x": "position x", "t": "time t", "value": "u"}
+LABELS = {"x": "position x", "y": "position y", "z": "position z", "r": "position r", "t": "time t", "value": "u"}
 FEW = 8  # times drawn as profiles, sensors drawn as courses
 
 

@@ -90,15 +90,17 @@ def solution(solution: Any, labels: Labels = None) -> Figure:
 
 def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figure:
     """Profiles over time: lines at some times, and a map where there are many; values has shape (times, cells)."""
-    times = np.asarray(times)
+    times, names = np.asarray(times), {**LABELS, **(labels or {})}
     if grid.ndim > 1:
         some = maps.chosen(times)
         with canvas(max(SIZE[0], 3.2 * len(some)), 3.4) as figure:
-            maps.draw_states(figure, grid.edges, times[some], {"": np.asarray(values)[some]}, grid.names)
+            maps.draw_states(
+                figure, grid, grid.edges, times[some], {"": np.asarray(values)[some]}, names, names["value"]
+            )
             return figure
     with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
-        draw_course(figure, times, x, np.asarray(values), {**LABELS, **(labels or {})})
+        draw_course(figure, times, x, np.asarray(values), names)
         return figure
 
 
@@ -220,7 +222,7 @@ def draw_histograms(figure: Any, view: View, names: Mapping[str, str]) -> None:
     data = view.measurement
     observed, fitted = densities(data, data.mass), densities(data, np.asarray(view.prediction))
     if data.grid.ndim > 1:
-        return maps.draw_histograms(figure, data, {"data": observed, "fit": fitted})
+        return maps.draw_histograms(figure, data, {"data": observed, "fit": fitted}, names)
     chosen = np.unique(np.linspace(0, len(data.times) - 1, min(6, len(data.times))).astype(int))
     rows = -(-len(chosen) // 3)
     axes = figure.subplots(rows, -(-len(chosen) // rows), sharex=True, squeeze=False)
@@ -246,7 +248,7 @@ def draw_histogram_residuals(figure: Any, view: View, names: Mapping[str, str]) 
         spread = np.sqrt(np.where(size * p >= 1, p / size, np.nan))  # nothing to see where none is expected
         residual, what = (q - p) / spread, "residual / expected spread"
     if data.grid.ndim > 1:
-        return maps.draw_residuals(figure, data, residual, what)
+        return maps.draw_residuals(figure, data, residual, names, what)
     axes = figure.subplots()
     middle = 0.5 * (data.edges[1:] + data.edges[:-1])
     for color, t, row in zip(ramp(len(residual)), data.times, residual, strict=True):
@@ -326,12 +328,14 @@ def _drawers(outcome: Outcome) -> dict[str, Callable[[Any], None]]:
             drawers["fit" + key] = partial(draw_readings, view=view, names=names)
             drawers["residuals" + key] = partial(draw_reading_residuals, view=view, names=names)
             if view.states is not None:
+                rows = {"": view.states.values}
                 states: dict[str, Any] = {
+                    "grid": m.grid,
                     "edges": m.grid.edges,
                     "times": view.states.times,
-                    "rows": {"": view.states.values},
+                    "rows": rows,
                 }
-                drawers["course" + key] = partial(maps.draw_states, axes_names=m.grid.names, **states)
+                drawers["course" + key] = partial(maps.draw_states, **states, names=names, what=names["value"])
             if view.course is not None:
                 sheet = view.course
                 course = {"times": sheet.times, "x": sheet.positions, "values": sheet.values}

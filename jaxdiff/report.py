@@ -240,7 +240,10 @@ def to_csv(view: View) -> str | None:
     frames = []
     for m, fitted in ((view.measurement, view.prediction), (view.held, view.held_prediction)):
         if isinstance(m, Readings):
-            table = {"time": m.times, "position": m.positions, "measured": m.values, "fitted": fitted}
+            places = (
+                {"position": m.positions} if m.grid.ndim == 1 else dict(zip(m.grid.names, m.positions.T, strict=True))
+            )
+            table = {"time": m.times, **places, "measured": m.values, "fitted": fitted}
             held = m is view.held
             frames.append(pd.DataFrame({**table, "residual": m.values - fitted, "held_out": int(held)}))
     return pd.concat(frames).to_csv(index=False, float_format="%.10g") if frames else None

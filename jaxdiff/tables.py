@@ -139,17 +139,17 @@ def long(
     frame: pd.DataFrame,
     *,
     time: str | float,
-    position: str | float,
+    position: str | float | Sequence[str | float],
     value: str,
     sigma: str | float | None = None,
     scale: Mapping[str, float] | None = None,
 ) -> Arrays:
-    """One reading a row: (times, positions, values, sigma), each of shape (rows,).
+    """One reading a row: (times, positions, values, sigma), each of shape (rows,), positions on several axes (rows, ndim).
 
     Args:
         frame: a table, of `read` or your own.
         time: name of a column [time], or one number for all rows; inf is the steady state.
-        position: name of a column [length], or one number for all rows.
+        position: name of a column [length], or one number for all rows; on several axes one of them for each.
         value: name of the column of readings; missing ones become NaN.
         sigma: name of a column, or one number: the standard deviation of a reading.
         scale: factors of columns, {name: factor}.
@@ -169,23 +169,25 @@ def long(
             return column(frame, what, missing=missing, scale=scale.get(what, 1.0))
         return np.full(len(frame), float(what))
 
-    return pick(time), pick(position), pick(value, True), None if sigma is None else pick(sigma, True)
+    place = np.stack([pick(one) for one in position], axis=1) if _is_point(position) else pick(position)  # type: ignore
+    return pick(time), place, pick(value, True), None if sigma is None else pick(sigma, True)
 
 
 def wide(
     frame: pd.DataFrame,
     *,
     time: str | float,
-    positions: Mapping[str, float],
+    positions: Mapping[str, float | Sequence[float]],
     sigma: Mapping[str, Any] | str | float | None = None,
     scale: Mapping[str, float] | None = None,
 ) -> Arrays:
-    """A column per sensor: (times, positions, values, sigma), each of shape (rows × sensors,), row by row.
+    """A column per sensor: (times, positions, values, sigma), each of shape (rows × sensors,), row by row; positions on
+    several axes (rows × sensors, ndim).
 
     Args:
         frame: a table, of `read` or your own.
         time: name of a column [time], or one number for all rows; inf is the steady state.
-        positions: where each sensor stands [length], {column: position}.
+        positions: where each sensor stands [length], {column: position}; on several axes {column: (x, y)}.
         sigma: one number, one column for all sensors, or {sensor: number or column}.
         scale: factors of columns, {name: factor}.
 
@@ -199,11 +201,13 @@ def wide(
     """
     if not positions:
         raise ValueError("a wide table needs the position of at least one sensor, as in {'T1': 0.1}")
+    if len({np.shape(position) for position in positions.values()}) > 1:
+        raise ValueError(f"every sensor needs as many coordinates as the others, got {dict(positions)}")
     each = [
         long(
             frame,
             time=time,
-            position=float(position),
+            position=tuple(map(float, position)) if _is_point(position) else float(position),  # type: ignore
             value=name,
             sigma=sigma.get(name) if isinstance(sigma, Mapping) else sigma,
             scale=scale,
@@ -214,8 +218,13 @@ def wide(
     known = [spread for spread in spreads if spread is not None]
     if known and len(known) < len(each):
         raise ValueError(f"sigma is given for some sensors only; give it for all of {', '.join(positions)}")
-    flat = lambda columns: np.stack(columns, axis=1).ravel()
+    flat = lambda columns: np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
     return flat(times), flat(places), flat(values), flat(known) if known else None
+
+
+def _is_point(position: Any) -> bool:
+    """Whether a position has a coordinate for each of several axes, and is no single one."""
+    return np.ndim(position) > 0
 
 
 def _encoding(path: Path) -> str:

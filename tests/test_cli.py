@@ -1,6 +1,8 @@
 """The shell: results of a fit and a solve, and one line with nothing written for every mistake."""
 
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -8,11 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from jaxdiff import cli
+import jaxdiff as jd
+from jaxdiff import cli, report
 from jaxdiff.benchmarks import throughput
 from jaxdiff.config import load
+from jaxdiff.outcome import View
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -272,6 +277,69 @@ def test_the_copper_bar(workplace, capsys, measured):
     assert found["parameters"]["D"]["estimate"] == pytest.approx(1.08e-4, rel=0.02)
     assert found["parameters"]["k"]["estimate"] == pytest.approx(1.03e-3, rel=0.05)
     assert found["loss"] ** 0.5 == pytest.approx(0.25, rel=0.05)
+
+
+SPOT = """
+title = "Spot"
+[equation]
+kind = "fokker_planck"
+diffusivity = ["Dx", "Dy"]
+[parameters]
+Dx = { start = 0.3, positive = true }
+Dy = { start = 0.3, positive = true }
+[grid]
+lower = [-4.0, -2.5]
+upper = [4.0, 2.5]
+cells = [32, 20]
+[initial]
+value = "exp(-2*(x**2 + y**2))*2/pi"
+[data]
+kind = "histograms"
+table = "images.csv"
+time = "t"
+position = ["x", "y"]
+value = "count"
+"""
+
+
+def test_a_spot_in_a_series_of_images_spreads_by_axis(workplace, capsys):
+    """20,000 counts a frame from a Gaussian of variance 1/4 + 2Dt along each axis, D = 0.5 and 0.1."""
+    rng, rows = np.random.default_rng(3), ["t,x,y,count"]
+    edges = np.linspace(-4, 4, 33), np.linspace(-2.5, 2.5, 21)
+    middles = list(itertools.product(*((line[1:] + line[:-1]) / 2 for line in edges)))
+    for t in (0.2, 0.4, 0.6):
+        width = [math.sqrt(2 * (0.25 + 2 * D * t)) for D in (0.5, 0.1)]
+        shares = np.outer(*(np.diff([math.erf(e / w) for e in line]) for line, w in zip(edges, width, strict=True)))
+        counts = rng.multinomial(20_000, shares.ravel() / shares.sum())
+        rows += [f"{t},{x:.6g},{y:.6g},{n}" for (x, y), n in zip(middles, counts, strict=True)]
+    (workplace / "images.csv").write_text("\n".join(rows))
+    (workplace / "spot.toml").write_text(SPOT)
+    code, _, _ = run(capsys, "fit", "spot.toml")
+    assert code == 0
+    found = json.loads((workplace / "spot-fit" / "parameters.json").read_text())["parameters"]
+    for name, value in (("Dx", 0.5), ("Dy", 0.1)):
+        error = found[name]["standard_error"]
+        assert abs(found[name]["estimate"] - value) < 3 * error < 0.1 * value
+    assert {"fit.png", "residuals.png", "report.html"} <= {path.name for path in (workplace / "spot-fit").iterdir()}
+
+
+def test_the_plate(workplace, capsys):
+    """NAFEMS T4, published: T(0.6, 0.2) = 18.25 °C in the end."""
+    code, out, _ = run(capsys, "solve", EXAMPLES / "plate.toml", "--output", "out")
+    assert code == 0 and "60 × 100 cells" in out
+    table = pd.read_csv(workplace / "out" / "solution.csv")
+    assert list(table.columns) == ["t", "x", "y", "u"] and len(table) == 4 * 6000
+    last = table[table["t"] == table["t"].max()]
+    grid = load(EXAMPLES / "plate.toml").grid
+    values = last.set_index(["x", "y"])["u"].unstack().to_numpy()
+    assert float(grid.interpolate(values, np.array([[0.6, 0.2]]))[0]) == pytest.approx(18.25, abs=0.05)
+    assert (workplace / "out" / "solution.png").exists()
+
+
+def test_predictions_on_several_axes_name_the_coordinates():
+    m = jd.Readings(jd.Grid.uniform((0, 1, 4), (0, 1, 4)), None, np.inf, [[0.1, 0.2], [0.3, 0.4]], [1.0, 2.0])
+    lines = report.to_csv(View(m, np.array([1.5, 2.0]))).splitlines()
+    assert lines == ["time,x,y,measured,fitted,residual,held_out", "inf,0.1,0.2,1,1.5,-0.5,0", "inf,0.3,0.4,2,2,0,0"]
 
 
 def test_the_rod_beside_its_published_answer(workplace, capsys):

@@ -228,7 +228,10 @@ REFUSED = [
     ({"data": SENSORS, "grid": 3}, "grid must be a table"),
     ({"data": SENSORS, "parameters": {"D": 1.0, "a b": 1.0}}, "no name for arithmetic"),
     ({"data": SENSORS, "solve": {"times": {"count": 3}}}, "needs a stop"),
-    ({"data": SENSORS, "fit": {"scheme": "spectral"}}, "choose one of finite_volume"),
+    (
+        {"data": SENSORS, "fit": {"scheme": "spectrum"}},
+        "did you mean 'spectral'? choose one of finite_volume, spectral",
+    ),
     ({"data": SENSORS, "equation": None}, "needs a table [equation]"),
 ]
 

@@ -165,8 +165,13 @@ def test_a_measured_series_at_a_wall_is_exact_between_its_knots():
     equation = jd.Diffusion(lambda x, y: 0.5 + 0.1 * x * y, boundaries={"x-": jd.Dirichlet(series)})
     values = jd.solve(equation, PLANE, 0.0, [0.0, 0.25]).values[-1]
     fine = np.linspace(0.0, 0.25, 2001)
-    stepped = jd.solve(equation, PLANE, 0.0, fine, stepper=jd.RungeKutta4(), substeps=1).values[-1]
-    assert np.abs(values - stepped).max() < 1e-9
+    stepped = jd.solve(equation, PLANE, 0.0, fine, stepper=jd.RungeKutta4(), substeps=1).values
+    assert np.abs(values - stepped[-1]).max() < 1e-9
+    readings = jd.Readings(PLANE, 0.0, [0.1, 0.25], (0.1, 0.4), [0.0, 0.0])  # at the knots, as in a table
+    plan = readings.prepare(equation, pad=False)
+    read = jax.jit(lambda: plan.predict(equation, 0.0).values)()
+    expected = [float(PLANE.interpolate(u, np.array([[0.1, 0.4]]))[0]) for u in (stepped[800], stepped[-1])]
+    np.testing.assert_allclose(read, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["constant", "varying", "mixed walls", "vortex", "uneven"])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import jaxdiff as jd
 from jaxdiff import tables
 
 
@@ -101,6 +102,26 @@ def test_wide_is_long_with_a_row_per_sensor(sigma, expected):
     np.testing.assert_array_equal(positions, [0.1, 0.3, 0.1, 0.3])
     np.testing.assert_array_equal(values, [20.0, 30.0, 21.0, np.nan])
     assert deviations is None if expected is None else np.array_equal(deviations, expected)
+
+
+def test_positions_on_several_axes():
+    frame = pd.DataFrame({"t": [0, 60], "x": [10.0, 20.0], "y": [3.0, 4.0], "T": [20.0, 21.0], "U": [30.0, 31.0]})
+    positions = tables.long(frame, time="t", position=("x", "y"), value="T", scale={"x": 0.01})[1]
+    np.testing.assert_allclose(positions, [[0.1, 3.0], [0.2, 4.0]])
+    np.testing.assert_array_equal(tables.long(frame, time="t", position=(0.5, "y"), value="T")[1][:, 0], 0.5)
+    sensors = {"T": (0.1, 0.2), "U": [0.3, 0.4]}
+    _, positions, values, _ = tables.wide(frame, time="t", positions=sensors)
+    np.testing.assert_array_equal(positions, [[0.1, 0.2], [0.3, 0.4]] * 2)
+    np.testing.assert_array_equal(values, [20.0, 30.0, 21.0, 31.0])
+    plane = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 5.0, 4))
+    wide = jd.Readings.from_table(frame, plane, 0.0, time="t", position=sensors)
+    np.testing.assert_array_equal(wide.positions, positions)
+    long = jd.Readings.from_table(frame[["t", "y", "T"]], plane, 0.0, time="t", position=(0.5, "y"), value="T")
+    np.testing.assert_array_equal(long.positions, [[0.5, 3.0], [0.5, 4.0]])
+    with pytest.raises(ValueError, match="as many coordinates as the others"):
+        tables.wide(frame, time="t", positions={"T": (0.1, 0.2), "U": 0.3})
+    with pytest.raises(ValueError, match="rows of 2 coordinates"):
+        jd.Readings.from_table(frame, plane, 0.0, time="t", position="x", value="T")
 
 
 def test_sigma_for_some_sensors_only():

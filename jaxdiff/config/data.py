@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff import tables
-from jaxdiff.config.keys import check_keys, choose, listed, number, text
+from jaxdiff.config.keys import check_keys, choose, edges, listed, number, per_axis, text, text_or_number
 from jaxdiff.expression import names
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
@@ -84,24 +84,31 @@ class Data:
             scale=self.scale,
         )
 
-    def histograms(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(times, counts of shape (times, bins), edges or None)."""
+    def histograms(self, grid: Grid) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...] | None]:
+        """(times, counts of shape (times, *bins), edges along every axis or None)."""
         s = self.settings
         if "time" not in s:
             raise ValueError("[data] has no time; name the column, or give one number (inf is the steady state)")
-        edges = None if "edges" not in s else np.asarray(s["edges"], float)
-        pick = lambda name, missing=False: tables.column(
-            self.frame, name, missing=missing, scale=self.scale.get(name, 1.0)
-        )
+        edges = tuple(map(np.asarray, s["edges"])) if "edges" in s else None
+        pick = lambda name: tables.column(self.frame, name, missing=False, scale=self.scale.get(name, 1.0))
         times = pick(s["time"]) if isinstance(s["time"], str) else np.full(len(self.frame), float(s["time"]))
         if "value" in s:
             if "position" not in s:
                 raise ValueError("[data] has no position; name the column with the middle of each bin")
+            if edges is not None and len(edges) != grid.ndim:
+                raise ValueError(f"[data] edges must be {grid.ndim} lists, one per axis, got {len(edges)}")
             instants, row = np.unique(times, return_inverse=True)
-            middles, place = np.unique(pick(s["position"]), return_inverse=True)
-            counts = np.zeros((len(instants), len(middles)))
-            np.add.at(counts, (row, place), pick(s["value"]))
+            places = [
+                _bins(pick(name), ends, axis, edges is not None)
+                for axis, name, ends in zip(grid.names, s["position"], edges or grid.edges, strict=True)
+            ]
+            counts = np.zeros((len(instants), *(len(ends) - 1 for ends in edges or grid.edges)))
+            np.add.at(counts, (row, *places), pick(s["value"]))
             return instants, counts, edges
+        if grid.ndim > 1:
+            raise ValueError(
+                f"[data] histograms on {grid.ndim} axes are a row per bin: name position, a column per axis, and value"
+            )
         columns = s.get("counts") or [name for name in self.frame.columns if name != s["time"]]
         return times, np.stack([pick(name) for name in columns], axis=1), edges
 
@@ -125,19 +132,18 @@ class Data:
         parts = [good & (groups == group) for group in range(groups.max() + 1)]
         return [times[part] for part in parts], [values[part] for part in parts]
 
-    def measurement(self, grid: Grid, initial: Any, start: float) -> Any:
-        """What was measured; where its first row is the initial state, the rest."""
+    def measurement(self, grid: Grid, initial: Any, start: float, after: bool) -> Any:
+        """What was measured; only what came after the start, where the first row is the initial state."""
         if self.kind == "trajectory":
             paths = self.trajectory()
             return Trajectory(grid, *paths) if len(paths[0]) > 1 else Trajectory(grid, paths[0][0], paths[1][0])
-        used = self.settings.get("first_row_used", False)
         if self.kind == "histograms":
-            times, counts, edges = self.histograms()
-            kept = (times > start) | (not used)
+            times, counts, edges = self.histograms(grid)
+            kept = (times > start) | (not after)
             total = self.settings.get("total")
             return Histograms(grid, _state(initial, times), times[kept], counts[kept], edges, total, start)
         times, positions, values, sigma = self.readings()
-        kept = (times > start) | (not used)
+        kept = (times > start) | (not after)
         sigma = None if sigma is None else sigma[kept]
         return Readings(grid, _state(initial, times), times[kept], positions[kept], values[kept], sigma, start)
 
@@ -155,31 +161,6 @@ class Data:
         times = np.unique(times)
         return np.concatenate([[start], times[times > start]])
 
-    def first_profile(self, grid: Grid, walls: Mapping[str, float]) -> tuple[float, np.ndarray]:
-        """(time, state): the first row, linear between the sensors and constant beyond them."""
-        x = grid.centers[0]
-        if self.kind == "histograms":
-            times, counts, edges = self.histograms()
-            edges = grid.edges[0] if edges is None else edges
-            first = int(np.argmin(times))
-            self.settings["first_row_used"] = True
-            density = counts[first] / np.diff(edges) / counts[first].sum()
-            return float(times[first]), density[np.clip(np.searchsorted(edges, x) - 1, 0, len(density) - 1)]
-        if self.kind != "readings":
-            raise ValueError('[initial] profile = "first row" needs readings or histograms')
-        times, positions, values, _ = self.readings()
-        first = np.min(times)
-        here = (times == first) & np.isfinite(values)
-        places, heights = list(positions[here]), list(values[here])
-        for name, place in walls.items():
-            places.append(place)
-            heights.append(np.interp(first, self.columns["t"], self.columns[name]))
-        if not places or not np.isfinite(first):
-            raise ValueError('[initial] profile = "first row": the first row holds no reading at a finite time')
-        self.settings["first_row_used"] = True
-        order = np.argsort(places)
-        return float(first), np.interp(x, np.asarray(places)[order], np.asarray(heights)[order])
-
 
 def read_data(
     settings: dict[str, Any],
@@ -187,19 +168,24 @@ def read_data(
     table: str | os.PathLike[str] | None,
     texts: Sequence[str],
     reserved: set[str],
+    axes: Sequence[str],
 ) -> Data:
-    """Read the table of [data], and as courses in time those of its columns that `texts` name."""
+    """Read the table of [data], and as courses in time those of its columns that `texts` name.
+
+    `reserved` are the names that are no columns in a text; `axes` are those of the grid.
+    """
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
     check_keys(settings, f"[data] of kind {kind}", (*SOURCE, *KINDS[kind]))
-    settings = {**settings, "kind": kind}
-    _check_values(settings)
+    if kind == "trajectory" and len(axes) > 1:
+        raise ValueError(f"[data] of kind trajectory holds on a grid of one axis, got {len(axes)}")
+    settings = _checked({**settings, "kind": kind}, axes)
     frame = _frame(settings, folder, table)
     for name in settings.get("scale", {}):
         tables.column(frame, name)
     frame = frame.iloc[:: int(settings.get("every", 1))]
     data = Data(frame, settings)
     used = dict.fromkeys(name for text in texts for name in _names(text))
-    courses = [name for name in used if name in frame.columns and name not in reserved and name not in ("t", "x", "r")]
+    courses = [name for name in used if name in frame.columns and name not in reserved]
     if not courses:
         return data
     if not isinstance(settings.get("time"), str):
@@ -216,7 +202,8 @@ def read_data(
     return Data(frame, settings, columns)
 
 
-def _check_values(settings: Mapping[str, Any]) -> None:
+def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+    """The settings; positions and edges, of which every axis has its own, as lists."""
     for key, value in settings.items():
         where = f"[data] {key}"
         if key in ("skip", "every"):
@@ -230,17 +217,43 @@ def _check_values(settings: Mapping[str, Any]) -> None:
         elif key == "rows":
             listed(value, where, number, 2, whole=True)
         elif key == "edges":
-            listed(value, where, number)
+            settings[key] = edges(value, where)
+        elif key == "position":
+            settings[key] = per_axis(value, where, axes, text_or_number)
         elif key in ("scale", "sensors") or (key == "sigma" and isinstance(value, Mapping)):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{where} must be a table such as {{ column = 0.1 }}, got {value!r}")
-            for name, entry in value.items():
-                if not (key == "sigma" and isinstance(entry, str)):
-                    number(entry, f"{where} {name}")
-        elif not isinstance(value, str) and key in ("time", "position", "sigma"):
-            number(value, where)
+            if key == "sensors":
+                settings[key] = {
+                    name: per_axis(place, f"{where} {name}", axes, number) for name, place in value.items()
+                }
+            else:
+                for name, entry in value.items():
+                    (text_or_number if key == "sigma" else number)(entry, f"{where} {name}")
+        elif key in ("time", "sigma"):
+            text_or_number(value, where)
         else:
             text(value, where)
+    return settings
+
+
+def _bins(middles: np.ndarray, ends: np.ndarray, axis: str, own: bool) -> np.ndarray:
+    """The bin in which each middle lies, along one axis; `own` edges may belong to bins that no row fills."""
+    bins = np.clip(np.searchsorted(ends, middles) - 1, 0, len(ends) - 2)
+    filled, first, which = np.unique(bins, return_index=True, return_inverse=True)
+    off = np.abs(middles - (ends[bins] + ends[bins + 1]) / 2) / np.diff(ends)[bins]
+    beside = np.abs(middles - middles[first][which]) / np.diff(ends)[bins]  # two bins of the table in one
+    wrong = (off > 0.45) | (beside > 1e-3)
+    name = "[data] edges" if own else "the cells of the grid"
+    if wrong.any():
+        raise ValueError(
+            f"[data] position: {axis} = {middles[np.argmax(wrong)]:g} is not the middle of a bin, as {name} have them; mend scale or edges"
+        )
+    if not own and len(filled) < len(ends) - 1:
+        raise ValueError(
+            f"[data] position: along {axis} only {len(filled)} of {len(ends) - 1} cells have a row; give edges, those of the bins"
+        )
+    return bins
 
 
 def _frame(settings: Mapping[str, Any], folder: Path, table: str | os.PathLike[str] | None) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -38,8 +38,36 @@ def listed(value: Any, where: str, check: Callable[..., Any], count: int | None 
     return [check(item, where, **options) for item in value]
 
 
+def per_axis(value: Any, where: str, axes: Sequence[str], check: Callable[..., Any]) -> list[Any]:
+    """An entry for every axis, that `check` accepts; on one axis it may stand without brackets."""
+    entries = value if isinstance(value, list) else [value]
+    if len(entries) != len(axes):
+        wanted = f"one for each of {', '.join(axes)}" if len(axes) > 1 else "one"
+        raise ValueError(f"{where} must be {wanted} on this grid, got {value!r}")
+    return [check(entry, where) for entry in entries]
+
+
+def edges(value: Any, where: str) -> list[list[float]]:
+    """The edges along every axis; on one axis a plain list."""
+    several = isinstance(value, list) and any(isinstance(axis, list) for axis in value)
+    return [listed(axis, where, number) for axis in (value if several else [value])]
+
+
 def number(value: Any, where: str, *, whole: bool = False) -> Any:
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not good or (isinstance(value, float) and math.isnan(value)):
         raise ValueError(f"{where} must be a {'whole number' if whole else 'number'}, got {value!r}")
     return value if whole else float(value)
+
+
+def text_or_number(value: Any, where: str) -> Any:
+    return value if isinstance(value, str) else number(value, where)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """The texts in a value, or in lists of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from texts(entry)
