@@ -85,7 +85,12 @@ class TensorSystem(LatticeSystem):
             there, back = conductance * a, conductance * b
         nearest, m = super().operator(t), self.weights
         loss = jnp.broadcast_to(nearest.loss + self._films(nearest) + self._absorbed(t)[0] / m, shape)
-        common = {"loss": loss, "weights": m, "nearest": nearest, "balanced": isinstance(self.equation, Diffusion)}
+        common = {
+            "loss": loss,
+            "weights": m,
+            "nearest": nearest.sealed,
+            "balanced": isinstance(self.equation, Diffusion),
+        }
         if all(n == 1 for n in offset.shape[1:-1]):
             steps = offset.reshape(-1, ndim)
             move = lambda x, p: shifts(x, ndim)((steps[p] - kinds[p]) // 2)  # from the midpoint to the lower end

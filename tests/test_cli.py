@@ -324,14 +324,13 @@ def test_a_spot_in_a_series_of_images_spreads_by_axis(workplace, capsys):
 
 
 def test_the_plate(workplace, capsys):
-    """NAFEMS T4, published: T(0.6, 0.2) = 18.25 °C in the end."""
+    """NAFEMS T4, published: T(0.6, 0.2) = 18.25 °C."""
     code, out, _ = run(capsys, "solve", EXAMPLES / "plate.toml", "--output", "out")
     assert code == 0 and "60 × 100 cells" in out
     table = pd.read_csv(workplace / "out" / "solution.csv")
-    assert list(table.columns) == ["t", "x", "y", "u"] and len(table) == 4 * 6000
-    last = table[table["t"] == table["t"].max()]
+    assert list(table.columns) == ["t", "x", "y", "u"] and len(table) == 6000
     grid = load(EXAMPLES / "plate.toml").grid
-    values = last.set_index(["x", "y"])["u"].unstack().to_numpy()
+    values = table.set_index(["x", "y"])["u"].unstack().to_numpy()
     assert float(grid.interpolate(values, np.array([[0.6, 0.2]]))[0]) == pytest.approx(18.25, abs=0.05)
     assert (workplace / "out" / "solution.png").exists()
 

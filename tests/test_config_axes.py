@@ -108,10 +108,6 @@ def test_time_and_place_in_a_text(tmp_path):
 @pytest.mark.parametrize("entry", ["b", "b*x", "b*t"])
 def test_a_matrix(tmp_path, entry):
     equation = {"kind": "diffusion", "diffusivity": [["D", entry], [entry, 1.0]]}
-    if not hasattr(jd, "Tensor"):
-        with pytest.raises(ValueError, match="a matrix is not held yet"):
-            problem(tmp_path, equation=equation, constants={"b": 0.5})
-        return
     matrix = problem(tmp_path, equation=equation, constants={"b": 0.5}).model(D=3.0).diffusivity.matrix
     assert isinstance(matrix, jd.TimeDependent) == (entry == "b*t")
     value = matrix(2.0, 2.0, 0.0) if entry == "b*t" else matrix(2.0, 0.0) if callable(matrix) else matrix

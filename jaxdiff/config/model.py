@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import boundaries as walls
-from jaxdiff import coefficients
-from jaxdiff.coefficients import PerAxis, Potential, Series, TimeDependent, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, varies
 from jaxdiff.config.keys import check_keys, choose, listed, per_axis, text_or_number, texts
 from jaxdiff.equations import Diffusion, FokkerPlanck
 from jaxdiff.expression import Expression, names
@@ -174,16 +173,13 @@ class TextModel:
         return tuple(parts) if any(map(callable, parts)) else _stack(parts)
 
     def _tensor(self, rows: list[list[Any]], where: str, known: dict[str, Any]) -> Any:
-        tensor: Any = getattr(coefficients, "Tensor", None)
-        if tensor is None:
-            raise ValueError(f"{where}: a matrix is not held yet; give one diffusivity for each axis, ['Dx', 'Dy']")
         matrix = Matrix(tuple(tuple(self._read(entry, where, known) for entry in row) for row in rows))
         entries = [entry for row in matrix.entries for entry in row]
         if any(isinstance(entry, Series) for entry in entries):
             raise ValueError(f"{where}: a matrix holds no columns of the data; write its course in t")
         if not any(map(callable, entries)):
-            return tensor(matrix())
-        return tensor(TimeDependent(matrix) if any(map(varies, entries)) else matrix)
+            return Tensor(matrix())
+        return Tensor(TimeDependent(matrix) if any(map(varies, entries)) else matrix)
 
     def _boundary(self, side: str, table: dict[str, Any], known: dict[str, Any]) -> Any:
         kind, keys = BOUNDARIES[table["kind"]]

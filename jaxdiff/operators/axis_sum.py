@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -101,6 +102,15 @@ class AxisSum(eqx.Module):
     def nearest(self) -> AxisSum:
         """The sum over axes that is close to it, for iterations: itself."""
         return self
+
+    @property
+    def sealed(self) -> AxisSum:
+        """The same between walls that let nothing out."""
+        shut = lambda rates, i: tuple(
+            rate if ring else rate.at[_at(k, i, self.ndim)].set(0.0)
+            for k, (rate, ring) in enumerate(zip(rates, self.rings, strict=True))
+        )
+        return replace(self, up=shut(self.up, -1), down=shut(self.down, 0), closed=True)
 
     def steps(self, k: int) -> Any:
         """ln(up/down) across the face above each cell, what detailed balance would have ln N rise by along axis k."""

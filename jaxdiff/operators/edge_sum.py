@@ -18,7 +18,7 @@ class EdgeSum(eqx.Module):
 
     An edge has a lower and an upper end, two cells; `up` and `down` [1/time] are the rates of hopping along it, and
     `loss` `(*cells,)` is what leaves the domain. `nearest` is the operator without its oblique
-    edges, `weights` are the contents of a unit density, and `balanced` tells that some scaling of the cells makes A
+    edges and its losses, `weights` are the contents of a unit density, and `balanced` tells that some scaling of the cells makes A
     symmetric.
     """
 

@@ -42,7 +42,7 @@ class Modes(eqx.Module):
             hop = (up / tilt + jnp.roll(down, -1, k) * tilt) / 2
             hops.append(hop if ring else _without_last(hop, k))
         even = jnp.ones(shape, dtype) if near.separable else jnp.exp(_common(hops, near.rings, others, along) / 2)
-        loss = jnp.broadcast_to(near.loss / even**2, shape)
+        loss = jnp.broadcast_to(operator.loss / even**2, shape)
         spare = jnp.mean(loss) * (len(shape) - 1) / len(shape)
         bases, rates = [], []
         for k, n in enumerate(shape):
