@@ -183,7 +183,7 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
         frame.to_csv(folder / "solution.csv", index=False, float_format="%.10g")
         plot.profiles(grid, times, values, problem.labels).savefig(folder / "solution.png")
     print(
-        f"{len(times)} times, {' × '.join(map(str, grid.shape))} cells, values {values.min():.6g} to {values.max():.6g}"
+        f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells, values {values.min():.6g} to {values.max():.6g}"
     )
     print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
 

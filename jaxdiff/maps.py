@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.panels import time_label
+
 SHOWN = 4  # times drawn
 
 
@@ -28,7 +30,7 @@ def draw_states(
     for line, (name, values) in zip(panels, rows.items(), strict=True):
         for place, t, value in zip(line, times, values, strict=True):
             mesh = _map(place, edges, value, [names[axis] for axis in grid.names], vmin=low, vmax=high, cmap="cividis")
-            place.set_title(", ".join(filter(None, (name, f"t = {t:.4g}"))), fontsize=9)
+            place.set_title(", ".join(filter(None, (name, _at(t)))), fontsize=9)
     for place in panels[:, 1:].ravel():
         place.set_ylabel("")
     for place in panels[:-1].ravel():
@@ -52,10 +54,14 @@ def draw_residuals(figure: Any, data: Any, residual: np.ndarray, names: Mapping[
     for place, t, value in zip(panels, data.times[some], values, strict=True):
         axes = [names[axis] for axis in data.grid.names]
         mesh = _map(place, data.bins, value, axes, vmin=-reach, vmax=reach, cmap="RdBu_r")
-        place.set_title(f"t = {t:.4g}", fontsize=9)
+        place.set_title(_at(t), fontsize=9)
     for place in panels[1:]:
         place.set_ylabel("")
     figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
+
+
+def _at(t: float) -> str:
+    return f"t = {time_label(t)}" if np.isfinite(t) else time_label(t)
 
 
 def _plane(values: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
     times, names = np.asarray(times), {**LABELS, **(labels or {})}
     if grid.ndim > 1:
         some = maps.chosen(times)
-        with canvas(max(SIZE[0], 3.2 * len(some)), 3.4) as figure:
+        with canvas(1.2 + 3.2 * len(some), 3.6) as figure:
             maps.draw_states(
                 figure, grid, grid.edges, times[some], {"": np.asarray(values)[some]}, names, names["value"]
             )
