@@ -7,6 +7,7 @@ at fifty times with known noise. Everyone fits the logarithms of the four, on th
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def measure(bump: Bump, smoke: bool) -> dict[str, Any]:
     found: dict[str, list[Found]] = {name: [] for name in runs}
     for name, run in runs.items():  # every fit new data; the first warms up and compiles
         for turn, values in enumerate(data):
-            took, result = clock(lambda run=run, values=values: run(values))
+            took, result = clock(partial(run, values))
             if turn:
                 times[name].append(took)
                 found[name].append(result)

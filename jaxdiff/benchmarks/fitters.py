@@ -148,7 +148,7 @@ class Diffrax:
                 None,
                 bump.initial(jnp, theta[3]),
                 theta,
-                saveat=diffrax.SaveAt(ts=bump.times),
+                saveat=diffrax.SaveAt(ts=jnp.asarray(bump.times)),
                 stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-8),
                 max_steps=2**16,
                 **adjoint,

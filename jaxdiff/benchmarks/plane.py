@@ -42,9 +42,11 @@ def measure(plane: Plane, smoke: bool) -> list[dict[str, Any]]:
         timed = compare(calls, patience=10.0, most=51, smoke=smoke)
         found = {name: np.asarray(t.result) for name, t in timed.items() if isinstance(t, Timing)}
         for name, timing in timed.items():
-            measured = isinstance(timing, Timing)
-            more = {"error": _error(plane, task, name, found), **timing.record()} if measured else {"skipped": timing}
-            entries.append({"task": task, "solver": name, **more})
+            entry = {"task": task, "solver": name}
+            if isinstance(timing, Timing):
+                entries.append(entry | {"error": _error(plane, task, name, found), **timing.record()})
+            else:
+                entries.append(entry | {"skipped": timing})
             if task == "ring" and name in found:
                 entries[-1]["from continuous"] = _away(found[name], plane.wrapped(T))
     return entries

@@ -191,7 +191,7 @@ def py_pde(plane: Plane, limit: float = 2.78, tolerance: float | None = None) ->
 
     def solve() -> np.ndarray:
         if not kept:  # compiles: part of the first call
-            options = {"adaptive": True, "tolerance": tolerance} if tolerance else {}
+            options: dict[str, Any] = {"adaptive": True, "tolerance": tolerance} if tolerance else {}
             solver = pde.solvers.RungeKuttaSolver(Spread(), backend="numba", **options)
             kept.append(solver.make_stepper(state, dt=dt))
         u = state.copy()

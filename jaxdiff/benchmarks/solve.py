@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,8 @@ def measure(sizes: tuple[int, ...], smoke: bool) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for n in sizes:
         for gradient, task in BOTH:
-            calls, owners = {}, {}
+            calls: dict[str, Callable[[], Any]] = {}
+            owners: dict[str, Any] = {}
             for peer in (p for p in OURS + PEERS if not (smoke and p.slow)):
                 chosen, reason = _affordable(peer, n, gradient, entries)
                 if reason:
@@ -43,17 +45,19 @@ def measure(sizes: tuple[int, ...], smoke: bool) -> list[dict[str, Any]]:
                 problem = Conduction(n, peer.geometric)
                 solve, slope = peer.make(problem)
                 run = slope if gradient else solve
-                for tolerance in (chosen[-1:] if smoke else chosen) if run else ():
+                for tolerance in chosen[-1:] if smoke else chosen:
+                    if run is None:
+                        break
                     calls[key := f"{peer.name} {tolerance}"] = partial(run, tolerance)
                     owners[key] = (peer, tolerance, problem.gradient_error if gradient else problem.error)
             print(f"n = {n}, {task}: {', '.join(dict.fromkeys(p.name for p, *_ in owners.values()))}", flush=True)
             for key, timing in compare(calls, patience=6.0, smoke=smoke).items():
                 peer, tolerance, error = owners[key]
                 entry = {"cells": n, "task": task, "solver": peer.name, "tolerance": tolerance}
-                measured = isinstance(timing, Timing)
-                entries.append(
-                    entry | ({"error": error(timing.result), **timing.record()} if measured else {"skipped": timing})
-                )
+                if isinstance(timing, Timing):
+                    entries.append(entry | {"error": error(timing.result), **timing.record()})
+                else:
+                    entries.append(entry | {"skipped": timing})
     return entries
 
 
@@ -76,12 +80,16 @@ def _affordable(
         return chosen, {}
     last = max(e["cells"] for e in smaller)
     past = [e for e in smaller if e["cells"] == last]
-    foreseen = min(e.get("median", e.get("foreseen")) for e in past) * (n / last) ** peer.power
+    foreseen = min(_time(e) for e in past) * (n / last) ** peer.power
     if foreseen > TOO_DEAR:
         return (), {"skipped": f"it would take about {seconds(foreseen)}", "foreseen": foreseen}
     if foreseen > DEAR and not gradient and (good := best(past, last, peer.name)):
         return (good["tolerance"],), {}
     return chosen, {}
+
+
+def _time(entry: dict[str, Any]) -> float:
+    return entry["median"] if "median" in entry else entry["foreseen"]
 
 
 def best(entries: list[dict[str, Any]], n: int, solver: str, task: str = "solve") -> dict[str, Any] | None:
@@ -103,7 +111,7 @@ def ratios(entries: list[dict[str, Any]], n: int) -> dict[str, Any]:
     measured = [e for e in others if "median" in e]
     other = min(
         measured or [e for e in others if "foreseen" in e],
-        key=lambda e: e.get("median", e.get("foreseen")),
+        key=_time,
         default=None,
     )
     return {
@@ -112,7 +120,7 @@ def ratios(entries: list[dict[str, Any]], n: int) -> dict[str, Any]:
         "solve: peer / jaxdiff": rival and rival["median"] / solve["median"],
         "solve: peer / jaxdiff at tolerance 1e-7": rival and rival["median"] / quick["median"],
         "solve: peer / plain call": rival and rival["median"] / plain["median"],
-        "gradient: diffrax / jaxdiff": other and other.get("median", other.get("foreseen")) / slope["median"],
+        "gradient: diffrax / jaxdiff": other and _time(other) / slope["median"],
         "gradient of diffrax": other and f"{other['solver'].split()[-1]}{'' if measured else ', foreseen'}",
         "jaxdiff: gradient / solve": slope["median"] / solve["median"],
         "plain call costs more by": plain["median"] - solve["median"],

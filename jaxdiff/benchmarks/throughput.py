@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from jaxdiff.benchmarks.harness import (
     markdown,
     publish,
 )
-from jaxdiff.benchmarks.kernels import KERNELS, LOOPS, Kernel, copy
+from jaxdiff.benchmarks.kernels import KERNELS, LOOPS, Kernel, Work, copy
 
 LARGEST = {"cpu": 2**24, "other": 2**28}  # cells that are updated at once
 ROOM = {"cpu": 2**20, "other": 2**26}  # cells × batch of small problems
@@ -57,20 +58,20 @@ class _Run:
         limits = device.memory_stats() or {}
         self.memory = limits.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
-    def record(self, name: str, size: int, label: str, unit: str, make: Callable[[], tuple[Any, float, float]]) -> Any:
-        """Time what `make()` returns: a call, how many units it does, how many bytes it must move (NaN: not counted)."""
+    def record(self, name: str, size: int, label: str, unit: str, make: Callable[[], Work]) -> Any:
+        """Time what `make()` returns, work in some unit; what the call returned."""
         entry: dict[str, Any] = {"device": self.device.platform, "kernel": name, "size": size, "label": label}
         entry |= {"dtype": self.dtype, "unit": unit}
         try:
-            call, count, moved = make()
-            timing = compare({"": call}, patience=3.0, most=11, smoke=self.smoke)[""]
+            work = make()
+            timing = compare({"": work.call}, patience=3.0, most=11, smoke=self.smoke)[""]
         except Exception as error:  # out of memory, say
             timing = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not isinstance(timing, Timing):
             self.entries.append(entry | {"skipped": timing})
             print(f"{self.device.platform} {self.dtype} {name} {label}: {timing}", flush=True)
             return None
-        rate, bandwidth = count / timing.median, moved / timing.median
+        rate, bandwidth = work.updates / timing.median, work.bytes / timing.median
         share = bandwidth / self.bandwidth
         self.entries.append(
             entry | {"per second": rate, "bytes per second": bandwidth, "share": share, **timing.record()}
@@ -81,12 +82,7 @@ class _Run:
     def copy(self) -> None:
         dtype = np.dtype(self.dtype)
         size = (2**16 if self.smoke else COPIED[self.kind]) // dtype.itemsize
-
-        def make() -> Any:
-            work = copy(size, dtype)
-            return work.call, work.updates, work.bytes
-
-        self.record("copy", size, f"{size * dtype.itemsize / 2**20:.0f} MiB", "cells", make)
+        self.record("copy", size, f"{size * dtype.itemsize / 2**20:.3g} MiB", "cells", partial(copy, size, dtype))
         self.bandwidth = self.entries[-1].get("bytes per second", np.nan)
 
     def kernels(self, kernels: tuple[Kernel, ...]) -> None:
@@ -99,12 +95,7 @@ class _Run:
                 cells = kernel.cells(n)
                 if cells > LARGEST[self.kind] or cells * dtype.itemsize * kernel.arrays > 0.6 * self.memory:
                     break
-
-                def make(kernel: Kernel = kernel, n: int = n) -> Any:
-                    work = kernel.make(n, dtype)
-                    return work.call, work.updates, work.bytes
-
-                self.record(kernel.name, cells, kernel.label.format(n=n), "cells", make)
+                self.record(kernel.name, cells, kernel.label.format(n=n), "cells", partial(kernel.make, n, dtype))
 
     def batches(self) -> None:
         for gradient in (False, True):
@@ -112,16 +103,21 @@ class _Run:
                 name = f"{'gradients' if gradient else 'solves'}, {n} cells"
                 for batch in (4,) if self.smoke else BATCHES:
                     if n * batch <= ROOM[self.kind]:
-                        make = lambda n=n, k=batch, g=gradient: (solves(n, k, self.dtype, g), k, np.nan)
-                        self.record(name, batch, f"{batch:,}", "problems", make)
+                        of_all = partial(solves, n, batch, self.dtype, gradient)
+                        self.record(name, batch, f"{batch:,}", "problems", partial(_problems, of_all, batch))
         bump = Bump(20 if self.smoke else 200, np.linspace(0.01, 0.6, 50))
         for name, (how, batches) in FITS.items():
             for batch in batches[:1] if self.smoke else batches:
-                if batch * bump.cells * 10 <= ROOM[self.kind]:
-                    make = lambda how=how, k=batch: (how(bump, k, self.dtype), k, np.nan)
+                if 2 * batch * bump.cells <= ROOM[self.kind]:
+                    make = partial(_problems, partial(how, bump, batch, self.dtype), batch)
                     found = self.record(f"fits: {name}", batch, f"{batch:,}", "problems", make)
                     if isinstance(found, tuple):
                         check(bump, found, self.dtype)
+
+
+def _problems(make: Callable[[], Callable[[], Any]], batch: int) -> Work:
+    """So many whole problems, whose bytes nobody counts."""
+    return Work(make(), batch, np.nan)
 
 
 def breakeven(entries: list[dict[str, Any]]) -> dict[str, str]:
