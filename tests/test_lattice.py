@@ -318,13 +318,7 @@ BAD = {
     "axes": (lambda: jd.solve(jd.Diffusion(jd.PerAxis(1.0, 1.0, 1.0)), PLANE, 1.0, [0, 1]), "PerAxis needs 2"),
     "initial": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, np.ones(12), [0, 1]), r"initial has shape \(12,\), the grid \(12, 10\)"),
     "nan": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, np.full(PLANE.shape, np.nan), [0, 1]), "must be finite"),
-    "implicit": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, 1.0, [0, 1], stepper=jd.TRBDF2()), "TRBDF2 holds on one axis"),
     "order": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, 1.0, [0, 1], scheme=jd.FiniteVolume(order=4)), "order=4 holds on one axis"),
-    "steady": (lambda: jd.steady_state(jd.Diffusion(1.0), PLANE, 1.0), "a steady state holds on a grid of one axis"),
-    "time": (
-        lambda: jd.solve(jd.Diffusion(jd.TimeDependent(lambda t, x, y: 1 + t)), PLANE, 1.0, [0, 1]),
-        "take stepper=jd.RungeKutta4",
-    ),
     "outside": (lambda: jd.Readings(PLANE, 0.0, [1.0], [[0.5, 2.5]], [1.0]), "position 0 at y = 2.5 lies outside"),
     "places": (lambda: jd.Readings(PLANE, 0.0, [1.0], [0.5], [1.0]), "1 rows of 2 coordinates"),
     "path": (lambda: jd.Trajectory(PLANE, [0.0, 1.0], [0.1, 0.2]), "a path holds on a grid of one axis"),

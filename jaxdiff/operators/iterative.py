@@ -44,14 +44,15 @@ class Modes(eqx.Module):
         even = jnp.ones(shape, dtype) if near.separable else jnp.exp(_common(hops, near.rings, others, along) / 2)
         loss = jnp.broadcast_to(operator.loss / even**2, shape)
         spare = jnp.mean(loss) * (len(shape) - 1) / len(shape)
-        bases, rates = [], []
+        bases: tuple[Any, ...] = ()
+        rates: tuple[Any, ...] = ()
         for k, n in enumerate(shape):
             hop = others(hops[k] / (even * jnp.roll(even, -1, k)), k)
             here, there = jnp.arange(n), (jnp.arange(n) + 1) % n
             matrix = jnp.diag(spare - others((near.up[k] + near.down[k]) / even**2 + loss, k))
             values, vectors = jnp.linalg.eigh(matrix.at[here, there].add(hop).at[there, here].add(hop))
-            bases, rates = [*bases, vectors], [*rates, along(values, k)]
-        self.scale, self.even, self.bases, self.rates = jnp.exp(logs), even, tuple(bases), tuple(rates)
+            bases, rates = (*bases, vectors), (*rates, along(values, k))
+        self.scale, self.even, self.bases, self.rates = jnp.exp(logs), even, bases, rates
         self.share, self.levels = jnp.mean(1 / even**2), _levels(near)
 
     def analyse(self, field: Any) -> Any:
@@ -110,8 +111,8 @@ def solver(operator: Any, a: Any, b: Any) -> Callable[[Any], tuple[Any, Any]]:
         into, out = lambda r: modes.analyse(left * r) / root, lambda w: right * modes.synthesise(w / root)
         x, count = _refined(product, into, out, rhs, operator.balanced)
         x = x + (jnp.sum(rhs) - jnp.sum(columns * x)) * spread  # content is kept to roundoff, not to a tolerance
-        never = (rhs >= 0).all() & (x > -1e-6 * jnp.max(jnp.abs(x)))
-        return jnp.where(never, jnp.maximum(x, 0.0), x), count
+        never = (rhs >= 0).all() & (x > -(jnp.finfo(dtype).eps ** 0.5) * jnp.max(jnp.abs(x)))
+        return jnp.where(never, jnp.maximum(x, 0.0), x), count  # nor does a generator send anything below zero
 
     def backward(product: Any, rhs: Any) -> Any:
         into, out = lambda r: modes.analyse(right * r) / root, lambda w: left * modes.synthesise(w / root)

@@ -1,0 +1,271 @@
+"""Resolvents, implicit steps, splitting, super-time-stepping and steady states on two and three axes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from test_lattice import BOX, PLANE, PROBLEMS, RNG, dense
+
+import jaxdiff as jd
+from jaxdiff.lattice import LatticeSystem
+from jaxdiff.operators import equipped
+from jaxdiff.operators.iterative import solver
+
+apply = eqx.filter_jit(lambda operator, a, b, u: solver(operator, a, b)(u))
+
+
+@pytest.mark.parametrize("name", ["constant", "array", "mixed walls", "vortex", "landscape", "torus", "cylinder", "uneven", "box"])
+def test_resolvents_against_the_whole_matrix(name):
+    """Every kind of wall, drift with and without a potential, rings, (r, z), uneven cells, three axes; mass to roundoff."""
+    equation, grid, separable, kept = PROBLEMS[name]
+    operator = LatticeSystem(equation, grid).operator(0.0)
+    matrix, u = dense(operator, grid.shape), RNG.random(grid.shape)
+    operator = equipped(operator)
+    for a, b in [(1.0, -1e-3), (1.0, -10.0)] + ([] if kept else [(0.0, -1.0)]):
+        x, count = apply(operator, a, b, u)
+        expected = np.linalg.solve(a * np.eye(u.size) + b * matrix, u.ravel()).reshape(grid.shape)
+        assert np.abs(x - expected).max() < 1e-11 * np.abs(expected).max()
+        assert count <= (2 if separable and operator.balanced else 80)
+        assert not kept or float(jnp.sum(x)) == pytest.approx(u.sum(), rel=1e-13)
+
+
+def test_iterations_do_not_grow_with_the_cells():
+    """A diffusivity of contrast ten: thirty products at any size, where plain conjugate gradients take thousands."""
+    counts = []
+    for n in (16, 64):
+        grid = jd.Grid.uniform((0.0, 1.0, n), (0.0, 1.0, n))
+        d = lambda x, y: 10 ** (0.5 + 0.5 * jnp.sin(2 * jnp.pi * x) * jnp.cos(3 * y))
+        operator = LatticeSystem(jd.Diffusion(d, boundaries={"x-": jd.absorbing}), grid).operator(0.0)
+        counts += [int(apply(operator, a, b, jnp.ones(grid.shape))[1]) for a, b in ((1.0, -1e-3), (0.0, -1.0))]
+    assert max(counts) < 35
+
+
+@pytest.mark.parametrize("name", ["array", "vortex"])
+def test_derivatives_of_a_resolvent(name):
+    """Forward, reverse and by differences, in the rates and in what it acts on; mapped; in float32."""
+    equation, grid, *_ = PROBLEMS[name]
+    operator, u = LatticeSystem(equation, grid).operator(0.0), jnp.asarray(RNG.random(grid.shape))
+    weight = jnp.asarray(RNG.normal(size=grid.shape))
+
+    @jax.jit
+    def loss(scale, v):
+        up = tuple(rate * (1 + scale * k) for k, rate in enumerate(operator.up, 1))
+        return jnp.sum(weight * eqx.tree_at(lambda o: o.up, operator, up).resolvent(1.0, -0.1)(v))
+
+    reverse, back = jax.grad(loss, argnums=(0, 1))(0.0, u)
+    assert float(jax.jvp(lambda s: loss(s, u), (0.0,), (1.0,))[1]) == pytest.approx(float(reverse), rel=1e-10)
+    central = lambda h: float(loss(h, u) - loss(-h, u)) / (2 * h)
+    assert float(reverse) == pytest.approx((4 * central(1e-3) - central(2e-3)) / 3, rel=1e-7)
+    assert float(jnp.sum(back * u)) == pytest.approx(float(loss(0.0, u)), rel=1e-10)
+    both = jax.vmap(lambda s: loss(s, u))(jnp.array([0.0, 0.1]))
+    np.testing.assert_allclose(both, [loss(0.0, u), loss(0.1, u)], rtol=1e-10)
+    narrow = jax.tree.map(lambda x: x.astype(jnp.float32), operator)
+    x, wide = apply(narrow, 1.0, -0.1, u)[0], apply(operator, 1.0, -0.1, u)[0]
+    assert x.dtype == jnp.float32 and np.abs(x - wide).max() < 1e-4 * np.abs(wide).max()
+
+
+@pytest.mark.parametrize("name", ["array", "landscape", "vortex", "torus", "wall by place", "box, one wall"])
+def test_steady_states_against_the_whole_matrix(name):
+    equation, grid, _, kept = PROBLEMS[name]
+    system = LatticeSystem(equation, grid)
+    matrix, weights = dense(system.operator(0.0), grid.shape), np.asarray(system.weights).ravel()
+    start = RNG.random(grid.shape)
+    if kept:
+        null = scipy.linalg.null_space(matrix, rcond=1e-11)[:, 0]
+        expected = null / null.sum() * (start.ravel() @ weights) / weights
+    else:
+        expected = -np.linalg.solve(matrix, np.asarray(system.forcing(0.0)).ravel()) / weights
+    found = np.asarray(jd.steady_state(equation, grid, start)).ravel()
+    assert np.abs(found - expected).max() <= 1e-12 * max(1.0, np.abs(expected).max())
+
+
+def test_a_plate_with_convection():
+    """NAFEMS T4: 18.2538 °C at (0.6, 0.2), on the wall (The Standard NAFEMS Benchmarks, TNSB rev. 3, 1990)."""
+    grid = jd.Grid.uniform((0.0, 0.6, 120), (0.0, 1.0, 200))
+    walls = {"y-": jd.Dirichlet(100.0), "x+": jd.Robin(750.0), "y+": jd.Robin(750.0)}
+    plate = jd.steady_state(jd.Diffusion(52.0, boundaries=walls), grid)
+    assert float(grid.interpolate(plate, [[0.6, 0.2]])[0]) == pytest.approx(18.2538, abs=0.02)
+
+
+def test_a_plate_is_fitted_from_steady_readings():
+    grid = jd.Grid.uniform((0.0, 0.6, 12), (0.0, 1.0, 20))
+    model = lambda h, k: jd.Diffusion(jd.PerAxis(52.0, k), boundaries={"y-": jd.Dirichlet(100.0), "x+": jd.Robin(h), "y+": jd.Robin(h)})
+    places = np.random.default_rng(0).random((20, 2)) * [0.6, 1.0]
+    clean = np.asarray(grid.interpolate(jd.steady_state(model(750.0, 40.0), grid), places))
+    values = clean + np.random.default_rng(1).normal(0.0, 0.2, 20)
+    readings = jd.Readings(grid, None, np.inf, places, values, sigma=0.2)
+    fit = jd.fit(model, readings, parameters={"h": jd.Positive(500.0), "k": jd.Positive(50.0)}, progress=False)
+    assert fit.converged
+    for name, true in {"h": 750.0, "k": 40.0}.items():
+        assert abs(fit.parameters[name] - true) < 4 * fit.standard_errors[name] < 0.2 * true
+
+
+TIMED = jd.FokkerPlanck(
+    jd.TimeDependent(lambda t, x, y: (jnp.cos(4 * t) - x, jnp.sin(3 * t) * x)),
+    jd.TimeDependent(lambda t, x, y: 0.1 + 0.03 * x * y * jnp.cos(t)),
+    boundaries={"x+": jd.Robin(0.5, jd.TimeDependent(lambda t: 1 + t)), "y-": jd.Dirichlet(1.0)},
+)
+SMOOTH = jnp.asarray(PLANE.average(lambda x, y: 1 + jnp.cos(jnp.pi * x) * jnp.cos(jnp.pi * y / 2)))
+ORDERS = {
+    jd.BackwardEuler(): 1, jd.CrankNicolson(): 2, jd.TRBDF2(): 2, jd.RKL2(): 2, jd.Strang(): 2, jd.Strang(jd.CrankNicolson()): 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stepper", ORDERS, ids=repr)
+def test_order_in_time(stepper):
+    """Drift, diffusivity and walls that change."""
+
+    def run(steps):
+        u, times = SMOOTH, np.linspace(0.0, 1.0, steps + 1)
+        for first in range(0, steps, 20):  # in parts of as many steps, so that it compiles once
+            u = jd.solve(TIMED, PLANE, u, times[first : first + 21], stepper=stepper).values[-1]
+        return np.asarray(u)
+
+    a, b, c = run(40), run(80), run(160)
+    assert np.log2(np.abs(a - b).max() / np.abs(b - c).max()) == pytest.approx(ORDERS[stepper], abs=0.1)
+
+
+WELL = lambda x, y: 40 * ((x - 0.3) ** 2 + (y - 0.9) ** 2 + x * y)
+
+
+@pytest.mark.parametrize(
+    "stepper", [jd.BackwardEuler(), jd.TRBDF2(), jd.Strang(), jd.Strang(jd.BackwardEuler()), jd.RKL2(stages=31)], ids=repr
+)
+def test_a_point_mass_in_a_steep_well(stepper):
+    """Mass to 1e-12; no density below zero with the positive ones; the Gibbs state stays where axes are split."""
+    equation, spike = jd.FokkerPlanck(jd.Potential(WELL), 0.5), np.zeros(PLANE.shape)
+    spike[9, 1] = 1.0
+    solve = lambda start: np.asarray(jd.solve(equation, PLANE, start, [0.0, 1e-3, 0.1], stepper=stepper, substeps=10).values)
+    values = solve(spike)
+    np.testing.assert_allclose(values.sum((1, 2)), 1.0, rtol=1e-12)
+    if not isinstance(stepper, (jd.TRBDF2, jd.RKL2)):
+        assert values.min() >= 0
+    x, y = PLANE.centers
+    gibbs = np.exp(-WELL(x[:, None], y) / 0.5)
+    gibbs /= gibbs.max()
+    assert np.abs(jd.steady_state(equation, PLANE, gibbs) - gibbs).max() < 1e-12
+    if isinstance(stepper, jd.Strang):
+        assert np.abs(solve(gibbs)[-1] - gibbs).max() < 1e-12
+
+
+def test_splitting_keeps_what_walls_feed_in():
+    """A profile between two held walls is at rest on every line, and stays; so is a temperature below zero."""
+    equation = jd.Diffusion(lambda x, y: 0.5 + y, boundaries={"x-": jd.Dirichlet(-30.0), "x+": jd.Dirichlet(10.0)})
+    u = jd.solve(equation, PLANE, lambda x, y: 40 * x - 30, [0.0, 0.3], stepper=jd.Strang()).values[-1]
+    assert np.abs(u - (40 * PLANE.centers[0][:, None] - 30)).max() < 1e-11
+
+
+def test_rings_are_cut_as_they_need():
+    """Wind around a ring: a whole step in one would be wrong by half the peak."""
+    equation = jd.FokkerPlanck((lambda x, y: 20.0 + y, 0.0), 0.05, boundaries={"x": jd.Periodic()})
+    start = PLANE.average(lambda x, y: 1 + jnp.cos(2 * jnp.pi * x))
+    u = jd.solve(equation, PLANE, start, [0.0, 0.2], stepper=jd.Strang(), substeps=1)
+    assert "Strang" in u.method
+    assert np.abs(u.values[-1] - jd.solve(equation, PLANE, start, [0.0, 0.2]).values[-1]).max() < 5e-3
+
+
+def test_on_one_axis_splitting_is_its_inner_stepper():
+    line = jd.Grid.uniform((0.0, 1.0, 20))
+    equation = jd.Diffusion(0.1, boundaries={"x-": jd.Dirichlet(jd.Series([0.0, 1.0], [0.0, 1.0]))})
+    run = lambda stepper: jd.solve(equation, line, 0.0, [0.0, 0.4, 1.0], stepper=stepper, substeps=3).values
+    np.testing.assert_array_equal(run(jd.Strang(jd.TRBDF2())), run(jd.TRBDF2()))
+
+
+@pytest.mark.parametrize("stages", [None, 25])
+def test_super_time_stepping(stages):
+    """A step hundreds of times that of Euler's method against the exact exponential, in value and gradient."""
+    equation = lambda d: jd.Diffusion(lambda x, y: d * (0.5 + x * y), boundaries={"y-": jd.Dirichlet(1.0)})
+    final = lambda d, **how: jd.solve(equation(d), PLANE, SMOOTH, [0.0, 0.2], **how).values[-1]
+    stepper = jd.RKL2(stages=stages)
+    assert np.abs(final(1.0, stepper=stepper, substeps=16) - final(1.0)).max() < 2e-4
+    slope = lambda **how: jax.grad(lambda d: jnp.sum(final(d, **how) ** 2))(1.0)
+    assert float(slope(stepper=stepper, substeps=16)) == pytest.approx(float(slope()), rel=1e-3)
+
+
+def test_a_diffusivity_that_grows_in_time():
+    """A mode of the plate decays by ∫D dt, times the eigenvalue of the cells; so does its derivative."""
+    grid = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 1.0, 6))
+    mode = np.cos(np.pi * grid.centers[0])[:, None] * np.cos(np.pi * grid.centers[1])
+    rate = sum(4 * n**2 * np.sin(np.pi / (2 * n)) ** 2 for n in grid.shape)
+
+    def final(d):
+        growing = jd.TimeDependent(lambda t, x, y: d * (1 + 3 * t**2))
+        done = jd.solve(jd.Diffusion(growing), grid, mode, [0.0, 0.1, 0.5], tolerance=1e-4)
+        return done.values[-1][0, 0] / mode[0, 0], done.method
+
+    exact = np.exp(-0.1 * rate * (0.5 + 0.5**3))
+    value, method = final(0.1)
+    assert float(value) == pytest.approx(exact, abs=1e-4)
+    assert method.startswith("adaptive TR-BDF2, ")
+    slope = jax.grad(lambda d: final(d)[0])(0.1)
+    assert float(slope) == pytest.approx(np.log(exact) / 0.1 * exact, rel=1e-3)
+
+
+def test_a_wall_that_moves():
+    """Any function of time at a wall, against the same course as a measured series, which is exact between its knots."""
+    course, knots = (lambda t: jnp.sin(6 * t)), np.linspace(0.0, 0.5, 101)
+    equation = lambda value: jd.Diffusion(lambda x, y: 0.5 + 0.1 * x * y, boundaries={"x-": jd.Dirichlet(value)})
+    values = jd.solve(equation(jd.TimeDependent(course)), PLANE, 0.0, [0.0, 0.2, 0.5], tolerance=1e-4).values
+    series = jd.solve(equation(jd.Series(knots, np.sin(6 * knots))), PLANE, 0.0, [0.0, 0.2, 0.5]).values
+    assert np.abs(values - series).max() < 2e-4
+
+
+def test_other_numbers_of_the_same_shapes_do_not_retrace():
+    seen = []
+
+    class Watched(eqx.Module):
+        slope: jnp.ndarray
+
+        def __call__(self, x, y):
+            seen.append(1)
+            return 1.0 + self.slope * x * y
+
+    def run(scale):
+        equation = jd.Diffusion(Watched(np.asarray(scale)), decay=scale, boundaries={"x-": jd.Robin(scale, scale)})
+        jd.solve(equation, PLANE, 1.0, [0.0, 0.01 * scale], stepper=jd.BackwardEuler())
+        jd.steady_state(equation, PLANE)
+
+    run(1.0)
+    traced = len(seen)
+    run(2.0)
+    assert len(seen) == traced > 0
+
+
+def test_a_solution_says_how_it_was_found():
+    line, said = jd.Grid.uniform((0.0, 1.0, 10)), lambda *args, **how: jd.solve(*args, 1.0, [0.0, 0.1], **how).method
+    assert said(jd.Diffusion(1.0), line) == "direct: 7 resolvents per time"
+    assert said(jd.Diffusion(1.0), BOX) == "lattice: product of exponentials per axis"
+    assert said(jd.Diffusion(lambda x, y: 1 + x * y), PLANE).startswith("lattice: Chebyshev, ")
+    assert said(jd.Diffusion(1.0), PLANE, stepper=jd.Strang(), substeps=4) == "Strang, 4 steps per interval"
+    assert jax.jit(lambda d: jd.solve(jd.Diffusion(d), line, 1.0, [0.0, 0.1]))(1.0).method == "direct: 7 resolvents per time"
+
+
+VORTEX = jd.FokkerPlanck(lambda x, y: (-400 * (y - 1), 400 * (x - 0.5)), 0.01)
+TURNING = jd.Diffusion(jd.TimeDependent(lambda t, x, y: 1 + t * x))
+BAD = {
+    "exponential": (lambda: jd.solve(TURNING, PLANE, 1.0, [0, 1], stepper=jd.Exponential()), "Exponential needs coefficients"),
+    "iterations": (
+        lambda: jd.solve(VORTEX, PLANE, SMOOTH, [0, 100], stepper=jd.BackwardEuler()),
+        "the iterations of a step did not converge",
+    ),
+    "inner": (lambda: jd.Strang(jd.ForwardEuler()), r"Strang advances lines by .* got ForwardEuler"),
+    "stages": (lambda: jd.RKL2(stages=1), "stages must be a whole number from 2 to 512"),
+    "too long": (
+        lambda: jd.solve(jd.Diffusion(1.0), PLANE, 1.0, [0, 1], stepper=jd.RKL2(stages=9)),
+        r"RKL2 with 9 stages is unstable with a step of 1; it takes \d+ stages",
+    ),
+    "drift": (lambda: jd.solve(VORTEX, PLANE, 1.0, [0, 0.01], stepper=jd.RKL2()), "largest stable step is"),
+    "closed": (lambda: jd.steady_state(jd.Diffusion(1.0), PLANE), "depends on the initial content; pass initial="),
+    "gains": (lambda: jd.steady_state(jd.Diffusion(1.0, source=1.0), PLANE, 1.0), "the domain is closed and gains"),
+    "time": (lambda: jd.steady_state(TURNING, PLANE, 1.0), "constant in time"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_errors_in_one_line(name):
+    call, words = BAD[name]
+    with pytest.raises((ValueError, TypeError), match=words) as raised:
+        call()
+    assert "\n" not in str(raised.value)
