@@ -16,7 +16,9 @@ from jaxdiff.operators.iterative import solver
 apply = eqx.filter_jit(lambda operator, a, b, u: solver(operator, a, b)(u))
 
 
-@pytest.mark.parametrize("name", ["constant", "array", "mixed walls", "vortex", "landscape", "torus", "cylinder", "uneven", "box"])
+@pytest.mark.parametrize(
+    "name", ["constant", "array", "mixed walls", "vortex", "landscape", "torus", "cylinder", "uneven", "box"]
+)
 def test_resolvents_against_the_whole_matrix(name):
     """Every kind of wall, drift with and without a potential, rings, (r, z), uneven cells, three axes; mass to roundoff."""
     equation, grid, separable, kept = PROBLEMS[name]
@@ -91,7 +93,9 @@ def test_a_plate_with_convection():
 
 def test_a_plate_is_fitted_from_steady_readings():
     grid = jd.Grid.uniform((0.0, 0.6, 12), (0.0, 1.0, 20))
-    model = lambda h, k: jd.Diffusion(jd.PerAxis(52.0, k), boundaries={"y-": jd.Dirichlet(100.0), "x+": jd.Robin(h), "y+": jd.Robin(h)})
+    model = lambda h, k: jd.Diffusion(
+        jd.PerAxis(52.0, k), boundaries={"y-": jd.Dirichlet(100.0), "x+": jd.Robin(h), "y+": jd.Robin(h)}
+    )
     places = np.random.default_rng(0).random((20, 2)) * [0.6, 1.0]
     clean = np.asarray(grid.interpolate(jd.steady_state(model(750.0, 40.0), grid), places))
     values = clean + np.random.default_rng(1).normal(0.0, 0.2, 20)
@@ -131,13 +135,17 @@ WELL = lambda x, y: 40 * ((x - 0.3) ** 2 + (y - 0.9) ** 2 + x * y)
 
 
 @pytest.mark.parametrize(
-    "stepper", [jd.BackwardEuler(), jd.TRBDF2(), jd.Strang(), jd.Strang(jd.BackwardEuler()), jd.RKL2(stages=31)], ids=repr
+    "stepper",
+    [jd.BackwardEuler(), jd.TRBDF2(), jd.Strang(), jd.Strang(jd.BackwardEuler()), jd.RKL2(stages=31)],
+    ids=repr,
 )
 def test_a_point_mass_in_a_steep_well(stepper):
     """Mass to 1e-12; no density below zero with the positive ones; the Gibbs state stays where axes are split."""
     equation, spike = jd.FokkerPlanck(jd.Potential(WELL), 0.5), np.zeros(PLANE.shape)
     spike[9, 1] = 1.0
-    solve = lambda start: np.asarray(jd.solve(equation, PLANE, start, [0.0, 1e-3, 0.1], stepper=stepper, substeps=10).values)
+    solve = lambda start: np.asarray(
+        jd.solve(equation, PLANE, start, [0.0, 1e-3, 0.1], stepper=stepper, substeps=10).values
+    )
     values = solve(spike)
     np.testing.assert_allclose(values.sum((1, 2)), 1.0, rtol=1e-12)
     if not isinstance(stepper, (jd.TRBDF2, jd.RKL2)):
@@ -239,13 +247,19 @@ def test_a_solution_says_how_it_was_found():
     assert said(jd.Diffusion(1.0), BOX) == "lattice: product of exponentials per axis"
     assert said(jd.Diffusion(lambda x, y: 1 + x * y), PLANE).startswith("lattice: Chebyshev, ")
     assert said(jd.Diffusion(1.0), PLANE, stepper=jd.Strang(), substeps=4) == "Strang, 4 steps per interval"
-    assert jax.jit(lambda d: jd.solve(jd.Diffusion(d), line, 1.0, [0.0, 0.1]))(1.0).method == "direct: 7 resolvents per time"
+    assert (
+        jax.jit(lambda d: jd.solve(jd.Diffusion(d), line, 1.0, [0.0, 0.1]))(1.0).method
+        == "direct: 7 resolvents per time"
+    )
 
 
 VORTEX = jd.FokkerPlanck(lambda x, y: (-400 * (y - 1), 400 * (x - 0.5)), 0.01)
 TURNING = jd.Diffusion(jd.TimeDependent(lambda t, x, y: 1 + t * x))
 BAD = {
-    "exponential": (lambda: jd.solve(TURNING, PLANE, 1.0, [0, 1], stepper=jd.Exponential()), "Exponential needs coefficients"),
+    "exponential": (
+        lambda: jd.solve(TURNING, PLANE, 1.0, [0, 1], stepper=jd.Exponential()),
+        "Exponential needs coefficients",
+    ),
     "iterations": (
         lambda: jd.solve(VORTEX, PLANE, SMOOTH, [0, 100], stepper=jd.BackwardEuler()),
         "the iterations of a step did not converge",
