@@ -173,7 +173,7 @@ class LatticeSystem(SemiDiscrete):
         """Drift, diffusivity, and what acts in every cell (once, along the first axis)."""
         drift, diffusivity, loss = self.equation._transport()
         ndim = self.grid.ndim
-        if isinstance(drift, tuple) or (is_cells(drift) and jnp.ndim(drift) == 1):
+        if isinstance(drift, tuple) or (is_cells(drift) and jnp.shape(drift)[1:] in ((), self.grid.shape)):
             if len(drift) != ndim:
                 raise ValueError(f"a drift has {ndim} components on this grid, got {len(drift)}")
             drift = drift[k]

@@ -332,3 +332,12 @@ def test_errors_in_one_line(name):
     with pytest.raises((ValueError, TypeError), match=words) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+def test_a_drift_over_cells_is_that_of_functions_where_it_is_linear():
+    x, y = np.meshgrid(*PLANE.centers, indexing="ij")
+    functions = jd.FokkerPlanck((lambda x, y: y - 1, lambda x, y: 0.5 - x), 0.3)
+    arrays = jd.FokkerPlanck((y - 1, 0.5 - x), 0.3)
+    u = RNG.random(PLANE.shape)
+    one, two = (np.asarray(LatticeSystem(e, PLANE).operator(0.0) @ u) for e in (functions, arrays))
+    np.testing.assert_allclose(one, two, atol=1e-12 * np.abs(one).max())
