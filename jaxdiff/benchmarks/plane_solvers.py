@@ -277,7 +277,7 @@ VARIABLE = (
     ),
     Contestant("SciPy BDF", "scipy", bdf, "solve_ivp, sparse Jacobian, rtol = atol = 3e-8"),
     Contestant("numba loop, Heun", "numba", numba_loop, STABLE),
-    Contestant("FiPy", "fipy", fipy, "Crank–Nicolson, conjugate gradients at 1e-9", slow=True, steps=300),
+    Contestant("FiPy", "fipy", fipy, "Crank–Nicolson, conjugate gradients at 1e-9", slow=True, steps=550),
     Contestant(EXPM, "scipy", expm_multiply),
 )
 GRADIENT = (
@@ -299,7 +299,7 @@ RING = (
     ),
     Contestant("exponax", "exponax", exponax, "D an argument of the jit"),
     Contestant("exponax, stepper made before", "exponax", partial(exponax, once=True)),
-    Contestant("findiff", "findiff", findiff, "its Crank–Nicolson", slow=True, steps=300),
+    Contestant("findiff", "findiff", findiff, "its Crank–Nicolson", slow=True, steps=550),
 )
 TASKS = {
     "solve": ("D an array, no flux", VARIABLE),

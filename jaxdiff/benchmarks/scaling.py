@@ -146,7 +146,7 @@ def _slope(entries: list[dict[str, Any]]) -> float:
 def table(entries: list[dict[str, Any]], device: dict[str, Any]) -> str:
     parts = []
     for axis, lines in LINES.items():
-        sizes = list(dict.fromkeys(e["size"] for e in entries if e["grows"] == axis))
+        sizes = sorted({e["size"] for e in entries if e["grows"] == axis})
         rows = []
         for kind, dtype in dict.fromkeys((e["device"], e["dtype"]) for e in entries):
             for name, *_ in lines:

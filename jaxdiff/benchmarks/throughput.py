@@ -30,6 +30,7 @@ from jaxdiff.benchmarks.kernels import KERNELS, LOOPS, Kernel, Work, copy
 LARGEST = {"cpu": 2**24, "other": 2**28}  # cells that are updated at once
 ROOM = {"cpu": 2**20, "other": 2**26}  # cells × batch of small problems
 COPIED = {"cpu": 2**27, "other": 2**31}  # bytes, several times the largest cache
+LONG = 0.7  # seconds of a call after which nothing larger is tried
 SOLVED, BATCHES = (64, 256, 1024), (1, 16, 256, 4096, 100_000)
 
 
@@ -64,7 +65,7 @@ class _Run:
         entry |= {"dtype": self.dtype, "unit": unit}
         try:
             work = make()
-            timing = compare({"": work.call}, patience=3.0, most=11, smoke=self.smoke)[""]
+            timing = compare({"": work.call}, patience=1.5, most=7, smoke=self.smoke)[""]
         except Exception as error:  # out of memory, say
             timing = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not isinstance(timing, Timing):
@@ -96,6 +97,8 @@ class _Run:
                 if cells > LARGEST[self.kind] or cells * dtype.itemsize * kernel.arrays > 0.6 * self.memory:
                     break
                 self.record(kernel.name, cells, kernel.label.format(n=n), "cells", partial(kernel.make, n, dtype))
+                if self.entries[-1].get("median", np.inf) > LONG:
+                    break
 
     def batches(self) -> None:
         for gradient in (False, True):
@@ -156,7 +159,7 @@ def table(entries: list[dict[str, Any]], device: dict[str, Any]) -> str:
     lines = [[name, size] for name, size in even.items()]
     told = markdown(["from this size on the accelerator is ahead of the CPU", ""], lines) if lines else ""
     return f"""Cell updates per second, and in brackets the bytes that must move for them (state read and written, coefficients read, as the
-library holds them) as a share of what a copy moves on the same device in the same run. Above 100 %: the state stayed in a cache.
+library holds them) as a share of what a copy (s x into the memory of x) moves on the same device in the same run. Above 100 %: the state stayed in a cache.
 
 {parts[0]}
 
