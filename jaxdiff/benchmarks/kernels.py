@@ -153,8 +153,9 @@ def _operator(equation: Any, grid: Any, dtype: Any) -> Any:
 
 
 def _held(operator: Any) -> float:
-    """Bytes of the rates that a product reads."""
-    return float(sum(x.nbytes for x in jax.tree.leaves((operator.up, operator.down, operator.loss))))
+    """Bytes of the rates that a product reads: where hops are mutual, half of them."""
+    hops = operator.up if operator.mutual else (operator.up, operator.down)
+    return float(sum(x.nbytes for x in jax.tree.leaves((hops, operator.loss))))
 
 
 CHAIN, PLATE, CUBE = (10**3, 10**5, 10**6, 10**7), (64, 256, 1024, 2048, 4096, 8192), (16, 64, 128, 256, 512)
