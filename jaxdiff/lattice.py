@@ -62,7 +62,7 @@ class LatticeSystem(SemiDiscrete):
 
     def forcing(self, t: Any) -> Any:
         """b at time t, `(*cells,)`."""
-        return sum(self.forcings(t), jnp.zeros(self.grid.shape))
+        return jnp.broadcast_to(sum(self.forcings(t)), self.grid.shape)
 
     def forcings(self, t: Any) -> tuple[Any, ...]:
         """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the

@@ -128,6 +128,7 @@ class RKL2(Stepper):
         s: Any = self.stages
         if s is None:
             s = jnp.maximum(*(_fewest(1.001 * dt * problem.operator(when).bound()) for when in (t, t + dt)))
+        s = jnp.asarray(s, u.dtype)
         w = 4.0 / (s * s + s - 2.0)
         rate = lambda c, v: problem.operator(t + c * w * dt) @ v + problem.forcing(t + c * w * dt)
         first = dt * rate(0.0, u)
@@ -295,7 +296,7 @@ def _lines(operator: AxisSum, k: int) -> Tridiagonal:
 def _without_noise(after: Any, before: Any, fed: Any) -> Any:
     """No contents below zero by roundoff where none went in, and the same total."""
     peak = jnp.maximum(jnp.max(jnp.abs(before)), jnp.max(jnp.abs(after)))
-    noise = (before >= 0).all() & (fed >= 0).all() & (after >= -(jnp.finfo(after.dtype).eps ** 0.5) * peak).all()
+    noise = (before >= 0).all() & (fed >= 0).all() & (after >= -(float(jnp.finfo(after.dtype).eps) ** 0.5) * peak).all()
     clean = jnp.maximum(after, 0.0)
     total, left = jnp.sum(after), jnp.sum(clean)
     share = jnp.where(left > 0, jnp.maximum(total, 0.0) / jnp.where(left > 0, left, 1.0), 1.0)

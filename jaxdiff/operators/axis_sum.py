@@ -137,7 +137,7 @@ class AxisSum(eqx.Module):
     @property
     def leak(self) -> Any:
         """Rate at which each cell loses content for good, the negative column sum."""
-        lost = self.loss + jnp.zeros([max(n, 1) for n in jnp.broadcast_shapes(*(r.shape for r in self.up))])
+        lost = jnp.broadcast_to(self.loss, jnp.broadcast_shapes(*(rate.shape for rate in (*self.up, self.loss))))
         for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
             if not ring:
                 first, last = _at(k, 0, self.ndim), _at(k, -1, self.ndim)

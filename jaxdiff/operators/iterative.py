@@ -68,7 +68,7 @@ class Modes(eqx.Module):
         found: Any = a * self.share
         for rate, now, then in zip(self.rates, _levels(operator.nearest), self.levels, strict=True):
             found = found + b * rate * jnp.where(then > 0, now / jnp.where(then > 0, then, 1.0), 1.0)
-        floor = jnp.maximum(0.1 * a * self.share, 10 * jnp.finfo(found.dtype).eps * jnp.max(jnp.abs(found)))
+        floor = jnp.maximum(0.1 * a * self.share, 10 * float(jnp.finfo(found.dtype).eps) * jnp.max(jnp.abs(found)))
         return jnp.sqrt(jnp.maximum(found, floor))
 
 
@@ -111,7 +111,7 @@ def solver(operator: Any, a: Any, b: Any) -> Callable[[Any], tuple[Any, Any]]:
         into, out = lambda r: modes.analyse(left * r) / root, lambda w: right * modes.synthesise(w / root)
         x, count = _refined(product, into, out, rhs, operator.balanced)
         x = x + (jnp.sum(rhs) - jnp.sum(columns * x)) * spread  # content is kept to roundoff, not to a tolerance
-        never = (rhs >= 0).all() & (x > -(jnp.finfo(dtype).eps ** 0.5) * jnp.max(jnp.abs(x)))
+        never = (rhs >= 0).all() & (x > -(float(jnp.finfo(dtype).eps) ** 0.5) * jnp.max(jnp.abs(x)))
         return jnp.where(never, jnp.maximum(x, 0.0), x), count  # nor does a generator send anything below zero
 
     def backward(product: Any, rhs: Any) -> Any:
@@ -145,7 +145,7 @@ def _refined(product: Any, into: Any, out: Any, rhs: Any, symmetric: bool) -> tu
 
     def improve(state: Any) -> Any:
         x, w, error, passes, count = state
-        norm = jnp.maximum(length(w), jnp.finfo(w.dtype).tiny)
+        norm = jnp.maximum(length(w), float(jnp.finfo(w.dtype).tiny))
         found = lx.linear_solve(linear, w / norm, method, throw=False)
         change = norm * found.value
         x = x + out(jnp.where(jnp.isfinite(change), change, 0.0))
