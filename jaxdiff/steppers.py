@@ -129,6 +129,7 @@ class RKL2(Stepper):
         s: Any = self.stages
         if s is None:
             s = jnp.maximum(*(_fewest(1.001 * dt * problem.operator(when).bound()) for when in (t, t + dt)))
+        s = jnp.asarray(s, u.dtype)
         w = 4.0 / (s * s + s - 2.0)
         rate = lambda c, v: problem.operator(t + c * w * dt) @ v + problem.forcing(t + c * w * dt)
         first = dt * rate(0.0, u)
