@@ -26,13 +26,14 @@ plate = lambda d: jd.solve(jd.Diffusion(d, source=0.3, boundaries=walls), plane,
 whole = lambda x: process_allgather(x, tiled=True) if jax.process_count() > 1 else np.asarray(x)
 
 def compare(run, cut, **parts):
-    one = np.asarray(run())
+    one = None if jax.process_index() else np.asarray(run())
     with jd.decompose(**parts):
         several = run()
         assert not cut or len(several.sharding.device_set) == np.prod(list(parts.values())), several.sharding
         assert not cut or not several.sharding.is_fully_replicated
         several = whole(several)
-    np.testing.assert_allclose(several, one, rtol=0, atol=1e-12 * np.abs(one).max())
+    if one is not None:
+        np.testing.assert_allclose(several, one, rtol=0, atol=1e-12 * np.abs(one).max())
 
 def fitted():
     places, at = rng_places * [1, 2], np.repeat(times[1:], 10)
@@ -57,11 +58,10 @@ compare(lambda: jd.solve(jd.Diffusion(0.1), plane, u, times).values, True, x=2, 
 TWO = """
 compare(lambda: plate(D), True, x=4)
 compare(lambda: jax.grad(lambda d: jnp.sum(plate(d)[-1] ** 2))(D), False, x=4)
-kept = lambda: jd.solve(jd.Diffusion(D, source=0.3, boundaries=walls), plane, u, times, save=path).values
-compare(kept, False, x=4)  # computed on one device, read by four
-one = fitted()
+one = None if jax.process_index() else fitted()
 with jd.decompose(x=2, y=2):
-    np.testing.assert_allclose(fitted(), one, rtol=1e-9)
+    several = fitted()
+assert one is None or np.allclose(several, one, rtol=1e-9), (several, one)
 """
 
 
@@ -81,13 +81,11 @@ def test_eight_devices_agree_with_one():
     finish(python(COMMON + EIGHT, 8))
 
 
-def test_two_processes_agree_with_one_device(tmp_path):
+def test_two_processes_agree_with_one_device():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    join = lambda i: (
-        f'path = r"{tmp_path}/states.npz"; import jax; jax.distributed.initialize("localhost:{port}", 2, {i})\n'
-    )
+    join = lambda i: f'import jax; jax.distributed.initialize("localhost:{port}", 2, {i})\n'
     finish(*[python(join(i) + COMMON + TWO, 2) for i in range(2)])
 
 
