@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxdiff import memory
 from jaxdiff.checks import Checks, check, enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.equations import FokkerPlanck
@@ -114,6 +115,8 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
+    if grid.ndim > 1:
+        memory.require_at_rest(grid)
     initial = None if initial is None else grid.average(plain(initial))
     u, checks = _compiled(equation, grid, initial)
     if isinstance(checks.table, jax.core.Tracer):

@@ -175,7 +175,7 @@ def bootstrap(
             raise ValueError(
                 "densities do not tell how many were counted, and cannot be drawn; give counts, or total=N"
             )
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     objective, fitted = fit.problem
     stacks = _drawn(fit, own, repeats, kind, rng)
@@ -193,9 +193,12 @@ def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) ->
     predictions = [fit.predict(m) for m in fit.measurements]
     count = len(fit.labels)
     estimated = sum(int(one.unknown[0]) for one in own)
-    if 0 < estimated <= count:
+    readings = sum(len(m.values) for m in fit.measurements if isinstance(m, Readings))
+    scaled = estimated or (readings if kind == "residual" else 0)
+    if 0 < scaled <= count:
+        mend = "give sigma" if estimated else "take kind='parametric'"
         raise ValueError(
-            f"{estimated} readings do not leave a residual variance for {count} parameters; give sigma, or measure more"
+            f"{scaled} readings do not leave a residual variance for {count} parameters; {mend}, or measure more"
         )
     stacks = []
     for one, prediction in zip(own, predictions, strict=True):
@@ -206,7 +209,6 @@ def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) ->
             if not one.template.known:
                 spread = float(np.sqrt(np.mean(residual**2) * estimated / (estimated - count)))
             elif kind == "residual":
-                total = sum(len(m.values) for m in fit.measurements if isinstance(m, Readings))
-                spread = float(np.sqrt(np.mean(residual**2) * total / max(total - count, 1)))
+                spread = float(np.sqrt(np.mean(residual**2) * readings / (readings - count)))
         stacks.append(one.simulated(prediction, spread, kind, repeats, rng))
     return tuple(stacks)

@@ -6,8 +6,11 @@ import hashlib
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -32,8 +35,8 @@ class Checkpoint:
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} cannot be read as saved results: {error}; name another file") from None
+        except (OSError, ValueError, EOFError, TypeError, BadZipFile):
+            raise ValueError(f"{self.path} cannot be read as saved results; name another file, or remove it") from None
         if str(arrays.pop("digest", "")) != digest:
             raise ValueError(
                 f"{self.path} holds results of another model, other data or options; name another file, or remove it"
@@ -68,27 +71,65 @@ class Checkpoint:
 
 
 def digest(*things: Any) -> str:
-    """A fingerprint of the structure, the functions and the numbers of pytrees; the same in every session."""
+    """A fingerprint of the structure, the functions and the numbers of pytrees; the same in every session.
+
+    Raises ValueError for what holds more than can be seen.
+    """
     code = hashlib.sha256()
     for leaf in jax.tree.leaves(things, is_leaf=lambda node: isinstance(node, Function)):
-        if isinstance(leaf, (np.ndarray, jax.Array)):
-            code.update(f"{leaf.shape}{leaf.dtype}".encode())
-            code.update(np.ascontiguousarray(leaf).tobytes())
-        else:
-            code.update(_words(leaf.function if isinstance(leaf, Function) else leaf).encode())
-    code.update(_words(jax.tree.structure(things)).encode())
+        code.update(_words(leaf.function if isinstance(leaf, Function) else leaf, ()).encode())
+    code.update(re.sub(r" at 0x[0-9a-f]+", "", repr(jax.tree.structure(things))).encode())
     return code.hexdigest()
 
 
-def _words(thing: Any) -> str:
-    """A description without addresses; of a function, what it does."""
-    code = getattr(thing, "__code__", None)
-    if code is None:
-        return re.sub(r"( object)? at 0x[0-9a-f]+|, file \"[^\"]*\", line \d+", "", repr(thing))
-    constants = " ".join(_words(constant) for constant in code.co_consts if not hasattr(constant, "co_code"))
-    inner = " ".join(part.co_code.hex() for part in code.co_consts if hasattr(part, "co_code"))
-    cells = " ".join(_words(cell.cell_contents) for cell in thing.__closure__ or ())
-    return f"{code.co_code.hex()} {code.co_names} {constants} {inner} {cells}"
+def _words(thing: Any, within: tuple[int, ...]) -> str:
+    """A description without addresses; of a function, what it does and all that it reads."""
+    if id(thing) in within:
+        return "itself"
+    words = partial(_words, within=(*within, id(thing)))
+    if isinstance(thing, (np.ndarray, np.generic, jax.Array)):
+        held = np.asarray(thing)
+        return f"{held.shape}{held.dtype}{hashlib.sha256(np.ascontiguousarray(held).tobytes()).hexdigest()}"
+    if isinstance(thing, (str, bytes, int, float, complex, type(None), type(...))):
+        return repr(thing)
+    if isinstance(thing, (tuple, list, set, frozenset)):
+        parts = [words(part) for part in thing]
+        return f"{type(thing).__name__}({', '.join(parts if isinstance(thing, (tuple, list)) else sorted(parts))})"
+    if isinstance(thing, dict):
+        return ", ".join(f"{words(key)}: {words(value)}" for key, value in thing.items())
+    if isinstance(thing, CodeType):
+        constants = [words(part) for part in thing.co_consts]
+        return f"{thing.co_code.hex()} {thing.co_names} {thing.co_varnames} {constants}"
+    if isinstance(thing, (ModuleType, type, BuiltinFunctionType)):
+        return f"{getattr(thing, '__module__', '')}.{thing.__name__}"
+    if isinstance(thing, partial):
+        return words((thing.func, thing.args, thing.keywords))
+    if isinstance(thing, MethodType):
+        return words((thing.__func__, thing.__self__))
+    if isinstance(thing, FunctionType) and not _of_library(thing):
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        read = {name: thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__}
+        return words((thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells, read))
+    if hasattr(thing, "__wrapped__") and not _of_library(thing.__wrapped__):
+        return words(thing.__wrapped__)
+    if isinstance(thing, FunctionType) or hasattr(thing, "__wrapped__"):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    state = vars(thing) if hasattr(thing, "__dict__") else {}
+    if not state and " at 0x" in repr(thing):
+        raise ValueError(
+            f"save= cannot tell whether {type(thing).__name__} is the same as in the file; use numbers, arrays and functions of them"
+        )
+    name = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    return f"{name} {words(state)}" if state else f"{name} {thing!r}"
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that a function and those inside it look up."""
+    return set(code.co_names).union(*(_names(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+
+def _of_library(function: Any) -> bool:
+    return (getattr(function, "__module__", None) or "").split(".")[0] in ("jax", "numpy", "jaxdiff", "equinox", "optax", "scipy")
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:

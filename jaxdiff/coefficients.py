@@ -95,6 +95,12 @@ class PerAxis(eqx.Module):
     y: Any = eqx.field(converter=numeric)
     z: Any = eqx.field(converter=numeric, default=None)
 
+    def __check_init__(self) -> None:
+        if any(isinstance(c, (PerAxis, Tensor)) for c in self.coefficients):
+            raise TypeError(
+                "PerAxis takes one diffusivity for each axis, got a Tensor or PerAxis; pass the Tensor alone"
+            )
+
     @property
     def coefficients(self) -> tuple[Any, ...]:
         return tuple(c for c in (self.x, self.y, self.z) if c is not None)

@@ -39,7 +39,9 @@ def decompose(*, devices: Any = None, **parts: int) -> Iterator[Mesh]:
     found = list(choose("all" if devices is None else devices))
     parts = parts or {"x": len(found)}
     for name, count in parts.items():
-        if int(count) != count or count < 1:
+        if name not in ("x", "y", "z", "r"):
+            raise ValueError(f"axes are cut by their names x, y, z or r, got {name!r}")
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"an axis is cut into a positive whole number of parts, got {name}={count!r}")
     asked = math.prod(parts.values())
     if asked > len(found):

@@ -25,7 +25,7 @@ import numpy as np
 from jaxdiff import memory
 from jaxdiff.checks import Checks, Condition, check
 from jaxdiff.decomposition import require_whole_blocks
-from jaxdiff.methods import METHODS, MOST_STEPS
+from jaxdiff.methods import METHODS, MOST_STEPS, first_failure
 from jaxdiff.operators import Contour, Poles
 from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.parameters import plain
@@ -342,6 +342,9 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
         0.0,
         0.0,
     )
-    found = [*found, *systems[0].conditions(t0), *plan.scheme.conditions(systems[0], t0, u), infinite]
+    looked = t0
+    if plan.method in ("steps", "adaptive") and systems[0].operator_varies:
+        looked = first_failure(systems[0], t0, jnp.asarray(plan.times[plan.outputs], u.dtype))[1]
+    found = [*found, *systems[0].conditions(looked), *plan.scheme.conditions(systems[0], t0, u), infinite]
     values = spread(values, grid.names) if observe is None else gathered(values, grid.names)
     return values, gathered(check(found, needed), grid.names)

@@ -191,7 +191,7 @@ def multistart(
         fitted, function, which, _ = assemble(model, parameters, measured, ())
         objective = Objective(function, choose(loss, measured), which)
         stacks = tuple(repeated(one, count) for one in measured)
-        key = jax.random.key(0) if key is None else key
+        key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
         options = given(scheme, stepper, substeps, tolerance)
         run = Run(objective, fitted, measured, options, Progress(False))

@@ -42,7 +42,16 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
 
 def require(plan: Any, grid: Any) -> None:
     """Raise if a plan needs more than the devices in use have."""
-    bytes_needed = needed(plan, grid)
+    _refuse(needed(plan, grid), grid, f"cells and {plan.outputs} output time{'s' * (plan.outputs != 1)}")
+
+
+def require_at_rest(grid: Any) -> None:
+    """Raise if a steady state on several axes, with the modes of every axis, needs more than the devices in use have."""
+    states = 40.0 * float(np.prod([float(n) for n in grid.shape])) + 4.0 * sum(float(n) ** 2 for n in grid.shape)
+    _refuse(states * jnp.dtype(jnp.result_type(float)).itemsize, grid, "cells at rest")
+
+
+def _refuse(bytes_needed: float, grid: Any, what: str) -> None:
     if bytes_needed < _SMALL:
         return
     mesh = jax.sharding.get_abstract_mesh()
@@ -51,7 +60,7 @@ def require(plan: Any, grid: Any) -> None:
     if bytes_needed > room:
         cells = " × ".join(map(str, grid.shape))
         raise ValueError(
-            f"{cells} cells and {plan.outputs} output times need about {bytes_needed / 2**30:.3g} GiB, {where} has {room / 2**30:.3g} free; "
+            f"{cells} {what} need about {bytes_needed / 2**30:.3g} GiB, {where} has {room / 2**30:.3g} free; "
             "take fewer cells or output times, float32, or more devices with jd.decompose"
         )
 

@@ -205,10 +205,18 @@ def _adaptive(system: System, plan: Any, t0: Any, u: Any) -> Any:
     return kept, jnp.stack([jnp.zeros(()), asked.astype(float)]), []
 
 
+def first_failure(system: Any, start: Any, end: Any) -> tuple[Any, Any]:
+    """Whether a coefficient that varies in time is refused at some time looked at, and the first of these, or the start."""
+    times = start + (end - start) * jnp.linspace(0.0, 1.0, 17, dtype=start.dtype)
+    failed = jax.lax.map(lambda t: jnp.stack([jnp.any(c[1]) for c in system.conditions(t)]).any(), times)
+    return failed.any(), times[jnp.argmax(failed)]
+
+
 def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tuple[Any, Any, Any]:
     """(segments reached, number of steps, their lengths) under an error per unit of time of tolerance × peak."""
     total = ends[-1] - t0
     problem, weights = Frozen(system, t0), system.weights
+    sound = ~first_failure(system, t0, ends[-1])[0] if system.operator_varies else True
 
     def glance(v: Any, t: Any) -> Any:
         w = plan.stepper.step(problem, t, total / _GLANCES, v)
@@ -221,7 +229,7 @@ def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any) -> tupl
     roundoff = 32 * jnp.finfo(u.dtype).eps  # of the peak in an error estimate; of the time in a step
 
     def more(state: Any) -> Any:
-        return (state[0] < len(ends)) & (state[1] < MOST_STEPS)
+        return sound & (state[0] < len(ends)) & (state[1] < MOST_STEPS)
 
     def advance(state: Any) -> Any:
         segment, count, t, h, v, taken = state

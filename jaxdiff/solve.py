@@ -121,7 +121,7 @@ def _interval_by_interval(
     kept, values, method = None, [jnp.asarray(u)], "read from the file"
     if save is not None:
         meet()
-        kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options))
+        kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options, str(jnp.result_type(float))))
         values += [jnp.asarray(state) for piece in kept.pieces for state in piece["states"]]
     bar = Progress(progress, "interval", "solve")
     try:

@@ -54,6 +54,17 @@ class TensorSystem(LatticeSystem):
             one, each = (ndim, ndim), (*grid.shape, ndim, ndim)
             if np.shape(matrix) not in (one, each):
                 raise ValueError(f"a Tensor here has shape {one}, or {each} over cells, got {np.shape(matrix)}")
+            return self
+        point = [jnp.zeros(())] * (ndim + isinstance(matrix, TimeDependent))
+        try:
+            found = jax.eval_shape(lambda *x: jnp.asarray(matrix(*x)), *point)
+        except (TypeError, ValueError, IndexError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"the function of a Tensor here takes {len(point)} numbers, and fails: {told}") from None
+        if found.shape != (ndim, ndim) or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(
+                f"the function of a Tensor here returns a real matrix {(ndim, ndim)}, got shape {found.shape}, {found.dtype}"
+            )
         return self
 
     def operator(self, t: Any) -> EdgeSum:

@@ -83,3 +83,10 @@ def test_single_precision_follows_the_initial_state():
     wide = run(jd.Diffusion(1.0, boundaries=jd.Robin(1.0))).values
     assert u.dtype == jnp.float32
     assert np.abs(u - wide).max() < 1e-5
+
+
+def test_a_diffusivity_that_turns_negative_on_the_way_is_refused():
+    grid = jd.Grid.uniform((0.0, 1.0, 24))
+    falling = jd.Diffusion(jd.TimeDependent(lambda t, x: 1.0 - 2.0 * t))
+    with pytest.raises(ValueError, match="diffusivity is .* it must be positive"):
+        jd.solve(falling, grid, lambda x: jnp.cos(jnp.pi * x), [0.0, 1.0])

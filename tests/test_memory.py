@@ -38,6 +38,8 @@ def test_the_estimate_is_what_the_compiler_allocates(name):
 
 def test_what_does_not_fit_is_refused_before_it_is_tried():
     grid = jd.Grid.uniform((0.0, 1.0, 10**6), (0.0, 1.0, 10**6))
-    with pytest.raises(ValueError, match="1000000 × 1000000 cells and 1 output times need about .* GiB") as caught:
+    with pytest.raises(ValueError, match="1000000 × 1000000 cells and 1 output time need about .* GiB") as caught:
         jd.solve(jd.Diffusion(lambda x, y: 1.0 + x), grid, 0.0, [0.0, 1.0])
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="1000000 × 1000000 cells at rest need about .* GiB"):
+        jd.steady_state(jd.Diffusion(1.0, boundaries=jd.absorbing), grid)
