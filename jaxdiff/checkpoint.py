@@ -129,7 +129,14 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _of_library(function: Any) -> bool:
-    return (getattr(function, "__module__", None) or "").split(".")[0] in ("jax", "numpy", "jaxdiff", "equinox", "optax", "scipy")
+    return (getattr(function, "__module__", None) or "").split(".")[0] in (
+        "jax",
+        "numpy",
+        "jaxdiff",
+        "equinox",
+        "optax",
+        "scipy",
+    )
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:

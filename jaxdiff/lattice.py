@@ -110,7 +110,7 @@ class LatticeSystem(SemiDiscrete):
         """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
         first."""
         along = lambda k: self._lines(k, lambda system: system.forcing(t)) * self._across(k)
-        return tuple(map(along, range(self.grid.ndim)))
+        return tuple(along(k).astype(jnp.result_type(self.grid.edges[0])) for k in range(self.grid.ndim))
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""

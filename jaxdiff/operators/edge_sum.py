@@ -95,6 +95,10 @@ class EdgeSum(eqx.Module):
         lower, upper, turn = self.spectrum()
         return jnp.maximum(lower, upper) + turn
 
+    def turn(self) -> Any:
+        """On the imaginary part of λ."""
+        return self.spectrum().turn
+
     def growth(self) -> Any:
         """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""
         rows = self._onto(self.down, self.up) - self.exit
