@@ -22,7 +22,8 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
     |----------|----------------------------------------------|--------------------------------------------------------|
     | spectral | 4 + 3 T                                      | 3 T                                                    |
     | lattice  | 12 d + 12 if fed + 2 T, matrices of products | one for 32 terms, the terms of 32, and T               |
-    | others   | 14 d + 12 + 2 T                              | T, and twice the root of substeps                      |
+    | explicit | 4 d + 2 + 2 T                                | T, and eight times the root of substeps                |
+    | implicit | 14 d + 12 + 2 T                              | the same                                               |
 
     d axes, T output times.
     """
@@ -35,7 +36,9 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
         states = 12.0 * ndim + 12 * fed + 2 * outputs
         more = plan.capacity / BLOCK * (2 * lanes + 1) + BLOCK * (lanes + 2) + outputs
     else:
-        states, more = 14.0 * ndim + 12 + 2 * outputs, 12.0 + outputs + 8 * math.sqrt(plan.substeps)
+        explicit = getattr(plan.stepper, "reach", None) is not None
+        states = (4.0 * ndim + 2 if explicit else 14.0 * ndim + 12) + 2 * outputs
+        more = 12.0 + outputs + 8 * math.sqrt(plan.substeps)
     cells = float(np.prod([float(n) for n in grid.shape]))
     return (states + gradient * more) * cells * jnp.dtype(jnp.result_type(float)).itemsize
 
