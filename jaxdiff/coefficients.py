@@ -140,6 +140,25 @@ class Tensor(eqx.Module):
                 f"a Tensor takes a matrix (2, 2) or (3, 3), one for each cell, or a function that returns one, got shape {shape}; use jd.PerAxis for a diagonal"
             )
 
+    def require_shape(self, cells: tuple[int, ...]) -> None:
+        """Raise unless it holds on so many cells along each axis."""
+        matrix, ndim = self.matrix, len(cells)
+        if not callable(matrix):
+            one, each = (ndim, ndim), (*cells, ndim, ndim)
+            if np.shape(matrix) not in (one, each):
+                raise ValueError(f"a Tensor here has shape {one}, or {each} over cells, got {np.shape(matrix)}")
+            return
+        point = [jnp.zeros(())] * (ndim + isinstance(matrix, TimeDependent))
+        try:
+            found = jax.eval_shape(lambda *x: jnp.asarray(matrix(*x)), *point)
+        except (TypeError, ValueError, IndexError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"the function of a Tensor here takes {len(point)} numbers, and fails: {told}") from None
+        if found.shape != (ndim, ndim) or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise ValueError(
+                f"the function of a Tensor here returns a real matrix {(ndim, ndim)}, got shape {found.shape}, {found.dtype}"
+            )
+
     def entry(self, k: int) -> Any:
         """D_kk as a coefficient."""
         matrix = self.matrix

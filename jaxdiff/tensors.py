@@ -39,7 +39,7 @@ class TensorSystem(LatticeSystem):
 
     def require_uniform(self) -> TensorSystem:
         """Itself; raise unless grid, walls and shapes are such that a tensor holds."""
-        grid, matrix, ndim = self.grid, self.equation.diffusivity.matrix, self.grid.ndim
+        grid, ndim = self.grid, self.grid.ndim
         if grid.geometry != "cartesian" or ndim == 1:
             raise ValueError(f"a Tensor holds on a Cartesian grid of 2 or 3 axes, got a {grid.geometry} one of {ndim}")
         for name, edges in zip(grid.names, grid.edges, strict=True):
@@ -50,21 +50,7 @@ class TensorSystem(LatticeSystem):
                 raise ValueError(
                     f"Neumann at {name} leaves the flux of a Tensor open, which depends on the slope along the wall too; use jd.Flux"
                 )
-        if not callable(matrix):
-            one, each = (ndim, ndim), (*grid.shape, ndim, ndim)
-            if np.shape(matrix) not in (one, each):
-                raise ValueError(f"a Tensor here has shape {one}, or {each} over cells, got {np.shape(matrix)}")
-            return self
-        point = [jnp.zeros(())] * (ndim + isinstance(matrix, TimeDependent))
-        try:
-            found = jax.eval_shape(lambda *x: jnp.asarray(matrix(*x)), *point)
-        except (TypeError, ValueError, IndexError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise ValueError(f"the function of a Tensor here takes {len(point)} numbers, and fails: {told}") from None
-        if found.shape != (ndim, ndim) or not jnp.issubdtype(found.dtype, jnp.floating):
-            raise ValueError(
-                f"the function of a Tensor here returns a real matrix {(ndim, ndim)}, got shape {found.shape}, {found.dtype}"
-            )
+        self.equation.diffusivity.require_shape(grid.shape)
         return self
 
     def operator(self, t: Any) -> EdgeSum:
