@@ -149,7 +149,7 @@ def test_a_diagonal_tensor_is_a_diffusivity_per_axis(name):
 def test_the_offsets_of_strong_anisotropy():
     """The decomposition is exact; its longest offset grows as the square root of the ratio, by which walls lose edges."""
     for ratio, longest in ((10, 2), (100, 5), (1000, 16)):
-        d = jax.vmap(lambda a: turned(a, ratio, 1.0))(jnp.linspace(0.0, np.pi, 500))  # noqa: B023
+        d = jax.vmap(lambda a, ratio=ratio: turned(a, ratio, 1.0))(jnp.linspace(0.0, np.pi, 500))
         base = superbase(d)
         every, weight = offsets(base), weights(base, d)
         np.testing.assert_allclose(jnp.einsum("nk,nki,nkj->nij", weight, every, every), d, atol=1e-11 * ratio)
@@ -219,7 +219,7 @@ def test_reflecting_walls_oblique_to_the_tensor_are_of_second_order():
         grid = jd.Grid.uniform((0.0, 1.0, n), (0.0, 1.0, n))
         values = np.asarray(jd.solve(jd.Diffusion(jd.Tensor(FULL)), grid, start, [0.0, 0.1]).values[-1])
         states.append(values.reshape(12, n // 12, 12, n // 12).mean((1, 3)))
-    coarse, fine = (np.linalg.norm(a - b) for a, b in zip(states, states[1:]))  # noqa: B905
+    coarse, fine = (np.linalg.norm(a - b) for a, b in zip(states, states[1:]))
     assert np.log2(coarse / fine) == pytest.approx(2.0, abs=0.1)
 
 
