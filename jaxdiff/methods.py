@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
-from jaxdiff.steppers import Frozen, march, several
+from jaxdiff.steppers import Frozen, march, not_below_zero, several
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
@@ -291,22 +291,13 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
         step = substep if room == 1 else jax.checkpoint(substep)
         w = jax.lax.scan(step, v, jnp.arange(room, dtype=u.dtype))[0]
         fed = jnp.zeros(()) if b is None else jnp.minimum(b, b + whole * slope)
-        v = _not_below_zero(w, jnp.all(v >= 0) & jnp.all(fed >= 0))
+        v = not_below_zero(w, jnp.all(v >= 0) & jnp.all(fed >= 0))
         return v, seen(v)
 
     # A gradient keeps a state for every segment, and those of the terms for one segment at a time.
     segment = segment if len(plan.starts) == 1 else jax.checkpoint(segment)
     _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.starts, u.dtype), durations))
     return out[jnp.asarray(plan.ends)], needed, []
-
-
-def _not_below_zero(v: Any, known: Any) -> Any:
-    """Contents that are known not to be negative, without errors below zero and with the same sum; derivatives are those
-    of v."""
-    raised = jnp.maximum(v, 0.0)
-    total = jnp.sum(raised)
-    raised = raised * (jnp.maximum(jnp.sum(v), 0.0) / jnp.where(total > 0, total, 1.0))
-    return v + jax.lax.stop_gradient(jnp.where(known, raised - v, 0.0))
 
 
 def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
@@ -331,7 +322,7 @@ def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
         i, dt = row
         each = matrices(dt) if known is None else tuple(matrix[i] for matrix in known)
         w = jax.lax.scan(lambda w, _: (apply(w, each), None), v, None, length=parts)[0]
-        v = _not_below_zero(w, jnp.all(v >= 0))
+        v = not_below_zero(w, jnp.all(v >= 0))
         return v, seen(v)
 
     durations = jnp.asarray(plan.durations, u.dtype)
@@ -344,7 +335,7 @@ def _spectral(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> A
     forcing = system.forcing(t0).astype(u.dtype) if plan.forced else None
     course = system.modes(t0, plan.basis).course(u, forcing)
     known = jnp.all(u >= 0) & (forcing is None or jnp.all(forcing >= 0)) & system.monotone
-    states = lambda t: jax.vmap(lambda v: _not_below_zero(v, known))(course(t))
+    states = lambda t: jax.vmap(lambda v: not_below_zero(v, known))(course(t))
     run = states if observe is None else lambda t: observe(states(t))
     return _in_parts(run, jnp.asarray(plan.times[1:], u.dtype) - t0, u.size), jnp.zeros(2), []
 

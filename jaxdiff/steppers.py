@@ -295,13 +295,19 @@ def _lines(operator: AxisSum, k: int) -> Tridiagonal:
 
 
 def _without_noise(after: Any, before: Any, fed: Any) -> Any:
-    """No contents below zero by roundoff where none went in, and the same total."""
+    """No contents below zero by roundoff where none went in; more than roundoff is the inner stepper's own and stays."""
     peak = jnp.maximum(jnp.max(jnp.abs(before)), jnp.max(jnp.abs(after)))
-    noise = (before >= 0).all() & (fed >= 0).all() & (after >= -(float(jnp.finfo(after.dtype).eps) ** 0.5) * peak).all()
-    clean = jnp.maximum(after, 0.0)
-    total, left = jnp.sum(after), jnp.sum(clean)
-    share = jnp.where(left > 0, jnp.maximum(total, 0.0) / jnp.where(left > 0, left, 1.0), 1.0)
-    return jnp.where(noise, share * clean, after)
+    small = (after >= -(float(jnp.finfo(after.dtype).eps) ** 0.5) * peak).all()
+    return not_below_zero(after, (before >= 0).all() & (fed >= 0).all() & small)
+
+
+def not_below_zero(v: Any, known: Any) -> Any:
+    """Contents that are known not to be negative, without errors below zero and with the same sum; derivatives are those
+    of v."""
+    raised = jnp.maximum(v, 0.0)
+    total = jnp.sum(raised)
+    raised = raised * (jnp.maximum(jnp.sum(v), 0.0) / jnp.where(total > 0, total, 1.0))
+    return v + jax.lax.stop_gradient(jnp.where(known, raised - v, 0.0))
 
 
 STEPPERS = {

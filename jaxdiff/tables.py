@@ -169,7 +169,7 @@ def long(
             return column(frame, what, missing=missing, scale=scale.get(what, 1.0))
         return np.full(len(frame), float(what))
 
-    place = np.stack([pick(one) for one in position], axis=1) if _is_point(position) else pick(position)  # type: ignore
+    place = np.stack([pick(one) for one in position], axis=1) if _is_point(position) else pick(position)  # type: ignore[union-attr, arg-type]
     return pick(time), place, pick(value, True), None if sigma is None else pick(sigma, True)
 
 
@@ -207,7 +207,7 @@ def wide(
         long(
             frame,
             time=time,
-            position=tuple(map(float, position)) if _is_point(position) else float(position),  # type: ignore
+            position=tuple(map(float, position)) if _is_point(position) else float(position),  # type: ignore[arg-type]
             value=name,
             sigma=sigma.get(name) if isinstance(sigma, Mapping) else sigma,
             scale=scale,
