@@ -372,8 +372,8 @@ def test_a_benchmark_writes_numbers_table_and_plot(workplace, capsys, monkeypatc
     found = json.loads((workplace / "fast" / "throughput.json").read_text())
     step = next(e for e in found["entries"] if e["kernel"] == "explicit, 2-D, D an array")
     assert step["dtype"] == "float32" and step["device"] == "cpu" and step["share"] > 0
-    per_cell = step["bytes per second"] / step["per second"]  # state twice, four rates, and a loss per line
-    assert per_cell == pytest.approx(4 * 6, rel=0.01)
+    per_cell = step["bytes per second"] / step["per second"]  # state twice, a conductance per axis, and a few per line
+    assert per_cell == pytest.approx(4 * 4, rel=0.01)
     (workplace / "fast" / "throughput.json").write_text(json.dumps({**found, "smoke": False}))
     refused(workplace, capsys, "holds the results of a full run", "benchmark", *arguments)
 
