@@ -32,7 +32,7 @@ WORDS = (
     "steps were not enough; allow more with steps=",
     "no step improves the loss any more; check the model, or start elsewhere",
     "the loss falls towards coefficients that cannot be followed; bound them with jd.Bounded",
-    "the loss is not finite at the start; check these data",
+    "the loss is not finite at the start; check whether there are data, and the start",
     "interrupted before it was fitted",
 )
 

@@ -162,7 +162,11 @@ def bootstrap(
     >>> bool(low < 0.5 < high)
     True
     """
-    repeats, steps = checked_count(repeats, "repeats") or 1, checked_count(steps, "steps") or STEPS
+    if not isinstance(fit, Fit):
+        raise TypeError(f"the bootstrap starts from a jd.Fit, got {type(fit).__name__}; call jd.fit first")
+    repeats, steps = checked_count(repeats, "repeats") or 0, checked_count(steps, "steps") or STEPS
+    if repeats < 2:
+        raise ValueError(f"repeats must be at least two, got {repeats}; a few hundred give intervals")
     if kind not in KINDS:
         raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}, got {kind!r}")
     if not 0 < level < 1:

@@ -63,15 +63,16 @@ def raise_failed(checks: Checks) -> None:
         raise ValueError(checks.messages[int(code) - 1].format(value=f"{value:.6g}", **where))
 
 
-def enforce(value: Any, checks: Checks) -> Any:
-    """Inside a user's own jit: the same errors, raised when the compiled program runs."""
-    for i, message in enumerate(checks.messages):
-        text = re.sub(r"\{where\d?\}", "a point", message).replace("{value}", "out of range")
-        value = unless((checks.table[:, 0] == i + 1).any(), value, text)
-    return value
+def enforce(value: Any, checks: Checks, last: tuple[str, Any] | None = None) -> Any:
+    """Inside a user's own jit: the same errors, raised when the compiled program runs; `last` (message, whether) after all.
 
-
-def unless(failed: Any, value: Any, message: str) -> Any:
-    """`value`, with an error when the compiled program runs if it failed; tied to a zero, as what an error is tied to goes
-    through one device."""
-    return value + eqx.error_if(jnp.zeros((), value.dtype), failed, message)
+    One call to the host for all messages, as each takes time to compile; tied to a zero, as what an error is tied to
+    goes through one device.
+    """
+    messages = [re.sub(r"\{where\d?\}", "a point", m).replace("{value}", "out of range") for m in checks.messages]
+    codes = checks.table[:, 0].astype(jnp.int32)
+    code = codes[jnp.argmax(codes > 0)]
+    if last is not None:
+        messages.append(last[0])
+        code = jnp.where((code == 0) & last[1], len(messages), code)
+    return value + eqx.branched_error_if(jnp.zeros((), value.dtype), code > 0, jnp.maximum(code - 1, 0), messages)

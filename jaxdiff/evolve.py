@@ -87,7 +87,7 @@ class Plan:
             return f"lattice: Chebyshev, {count} products" if count else "lattice: product of exponentials per axis"
         if self.method == "adaptive":
             return f"adaptive TR-BDF2, {count} steps" if count else "adaptive TR-BDF2"
-        return f"{type(self.stepper).__name__}, {self.substeps} steps per interval"
+        return f"{type(self.stepper).__name__}, {self.substeps} step{'s' * (self.substeps != 1)} per interval"
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
@@ -235,7 +235,10 @@ def _checked_stepper(stepper: Any) -> Any:
 def _checked_times(times: Any) -> Any:
     if isinstance(times, jax.core.Tracer):
         return times
-    times = np.asarray(times, np.float64)
+    try:
+        times = np.asarray(times, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"times must be numbers, got {times!r}; the first is that of the initial state") from None
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times must be a sequence of at least two, the first that of the initial state, got {times}")
     if not np.isfinite(times).all():
@@ -322,13 +325,17 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
         )
     ]
     early = observe if plan.method in ("window", "lattice", "spectral") and len(systems) == 1 else None
+    looked, options = t0, {}
+    if plan.method in ("steps", "adaptive") and systems[0].operator_varies:
+        refused, looked = first_failure(systems[0], t0, jnp.asarray(plan.times[plan.outputs], u.dtype))
+        options = {"sound": ~refused} if plan.method == "adaptive" else {}
     for system, start in zip(systems, plan.scheme.restrict(u), strict=True):
         weights = system.weights.astype(u.dtype)
         if early is not None:
             seen, asked, more = run(system, plan, t0, start * weights, lambda contents: early(contents / weights))  # noqa: B023
             levels.append(jnp.concatenate([early(start)[None], seen[: plan.outputs]]))
         else:
-            contents, asked, more = run(system, plan, t0, start * weights)
+            contents, asked, more = run(system, plan, t0, start * weights, **options)
             levels.append(jnp.concatenate([start[None], contents[: plan.outputs] / weights]))
         found, needed = found + more, jnp.maximum(needed, asked)
     values = levels[0] if early is not None else plan.scheme.combine(levels, systems[0].ring)
@@ -342,9 +349,6 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
         0.0,
         0.0,
     )
-    looked = t0
-    if plan.method in ("steps", "adaptive") and systems[0].operator_varies:
-        looked = first_failure(systems[0], t0, jnp.asarray(plan.times[plan.outputs], u.dtype))[1]
     found = [*found, *systems[0].conditions(looked), *plan.scheme.conditions(systems[0], t0, u), infinite]
     values = spread(values, grid.names) if observe is None else gathered(values, grid.names)
     return values, gathered(check(found, needed), grid.names)

@@ -201,7 +201,9 @@ def is_narrow(dtype: Any) -> bool:
 
 
 def checked_count(value: int | None, name: str) -> int | None:
-    if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+    if value is not None and (
+        isinstance(value, (bool, str)) or not np.isfinite(value) or int(value) != value or value < 1
+    ):
         raise ValueError(f"{name} must be a positive whole number, got {value!r}")
     return None if value is None else int(value)
 

@@ -147,6 +147,9 @@ class Fits:
             for k, label in enumerate(self.labels):
                 if count := int((mask[:, k] & self.converged).sum()):
                     found.append(f"{label} {word} in {count} of {len(self)}")
+        silent = self.converged & np.isnan(self.bars.errors).all(1) & ~(self.bars.held | self.bars.lost).any(1)
+        if self.reason is None and silent.any():
+            found.append(f"no error bars in {int(silent.sum())} of {len(self)}: too few readings without sigma")
         return (*found, *(() if self.reason is None else (f"no error bars: {self.reason}",)))
 
     __str__ = summary

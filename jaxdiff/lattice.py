@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from jaxdiff.boundaries import Dirichlet, Periodic, Robin
 from jaxdiff.checks import Condition
@@ -177,7 +178,7 @@ class LatticeSystem(SemiDiscrete):
             if len(drift) != ndim:
                 raise ValueError(f"a drift has {ndim} components on this grid, got {len(drift)}")
             drift = drift[k]
-        elif not callable(drift) and not isinstance(self.equation, Diffusion):
+        elif not callable(drift) and not absent(drift):
             raise ValueError(
                 f"a drift on {ndim} axes is a tuple of {ndim} coefficients, a function that returns {ndim} components, or jd.Potential; got one array or number"
             )
@@ -238,15 +239,16 @@ def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         leaves, tree = jax.tree.flatten(args)
         places = jax.tree.leaves(axes, is_leaf=lambda x: x is None)
         one = [x if i is None else jax.lax.index_in_dim(x, 0, i, keepdims=False) for x, i in zip(leaves, places)]
-        jaxpr, shape = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)), return_shape=True)(*one)
-        touched = {id(v) for v, i in zip(jaxpr.jaxpr.invars, places, strict=True) if i is not None}
-        for equation in jaxpr.jaxpr.eqns:
+        closed, shape = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)), return_shape=True)(*one)
+        touched = {id(v) for v, i in zip(closed.jaxpr.invars, places, strict=True) if i is not None}
+        for equation in closed.jaxpr.eqns:
             if any(id(v) in touched for v in equation.invars):
                 touched.update(id(v) for v in equation.outvars)
-        depends = [id(v) in touched for v in jaxpr.jaxpr.outvars]
-        out_axes = jax.tree.unflatten(jax.tree.structure(shape), [0 if d else -1 for d in depends])
-        found = jax.vmap(function, in_axes=axes, out_axes=jax.tree.map(lambda i: None if i else 0, out_axes))(*args)
-        return jax.tree.map(lambda x, i: x[None] if i else x, found, out_axes)
+        depends = [id(v) in touched for v in closed.jaxpr.outvars]
+        out_axes = [0 if d else None for d in depends]
+        found = jax.vmap(jaxpr_as_fun(closed), in_axes=places, out_axes=out_axes)(*leaves)  # not traced once more
+        found = [x if d else x[None] for x, d in zip(found, depends, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
 
     return call
 

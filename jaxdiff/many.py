@@ -184,8 +184,8 @@ def multistart(
     narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
     count = checked_count(starts, "starts") or 1
-    if not spread > 0:
-        raise ValueError(f"spread must be positive, got {spread!r}; 1.5 scatters by factors of about four")
+    if not 0 < spread < np.inf:
+        raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
     measured = as_tuple(measurements, "measurements")
     with jax.enable_x64(not narrow):
         fitted, function, which, _ = assemble(model, parameters, measured, ())

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiff import memory
 from jaxdiff.checkpoint import Checkpoint, digest
-from jaxdiff.checks import enforce, raise_failed, unless
+from jaxdiff.checks import enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.decomposition import meet, whole
 from jaxdiff.evolve import Plan, evolve, lay_out, prepare
@@ -105,8 +105,7 @@ def solve(
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
         short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
         message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
-        values = unless(short, values, message)
-        return Solution(times, enforce(values, checks), grid, plan.told())
+        return Solution(times, enforce(values, checks, (message, short)), grid, plan.told())
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
         plan = finer
         values, checks = _compiled(equation, grid, u, plan)

@@ -185,8 +185,8 @@ class CrankNicolson(Stepper):
 
     def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
         half = dt / 2
-        explicit = u + half * (problem.operator(t) @ u + problem.forcing(t) + problem.forcing(t + dt))
-        return problem.operator(t + dt).resolvent(1.0, -half)(explicit)
+        (a_start, b_start), (a_end, b_end) = problem.at(t, t + dt)
+        return a_end.resolvent(1.0, -half)(u + half * (a_start @ u + b_start + b_end))
 
 
 _GAMMA = 2.0 - 2.0**0.5
@@ -205,14 +205,11 @@ class TRBDF2(Stepper):
 
     def step_with_error(self, problem: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any]:
         """The step and its local error, damped so that stiff decay does not ask for small steps."""
-        middle, end = t + _GAMMA * dt, t + dt
-        start_rate = problem.operator(t) @ u + problem.forcing(t)
+        (a_start, b_start), (a_middle, b_middle), (a_end, b_end) = problem.at(t, t + _GAMMA * dt, t + dt)
+        start_rate = a_start @ u + b_start
         half = _GAMMA * dt / 2
-        b_middle = problem.forcing(middle)
-        a_middle = problem.operator(middle)
         solve = a_middle.resolvent(1.0, -half)
         v = solve(u + half * (start_rate + b_middle))
-        a_end, b_end = problem.operator(end), problem.forcing(end)
         if a_end is not a_middle:  # else the same matrix: γ/2 = (1 − γ)/(2 − γ)
             solve = a_end.resolvent(1.0, -_WEIGHT * dt)
         known = (v / _GAMMA - (1.0 - _GAMMA) ** 2 / _GAMMA * u) / (2.0 - _GAMMA)
@@ -327,6 +324,9 @@ class Held(eqx.Module):
     def forcing(self, t: Any) -> Any:
         return self.fixed_forcing
 
+    def at(self, *times: Any) -> list[tuple[Any, Any]]:
+        return [(self.fixed_operator, self.fixed_forcing)] * len(times)
+
 
 class Frozen(eqx.Module):
     """A system whose operator, and where it may its forcing, are formed once; and the modes of resolvents on a lattice."""
@@ -357,6 +357,20 @@ class Frozen(eqx.Module):
 
     def forcing(self, t: Any) -> Any:
         return self.system.forcing(t) if self.fixed_forcing is None else self.fixed_forcing
+
+    def at(self, *times: Any) -> list[tuple[Any, Any]]:
+        """(operator, forcing) at each of several times; what varies is formed, and compiled, for all together."""
+
+        def each(quantity: Callable[[Any], Any], fixed: Any) -> list[Any]:
+            if fixed is not None:
+                return [fixed] * len(times)
+            together = jax.vmap(quantity)(jnp.stack(times))
+            return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
+
+        operators = each(self.system.operator, self.fixed_operator)
+        if self.modes is not None:
+            operators = [equipped(operator, self.modes) for operator in operators]
+        return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
 
     def forcings(self, t: Any) -> Any:
         return self.system.forcings(t)

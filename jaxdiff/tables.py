@@ -118,6 +118,8 @@ def column(frame: pd.DataFrame, name: str, *, missing: bool = True, scale: float
         shown = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
         raise ValueError(f"{label} has no column {name!r}; its columns are {shown}{hint}")
     values = frame[name]
+    if np.iscomplexobj(values):
+        raise ValueError(f"column {name!r} of {label} holds complex numbers; take their real part or magnitude first")
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = np.isnan(numbers) & ~values.isna().to_numpy()
     if wrong.any():
@@ -169,6 +171,8 @@ def long(
             return column(frame, what, missing=missing, scale=scale.get(what, 1.0))
         return np.full(len(frame), float(what))
 
+    if _is_point(position) and not len(position):  # type: ignore[arg-type]
+        raise ValueError("position names no column, got (); give one, or one for each axis")
     place = np.stack([pick(one) for one in position], axis=1) if _is_point(position) else pick(position)  # type: ignore[union-attr, arg-type]
     return pick(time), place, pick(value, True), None if sigma is None else pick(sigma, True)
 

@@ -1,9 +1,12 @@
-"""64-bit precision for every test, figures without a screen, and the measured data beside the checkout."""
+"""64-bit precision for every test, code compiled in haste, figures without a screen, and the measured data beside the
+checkout."""
 
 import os
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The suite spends its time compiling programs that run once. This is how the package compiles what runs a few times.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true")
 
 import jax
 import pytest

@@ -68,6 +68,11 @@ def test_text_is_no_coefficient():
         jd.Diffusion("1 + x")
 
 
+def test_text_is_no_time():
+    with pytest.raises(TypeError, match="times must be numbers, got 'soon'"):
+        run(jd.Diffusion(1.0), times="soon")
+
+
 def test_errors_reach_the_user_inside_jit():
     with pytest.raises(Exception, match="diffusivity is out of range"):
         jax.block_until_ready(jax.jit(lambda d: run(jd.Diffusion(d)).values)(-1.0))

@@ -273,9 +273,12 @@ def path():
         (
             lambda: jd.fit_many(MODEL, readings(), np.full((B, 12), np.inf), progress=False),
             ValueError,
-            "not finite at the start",
+            "values of data set 0 hold an infinite number",
         ),
         (lambda: jd.multistart(MODEL, readings(), spread=0), ValueError, "spread must be positive"),
+        (lambda: jd.multistart(MODEL, readings(), spread=np.inf), ValueError, "positive and finite, got inf"),
+        (lambda: jd.multistart(MODEL, readings(), starts="8"), ValueError, "starts must be a positive whole number"),
+        (lambda: jd.bootstrap(3), TypeError, "starts from a jd.Fit, got int"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(call, error, message):
@@ -290,3 +293,13 @@ def test_the_bootstrap_refuses_what_it_cannot_draw(tmp_path):
         jd.bootstrap(jd.load(fit.save(tmp_path / "fit.json")))
     with pytest.raises(ValueError, match="parametric"):
         jd.bootstrap(fit, kind="wild")
+    with pytest.raises(ValueError, match="at least two, got 1"):
+        jd.bootstrap(fit, 1)
+
+
+def test_a_single_reading_gives_no_error_bar():
+    values = noisy(2)
+    values[0, 1:] = np.nan
+    fits = jd.fit_many(MODEL, readings(sigma=None), values, progress=False)
+    assert np.isnan(fits.standard_errors["diffusivity"][0]) and np.isfinite(fits.standard_errors["diffusivity"][1])
+    assert "no error bars in 1 of 2: too few readings without sigma" in fits.remarks

@@ -136,3 +136,11 @@ def test_a_measured_file_without_header(measured):
     assert len(frame) == 5000
     times, positions, values, _ = tables.wide(frame, time="time", positions={"s2": 0.035, "s3": 0.07, "s4": 0.15})
     assert values.shape == (15000,) and np.isfinite(values).all() and times[0] == 2.0
+
+
+def test_what_is_no_position_or_number_is_named():
+    frame = pd.DataFrame({"t": [0.0, 1.0], "T": [1.0, 2.0], "z": [1j, 2.0]})
+    with pytest.raises(ValueError, match=r"position names no column, got \(\)"):
+        tables.long(frame, time="t", position=(), value="T")
+    with pytest.raises(ValueError, match="column 'z' of the table holds complex numbers"):
+        tables.long(frame, time="t", position=0.5, value="z")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -59,7 +60,7 @@ class AxisSum(eqx.Module):
         if any(cuts(self.names)):
             return act(self, content)
         if self.mutual and self.closed:
-            return self._diffuse(self.loss, content)
+            return _diffuse(self._faces, self.rings, self.loss, content)
         out = -self.loss * content
         for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
             axis = k - self.ndim
@@ -74,25 +75,23 @@ class AxisSum(eqx.Module):
             out = out - (above - below)
         return out
 
-    def action(self) -> Callable[[Any], Any]:
-        """N ↦ A N for use in a loop, with what does not change formed before it."""
-        if not self.mutual or self.closed or any(cuts(self.names)):
-            return self.__matmul__
-        leak = self.leak
-        return lambda content: self._diffuse(leak, content)
+    def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
+        """N ↦ scale (A − shift) N for use in a loop, with what does not change formed before it."""
+        times = lambda rates: tuple(scale * rate for rate in rates)
+        scaled = replace(self, up=times(self.up), down=times(self.down), loss=scale * (self.loss + shift))
+        if not self.mutual or any(cuts(self.names)):
+            return scaled.__matmul__
+        leak = scaled.loss if self.closed else scaled.leak
+        return partial(_diffuse, scaled._faces, self.rings, leak)
 
-    def _diffuse(self, leak: Any, content: Any) -> Any:
-        """A N where hops are mutual: half the rates, and the least traffic with memory."""
-        out = -leak * content
-        for k, (hop, ring) in enumerate(zip(self.up, self.rings, strict=True)):
-            axis, n = k - self.ndim, content.shape[k - self.ndim]
-            if ring:
-                flux = hop * (content - _shifted(content, -1, axis, True))
-                out = out - (flux - _shifted(flux, 1, axis, True))
-                continue
-            flux = _part(hop, axis, 0, n - 1) * (_part(content, axis, 0, n - 1) - _part(content, axis, 1, None))
-            out = out - (_padded(flux, axis, 0, 1) - _padded(flux, axis, 1, 0))
-        return out
+    @property
+    def _faces(self) -> tuple[Any, ...]:
+        """Rates of hopping across the faces between cells, where hops are mutual."""
+        sizes = self.weights.shape
+        return tuple(
+            up if ring else _part(up, k - self.ndim, 0, sizes[k] - 1)
+            for k, (up, ring) in enumerate(zip(self.up, self.rings, strict=True))
+        )
 
     def resolvent(self, a: Any, b: Any) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u for contents u `(*cells,)` and real a, b, by iteration; NaN where it does not converge."""
@@ -216,6 +215,20 @@ class AxisSum(eqx.Module):
                 from_above = from_above.at[_at(k, -1, self.ndim)].set(0.0)
             rows = rows + from_below + from_above
         return jnp.maximum(0.0, jnp.minimum(jnp.max(-self.leak), jnp.max(rows)))
+
+
+def _diffuse(faces: tuple[Any, ...], rings: tuple[bool, ...], leak: Any, content: Any) -> Any:
+    """A N where hops are mutual: half the rates, and the least traffic with memory."""
+    out = -leak * content
+    for k, (hop, ring) in enumerate(zip(faces, rings, strict=True)):
+        axis = k - len(faces)
+        if ring:
+            flux = hop * (content - _shifted(content, -1, axis, True))
+            out = out - (flux - _shifted(flux, 1, axis, True))
+            continue
+        flux = hop * (_part(content, axis, 0, -1) - _part(content, axis, 1, None))
+        out = out - (_padded(flux, axis, 0, 1) - _padded(flux, axis, 1, 0))
+    return out
 
 
 def _shifted(a: Any, by: int, axis: int, ring: bool) -> Any:

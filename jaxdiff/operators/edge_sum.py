@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -34,9 +35,9 @@ class EdgeSum(eqx.Module):
         """A N over the last axes, as differences of fluxes so that mass is kept to roundoff."""
         raise NotImplementedError
 
-    def action(self) -> Callable[[Any], Any]:
-        """N ↦ A N for use in a loop."""
-        return self.__matmul__
+    def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
+        """N ↦ scale (A − shift) N for use in a loop."""
+        return replace(self, up=scale * self.up, down=scale * self.down, loss=scale * (self.loss + shift)).__matmul__
 
     def _ends(self, x: Any) -> tuple[Any, Any]:
         """A quantity of cells `(*cells,)` at the lower and the upper end of every edge."""

@@ -16,7 +16,8 @@ def superbase(m: Any) -> Any:
     """An obtuse superbase of each matrix `(…, d, d)`, d = 2 or 3: d + 1 integer vectors, `(…, d + 1, d)`.
 
     They add up to zero, d of them are a basis of the integer lattice, and ⟨vᵢ, m vⱼ⟩ ≤ 0 for i ≠ j. Found by turning
-    one acute pair after the other, about √κ times at most for a condition number κ. Constant under differentiation.
+    one acute pair after the other, about √κ times at most for a condition number κ; NaN where that takes too many, beyond
+    κ ≈ 1e7. Constant under differentiation.
     Source: Selling 1874, doi:10.1515/crll.1874.77.143; Conway & Sloane 1992, doi:10.1098/rspa.1992.0004.
     """
     m = jax.lax.stop_gradient(m)
@@ -46,7 +47,8 @@ def superbase(m: Any) -> Any:
         return count + 1, v, acute(v)
 
     v = jnp.broadcast_to(jnp.asarray(np.vstack([np.eye(d), -np.ones(d)]), m.dtype), (*m.shape[:-2], d + 1, d))
-    return jax.lax.while_loop(more, turn, (jnp.zeros((), jnp.int32), v, acute(v)))[1]
+    _, v, excess = jax.lax.while_loop(more, turn, (jnp.zeros((), jnp.int32), v, acute(v)))
+    return jnp.where(jnp.any(excess > 0, -1)[..., None, None], jnp.nan, v)
 
 
 def offsets(v: Any) -> Any:
