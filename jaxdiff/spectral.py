@@ -100,7 +100,7 @@ class SpectralSystem:
     def modes(self, t: Any, basis: Basis) -> Diagonal:
         """A at any time."""
         ndim = self.grid.ndim
-        rates: Any = -self._loss
+        parts = [-self._loss.reshape((1,) * ndim)]
         for k in range(ndim):
             drift, diffusivity = self._along(k)
             edges = jnp.asarray(self.grid.edges[k])
@@ -108,12 +108,12 @@ class SpectralSystem:
             each = -diffusivity * (jnp.asarray(basis.wavenumbers(k), edges.dtype) * scale) ** 2
             if drift is not None and basis.kinds[k] == "waves":
                 each = jax.lax.complex(each, -drift * jnp.asarray(basis.odd(k), edges.dtype) * scale)
-            rates = rates + each.reshape(-1, *(1,) * (ndim - 1 - k))
+            parts.append(each.reshape(-1, *(1,) * (ndim - 1 - k)))
             for j in range(k) if self._matrix is not None else ():  # D_jk and D_kj
                 both = [basis.odd(i) / (self.grid.edges[i][-1] - self.grid.edges[i][0]) for i in (j, k)]
                 mixed = -2 * self._matrix[j, k] * both[0].reshape(-1, *(1,) * (k - j)) * both[1]
-                rates = rates + mixed.reshape(*mixed.shape, *(1,) * (ndim - 1 - k))
-        return Diagonal(rates / self._capacity, basis)
+                parts.append(mixed.reshape(*mixed.shape, *(1,) * (ndim - 1 - k)))
+        return Diagonal(tuple(part / self._capacity for part in parts), basis)
 
     def forcing(self, t: Any) -> Any:
         """b at any time, `(*cells,)`."""

@@ -156,15 +156,15 @@ class AxisSum(eqx.Module):
     def diagonal(self, basis: Basis) -> Diagonal:
         """The same in the basis of constant rates: λ = up (e^{−iθ} − 1) + down (e^{iθ} − 1) along a ring, else
         −4 up sin²(θ/2), θ the phase between neighbours."""
-        rates: Any = -self.loss.ravel()[0]
+        parts = [-self.loss.ravel()[:1].reshape((1,) * self.ndim)]
         for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
             phase = jnp.asarray(basis.wavenumbers(k) / basis.shape[k], up.dtype)
             up, down = up.ravel()[0], down.ravel()[-1]
             each = -2 * (up + down) * jnp.sin(phase / 2) ** 2
-            if ring:
+            if ring and not self.mutual:
                 each = jax.lax.complex(each, (down - up) * jnp.sin(phase))
-            rates = rates + each.reshape(-1, *(1,) * (self.ndim - 1 - k))
-        return Diagonal(rates, basis)
+            parts.append(each.reshape(-1, *(1,) * (self.ndim - 1 - k)))
+        return Diagonal(tuple(parts), basis)
 
     def spectrum(self) -> Spectrum:
         """By Gershgorin's circles, of the matrix scaled to be symmetric if it can be, else of its symmetric and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -76,10 +77,18 @@ class Basis(eqx.Module):
 
 
 class Diagonal(eqx.Module):
-    """A of du/dt = A u + b that multiplies every mode of a `basis` by its own of the `rates` (*modes,) [1/time]."""
+    """A of du/dt = A u + b that multiplies every mode of a `basis` by its own rate [1/time].
 
-    rates: Any
+    The rates (*modes,) are the sum of `parts`, mostly one per axis and of length one along the others: then so are the
+    factors of e^{tA}.
+    """
+
+    parts: tuple[Any, ...]
     basis: Basis
+
+    @property
+    def rates(self) -> Any:
+        return sum(self.parts)
 
     def __matmul__(self, u: Any) -> Any:
         return self.basis.synthesise(self.rates * self.basis.analyse(u))
@@ -93,22 +102,25 @@ class Diagonal(eqx.Module):
         feed = None if constant is None else self.basis.analyse(constant)
 
         def states(t: Any) -> Any:
-            t = t.reshape(-1, *(1,) * self.rates.ndim)
-            z = t * self.rates
-            found = jnp.exp(z) * start
-            return self.basis.synthesise(found if feed is None else found + t * phi_1(z) * feed)
+            t = t.reshape(-1, *(1,) * len(self.basis.shape))
+            found = start
+            for part in self.parts:
+                found = jnp.exp(t * part) * found
+            return self.basis.synthesise(found if feed is None else found + t * phi(1, t * self.rates) * feed)
 
         return states
 
 
-def phi_1(z: Any) -> Any:
-    """φ₁(z) = (eᶻ − 1)/z, smooth through z = 0, and so are its derivatives."""
+def phi(order: int, z: Any) -> Any:
+    """φₙ(z) = Σ zᵏ/(k + n)!, (eᶻ − 1)/z for n = 1, smooth through z = 0, and so are its derivatives."""
     small = jnp.abs(z) < 0.5
     s, a = jnp.where(small, z, 0.0), jnp.where(small, 1.0, z)
-    series = jnp.ones_like(s)
-    for order in range(15, 1, -1):
-        series = 1.0 + s / order * series
-    return jnp.where(small, series, jnp.expm1(a) / a)
+    series, large = jnp.ones_like(s), jnp.expm1(a) / a
+    for k in range(14 + order, order, -1):
+        series = 1.0 + s / k * series
+    for n in range(1, order):
+        large = (large - 1 / math.factorial(n)) / a
+    return jnp.where(small, series / math.factorial(order), large)
 
 
 def _cosines(u: Any, axis: int) -> Any:

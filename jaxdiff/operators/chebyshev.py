@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.operators.basis import phi
+
 BLOCK = 32  # terms that are summed, or skipped, and kept for the gradient, together
 _TURN, _RISE = 3.0, 3.0  # exponents by which an unbalanced or growing operator may amplify roundoff in one go
 
@@ -92,19 +94,8 @@ def _coefficients(t: Any, half: Any, centre: Any, bend: Any, terms: int, count: 
     point = jax.lax.complex(real, (radius - 1 / radius) / 2 * jnp.sin(theta))
     t = t[:, None]
     x = t * (centre + half + half * point)
-    values = jnp.stack([jnp.exp(x), *(_phi(x, t) if count > 1 else ())])
+    values = jnp.stack([jnp.exp(x), *((t * phi(1, x), t * t * phi(2, x)) if count > 1 else ())])
     order = jnp.arange(terms, dtype=dtype)
     waves = jnp.fft.fft(values, axis=-1)[..., :terms].real.astype(dtype) / (2 * terms)
     c = waves * radius**-order * jnp.where(order == 0, 1.0, 2.0).astype(dtype)
     return jnp.moveaxis(c, -1, 0)
-
-
-def _phi(x: Any, t: Any) -> list[Any]:
-    """tφ₁(x) and t²φ₂(x): the integrals of e^{(t−s)A} and of s e^{(t−s)A}."""
-    small = jnp.abs(x) < 0.5
-    s, r = jnp.where(small, x, 0.0), jnp.where(small, 1.0, x)
-    series: Any = 1.0 / 17
-    for k in range(16, 1, -1):  # φ₂ = Σ sᵏ⁻²/k! = (1 + s/3 (1 + s/4 (…)))/2
-        series = 1.0 + s * series / (k + 1) if k < 16 else 1.0 + s * series
-    phi2 = jnp.where(small, series / 2, ((jnp.exp(r) - 1.0) / r - 1.0) / r)
-    return [t * (1.0 + x * phi2), t * t * phi2]
