@@ -12,7 +12,7 @@ from jaxdiff import memory
 from jaxdiff.checks import Checks, check, enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.equations import FokkerPlanck
-from jaxdiff.operators import Tridiagonal, equipped
+from jaxdiff.operators import Tridiagonal, eliminable, eliminated, equipped
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
 
@@ -30,9 +30,9 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     known, place = _equilibrium(operator)
     opening = jnp.where(closed, jnp.max(operator.exit), 0.0)
     loss = jnp.broadcast_to(operator.loss, forcing.shape).at[place].add(opening)
-    opened = equipped(eqx.tree_at(lambda a: a.loss, operator, loss))
+    opened = eqx.tree_at(lambda a: a.loss, operator, loss)
     fill = jnp.zeros_like(forcing) if known is not None else jnp.zeros_like(forcing).at[place].set(opening)
-    settled = opened.resolvent(0.0, -1.0)(jnp.where(closed, fill, forcing))
+    settled = _resolvent(opened, 0.0)(jnp.where(closed, fill, forcing))
     shape = settled if known is None else known
     shape = shape / jnp.where(closed, jnp.sum(shape), 1.0)
     content = jnp.where(closed, jnp.nan_to_num(total) * shape, settled)
@@ -69,6 +69,13 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     return content / weights, check(found)
 
 
+def _resolvent(operator: Any, a: Any) -> Any:
+    """u ↦ (aI − A)⁻¹ u; without detailed balance not by iterations if there is another way."""
+    if eliminable(operator) and not operator.balanced:
+        return eliminated(operator, a, -1.0)
+    return equipped(operator).resolvent(a, -1.0)
+
+
 def _equilibrium(operator: Any) -> tuple[Any, Any]:
     """Contents that nothing moves in a closed domain, up to a factor, None where they must be solved for; and the cell
     to open then, one that is not empty."""
@@ -78,7 +85,7 @@ def _equilibrium(operator: Any) -> tuple[Any, Any]:
         logs = operator.log_equilibrium
         return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs))), (0,) * operator.weights.ndim
     slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
-    visited = operator.resolvent(slow, -1.0)(jnp.ones_like(operator.weights))
+    visited = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
     return None, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(visited)), operator.weights.shape)
 
 

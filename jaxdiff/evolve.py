@@ -37,6 +37,7 @@ _FEW_STEPS = 4096  # room for adaptive steps before any are counted
 _SECOND_ORDER = FiniteVolume()
 _STEADY: set[Any] = set()  # structures of models that no time enters: found once, as looking costs as much as solving
 _MOST_SUBSTEPS = 2**20
+_MOST_PRODUCTS = 2**20  # on a lattice
 _FEW_TERMS = 1024  # of Chebyshev before any are counted; a gradient keeps a state for every 32 of them
 _LATTICE_TOLERANCE = 1e-11
 
@@ -95,6 +96,10 @@ class Plan:
         if substeps > _MOST_SUBSTEPS:
             raise ValueError(
                 f"the coefficients need {substeps} substeps per interval; shorten the intervals or check drift, decay and rates"
+            )
+        if self.method == "lattice" and substeps * steps > _MOST_PRODUCTS:
+            raise ValueError(
+                f"the longest interval takes {substeps * steps:.2g} products with the operator; what has come to rest by then jd.steady_state tells, and what has not jd.TRBDF2()"
             )
         if steps > MOST_STEPS:
             raise ValueError(
@@ -286,8 +291,9 @@ def _segmented(plan: Plan, knots: Any) -> Plan:
     ends = np.searchsorted(nodes, times[1:]) - 1
     durations = np.diff(nodes)
     # Equal to roundoff counts as equal: 0.1 s apart, however the sums were rounded.
-    scale = 10.0 ** (12 - np.ceil(np.log10(np.max(durations))))
-    distinct, which = np.unique(np.round(durations * scale) / scale, return_inverse=True)
+    scale = 10.0 ** np.minimum(12 - np.ceil(np.log10(durations)), 300)
+    rounded = np.where(durations > 1e-280, np.round(durations * scale) / scale, durations)
+    distinct, which = np.unique(rounded, return_inverse=True)
     if len(distinct) > 4:
         distinct, which = np.unique(durations, return_inverse=True)
     return replace(

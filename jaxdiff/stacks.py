@@ -192,9 +192,6 @@ def _of_array(measurement: Any, values: Any) -> Stack:
         raise ValueError(
             f"values must have shape (data sets, {', '.join(map(str, shape))}) like those of the measurement, got {values.shape}"
         )
-    wrong = np.argwhere(np.isinf(values))
-    if len(wrong):
-        raise ValueError(f"values of data set {wrong[0][0]} hold an infinite number; NaN stands for what is missing")
     if isinstance(measurement, Readings):
         return ReadingsStack(measurement, None, values)
     finite = values[np.isfinite(values)]

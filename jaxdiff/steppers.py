@@ -367,9 +367,8 @@ class Frozen(eqx.Module):
             together = jax.vmap(quantity)(jnp.stack(times))
             return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
 
-        operators = each(self.system.operator, self.fixed_operator)
-        if self.modes is not None:
-            operators = [equipped(operator, self.modes) for operator in operators]
+        equip = lambda operator: operator if self.modes is None else equipped(operator, self.modes)
+        operators = map(equip, each(self.system.operator, self.fixed_operator))
         return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
 
     def forcings(self, t: Any) -> Any:

@@ -88,6 +88,24 @@ def test_steady_states_against_the_whole_matrix(name):
     assert np.abs(found - expected).max() <= 1e-12 * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.parametrize("ring", [None, "x", "y"])
+@pytest.mark.parametrize("pull", [0.0, 1.0, 20.0])
+def test_steady_states_without_detailed_balance(pull, ring):
+    """Turning drifts from none to many cells wide, and diffusivities that vary by a hundred from cell to cell."""
+    grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 9))
+    rough = 10 ** np.random.default_rng(1).uniform(-2, 0, grid.shape)
+    turning = (lambda x, y: pull * jnp.sin(6 * y), lambda x, y: -pull * (x - 0.5))
+    model = lambda d: jd.FokkerPlanck(turning, d, boundaries={} if ring is None else {ring: jd.Periodic()})
+    operator = operator_of(model(rough), grid)
+    null = scipy.linalg.null_space(dense(operator, grid.shape), rcond=1e-11)[:, 0].reshape(grid.shape)
+    expected = null / null.sum() / np.asarray(operator.weights)
+    np.testing.assert_allclose(jd.steady_state(model(rough), grid), expected, rtol=1e-9, atol=1e-12)
+    if pull == 1.0:
+        loss = jax.jit(lambda s: jnp.sum(jd.steady_state(model(rough * (1 + s * grid.centers[0][:, None])), grid) ** 3))
+        slope = (float(loss(1e-4)) - float(loss(-1e-4))) / 2e-4
+        assert float(jax.jit(jax.grad(loss))(0.0)) == pytest.approx(slope, rel=1e-6)
+
+
 def test_a_plate_with_convection():
     """NAFEMS T4: 18.2538 °C at (0.6, 0.2), on the wall (The Standard NAFEMS Benchmarks, TNSB rev. 3, 1990)."""
     grid = jd.Grid.uniform((0.0, 0.6, 120), (0.0, 1.0, 200))

@@ -341,3 +341,25 @@ def test_a_drift_over_cells_is_that_of_functions_where_it_is_linear():
     u = RNG.random(PLANE.shape)
     one, two = (np.asarray(LatticeSystem(e, PLANE).operator(0.0) @ u) for e in (functions, arrays))
     np.testing.assert_allclose(one, two, atol=1e-12 * np.abs(one).max())
+
+
+def test_a_short_interval_beside_a_very_long_one():
+    """Intervals that are equal but for roundoff count as equal; nothing else does."""
+    grid = jd.Grid((np.array([0, 0.1, 0.3, 0.6, 1.0]), np.array([0, 0.2, 0.5, 1.0])))
+    start, alone = RNG.random(grid.shape), lambda t: jd.solve(jd.Diffusion(1.0), grid, start, [0.0, t]).values[-1]
+    both = jd.solve(jd.Diffusion(1.0), grid, start, [0.0, 1.23456e-3, 1e10]).values
+    np.testing.assert_allclose(both[1], alone(1.23456e-3), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(both[2], both[2].mean(), rtol=1e-9)
+
+
+def test_a_turning_drift_for_ever_is_refused():
+    grid, turning = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 1.0, 5)), (lambda x, y: 10 * (y - 0.5), lambda x, y: 10 * x)
+    with pytest.raises(ValueError, match="products with the operator; what has come to rest by then jd.steady_state"):
+        jd.solve(jd.FokkerPlanck(turning, lambda x, y: 0.1 + x * y), grid, 1.0, [0.0, 1e5])
+
+
+def test_a_single_cell_around_a_ring():
+    drift = (lambda x, y: 3 + y * x, lambda x, y: x - 2)
+    one = jd.FokkerPlanck(drift, 0.1, killing=0.5, boundaries={"x": jd.Periodic()})
+    values = jd.solve(one, jd.Grid.uniform((0.0, 1.0, 1), (0.0, 1.0, 1)), 1.0, [0.0, 0.4]).values
+    assert float(values[-1, 0, 0]) == pytest.approx(np.exp(-0.2), rel=1e-12)

@@ -273,7 +273,7 @@ def path():
         (
             lambda: jd.fit_many(MODEL, readings(), np.full((B, 12), np.inf), progress=False),
             ValueError,
-            "values of data set 0 hold an infinite number",
+            "not finite at the start",
         ),
         (lambda: jd.multistart(MODEL, readings(), spread=0), ValueError, "spread must be positive"),
         (lambda: jd.multistart(MODEL, readings(), spread=np.inf), ValueError, "positive and finite, got inf"),

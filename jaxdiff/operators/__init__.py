@@ -4,6 +4,7 @@ from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.chebyshev import chebyshev, terms_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
+from jaxdiff.operators.elimination import eliminable, eliminated
 from jaxdiff.operators.iterative import Modes, equipped
 from jaxdiff.operators.propagators import Contour, Poles, parts_needed, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
@@ -21,6 +22,8 @@ __all__ = [
     "SharedEdges",
     "Tridiagonal",
     "chebyshev",
+    "eliminable",
+    "eliminated",
     "equipped",
     "parts_needed",
     "propagate",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -37,7 +36,13 @@ class EdgeSum(eqx.Module):
 
     def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
         """N ↦ scale (A − shift) N for use in a loop."""
-        return replace(self, up=scale * self.up, down=scale * self.down, loss=scale * (self.loss + shift)).__matmul__
+        found = [*(scale * rate for rate in self._rates), scale * (self.loss + shift)]
+        return eqx.tree_at(lambda o: [*o._rates, o.loss], self, found).__matmul__
+
+    @property
+    def _rates(self) -> list[Any]:
+        """All arrays that hold rates of hopping."""
+        return [self.up, self.down]
 
     def _ends(self, x: Any) -> tuple[Any, Any]:
         """A quantity of cells `(*cells,)` at the lower and the upper end of every edge."""
@@ -164,6 +169,10 @@ class SharedEdges(EdgeSum):
         self.up, self.down, self.loss, self.weights = up, down, loss, weights
         self.nearest, self.balanced, self.offsets, self.modes = nearest, balanced, offsets, None
         self.up_behind, self.down_behind = self._back(up), self._back(down)
+
+    @property
+    def _rates(self) -> list[Any]:
+        return [self.up, self.down, self.up_behind, self.down_behind]
 
     def __matmul__(self, content: Any) -> Any:
         # Each flux is formed at both of its ends: all edges are then one pass over memory.

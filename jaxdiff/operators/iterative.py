@@ -64,11 +64,14 @@ class Modes(eqx.Module):
         return _along_axes(field, self.bases)
 
     def roots(self, operator: Any, a: Any, b: Any) -> Any:
-        """Square roots of the eigenvalues of a + bA's neighbour."""
+        """Square roots of the eigenvalues of a + bA's neighbour, kept well above zero, where averages may have pushed some
+        beyond: nothing leaves A slower than it would if it were mixed, or diffused out."""
         found: Any = a * self.share
         for rate, now, then in zip(self.rates, _levels(operator.nearest), self.levels, strict=True):
             found = found + b * rate * jnp.where(then > 0, now / jnp.where(then > 0, then, 1.0), 1.0)
-        floor = jnp.maximum(0.1 * a * self.share, 10 * float(jnp.finfo(found.dtype).eps) * jnp.max(jnp.abs(found)))
+        across = jnp.max(operator.exit) / max(operator.weights.shape) ** 2
+        floor = 0.1 * self.share * (a + jnp.abs(b) * jnp.minimum(jnp.mean(operator.leak), across))
+        floor = jnp.maximum(floor, 10 * float(jnp.finfo(found.dtype).eps) * jnp.max(jnp.abs(found)))
         return jnp.sqrt(jnp.maximum(found, floor))
 
 

@@ -116,6 +116,8 @@ def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool) -> Callable[[Any]
     The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
     one substitution, and no intermediate is kept.
     """
+    if ring and len(up) == 1:  # what leaves its only cell comes back to it
+        up, down, ring = jnp.zeros_like(up), jnp.zeros_like(down), False
     dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
     substitute, transposed = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, loss, a)))
 
