@@ -89,7 +89,7 @@ def test_steady_states_against_the_whole_matrix(name):
 
 
 @pytest.mark.parametrize("ring", [None, "x", "y"])
-@pytest.mark.parametrize("pull", [0.0, 1.0, 20.0])
+@pytest.mark.parametrize("pull", [0.0, 1.0, 4.0])
 def test_steady_states_without_detailed_balance(pull, ring):
     """Turning drifts from none to many cells wide, and diffusivities that vary by a hundred from cell to cell."""
     grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 9))
