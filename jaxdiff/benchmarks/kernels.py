@@ -154,7 +154,7 @@ def _operator(equation: Any, grid: Any, dtype: Any) -> Any:
 
 def _held(operator: Any) -> float:
     """Bytes of the rates that a product reads: where hops are mutual, half of them."""
-    hops = operator.up if operator.mutual else (operator.up, operator.down)
+    hops = operator.up if getattr(operator, "mutual", False) else (operator.up, operator.down)
     return float(sum(x.nbytes for x in jax.tree.leaves((hops, operator.loss))))
 
 

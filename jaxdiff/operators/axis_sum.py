@@ -32,7 +32,7 @@ class AxisSum(eqx.Module):
     `loss`, have length one along the axes that they do not depend on: shapes tell what is separable.
     On an open axis the outermost rates leave the domain; on a ring they join its ends. `weights` are the contents of a
     unit density; `balanced` tells that some scaling of the cells makes A symmetric, `mutual` that A itself is: hops
-    across a face are as frequent both ways. `closed` tells that no wall lets anything out. `names` are those of the axes: a
+    across a face are as frequent both ways, and `level` that they are so across all faces of an axis. `closed` tells that no wall lets anything out. `names` are those of the axes: a
     mesh with one of them cuts the lattice there.
     """
 
@@ -45,6 +45,7 @@ class AxisSum(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     mutual: bool = eqx.field(static=True, default=False)
     closed: bool = eqx.field(static=True, default=False)
+    level: bool = eqx.field(static=True, default=False)
     modes: Modes | None = None  # of its resolvents, where they are formed once for several
 
     @property
@@ -87,11 +88,10 @@ class AxisSum(eqx.Module):
     @property
     def _faces(self) -> tuple[Any, ...]:
         """Rates of hopping across the faces between cells, where hops are mutual."""
-        sizes = self.weights.shape
-        return tuple(
-            up if ring else _part(up, k - self.ndim, 0, sizes[k] - 1)
-            for k, (up, ring) in enumerate(zip(self.up, self.rings, strict=True))
-        )
+        ends = [
+            1 if self.level else n if ring else n - 1 for n, ring in zip(self.weights.shape, self.rings, strict=True)
+        ]
+        return tuple(_part(up, k - self.ndim, 0, end) for k, (up, end) in enumerate(zip(self.up, ends, strict=True)))
 
     def resolvent(self, a: Any, b: Any) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u for contents u `(*cells,)` and real a, b, by iteration; NaN where it does not converge."""
