@@ -14,6 +14,14 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forgotten():
+    """Compiled programs go with the file that needed them: thousands of them use up the memory maps that a process may
+    have, and XLA then aborts it."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def measured():
     """A function from a file's name to its path among the measured data beside the checkout; skips where absent."""

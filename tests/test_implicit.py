@@ -303,7 +303,8 @@ def test_iterations_that_do_not_converge_are_said(monkeypatch):
     with pytest.raises(ValueError, match="the iterations of a step did not converge"):
         jd.solve(VORTEX, grid, 1.0, [0, 1], stepper=jd.BackwardEuler())
     with pytest.raises(ValueError, match="the iterations for it did not converge"):
-        jd.steady_state(jd.FokkerPlanck((lambda x, y: -x, lambda x, y: x), 0.1), grid)
+        ring = jd.FokkerPlanck((lambda x, y: jnp.sin(6 * y), lambda x, y: 1.0 + x), 0.1, boundaries=jd.Periodic())
+        jd.steady_state(ring, grid)
 
 
 @pytest.mark.parametrize("name", BAD)
