@@ -113,6 +113,8 @@ class SpectralSystem:
                 both = [basis.odd(i) / (self.grid.edges[i][-1] - self.grid.edges[i][0]) for i in (j, k)]
                 mixed = -2 * self._matrix[j, k] * both[0].reshape(-1, *(1,) * (k - j)) * both[1]
                 parts.append(mixed.reshape(*mixed.shape, *(1,) * (ndim - 1 - k)))
+        if self._matrix is not None:  # what is mixed grows where the axes decay: no factor of its own
+            parts = [sum(parts)]
         return Diagonal(tuple(part / self._capacity for part in parts), basis)
 
     def forcing(self, t: Any) -> Any:

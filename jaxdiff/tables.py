@@ -171,9 +171,10 @@ def long(
             return column(frame, what, missing=missing, scale=scale.get(what, 1.0))
         return np.full(len(frame), float(what))
 
-    if _is_point(position) and not len(position):  # type: ignore[arg-type]
+    where: Any = position
+    if _is_point(where) and not len(where):
         raise ValueError("position names no column, got (); give one, or one for each axis")
-    place = np.stack([pick(one) for one in position], axis=1) if _is_point(position) else pick(position)  # type: ignore[union-attr, arg-type]
+    place = np.stack([pick(one) for one in where], axis=1) if _is_point(where) else pick(where)
     return pick(time), place, pick(value, True), None if sigma is None else pick(sigma, True)
 
 
@@ -207,16 +208,17 @@ def wide(
         raise ValueError("a wide table needs the position of at least one sensor, as in {'T1': 0.1}")
     if len({np.shape(position) for position in positions.values()}) > 1:
         raise ValueError(f"every sensor needs as many coordinates as the others, got {dict(positions)}")
+    stands: Mapping[str, Any] = positions
     each = [
         long(
             frame,
             time=time,
-            position=tuple(map(float, position)) if _is_point(position) else float(position),  # type: ignore[arg-type]
+            position=tuple(map(float, position)) if _is_point(position) else float(position),
             value=name,
             sigma=sigma.get(name) if isinstance(sigma, Mapping) else sigma,
             scale=scale,
         )
-        for name, position in positions.items()
+        for name, position in stands.items()
     ]
     times, places, values, spreads = zip(*each, strict=True)
     known = [spread for spread in spreads if spread is not None]

@@ -326,3 +326,14 @@ def test_the_exponential_may_be_named():
 def test_another_scheme_is_refused():
     with pytest.raises(TypeError, match=r"jd.FiniteVolume\(order=2 or 4\) or jd.Spectral\(\), got 'fft'"):
         jd.solve(jd.Diffusion(1.0), LINE, 1.0, [0, 1], scheme="fft")
+
+
+def test_growth_that_faster_decay_outweighs_does_not_overflow():
+    """e^{3·400} alone is infinite, and so is what a tensor mixes; the modes themselves fade."""
+    grid, mode = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 1.0, 8)), lambda x, y: jnp.sin(jnp.pi * y)
+    growing = jd.Diffusion(0.32, decay=-3.0, boundaries={"y": jd.absorbing})
+    start, rate = mode(*np.meshgrid(*grid.centers, indexing="ij")), 3.0 - 0.32 * np.pi**2
+    np.testing.assert_allclose(last(growing, grid, start, 400.0), start * np.exp(400.0 * rate), rtol=1e-10)
+    wide = jd.Grid.uniform((0.0, 1.0, 64), (0.0, 1.0, 64))
+    tensor = jd.Diffusion(jd.Tensor(np.array([[1.0, -0.9], [-0.9, 1.0]])), boundaries=jd.Periodic())
+    np.testing.assert_allclose(np.ptp(last(tensor, wide, RNG.random(wide.shape), 1.0)), 0.0, atol=1e-3)

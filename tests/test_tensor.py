@@ -405,3 +405,8 @@ def test_errors_in_one_line(name):
     with pytest.raises((ValueError, TypeError), match=words) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+def test_a_lattice_too_slanted_to_be_reduced_is_no_number():
+    slant = np.array([[1.0, 0.0], [9000.5, 1.0]])
+    assert np.isnan(superbase(jnp.asarray(slant @ np.diag([1.0, 1e-3]) @ slant.T))).all()

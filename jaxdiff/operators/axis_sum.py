@@ -32,7 +32,8 @@ class AxisSum(eqx.Module):
     `loss`, have length one along the axes that they do not depend on: shapes tell what is separable.
     On an open axis the outermost rates leave the domain; on a ring they join its ends. `weights` are the contents of a
     unit density; `balanced` tells that some scaling of the cells makes A symmetric, `mutual` that A itself is: hops
-    across a face are as frequent both ways, and `level` that they are so across all faces of an axis. `closed` tells that no wall lets anything out. `names` are those of the axes: a
+    across a face are as frequent both ways, and `level` that they are so across all faces of an axis. `closed` tells that
+    no wall lets anything out. `names` are those of the axes: a
     mesh with one of them cuts the lattice there.
     """
 

@@ -79,8 +79,8 @@ class Basis(eqx.Module):
 class Diagonal(eqx.Module):
     """A of du/dt = A u + b that multiplies every mode of a `basis` by its own rate [1/time].
 
-    The rates (*modes,) are the sum of `parts`, mostly one per axis and of length one along the others: then so are the
-    factors of e^{tA}.
+    The rates (*modes,) are the sum of `parts`, each of length one along the axes that it does not depend on: then so are
+    the factors of e^{tA}. No two depend on the same axis.
     """
 
     parts: tuple[Any, ...]
@@ -103,9 +103,11 @@ class Diagonal(eqx.Module):
 
         def states(t: Any) -> Any:
             t = t.reshape(-1, *(1,) * len(self.basis.shape))
-            found = start
-            for part in self.parts:
-                found = jnp.exp(t * part) * found
+            # The slowest rates apart, so that a part that grows does not overflow where another decays faster.
+            slowest = [jax.lax.stop_gradient(jnp.max(part.real)) for part in self.parts]
+            found = start * jnp.exp(t * sum(slowest))
+            for part, rate in zip(self.parts, slowest, strict=True):
+                found = jnp.exp(t * (part - rate)) * found
             return self.basis.synthesise(found if feed is None else found + t * phi(1, t * self.rates) * feed)
 
         return states

@@ -12,11 +12,11 @@ from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.halo import cuts
 from jaxdiff.operators.tridiagonal import recurrence
 
-_MOST = 2**32  # lines × cells³ of a line: a second's work
+_MOST = 2**32  # lines × cells³ of a line: a few seconds' work
 
 
 def eliminable(operator: Any) -> bool:
-    """Whether `eliminated` holds: motion along two axes, one of them open, and no more cells than take a second."""
+    """Whether `eliminated` holds: motion along two axes, one of them open, and no more cells than take a few seconds."""
     if not isinstance(operator, AxisSum) or operator.ndim != 2 or all(operator.rings) or any(cuts(operator.names)):
         return False
     lines, cells = (operator.weights.shape[k] for k in _order(operator))
