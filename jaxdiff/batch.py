@@ -75,6 +75,10 @@ class Batch:
     def __init__(
         self, run: Run, lanes: Lanes, method: LevenbergMarquardt, steps: int, devices: Any, size: int | None = None
     ):
+        if not jax.sharding.get_abstract_mesh().empty:
+            raise ValueError(
+                "many fits are shared out among devices, where jd.decompose cuts each; leave its block, and pass devices="
+            )
         self.run, self.lanes, self.method, self.steps = run, lanes, method, steps
         self.mesh = line(devices) if len(devices) > 1 else None
         self.place: Any = SingleDeviceSharding(devices[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -31,21 +32,47 @@ class Checks(eqx.Module):
         return Checks(self.messages + other.messages, jnp.concatenate([one, two]), self.needed)
 
 
+def at_place(function: Any, *place: Any) -> Any:
+    """function(*place), or one line where it takes another number of coordinates."""
+    timed = getattr(function, "coefficient", function)  # of a TimeDependent
+    inner = getattr(timed, "function", timed)
+    try:
+        inspect.signature(inner).bind(*place)
+    except TypeError:
+        takes = ", ".join(inspect.signature(inner).parameters)
+        name = getattr(inner, "__name__", type(inner).__name__).replace("<lambda>", "lambda")
+        given = (
+            "the coordinates of a point, " if timed is function else "the time and where it varies the coordinates, "
+        )
+        raise TypeError(
+            f"a function of position is called here with {len(place)} argument{'s' * (len(place) != 1)}, {given}got {name}({takes}); write one that takes so many"
+        ) from None
+    except ValueError:  # a builtin tells nothing
+        pass
+    return function(*place)
+
+
 def check(conditions: list[Condition], needed: Any = None) -> Checks:
-    """The first condition that fails, with the first place where it does; one reduction for all of them."""
+    """The first condition that fails, with the first place where it does, which is looked for if any does."""
     rows = []
     for _, failed, where, value in conditions:
         places = where if isinstance(where, tuple) else (where,)
         rows.append(jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in (failed, value, *places))))
-    number = np.concatenate([np.full(len(row[0]), i + 1.0) for i, row in enumerate(rows)])
-    dtype, none = jnp.result_type(float), [jnp.zeros(1)]
-    columns = [
-        jnp.concatenate([jnp.broadcast_to((row[i : i + 1] or none)[0], row[0].shape).astype(dtype) for row in rows])
-        for i in range(max(map(len, rows)))
-    ]
-    first = jnp.min(jnp.where(columns[0] > 0, jnp.arange(len(number)), len(number) - 1))
-    columns[0] = columns[0] * jnp.asarray(number, dtype)
-    row = jnp.stack([column[first] for column in columns])[None]
+    dtype, width = jnp.result_type(float), max(map(len, rows))
+
+    def first_of() -> Any:
+        number = np.concatenate([np.full(len(row[0]), i + 1.0) for i, row in enumerate(rows)])
+        none = [jnp.zeros(1)]
+        columns = [
+            jnp.concatenate([jnp.broadcast_to((row[i : i + 1] or none)[0], row[0].shape).astype(dtype) for row in rows])
+            for i in range(width)
+        ]
+        first = jnp.argmax(columns[0] > 0)
+        columns[0] = columns[0] * jnp.asarray(number, dtype)
+        return jnp.stack([column[first] for column in columns])
+
+    failed = jnp.stack([jnp.any(row[0]) for row in rows]).any()
+    row = jax.lax.cond(failed, first_of, lambda: jnp.zeros(width, dtype))[None]
     return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), row, needed))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.checks import at_place
 from jaxdiff.expression import Expression
 from jaxdiff.parameters import Free, Mark, Positive, numeric, plain
 
@@ -77,11 +78,15 @@ class Potential(eqx.Module):
 
     def __check_init__(self) -> None:
         if not callable(self.energy) and not isinstance(self.energy, Mark):
-            raise TypeError(f"Potential takes an energy as a function of position, got {self.energy!r}")
+            raise TypeError(f"Potential takes an energy as a function of position, got {_told(self.energy)}")
 
     def __call__(self, x: Any) -> Any:
         x = jnp.asarray(x, jnp.result_type(float))
         return -jax.grad(lambda y: jnp.asarray(self.energy(y), y.dtype).reshape(()))(x)
+
+
+def _told(value: Any) -> str:
+    return f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)
 
 
 class PerAxis(eqx.Module):
@@ -104,6 +109,14 @@ class PerAxis(eqx.Module):
     @property
     def coefficients(self) -> tuple[Any, ...]:
         return tuple(c for c in (self.x, self.y, self.z) if c is not None)
+
+
+def _entries(matrix: Any) -> Any:
+    if any(isinstance(leaf, Mark) for leaf in jax.tree.leaves(matrix, is_leaf=lambda x: isinstance(x, Mark))[1:]):
+        raise TypeError(
+            "a Tensor is marked as a whole, got marks among its entries; let a function of named parameters build the matrix, see help(jd.Tensor)"
+        )
+    return numeric(matrix)
 
 
 class Tensor(eqx.Module):
@@ -131,7 +144,7 @@ class Tensor(eqx.Module):
     The decomposition: Fehrenbach & Mirebeau 2014, doi:10.1007/s10851-013-0446-3.
     """
 
-    matrix: Any = eqx.field(converter=numeric)
+    matrix: Any = eqx.field(converter=_entries)
 
     def __check_init__(self) -> None:
         shape = np.shape(plain(self.matrix)) if not callable(self.matrix) else (2, 2)
@@ -270,7 +283,7 @@ def at_time(coefficient: Any, t: Any) -> Any:
     if isinstance(coefficient, Series):
         return coefficient(t)
     if isinstance(coefficient, TimeDependent):
-        return lambda *x: coefficient(t, *x)
+        return lambda *x: at_place(coefficient, t, *x)
     return coefficient
 
 
@@ -290,7 +303,7 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
     value = at_time(coefficient, t)
     if callable(value):
         dtype = jnp.result_type(points)
-        scalar = lambda x: jnp.asarray(value(x), dtype).reshape(())
+        scalar = lambda x: jnp.asarray(at_place(value, x), dtype).reshape(())
         return jax.vmap(scalar)(jnp.asarray(points))
     value = _array(value)
     if value.ndim and value.shape != jnp.shape(points):

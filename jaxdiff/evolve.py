@@ -25,6 +25,7 @@ import numpy as np
 from jaxdiff import memory
 from jaxdiff.checks import Checks, Condition, check
 from jaxdiff.decomposition import require_whole_blocks
+from jaxdiff.magnus import Magnus
 from jaxdiff.methods import METHODS, MOST_STEPS, first_failure
 from jaxdiff.operators import Contour, Poles
 from jaxdiff.operators.halo import gathered, spread
@@ -34,6 +35,7 @@ from jaxdiff.spectral import Spectral
 from jaxdiff.steppers import STEPPERS, TRBDF2, Exponential, Stepper
 
 _FEW_STEPS = 4096  # room for adaptive steps before any are counted
+_FEW_EXPONENTIALS = 512  # the same on several axes
 _SECOND_ORDER = FiniteVolume()
 _STEADY: set[Any] = set()  # structures of models that no time enters: found once, as looking costs as much as solving
 _MOST_SUBSTEPS = 2**20
@@ -87,7 +89,8 @@ class Plan:
                 return "lattice: product of exponentials per axis, or Chebyshev"
             return f"lattice: Chebyshev, {count} products" if count else "lattice: product of exponentials per axis"
         if self.method == "adaptive":
-            return f"adaptive TR-BDF2, {count} steps" if count else "adaptive TR-BDF2"
+            name = "adaptive TR-BDF2" if isinstance(self.stepper, TRBDF2) else "adaptive exponentials"
+            return f"{name}, {count} steps" if count else name
         return f"{type(self.stepper).__name__}, {self.substeps} step{'s' * (self.substeps != 1)} per interval"
 
     def refined(self, needed: Any) -> Plan:
@@ -157,19 +160,21 @@ def lay_out(
     times = _checked_times(times)
     plan = Plan(scheme, stepper, "direct", tolerance, 1, _FEW_STEPS, len(times) - 1, times)
     key = (jax.tree.structure(equation), jax.tree.structure(grid)) if scheme is _SECOND_ORDER else None
-    if stepper is None and substeps is None and key in _STEADY:
+    steady = key in _STEADY
+    if steady and grid.ndim == 1 and stepper is None and substeps is None:
         return _windowed(plan)
     system = scheme.systems(equation, grid)[0]
     if isinstance(scheme, Spectral):
         return _in_modes(plan, system, stepper)
-    if grid.ndim > 1:
-        return _on_lattice(plan, system, stepper, substeps)
-    operator_varies, forcing_varies, knots = system.course()
+    course = (False, False, ()) if steady else system.course()
+    operator_varies, forcing_varies, knots = course
     smooth = not operator_varies and not forcing_varies
-    if smooth and not knots and key is not None and grid.geometry == "cartesian":
+    if smooth and not knots and key is not None and (grid.geometry == "cartesian" or grid.ndim > 1):
         if len(_STEADY) >= 1024:  # fresh lambdas are fresh structures
             _STEADY.clear()
         _STEADY.add(key)
+    if grid.ndim > 1:
+        return _on_lattice(plan, system, course, stepper, substeps)
     if isinstance(stepper, Exponential) and operator_varies:
         raise ValueError(
             "Exponential needs coefficients that are constant in time; leave stepper out or use jd.TRBDF2()"
@@ -197,10 +202,10 @@ def _in_modes(plan: Plan, system: Any, stepper: Any) -> Plan:
     return replace(plan, method="spectral", forced=system.forced, basis=system.basis)
 
 
-def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> Plan:
+def _on_lattice(plan: Plan, system: Any, course: Any, stepper: Any, substeps: int | None) -> Plan:
     """The plan on several axes."""
     require_whole_blocks(system.grid)
-    operator_varies, forcing_varies, knots = system.course()
+    operator_varies, forcing_varies, knots = course
     exact = stepper is None or isinstance(stepper, Exponential)
     if exact and stepper is not None and (operator_varies or forcing_varies):
         raise ValueError(
@@ -211,7 +216,11 @@ def _on_lattice(plan: Plan, system: Any, stepper: Any, substeps: int | None) -> 
             plan, method="steps", substeps=int(substeps or 1), stepper=stepper or TRBDF2(), forced=system.forced
         )
     if operator_varies or forcing_varies:
-        return _adaptive(plan, knots)
+        found = _adaptive(plan, knots)
+        assert found.tolerance is not None
+        return replace(
+            found, stepper=Magnus(found.tolerance, system.forced), capacity=_FEW_EXPONENTIALS, forced=system.forced
+        )
     if not knots and substeps is None and (basis := system.basis) is not None:
         return replace(plan, method="spectral", forced=system.forced, basis=basis)
     segmented = _segmented(plan, knots)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.coarseness import spread
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, choose
 from jaxdiff.measurements import Measurement, Readings
@@ -125,6 +126,7 @@ def settled(run: Run, outcome: Outcome, loss: Any, experiments: int) -> Fit:
     unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
     bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
     remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
+    remarks += _coarse(run, outcome.z, np.asarray(fitted.transform(outcome.z), float), bars.errors)
     return as_fit(
         run,
         np.asarray(fitted.transform(outcome.z), float),
@@ -200,11 +202,16 @@ def is_narrow(dtype: Any) -> bool:
     return wanted == np.dtype(np.float32)
 
 
+_MOST = 10_000_000  # of anything that is counted
+
+
 def checked_count(value: int | None, name: str) -> int | None:
     if value is not None and (
         isinstance(value, (bool, str)) or not np.isfinite(value) or int(value) != value or value < 1
     ):
         raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+    if value is not None and value > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}, got {value}; take fewer")
     return None if value is None else int(value)
 
 
@@ -240,6 +247,18 @@ def _memory(here: Any, measurements: tuple[Measurement, ...]) -> list[str]:
                     f"the residuals{which} are correlated in time (lag-1 {memory:.1f}): standard errors are too small"
                 )
     return notes
+
+
+def _coarse(run: Run, z: Any, x: np.ndarray, errors: np.ndarray) -> tuple[str, ...]:
+    """A word on cells so large that what the scheme spreads is more than an error bar."""
+    equation = run.objective.build(run.parameters, z)[0]
+    added = max(spread(equation, measurement) for measurement in run.measurements)
+    known = np.isfinite(errors) & (x != 0)
+    if not known.any() or added <= np.min(errors[known] / np.abs(x[known])):
+        return ()
+    return (
+        f"cells are large for this drift: the scheme spreads as if the diffusivity were {added:.0%} larger, more than the error bars; take more cells",
+    )
 
 
 def _intervals(parameters: Parameters, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:

@@ -83,6 +83,8 @@ class Fits:
         return self.status == CONVERGED
 
     def __getitem__(self, i: int) -> Fit:
+        if not isinstance(i, (int, np.integer)):
+            raise TypeError(f"fits are taken one at a time, by number, got {i!r}")
         if not -len(self) <= i < len(self):
             raise IndexError(f"there are {len(self)} fits, got number {i}")
         i = range(len(self))[i]

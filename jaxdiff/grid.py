@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxdiff.checks import at_place
+
 # Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
 _EXPONENT = {"cartesian": 0, "cylindrical": 1, "spherical": 2}
+_MOST_CELLS = 2**27  # along an axis
 _SURFACE = {"cartesian": 1.0, "cylindrical": 2 * np.pi, "spherical": 4 * np.pi}
 
 
@@ -136,7 +139,7 @@ class Grid(eqx.Module):
             share = weights * (x ** _EXPONENT[self.geometry] if k == 0 else x**0)
             points.append(x.ravel())
             shares.append(share / share.sum(1, keepdims=True))
-        mapped: Any = lambda *x: jnp.asarray(function(*x), dtype=jnp.result_type(float))
+        mapped: Any = lambda *x: jnp.asarray(at_place(function, *x), dtype=jnp.result_type(float))
         for k in reversed(range(self.ndim)):
             mapped = jax.vmap(mapped, in_axes=[0 if i == k else None for i in range(self.ndim)])
         values = mapped(*points)
@@ -226,6 +229,8 @@ def _linspace(axis: Any) -> np.ndarray:
         raise ValueError(f"an axis is a triple (lower, upper, cells), got {axis!r}") from None
     if int(cells) != cells or cells < 1:
         raise ValueError(f"cells must be a positive whole number, got {cells!r}")
+    if cells > _MOST_CELLS:
+        raise ValueError(f"an axis has at most {_MOST_CELLS} cells, got {cells}; take fewer, or a shorter axis")
     return np.linspace(float(lower), float(upper), int(cells) + 1)
 
 

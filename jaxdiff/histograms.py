@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -114,7 +115,7 @@ class Histograms(Measurement):
     def volumes(self) -> np.ndarray:
         """Of the bins, in their shape."""
         each = [np.diff(_volume(self.grid.axis(k), edges)) for k, edges in enumerate(self.bins)]
-        return each[0] if len(each) == 1 else np.multiply.reduce(np.ix_(*each))
+        return each[0] if len(each) == 1 else reduce(np.multiply, np.ix_(*each))
 
     @property
     def bins(self) -> tuple[np.ndarray, ...]:

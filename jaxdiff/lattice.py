@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jaxdiff.boundaries import Dirichlet, Periodic, Robin
-from jaxdiff.checks import Condition
+from jaxdiff.checks import Condition, at_place
 from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, is_cells, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
@@ -103,15 +104,15 @@ class LatticeSystem(SemiDiscrete):
         closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
         return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
 
-    def forcing(self, t: Any) -> Any:
-        """b at time t, `(*cells,)`."""
-        total = sum(self.forcings(t))
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
+        total = sum(self.forcings(t, rates))
         return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
 
-    def forcings(self, t: Any) -> tuple[Any, ...]:
+    def forcings(self, t: Any, rates: Any = None) -> tuple[Any, ...]:
         """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
         first."""
-        along = lambda k: self._lines(k, lambda system: system.forcing(t)) * self._across(k)
+        along = lambda k: self._lines(k, lambda system: system.forcing(t, rates)) * self._across(k)
         return tuple(along(k).astype(jnp.result_type(self.grid.edges[0])) for k in range(self.grid.ndim))
 
     def conditions(self, t: Any) -> list[Condition]:
@@ -262,11 +263,19 @@ def _on_line(coefficient: Any, k: int, coordinates: Any, component: int | None) 
         return coefficient
     if coordinates is None:
         return coefficient
-    pick = (lambda value: value) if component is None else (lambda value: value[component])
+    pick = (lambda value: value) if component is None else partial(_component, component, len(coordinates) + 1)
     around = lambda x: (*coordinates[:k], x, *coordinates[k:])
     if isinstance(coefficient, TimeDependent):
-        return TimeDependent(lambda t, x: pick(coefficient(t, *around(x))))
-    return lambda x: pick(coefficient(*around(x)))
+        return TimeDependent(lambda t, x: pick(at_place(coefficient, t, *around(x))))
+    return lambda x: pick(at_place(coefficient, *around(x)))
+
+
+def _component(k: int, ndim: int, drift: Any) -> Any:
+    found = len(drift) if isinstance(drift, (tuple, list)) else jnp.shape(drift)[:1]
+    if found not in (ndim, (ndim,)):
+        got = "one number" if found == () else f"{found if isinstance(found, int) else found[0]}"
+        raise ValueError(f"a drift on {ndim} axes returns {ndim} components, got {got}")
+    return drift[k]
 
 
 def _wall_on_line(side: Any, coordinates: Any) -> Any:
@@ -277,5 +286,5 @@ def _wall_on_line(side: Any, coordinates: Any) -> Any:
         value = getattr(side, name)
         if callable(value) and not isinstance(value, (TimeDependent, Series)):
             where = attrgetter(name)
-            side = eqx.tree_at(where, side, value(*coordinates))
+            side = eqx.tree_at(where, side, at_place(value, *coordinates))
     return side

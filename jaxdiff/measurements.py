@@ -231,6 +231,10 @@ class Readings(Measurement):
             )
         positions = np.asarray(positions, float)
         if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
+            if len(values) == grid.ndim > 1:
+                raise ValueError(
+                    f"positions of {len(values)} values on {grid.ndim} axes may be one place or one coordinate for each, got shape ({grid.ndim},); give one row of {grid.ndim} for each value"
+                )
             positions = np.broadcast_to(positions, (*values.shape, grid.ndim))
         if grid.ndim > 1 and positions.shape != (*values.shape, grid.ndim):
             raise ValueError(

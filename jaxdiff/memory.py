@@ -24,6 +24,7 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
     | lattice  | 12 d + 12 if fed + 2 T, matrices of products | one for 32 terms, the terms of 32, and T               |
     | explicit | 4 d + 2 + 2 T                                | T, and eight times the root of substeps                |
     | implicit | 14 d + 12 + 2 T                              | the same                                               |
+    | adaptive | 14 d + 12 + 2 T                              | 300, 200 if fed, T, and one for 8 steps                |
 
     d axes, T output times.
     """
@@ -35,6 +36,9 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
     elif plan.method == "lattice":
         states = 12.0 * ndim + 12 * fed + 2 * outputs
         more = plan.capacity / BLOCK * (2 * lanes + 1) + BLOCK * (lanes + 2) + outputs
+    elif plan.method == "adaptive":
+        states = 14.0 * ndim + 12 + 2 * outputs
+        more = 300.0 + 200 * fed + outputs + plan.capacity / plan.stepper.block
     else:
         explicit = getattr(plan.stepper, "reach", None) is not None
         states = (4.0 * ndim + 2 if explicit else 14.0 * ndim + 12) + 2 * outputs

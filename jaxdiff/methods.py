@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.checks import Condition
-from jaxdiff.operators import chebyshev, parts_needed, propagate, terms_needed
+from jaxdiff.operators import chebyshev, most_of_batch, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
-from jaxdiff.steppers import BackwardEuler, Frozen, march, not_below_zero, several
+from jaxdiff.problem import Frozen
+from jaxdiff.steppers import TRBDF2, BackwardEuler, march, not_below_zero, several
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
 _LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, held at once
 _GLANCES = 64  # coarse steps that find the peak
 _ROOM = 8  # substeps that an unbalanced operator on a lattice may take, if it needs them
-_BLOCK = 32  # adaptive steps skipped or taken together
 
 
 def _needed_substeps(operator: Any, span: Any) -> Any:
@@ -168,8 +168,7 @@ def _in_blocks(run: Any, take: Any, v: Any, count: int) -> Any:
 def _adaptive(system: System, plan: Any, t0: Any, u: Any, sound: Any = True) -> Any:
     """Pilot: choose the steps under error control. Then take them again, differentiably, in blocks with checkpoints.
 
-    A coarse run first finds the peak that the tolerance is a share of: a state that starts at zero has none. Coefficients
-    that are not `sound` are not followed.
+    Coefficients that are not `sound` are not followed.
     """
     ends = jnp.asarray(plan.starts + plan.durations, u.dtype)
     # Numbers that the user's functions close over must not be differentiated through the choice of steps either.
@@ -177,7 +176,7 @@ def _adaptive(system: System, plan: Any, t0: Any, u: Any, sound: Any = True) -> 
     reached, count, taken = choose(*jax.lax.stop_gradient((u, *closed_over)))
     asked = jnp.where(reached < len(ends), 2 * MOST_STEPS, count)
     taken = jax.lax.stop_gradient(jnp.where(jnp.arange(plan.capacity) < count, taken[: plan.capacity], 0.0))
-    problem = Frozen(system, t0)
+    problem, size = Frozen(system, t0, plan.forced), plan.stepper.block
     clock = t0 + jnp.cumsum(taken) - taken
 
     def take(v: Any, row: Any) -> Any:
@@ -192,15 +191,15 @@ def _adaptive(system: System, plan: Any, t0: Any, u: Any, sound: Any = True) -> 
 
     @jax.checkpoint
     def block(v: Any, rows: Any) -> Any:
-        idle = lambda w: (w, jnp.broadcast_to(w, (_BLOCK, *w.shape)))
-        return jax.lax.cond(rows[1][0] > 0, lambda w: jax.lax.scan(take, w, rows), idle, v)
+        idle = lambda w: (w, jnp.broadcast_to(w, (size, *w.shape)))
+        return jax.lax.cond(most_of_batch(rows[1][0]) > 0, lambda w: jax.lax.scan(take, w, rows), idle, v)
 
     def keep(carry: Any, row: Any) -> Any:
         rows, where = row
         v, path = block(carry[0], rows)
         return (v, carry[1].at[where].set(path, mode="drop")), None
 
-    rows = tuple(x.reshape(-1, _BLOCK) for x in (clock, taken, place))
+    rows = tuple(x.reshape(-1, size) for x in (clock, taken, place))
     kept = jnp.zeros((len(outputs), *u.shape), u.dtype)
     (_, kept), _ = jax.lax.scan(keep, (u, kept), (rows[:2], rows[2]))
     return kept, jnp.stack([jnp.zeros(()), asked.astype(float)]), []
@@ -216,41 +215,51 @@ def first_failure(system: Any, start: Any, end: Any) -> tuple[Any, Any]:
 def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any, sound: Any) -> tuple[Any, Any, Any]:
     """(segments reached, number of steps, their lengths) under an error per unit of time of tolerance × peak."""
     total = ends[-1] - t0
-    problem, weights = Frozen(system, t0), system.weights
-
-    def glance(v: Any, t: Any) -> Any:
-        w = BackwardEuler().step(problem, t, total / _GLANCES, v)
-        return w, jnp.max(jnp.abs(w / weights))
-
-    _, seen = jax.lax.scan(glance, u, t0 + total / _GLANCES * jnp.arange(_GLANCES))
-    peak = jnp.maximum(jnp.max(seen), jnp.max(jnp.abs(u / weights)))
-    peak = jnp.maximum(peak, jnp.finfo(u.dtype).tiny)
-    allowed = plan.tolerance * peak / total  # per unit of time, so that errors add up
+    problem, weights, tiny = Frozen(system, t0, plan.forced), system.weights, jnp.finfo(u.dtype).tiny
+    height = lambda v: jnp.maximum(jnp.max(jnp.abs(v / weights)), tiny)
+    highest = height(u)
+    if isinstance(plan.stepper, TRBDF2):  # of low order: to be as exact while the state rises from zero would take long
+        highest = jnp.maximum(highest, _glance(problem, t0, total, u, height))
     roundoff = 32 * jnp.finfo(u.dtype).eps  # of the peak in an error estimate; of the time in a step
 
     def more(state: Any) -> Any:
-        return sound & (state[0] < len(ends)) & (state[1] < MOST_STEPS)
+        return sound & (state[0] < len(ends)) & (state[1] < MOST_STEPS) & jnp.isfinite(state[3])
 
     def advance(state: Any) -> Any:
-        segment, count, t, h, v, taken = state
+        segment, count, t, h, v, peak, taken = state
         left = ends[segment] - t
+        h = jnp.minimum(h, plan.stepper.longest(problem, t))
         last = h >= left * (1 - 1e-12)
         dt = jnp.where(last, left, jnp.minimum(h, left / 2))
-        w, error = plan.stepper.step_with_error(problem, t, dt, v)
-        ratio = jnp.maximum(jnp.max(jnp.abs(error / weights)) - roundoff * peak, 0.0) / (allowed * dt)
+        w, error, fading = plan.stepper.step_with_error(problem, t, dt, v)
+        higher = jnp.maximum(peak, height(w))
+        allowed = plan.tolerance * higher
+        # What lasts counts per unit of time, so that errors add up.
+        lasts = jnp.maximum(jnp.max(jnp.abs(error / weights)) - roundoff * higher, 0.0) / (allowed * dt / total)
+        ratio = jnp.maximum(lasts, 8 * jnp.max(jnp.abs(fading / weights)) / allowed)
         accept = (ratio <= 1.0) | (dt <= roundoff * total)
-        factor = jnp.clip(0.9 / jnp.sqrt(jnp.maximum(ratio, 1e-12)), 0.2, 4.0)
+        factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-12) ** (-1 / plan.stepper.order), 0.2, 4.0)
         taken = taken.at[count].set(dt)  # overwritten if refused
         keep = lambda new, old: jnp.where(accept, new, old)
         new_h = jnp.where(accept & last, jnp.maximum(h, dt * factor), dt * factor)
         return (
             segment + (accept & last), count + accept, keep(jnp.where(last, ends[segment], t + dt), t),
-            new_h, keep(w, v), taken,
+            new_h, keep(w, v), keep(higher, peak), taken,
         )  # fmt: skip
 
-    state = (jnp.array(0), jnp.array(0), t0, total * 1e-4, u, jnp.zeros(MOST_STEPS, u.dtype))
+    state = (jnp.array(0), jnp.array(0), t0, total * 1e-4, u, highest, jnp.zeros(MOST_STEPS, u.dtype))
     segment, count, *_, taken = jax.lax.while_loop(more, advance, state)
     return segment, count, taken
+
+
+def _glance(problem: Any, t0: Any, total: Any, u: Any, height: Any) -> Any:
+    """The peak that the tolerance is a share of, from a coarse run: a state that starts at zero has none."""
+
+    def step(v: Any, t: Any) -> Any:
+        w = BackwardEuler().step(problem, t, total / _GLANCES, v)
+        return w, height(w)
+
+    return jnp.max(jax.lax.scan(step, u, t0 + total / _GLANCES * jnp.arange(_GLANCES))[1])
 
 
 def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
@@ -272,6 +281,7 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
         return chebyshev(operator, jnp.cumsum(durations), u, fed, observe=observe, **options), needed, []
     seen = (lambda v: v) if observe is None else observe
     changes, parts = bool(system.knots), jnp.minimum(substeps, room)
+    most = most_of_batch(parts)
 
     def segment(v: Any, row: Any) -> Any:
         start, whole = row
@@ -286,7 +296,8 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
             return chebyshev(operator, dt[None], w, fed, **options)[0]
 
         def substep(w: Any, i: Any) -> Any:
-            return jax.lax.cond(i < parts, lambda w: go(w, i), lambda w: w, w), None
+            taken = lambda w: jnp.where(i < parts, go(w, i), w)
+            return jax.lax.cond(i < most, taken, lambda w: w, w), None
 
         step = substep if room == 1 else jax.checkpoint(substep)
         w = jax.lax.scan(step, v, jnp.arange(room, dtype=u.dtype))[0]

@@ -74,7 +74,7 @@ def solve(
             float32, to 1e-6, or 5e-4 where a drift on several axes turns many times.
         progress: show a bar over the intervals (steps taken one interval per call).
         save: a file (.npz) that keeps the states reached, one interval per call; the same call goes on from there, also on
-            other devices than before.
+            other devices than before. Error control starts anew with every interval, so numbers differ within `tolerance`.
 
     Raises:
         ValueError: in one line: what is wrong with coefficients, initial state, times or step, and where.
@@ -91,6 +91,7 @@ def solve(
     """
     equation, initial = plain(equation), plain(initial)
     plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
+    memory.require(plan, grid)  # on one axis a fit may not hold all states, but a solution does
     u = _state(grid, initial)
     times = plan.times[: plan.outputs + 1]
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
@@ -151,8 +152,8 @@ def memory_needed(
 ) -> float:
     """Bytes that `solve` with these arguments holds at once, all devices together, and a `gradient` of it by reverse mode.
 
-    An estimate to within a factor of two, in the precision of the session; the rest as in `solve`. On several axes
-    `solve` refuses what does not fit. A mesh of k devices holds a k-th on each.
+    An estimate to within a factor of two, in the precision of the session; the rest as in `solve`, which refuses what
+    does not fit. A mesh of k devices holds a k-th on each.
 
     >>> from jaxdiff import Diffusion
     >>> memory_needed(Diffusion(1.0), Grid.uniform((0.0, 1.0, 1000), (0.0, 1.0, 1000)), [0.0, 1.0]) < 2**27

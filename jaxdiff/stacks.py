@@ -188,7 +188,9 @@ def _of_array(measurement: Any, values: Any) -> Stack:
     _check_kind(measurement)
     values = np.asarray(values, float)
     shape = measurement.values.shape if isinstance(measurement, Readings) else measurement.counts.shape
-    if values.shape[1:] != shape or not len(values):
+    if values.ndim and not len(values):
+        raise ValueError("no data set given, got empty values; pass one at least")
+    if values.shape[1:] != shape:
         raise ValueError(
             f"values must have shape (data sets, {', '.join(map(str, shape))}) like those of the measurement, got {values.shape}"
         )

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators import AxisSum, Tridiagonal, equipped, parts_needed, propagate
+from jaxdiff.operators import AxisSum, Tridiagonal, most_of_batch, parts_needed, propagate
+from jaxdiff.problem import Held
 
 _MOST_STAGES = 512
 _BREADTH = 0.24  # RKL2 is stable on ellipses up to (Δt|Im λ|)² = 0.24 Δt|λ|, found numerically for 3 to 127 stages
@@ -53,6 +54,10 @@ class Stepper(eqx.Module):
     def parts(self, operator: Any, dt: Any) -> Any:
         """Into how many a step must be cut to be what it claims, at most; traced."""
         return jnp.ones(())
+
+    def longest(self, problem: Any, t: Any) -> Any:
+        """The longest step from t that error control may try [time]."""
+        return jnp.inf
 
 
 class ForwardEuler(Stepper):
@@ -148,8 +153,9 @@ class RKL2(Stepper):
         @jax.checkpoint
         def block(carry: Any, rows: Any) -> Any:
             take = lambda x: jax.lax.scan(stage, x, rows)[0]
-            return jax.lax.cond(rows[0][0] <= s, take, lambda x: x, carry), None
+            return jax.lax.cond(rows[0][0] <= most, take, lambda x: x, carry), None
 
+        most = most_of_batch(s)
         rows = tuple(jnp.pad(x, (0, 1), constant_values=2 * _MOST_STAGES).reshape(-1, _STAGES) for x in table)
         return jax.lax.scan(block, start, rows)[0][1]
 
@@ -197,14 +203,18 @@ _ERROR = (-3.0 * _GAMMA**2 + 4.0 * _GAMMA - 2.0) / (12.0 * (2.0 - _GAMMA))
 class TRBDF2(Stepper):
     """Trapezoid to t + γΔt, then BDF2, γ = 2 − √2: second order, L-stable. doi:10.1016/0168-9274(95)00115-8
 
-    The default where coefficients depend on time; then with error control.
+    The default where coefficients depend on time, on one axis; then with error control.
     """
+
+    order = 2
+    block = 32  # steps that error control skips or takes, and a gradient forms anew, together
 
     def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
         return self.step_with_error(problem, t, dt, u)[0]
 
-    def step_with_error(self, problem: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any]:
-        """The step and its local error, damped so that stiff decay does not ask for small steps."""
+    def step_with_error(self, problem: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
+        """The step and its local error, damped so that stiff decay does not ask for small steps; of what fades at once
+        there is no account."""
         (a_start, b_start), (a_middle, b_middle), (a_end, b_end) = problem.at(t, t + _GAMMA * dt, t + dt)
         start_rate = a_start @ u + b_start
         half = _GAMMA * dt / 2
@@ -216,7 +226,7 @@ class TRBDF2(Stepper):
         w = solve(known + _WEIGHT * dt * b_end)
         middle_rate, end_rate = a_middle @ v + b_middle, a_end @ w + b_end
         spread = start_rate / _GAMMA - middle_rate / (_GAMMA * (1.0 - _GAMMA)) + end_rate / (1.0 - _GAMMA)
-        return w, solve(2.0 * _ERROR * dt * spread)
+        return w, solve(2.0 * _ERROR * dt * spread), jnp.zeros(())
 
 
 class Exponential(Stepper):
@@ -310,69 +320,6 @@ def not_below_zero(v: Any, known: Any) -> Any:
 STEPPERS = {
     s.__name__: s for s in (ForwardEuler, RungeKutta4, RKL2, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang)
 }
-
-
-class Held(eqx.Module):
-    """A problem whose operator and forcing are the same at all times."""
-
-    fixed_operator: Any
-    fixed_forcing: Any
-
-    def operator(self, t: Any) -> Any:
-        return self.fixed_operator
-
-    def forcing(self, t: Any) -> Any:
-        return self.fixed_forcing
-
-    def at(self, *times: Any) -> list[tuple[Any, Any]]:
-        return [(self.fixed_operator, self.fixed_forcing)] * len(times)
-
-
-class Frozen(eqx.Module):
-    """A system whose operator, and where it may its forcing, are formed once; and the modes of resolvents on a lattice."""
-
-    system: Any
-    fixed_operator: Any
-    fixed_forcing: Any
-    modes: Any
-
-    def __init__(self, system: Any, t: Any, fed: bool = True):
-        self.system = system
-        operator = equipped(system.operator(t))
-        self.fixed_operator = None if system.operator_varies else operator
-        self.modes = getattr(operator, "modes", None) if system.operator_varies else None
-        steady = not (system.operator_varies or system.forcing_varies or system.knots)
-        self.fixed_forcing = (system.forcing(t) if fed else 0.0) if steady else None
-
-    @property
-    def varies(self) -> bool:
-        """Whether the operator depends on time."""
-        return self.fixed_operator is None
-
-    def operator(self, t: Any) -> Any:
-        if self.fixed_operator is not None:
-            return self.fixed_operator
-        operator = self.system.operator(t)
-        return operator if self.modes is None else equipped(operator, self.modes)
-
-    def forcing(self, t: Any) -> Any:
-        return self.system.forcing(t) if self.fixed_forcing is None else self.fixed_forcing
-
-    def at(self, *times: Any) -> list[tuple[Any, Any]]:
-        """(operator, forcing) at each of several times; what varies is formed, and compiled, for all together."""
-
-        def each(quantity: Callable[[Any], Any], fixed: Any) -> list[Any]:
-            if fixed is not None:
-                return [fixed] * len(times)
-            together = jax.vmap(quantity)(jnp.stack(times))
-            return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
-
-        equip = lambda operator: operator if self.modes is None else equipped(operator, self.modes)
-        operators = map(equip, each(self.system.operator, self.fixed_operator))
-        return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
-
-    def forcings(self, t: Any) -> Any:
-        return self.system.forcings(t)
 
 
 def several(step: Callable[[Any, Any], Any], u: Any, count: int) -> Any:

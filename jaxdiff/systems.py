@@ -105,12 +105,12 @@ class System(SemiDiscrete):
         down = jnp.concatenate([lower[0][None], back]) / m
         return Tridiagonal(up, down, loss)
 
-    def forcing(self, t: Any) -> Any:
-        """b at time t: sources and what the walls feed in, `(n,)`."""
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        """b at time t: sources and what the walls feed in, `(n,)`; at the rates of another time, if one is given."""
         b = jnp.asarray(self.grid.volumes) * at_points(self._source, self.grid.centers[0], t, "source")
         if self.ring:
             return b
-        lower, upper = self._walls(t)
+        lower, upper = self._walls(t, rates)
         return b.at[0].add(lower[1]).at[-1].add(upper[1])
 
     def conditions(self, t: Any) -> list[Condition]:
@@ -212,24 +212,25 @@ class System(SemiDiscrete):
         back, out = bernoulli(z[inner])
         return conductance[inner] * out, conductance[inner] * back
 
-    def _walls(self, t: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    def _walls(self, t: Any, rates: Any = None) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """For the lower and upper wall: conductance out of the end cell, and the inflow it feeds."""
-        faces, h, z = self._peclet(t)
+        rates = t if rates is None else rates
+        faces, h, z = self._peclet(rates)
         areas = jnp.asarray(self.grid.areas)
-        cells = self._diffusivity(t)[0]
-        drop = self._drift(t)
+        cells = self._diffusivity(rates)[0]
+        drop = self._drift(rates)
         found = []
         for side, i, outward in ((self.sides[0], 0, -1.0), (self.sides[1], -1, 1.0)):
             z_out = None if z is None else outward * z[i]
             velocity: Any = 0.0
             if drop is not None:  # b·n where D vanishes at the wall
                 velocity = (outward * drop[i] - (1.0 - self.equation.alpha) * (faces[i] - cells[i])) / h[i]
-            out, inflow = _wall(side, t, faces[i], h[i], z_out, velocity)
+            out, inflow = _wall(side, t, rates, faces[i], h[i], z_out, velocity)
             found.append((areas[i] * out, areas[i] * inflow))
         return found[0], found[1]
 
 
-def _wall(side: Any, t: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any, Any]:
+def _wall(side: Any, t: Any, rates: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any, Any]:
     """J·n = out·u − inflow at a wall half a cell away, per area.
 
     Between centre and wall J·n = a u − c w for the wall value w, which the boundary condition eliminates.
@@ -248,7 +249,7 @@ def _wall(side: Any, t: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any
     if isinstance(side, Dirichlet):
         return a, c * number(side.value, t)
     if isinstance(side, Robin):
-        rate = number(side.rate, t)
+        rate = number(side.rate, rates)
         total = c + rate
         share = jnp.where(total == 0, 0.0, rate / jnp.where(total == 0, 1.0, total))
         return share * a, share * c * number(side.ambient, t)

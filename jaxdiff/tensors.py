@@ -102,12 +102,12 @@ class TensorSystem(LatticeSystem):
         wide = jnp.broadcast_to(m, shape).ravel()
         return ScatteredEdges(there / wide[lower], back / wide[upper], lower=lower, upper=upper, **common)
 
-    def forcing(self, t: Any) -> Any:
-        """b at time t, `(*cells,)`."""
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
         kept = [reflecting if isinstance(side, Dirichlet) else side for side in self._sides]
         walls = dict(zip(self.grid.sides, kept, strict=True))
         equation = eqx.tree_at(lambda e: e.boundaries, self.equation, walls)
-        return LatticeSystem(equation, self.grid).forcing(t) + self._absorbed(t)[1]
+        return LatticeSystem(equation, self.grid).forcing(t, rates) + self._absorbed(t, rates)[1]
 
     def conditions(self, t: Any) -> list[Condition]:
         """The tensor finite, symmetric and positive definite; then what holds on a lattice, for its diagonal."""
@@ -324,7 +324,7 @@ class TensorSystem(LatticeSystem):
                 total = total.at[at].add((nearest.up if i % 2 else nearest.down)[i // 2][at])
         return total
 
-    def _absorbed(self, t: Any) -> tuple[Any, Any, list[Condition]]:
+    def _absorbed(self, t: Any, rates: Any = None) -> tuple[Any, Any, list[Condition]]:
         """What edges that end at an absorbing wall carry: conductance out of each cell, inflow, and conditions.
 
         Such an edge starts at a cell, with an offset that decomposes D there, and ends where it meets the wall, after
@@ -334,8 +334,9 @@ class TensorSystem(LatticeSystem):
         walls = {i: side for i, side in enumerate(self._sides) if isinstance(side, Dirichlet)}
         if not walls:
             return 0.0, 0.0, []
+        rates = t if rates is None else rates
         here, eye, h = np.zeros(ndim, np.int32), self._unit, self._widths
-        matrix = self._at_midpoints(here, self._matrix(t), 2)
+        matrix = self._at_midpoints(here, self._matrix(rates), 2)
         base = superbase(jnp.where(definite(matrix)[..., None, None], matrix, eye) / (h[:, None] * h))
         offset = jnp.moveaxis(offsets(base), -2, 0)
         count = len(offset)
@@ -352,7 +353,7 @@ class TensorSystem(LatticeSystem):
         end = self._origin + jnp.where(
             np.array(self._rings), (centre + path - self._origin) % self._extent, centre + path - self._origin
         )
-        matrix, flow = self._medium(partial(self._at_points, end), t)
+        matrix, flow = self._medium(partial(self._at_points, end), rates)
         matrix = jnp.broadcast_to(matrix, (*hit.shape, ndim, ndim))
         found = [self._definite(matrix, ~hit, end)]
         matrix = jnp.where((hit & definite(matrix))[..., None, None], matrix, eye)
@@ -361,7 +362,7 @@ class TensorSystem(LatticeSystem):
         out = back = jnp.where(hit, self._volume * weight / share, 0.0)
         if flow is not None:
             straight = jnp.where(hit[..., None], path, h)
-            b, a = bernoulli(jnp.where(hit, self._tilt(straight, matrix, flow, centre + path / 2, t), 0.0))
+            b, a = bernoulli(jnp.where(hit, self._tilt(straight, matrix, flow, centre + path / 2, rates), 0.0))
             out, back = out * a, back * b
         inflow = jnp.zeros(self.grid.shape, h.dtype)
         for i, wall in walls.items():

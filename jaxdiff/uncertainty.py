@@ -104,6 +104,10 @@ def error_bars(parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np
     return Bars(covariance, np.abs(slope) * deviation, intervals, held, lost & sound[:, None], vague)
 
 
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
 def remarks(
     parameters: Parameters, z: np.ndarray, held: np.ndarray, lost: Any = False, vague: Any = False
 ) -> tuple[str, ...]:
@@ -117,11 +121,11 @@ def remarks(
     named = lambda mask: [labels[i] for i in np.flatnonzero(np.broadcast_to(mask, held.shape))]
     if missing := named(lost):
         notes.append(
-            f"not identified by these data: {', '.join(missing)}; fix one of them, or measure what tells them apart"
+            f"not identified by these data: {_listed(missing)}; fix one of them, or measure what tells them apart"
         )
     if wide := named(vague):
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
-        notes.append(f"{', '.join(wide)} {hardly} far more than the estimate; measure more, or fix it")
+        notes.append(f"{_listed(wide)} {hardly} far more than the estimate; measure more, or fix it")
     return tuple(notes)
 
 

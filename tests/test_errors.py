@@ -9,6 +9,8 @@ import jaxdiff as jd
 
 GRID = jd.Grid.uniform((0.0, 1.0, 16))
 ONES = np.ones(16)
+PLANE = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 4))
+on_plane = lambda equation, initial=1.0: jd.solve(equation, PLANE, initial, [0.0, 1.0])
 run = lambda equation, initial=ONES, times=(0.0, 1.0), **options: jd.solve(equation, GRID, initial, times, **options)
 hole = np.where(np.arange(16) == 5, 0.0, 1.0)
 
@@ -51,6 +53,20 @@ CASES = {
         lambda: jd.steady_state(jd.Diffusion(1.0, boundaries=jd.Dirichlet(jd.TimeDependent(jnp.sin))), GRID), "constant in time",
     ),
     "series of unequal length": (lambda: jd.Series([0.0, 1.0], [1.0, 2.0, 3.0]), "a value per time"),
+    "a function of one coordinate on two axes": (lambda: on_plane(jd.Diffusion(lambda x: x)), r"called here with 2 arguments, .* got lambda\(x\)"),
+    "a start of one coordinate on two axes": (lambda: on_plane(jd.Diffusion(1.0), lambda x: x), r"called here with 2 arguments, .* got lambda\(x\)"),
+    "a polynomial on two axes": (lambda: on_plane(jd.Diffusion(jd.Polynomial([1.0]))), r"got Polynomial\(x\)"),
+    "a wall of time and place": (
+        lambda: on_plane(jd.Diffusion(1.0, boundaries=jd.Dirichlet(jd.TimeDependent(lambda t, x: t * x)))), r"got lambda\(t, x\)",
+    ),
+    "a drift of one component on two axes": (lambda: on_plane(jd.FokkerPlanck(lambda x, y: x, 1.0)), "returns 2 components, got one number"),
+    "a potential over cells": (lambda: jd.Potential(np.zeros((16, 16))), r"as a function of position, got an array of shape \(16, 16\)"),
+    "marks within a tensor": (lambda: jd.Tensor([[jd.Free(1.0), 0.0], [0.0, jd.Free(1.0)]]), "a Tensor is marked as a whole"),
+    "one coordinate for each of two readings": (lambda: jd.Readings(PLANE, 1.0, [0.1, 0.2], [0.1, 0.9], [1.0, 1.0]), "one row of 2 for each value"),
+    "an axis of too many cells": (lambda: jd.Grid.uniform((0, 1, 3 * 10**9)), "at most 134217728 cells"),
+    "more states than memory": (
+        lambda: jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0, 1, 10**6)), 1.0, np.linspace(0, 1, 10**6)), "need about .* GiB",
+    ),
     "series with a gap": (lambda: jd.Series([0.0, 1.0], [1.0, np.nan]), "value 1 of a Series is nan"),
 }  # fmt: skip
 
@@ -58,7 +74,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_one_line_errors(case):
     call, message = CASES[case]
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
 

@@ -363,3 +363,49 @@ def test_a_single_cell_around_a_ring():
     one = jd.FokkerPlanck(drift, 0.1, killing=0.5, boundaries={"x": jd.Periodic()})
     values = jd.solve(one, jd.Grid.uniform((0.0, 1.0, 1), (0.0, 1.0, 1)), 1.0, [0.0, 0.4]).values
     assert float(values[-1, 0, 0]) == pytest.approx(np.exp(-0.2), rel=1e-12)
+
+
+def test_a_batch_skips_the_terms_and_substeps_that_none_of_it_needs():
+    """Predicates that differ between lanes would make `vmap` compute both branches: a thousand terms for each."""
+    equation = lambda k: jd.FokkerPlanck(lambda x, y: (-k * y, k * x), 0.1)
+    f = lambda k: jd.solve(equation(k), PLANE, 1.0, [0.0, 0.1]).values
+    assert str(jax.make_jaxpr(jax.vmap(f))(jnp.ones(2))).count("cond[") >= 3  # of substeps, of terms, and of errors
+    ks = jnp.array([0.1, 4.0])
+    np.testing.assert_allclose(jax.vmap(f)(ks), jnp.stack([f(k) for k in ks]), atol=1e-11)
+
+
+def test_a_fit_tells_when_cells_are_large_for_a_drift():
+    """Two-point fluxes add z²/12 to the diffusivity; a fit takes it off, and its error bar knows nothing of it."""
+    truth = {"k": 1.0, "w": 2.0, "d": 0.3}
+    rng, times = np.random.default_rng(5), [0.1, 0.3, 0.6, 1.0]
+
+    def draw(t):
+        turn, shrink = truth["w"] * t, np.exp(-truth["k"] * t)
+        mean = 1.5 * shrink * np.array([np.cos(turn), np.sin(turn)])
+        spread = 0.04 * shrink**2 + truth["d"] / truth["k"] * (1 - shrink**2)
+        return mean + np.sqrt(spread) * rng.normal(size=(5000, 2))
+
+    positions = [draw(t) for t in times]
+
+    def fit(n):
+        grid, edges = jd.Grid.uniform((-3.0, 3.0, n), (-3.0, 3.0, n)), np.linspace(-3.0, 3.0, 13)
+        counts = [np.histogram2d(*p.T, [edges, edges])[0] for p in positions]
+        start = lambda x, y: jnp.exp(-((x - 1.5) ** 2 + y**2) / 0.08)
+        model = lambda k, w, d: jd.FokkerPlanck(lambda x, y: (-k * x - w * y, w * x - k * y), d)
+        marks = {"k": jd.Positive(0.5), "w": jd.Free(1.0), "d": jd.Positive(1.0)}
+        return jd.fit(
+            model, jd.Histograms(grid, start, times, counts, (edges, edges)), parameters=marks, progress=False
+        )
+
+    coarse, fine = fit(24), fit(72)
+    assert coarse.parameters["d"] < truth["d"] - 3 * coarse.standard_errors["d"]
+    assert any("cells are large for this drift" in note for note in coarse.notes)
+    assert abs(fine.parameters["d"] - truth["d"]) < abs(coarse.parameters["d"] - truth["d"]) / 2
+
+
+def test_densities_on_two_axes_are_masses_over_volumes():
+    grid = jd.Grid(edges=(np.array([0.0, 0.2, 0.5, 1.0]), np.array([0.0, 0.4, 1.0])))
+    start = lambda x, y: 1 + jnp.cos(np.pi * x)
+    density = jd.solve(jd.Diffusion(0.3), grid, start, [0.0, 0.1]).values[1:]
+    found = jd.fit(jd.Diffusion(jd.Positive(0.1)), jd.Histograms(grid, start, [0.1], density), progress=False)
+    assert abs(found.parameters["diffusivity"] / 0.3 - 1) < 1e-5

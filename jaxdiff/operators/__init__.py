@@ -2,7 +2,7 @@
 
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
-from jaxdiff.operators.chebyshev import chebyshev, terms_needed
+from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
 from jaxdiff.operators.iterative import Modes, equipped
@@ -25,6 +25,8 @@ __all__ = [
     "eliminable",
     "eliminated",
     "equipped",
+    "longest_time",
+    "most_of_batch",
     "parts_needed",
     "propagate",
     "shifts",

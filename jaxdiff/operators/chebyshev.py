@@ -15,18 +15,47 @@ BLOCK = 32  # terms that are summed, or skipped, and kept for the gradient, toge
 _TURN, _RISE = 3.0, 3.0  # exponents by which an unbalanced or growing operator may amplify roundoff in one go
 
 
-def terms_needed(operator: Any, t: Any, tolerance: float) -> tuple[Any, Any]:
+def terms_needed(operator: Any, t: Any, tolerance: Any) -> tuple[Any, Any]:
     """(equal substeps, terms of each) that hold `tolerance` of the peak over a time t; traced.
 
     The coefficients fall as exp(−k²/2z), z = t·half the spectrum, and imaginary parts make polynomials grow as
     exp(k·turn/half).
     """
-    lower, upper, turn = jax.lax.stop_gradient(operator.spectrum())
-    half = jnp.maximum((lower + upper) / 2, jnp.finfo(lower.dtype).tiny)
-    substeps = jnp.ceil(jnp.maximum(1.0, t * jnp.maximum(turn**2 / (2 * half) / _TURN, upper / _RISE)))
+    half, turn, most, digits = _limits(operator, tolerance)
+    substeps = jnp.ceil(jnp.maximum(1.0, t / most))
     z, bend = t / substeps * half, turn / half
-    digits = jnp.log(1.0 / jnp.maximum(tolerance, 2 * jnp.finfo(lower.dtype).eps))
     return substeps, jnp.ceil(z * bend + jnp.sqrt((z * bend) ** 2 + 2 * z * digits + (0.4 * digits) ** 2)) + 2
+
+
+def most_of_batch(x: Any) -> Any:
+    """x, or under `vmap` the largest of all, of which there is one: with it `cond` skips in a batch too."""
+    return _most(jax.lax.stop_gradient(x))
+
+
+@jax.custom_batching.custom_vmap
+def _most(x: Any) -> Any:
+    return x
+
+
+@_most.def_vmap
+def _most_of_lanes(size: int, batched: Any, x: Any) -> Any:
+    return _most(jnp.max(x, axis=0)), False
+
+
+def longest_time(operator: Any, terms: int, tolerance: Any) -> Any:
+    """The longest time that takes one substep of no more than so many terms; traced."""
+    half, turn, most, digits = _limits(operator, tolerance)
+    z = ((terms - 3) ** 2 - (0.4 * digits) ** 2) / (2 * (digits + (terms - 3) * turn / half))
+    return jnp.minimum(most, z / half)
+
+
+def _limits(operator: Any, tolerance: Any) -> tuple[Any, Any, Any, Any]:
+    """Half the spectrum, its imaginary parts, the longest time of one substep, and −ln of the error."""
+    lower, upper, turn = jax.lax.stop_gradient(operator.spectrum())
+    tiny = jnp.finfo(lower.dtype).tiny
+    half = jnp.maximum((lower + upper) / 2, tiny)
+    most = 1.0 / jnp.maximum(jnp.maximum(turn**2 / (2 * half) / _TURN, upper / _RISE), tiny)
+    return half, turn, most, jnp.log(1.0 / jnp.maximum(tolerance, 2 * jnp.finfo(lower.dtype).eps))
 
 
 def chebyshev(
@@ -77,7 +106,7 @@ def chebyshev(
     later = turned * jnp.concatenate([coefficients[1:], jnp.zeros_like(coefficients[:1])])
     blocks = later.reshape(-1, BLOCK // 2, 2, *coefficients.shape[1:])
     start = (-twice(states) / 2, states, share(coefficients[0], states))  # T₋₁ = T₁
-    starts = BLOCK * jnp.arange(terms // BLOCK)
+    starts, needed = BLOCK * jnp.arange(terms // BLOCK), most_of_batch(needed)
     return jax.lax.scan(block, start, (starts, blocks))[0][2]
 
 

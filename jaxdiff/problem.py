@@ -1,0 +1,75 @@
+"""A system as steppers see it: A(t) and b(t), formed no more often than they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.operators import equipped
+
+
+class Held(eqx.Module):
+    """A problem whose operator and forcing are the same at all times."""
+
+    fixed_operator: Any
+    fixed_forcing: Any
+
+    def operator(self, t: Any) -> Any:
+        return self.fixed_operator
+
+    def forcing(self, t: Any) -> Any:
+        return self.fixed_forcing
+
+    def at(self, *times: Any) -> list[tuple[Any, Any]]:
+        return [(self.fixed_operator, self.fixed_forcing)] * len(times)
+
+
+class Frozen(eqx.Module):
+    """A system whose operator, and where it may its forcing, are formed once; and the modes of resolvents on a lattice."""
+
+    system: Any
+    fixed_operator: Any
+    fixed_forcing: Any
+    modes: Any
+
+    def __init__(self, system: Any, t: Any, fed: bool = True):
+        self.system = system
+        operator = equipped(system.operator(t))
+        self.fixed_operator = None if system.operator_varies else operator
+        self.modes = getattr(operator, "modes", None) if system.operator_varies else None
+        steady = not (system.operator_varies or system.forcing_varies or system.knots)
+        self.fixed_forcing = (system.forcing(t) if fed else 0.0) if steady else None
+
+    @property
+    def varies(self) -> bool:
+        """Whether the operator depends on time."""
+        return self.fixed_operator is None
+
+    def operator(self, t: Any) -> Any:
+        if self.fixed_operator is not None:
+            return self.fixed_operator
+        operator = self.system.operator(t)
+        return operator if self.modes is None else equipped(operator, self.modes)
+
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        return self.system.forcing(t, rates) if self.fixed_forcing is None else self.fixed_forcing
+
+    def at(self, *times: Any) -> list[tuple[Any, Any]]:
+        """(operator, forcing) at each of several times; what varies is formed, and compiled, for all together."""
+
+        def each(quantity: Callable[[Any], Any], fixed: Any) -> list[Any]:
+            if fixed is not None:
+                return [fixed] * len(times)
+            together = jax.vmap(quantity)(jnp.stack(times))
+            return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
+
+        equip = lambda operator: operator if self.modes is None else equipped(operator, self.modes)
+        operators = map(equip, each(self.system.operator, self.fixed_operator))
+        return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
+
+    def forcings(self, t: Any) -> Any:
+        return self.system.forcings(t)

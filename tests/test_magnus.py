@@ -1,0 +1,145 @@
+"""Coefficients that depend on time on several axes: exponentials under error control, against SciPy's ODE solver."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import jaxdiff as jd
+from jaxdiff.magnus import Magnus
+from jaxdiff.problem import Frozen
+from jaxdiff.schemes import FiniteVolume
+
+COARSE = jd.Grid.uniform((-1.0, 1.0, 7), (-1.5, 1.5, 6))
+PLANE = jd.Grid.uniform((-1.0, 1.0, 14), (-1.5, 1.5, 12))
+TIMES = [0.0, 0.3, 1.0]
+T = jd.TimeDependent
+WAVE = T(lambda t: jnp.sin(4 * t))
+
+
+def bump(x, y):
+    return jnp.exp(-4 * ((x - 0.3) ** 2 + y**2))
+
+
+def matrix(t, x, y):
+    c, s = jnp.cos(2 * t + x), jnp.sin(2 * t + x)
+    turn = jnp.array([[c, -s], [s, c]])
+    return turn @ jnp.diag(jnp.array([0.5, 0.05])) @ turn.T
+
+
+EQUATIONS = {
+    "turning drift that grows": jd.FokkerPlanck(T(lambda t, x, y: (-(1 + t) * y - x, (1 + t) * x - y)), 0.2),
+    "moving potential": jd.FokkerPlanck(jd.Potential(T(lambda t, x, y: 2 * (x - jnp.sin(3 * t)) ** 2 + y**2)), 0.3),
+    "D(t, x, y)": jd.Diffusion(T(lambda t, x, y: 0.2 * (1 + 0.7 * jnp.sin(5 * t + x) * jnp.cos(y)))),
+    "walls and sources": jd.Diffusion(
+        T(lambda t, x, y: 0.2 + 0.1 * jnp.sin(3 * t + x * y)),
+        source=T(lambda t, x, y: jnp.cos(t) * x),
+        decay=T(lambda t, x, y: 0.5 * t * y**2),
+        boundaries={"x-": jd.Dirichlet(WAVE), "x+": jd.Robin(T(lambda t: 1 + t), WAVE), "y-": jd.Flux(WAVE)},
+    ),
+    "a wall alone": jd.Diffusion(lambda x, y: 0.3 + 0.1 * x * y, boundaries={"y+": jd.Dirichlet(WAVE)}),
+    "growth": jd.Diffusion(0.1, decay=T(lambda t, x, y: -2 * t * x)),
+    "a switch": jd.Diffusion(T(lambda t, x, y: jnp.where(t < 0.37, 0.1, 0.4))),
+    "a pulse at a wall": jd.Diffusion(
+        0.3, boundaries={"x+": jd.Dirichlet(T(lambda t: jnp.where(t > 0.637, 1.0, 0.0)))}
+    ),
+    "tensor": jd.Diffusion(jd.Tensor(T(matrix))),
+}
+
+
+def reference(equation, initial, grid):
+    """The same semi-discrete system by an eighth-order Runge–Kutta method, between jumps."""
+    system = FiniteVolume().systems(equation, grid)[0]
+    rate = jax.jit(lambda t, v: (system.operator(t) @ v.reshape(grid.shape) + system.forcing(t)).ravel())
+    weights = np.asarray(system.weights).ravel()
+    u, found, now = np.asarray(grid.average(initial)).ravel() * weights, [], TIMES[0]
+    for end in sorted({*TIMES, 0.37, 0.637}):
+        if end > now:
+            just = lambda t, v, now=now, end=end: rate(np.clip(t, now + 1e-12, end - 1e-12), v)
+            u = solve_ivp(just, (now, end), u, method="DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
+        found += [u / weights] * (end in TIMES)
+        now = end
+    return np.reshape(found, (-1, *grid.shape))
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_the_error_stays_below_the_tolerance_in_few_steps(name):
+    grid = COARSE if name == "tensor" else PLANE
+    exact = reference(EQUATIONS[name], bump, grid)
+    found = jd.solve(EQUATIONS[name], grid, bump, TIMES)
+    assert np.abs(found.values - exact).max() < 1e-6 * np.abs(exact).max()
+    words, most = found.method.split(), {"tensor": 1000}.get(name, 150)
+    assert words[:2] == ["adaptive", "exponentials,"] and int(words[2]) < most
+
+
+def test_a_step_is_of_sixth_order():
+    equation = jd.FokkerPlanck(T(lambda t, x, y: (-(1 + t) * y, (1 + t) * x)), 0.02)
+    system = FiniteVolume().systems(equation, COARSE)[0]
+    problem, stepper = Frozen(system, jnp.asarray(0.0), False), Magnus(1e-11, False)
+    take = jax.jit(lambda t, dt, u: stepper.step(problem, t, dt, u))
+    exact, errors = reference(equation, bump, COARSE)[-1], []
+    for count in (8, 16):
+        u = COARSE.average(bump) * system.weights
+        for i in range(count):
+            u = take(jnp.asarray(i / count), jnp.asarray(1 / count), u)
+        errors.append(np.abs(u / system.weights - exact).max())
+    print(errors)
+    assert abs(np.log2(errors[0] / errors[1]) - 6.0) < 0.2
+
+
+def test_mass_stays_and_no_density_falls_below_zero():
+    start = np.zeros(PLANE.shape)
+    start[3, 4] = 1.0
+    for name in ("turning drift that grows", "moving potential", "D(t, x, y)"):
+        values = jd.solve(EQUATIONS[name], PLANE, start, TIMES).values
+        mass = np.asarray(PLANE.integrate(start))
+        assert abs(float(PLANE.integrate(values[-1])) / mass - 1) < 1e-12
+        assert values.min() >= 0.0
+
+
+def test_a_profile_at_rest_between_walls_stays_at_rest_whatever_the_diffusivity_does():
+    walls = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(3.0)}
+    equation = jd.Diffusion(T(lambda t, x, y: 0.2 + 0.15 * jnp.sin(20 * t)), boundaries=walls)
+    found = jd.solve(equation, PLANE, lambda x, y: 2 + x, TIMES)
+    assert np.abs(found.values - found.values[0]).max() < 1e-11
+    assert int(found.method.split()[2]) < 20
+
+
+def test_a_drift_that_turns_fast_is_followed():
+    """What iterations of implicit steps do not converge for: content carried over many cells between two steps."""
+    grid = jd.Grid.uniform((-1.0, 1.0, 32), (-1.0, 1.0, 32))
+    spin = lambda t: 60 * (1 + 0.2 * jnp.sin(5 * t))
+    equation = jd.FokkerPlanck(T(lambda t, x, y: (-spin(t) * y, spin(t) * x)), 0.05)
+    loose, tight = (jd.solve(equation, grid, bump, [0.0, 0.5], tolerance=e).values[-1] for e in (1e-5, 1e-8))
+    assert np.abs(loose - tight).max() < 1e-5 * tight.max()
+
+
+def test_derivatives_by_reverse_forward_and_difference_agree():
+    def f(w):
+        equation = jd.FokkerPlanck(T(lambda t, x, y: (-w * x - t * y, w * t * x)), 0.2 + 0.1 * w)
+        return jnp.sum(jd.solve(equation, PLANE, bump, [0.0, 0.5], tolerance=1e-8).values[-1] ** 2)
+
+    w, h = 0.7, 1e-3
+    slope = (8 * (f(w + h) - f(w - h)) - (f(w + 2 * h) - f(w - 2 * h))) / (12 * h)
+    assert abs(jax.grad(f)(w) / slope - 1) < 1e-6
+    assert abs(jax.jacfwd(f)(w) / slope - 1) < 1e-6
+
+
+def test_a_batch_holds_what_each_would_give():
+    def f(w):
+        equation = jd.Diffusion(T(lambda t, x, y: 0.1 + w * jnp.sin(t + x) ** 2))
+        return jd.solve(equation, PLANE, bump, [0.0, 0.5]).values[-1]
+
+    ws = jnp.array([0.1, 0.4])
+    np.testing.assert_allclose(jax.vmap(f)(ws), jnp.stack([f(w) for w in ws]), atol=1e-12)
+
+
+def test_in_float32_it_holds_what_float32_can():
+    equation = EQUATIONS["D(t, x, y)"]
+    exact = reference(equation, bump, PLANE)
+    with jax.enable_x64(False):
+        start = np.asarray(PLANE.average(bump), np.float32)
+        values = jd.solve(equation, PLANE, start, TIMES).values
+        assert values.dtype == jnp.float32
+    assert np.abs(values - exact).max() < 1e-5 * exact.max()
