@@ -20,7 +20,7 @@ def spread(equation: Any, measurement: Any) -> float:
         z/2 coth z/2 − 1,   z = f h/D,
 
     the mean over what histograms hold at finite times; zero for other measurements, without drift, and where detailed
-    balance holds, which the fluxes keep. Scharfetter & Gummel 1969, doi:10.1109/T-ED.1969.16766.
+    balance holds, which the fluxes keep. Scharfetter & Gummel 1969, doi:10.1109/T-ED.1969.16566.
     """
     if not isinstance(measurement, Histograms) or measurement.grid.ndim == 1 or isinstance(equation, Diffusion):
         return 0.0

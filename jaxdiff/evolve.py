@@ -5,7 +5,7 @@
 | direct   | coefficients and forcing constant in time               | a few resolvents per output time, together |
 | window   | the same, many times and a tolerance of at least 2e-10  | 20–32 resolvents per factor 60 of time     |
 | segments | forcing by measured series; growth; driven rings        | a propagator per stretch between knots     |
-| adaptive | coefficients or forcing any function of time            | TR-BDF2 with error control                 |
+| adaptive | coefficients or forcing any function of time            | TR-BDF2, or exponentials, with error control |
 | steps    | a stepper named by the user                             | `substeps` per output interval             |
 | lattice  | several axes                                            | matrices per axis, or products with A      |
 | spectral | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time              |

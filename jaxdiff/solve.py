@@ -67,9 +67,10 @@ def solve(
         initial: the state at `times[0]`: cell averages `(n,)`, a number, or a callable of position.
         times: `(T,)` increasing [time].
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
-        stepper: None picks the exact exponential where coefficients are constant in time, else TR-BDF2 under error
-            control; `Solution.method` says what it took. A stepper you name takes `substeps` equal steps per interval (1).
-        tolerance: of the peak, in time (1e-6 for TR-BDF2; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
+        stepper: None picks the exact exponential where coefficients are constant in time, else under error control TR-BDF2,
+            or on several axes extrapolated exponentials; `Solution.method` says what it took. A stepper you name takes
+            `substeps` equal steps per interval (1).
+        tolerance: of the peak, in time (1e-6 under error control; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
             several axes 1e-11 unless any other is asked). In float64, that is: a session without `jax_enable_x64` solves in
             float32, to 1e-6, or 5e-4 where a drift on several axes turns many times.
         progress: show a bar over the intervals (steps taken one interval per call).
