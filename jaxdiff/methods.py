@@ -233,10 +233,10 @@ def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any, sound: 
         dt = jnp.where(last, left, jnp.minimum(h, left / 2))
         w, error, fading = plan.stepper.step_with_error(problem, t, dt, v)
         higher = jnp.maximum(peak, height(w))
-        allowed = plan.tolerance * higher
         # What lasts counts per unit of time, so that errors add up.
-        lasts = jnp.maximum(jnp.max(jnp.abs(error / weights)) - roundoff * higher, 0.0) / (allowed * dt / total)
-        ratio = jnp.maximum(lasts, 8 * jnp.max(jnp.abs(fading / weights)) / allowed)
+        seen = lambda e: jnp.maximum(jnp.max(jnp.abs(e / weights)) - roundoff * higher, 0.0)
+        worst = jnp.maximum(seen(error) * total / dt, seen(fading))
+        ratio = jnp.where(worst > 0, worst / jnp.maximum(plan.tolerance * higher, tiny), 0.0)  # a state may stay zero
         accept = (ratio <= 1.0) | (dt <= roundoff * total)
         factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-12) ** (-1 / plan.stepper.order), 0.2, 4.0)
         taken = taken.at[count].set(dt)  # overwritten if refused

@@ -94,6 +94,7 @@ def solve(
     plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
     memory.require(plan, grid)  # on one axis a fit may not hold all states, but a solution does
     u = _state(grid, initial)
+    _require_resolved(plan.times, jnp.result_type(float) if np.ndim(u) == 0 else jnp.asarray(u).dtype)
     times = plan.times[: plan.outputs + 1]
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
     if save is not None and traced:
@@ -114,6 +115,17 @@ def solve(
         values, checks = _compiled(equation, grid, u, plan)
     raise_failed(checks)
     return Solution(times, values, grid, plan.told(checks.needed))
+
+
+def _require_resolved(times: Any, dtype: Any) -> None:
+    """Raise if a clock is too far from zero for its first interval: in float32 a date in seconds has steps of two minutes."""
+    if isinstance(times, jax.core.Tracer) or not jnp.issubdtype(dtype, jnp.floating):
+        return
+    first, second = times[:2]
+    if float(jnp.finfo(dtype).eps) * max(abs(first), abs(second)) > 1e-3 * (second - first):
+        raise ValueError(
+            f"times near {first:g} that are {second - first:g} apart are not told apart in {dtype}; count them from the start, or use float64"
+        )
 
 
 def _interval_by_interval(

@@ -106,6 +106,10 @@ def test_a_profile_at_rest_between_walls_stays_at_rest_whatever_the_diffusivity_
     assert int(found.method.split()[2]) < 20
 
 
+def test_nothing_stays_nothing():
+    assert not jd.solve(EQUATIONS["D(t, x, y)"], PLANE, 0.0, TIMES).values.any()
+
+
 def test_a_drift_that_turns_fast_is_followed():
     """What iterations of implicit steps do not converge for: content carried over many cells between two steps."""
     grid = jd.Grid.uniform((-1.0, 1.0, 32), (-1.0, 1.0, 32))
@@ -143,3 +147,7 @@ def test_in_float32_it_holds_what_float32_can():
         values = jd.solve(equation, PLANE, start, TIMES).values
         assert values.dtype == jnp.float32
     assert np.abs(values - exact).max() < 1e-5 * exact.max()
+    stiff = jd.Diffusion(T(lambda t, x, y: 30 * (1 + 0.5 * jnp.sin(t) * x)))
+    with jax.enable_x64(False):
+        values = jd.solve(stiff, PLANE, start, [0.0, 20.0]).values[-1]
+    assert np.abs(values - start.mean()).max() < 1e-5 * start.mean()
