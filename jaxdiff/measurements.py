@@ -229,11 +229,12 @@ class Readings(Measurement):
             raise ValueError(
                 f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
             )
+        one = isinstance(positions, tuple)
         positions = np.asarray(positions, float)
         if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
-            if len(values) == grid.ndim > 1:
+            if len(values) == grid.ndim > 1 and not one:
                 raise ValueError(
-                    f"positions of {len(values)} values on {grid.ndim} axes may be one place or one coordinate for each, got shape ({grid.ndim},); give one row of {grid.ndim} for each value"
+                    f"positions of {len(values)} values on {grid.ndim} axes may be one place or one coordinate for each, got shape ({grid.ndim},); give one row of {grid.ndim} for each value, or a tuple for one place"
                 )
             positions = np.broadcast_to(positions, (*values.shape, grid.ndim))
         if grid.ndim > 1 and positions.shape != (*values.shape, grid.ndim):
