@@ -120,6 +120,7 @@ def test_a_drift_that_turns_fast_is_followed():
 
 
 def test_derivatives_by_reverse_forward_and_difference_agree():
+    @jax.jit
     def f(w):
         equation = jd.FokkerPlanck(T(lambda t, x, y: (-w * x - t * y, w * t * x)), 0.2 + 0.1 * w)
         return jnp.sum(jd.solve(equation, PLANE, bump, [0.0, 0.5], tolerance=1e-8).values[-1] ** 2)
@@ -131,6 +132,7 @@ def test_derivatives_by_reverse_forward_and_difference_agree():
 
 
 def test_a_batch_holds_what_each_would_give():
+    @jax.jit
     def f(w):
         equation = jd.Diffusion(T(lambda t, x, y: 0.1 + w * jnp.sin(t + x) ** 2))
         return jd.solve(equation, PLANE, bump, [0.0, 0.5]).values[-1]
