@@ -16,6 +16,9 @@ import numpy as np
 Condition = tuple[str, Any, Any, Any]
 
 
+_MANY = 2**14  # numbers from which looking at all of them costs more than the 50 µs of a branch
+
+
 class Checks(eqx.Module):
     """Messages, and rows (number of the failed message from 1, or 0; value; where) of `table`."""
 
@@ -53,7 +56,7 @@ def at_place(function: Any, *place: Any) -> Any:
 
 
 def check(conditions: list[Condition], needed: Any = None) -> Checks:
-    """The first condition that fails, with the first place where it does, which is looked for if any does."""
+    """The first condition that fails, with the first place where it does; of many, that is looked for if any does."""
     rows = []
     for _, failed, where, value in conditions:
         places = where if isinstance(where, tuple) else (where,)
@@ -67,12 +70,15 @@ def check(conditions: list[Condition], needed: Any = None) -> Checks:
             jnp.concatenate([jnp.broadcast_to((row[i : i + 1] or none)[0], row[0].shape).astype(dtype) for row in rows])
             for i in range(width)
         ]
-        first = jnp.argmax(columns[0] > 0)
+        first = jnp.min(jnp.where(columns[0] > 0, jnp.arange(len(number)), len(number) - 1))
         columns[0] = columns[0] * jnp.asarray(number, dtype)
         return jnp.stack([column[first] for column in columns])
 
-    failed = jnp.stack([jnp.any(row[0]) for row in rows]).any()
-    row = jax.lax.cond(failed, first_of, lambda: jnp.zeros(width, dtype))[None]
+    if sum(len(row[0]) for row in rows) < _MANY:
+        row = first_of()[None]
+    else:
+        failed = jnp.stack([jnp.any(row[0]) for row in rows]).any()
+        row = jax.lax.cond(failed, first_of, lambda: jnp.zeros(width, dtype))[None]
     return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), row, needed))
 
 
