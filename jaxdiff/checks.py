@@ -37,18 +37,13 @@ class Checks(eqx.Module):
 
 def at_place(function: Any, *place: Any) -> Any:
     """function(*place), or one line where it takes another number of coordinates."""
-    timed = getattr(function, "coefficient", function)  # of a TimeDependent
-    inner = getattr(timed, "function", timed)
     try:
-        inspect.signature(inner).bind(*place)
+        inspect.signature(function).bind(*place)
     except TypeError:
-        takes = ", ".join(inspect.signature(inner).parameters)
-        name = getattr(inner, "__name__", type(inner).__name__).replace("<lambda>", "lambda")
-        given = (
-            "the coordinates of a point, " if timed is function else "the time and where it varies the coordinates, "
-        )
+        takes = ", ".join(inspect.signature(function).parameters)
+        name = getattr(function, "__name__", type(function).__name__).replace("<lambda>", "lambda")
         raise TypeError(
-            f"a function of position is called here with {len(place)} argument{'s' * (len(place) != 1)}, {given}got {name}({takes}); write one that takes so many"
+            f"a function of position, after the time where it depends on it, is called here with {len(place)} argument{'s' * (len(place) != 1)}, got {name}({takes}); write one that takes so many"
         ) from None
     except ValueError:  # a builtin tells nothing
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +25,10 @@ class TimeDependent(eqx.Module):
     """
 
     coefficient: Any = eqx.field(converter=numeric)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.coefficient)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.coefficient(*arguments)

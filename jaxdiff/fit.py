@@ -251,8 +251,7 @@ def _memory(here: Any, measurements: tuple[Measurement, ...]) -> list[str]:
 
 def _coarse(run: Run, z: Any, x: np.ndarray, errors: np.ndarray) -> tuple[str, ...]:
     """A word on cells so large that what the scheme spreads is more than an error bar."""
-    equation = run.objective.build(run.parameters, z)[0]
-    added = max(spread(equation, measurement) for measurement in run.measurements)
+    added = max(spread(run.objective, run.parameters, z, measurement) for measurement in run.measurements)
     known = np.isfinite(errors) & (x != 0)
     if not known.any() or added <= np.min(errors[known] / np.abs(x[known])):
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,14 @@ class Function(eqx.Module):
     """A plain Python function as a model leaf without arrays; a fresh lambda is a new structure."""
 
     function: Callable[..., Any] = eqx.field(static=True)
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.function)
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)

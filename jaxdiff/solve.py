@@ -92,9 +92,10 @@ def solve(
     """
     equation, initial = plain(equation), plain(initial)
     plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
-    memory.require(plan, grid)  # on one axis a fit may not hold all states, but a solution does
+    if grid.ndim == 1:  # where a fit may not hold all states, but a solution does
+        memory.require(plan, grid)
     u = _state(grid, initial)
-    _require_resolved(plan.times, jnp.result_type(float) if np.ndim(u) == 0 else jnp.asarray(u).dtype)
+    _require_resolved(plan.times, jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float)))
     times = plan.times[: plan.outputs + 1]
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
     if save is not None and traced:

@@ -409,3 +409,17 @@ def test_densities_on_two_axes_are_masses_over_volumes():
     density = jd.solve(jd.Diffusion(0.3), grid, start, [0.0, 0.1]).values[1:]
     found = jd.fit(jd.Diffusion(jd.Positive(0.1)), jd.Histograms(grid, start, [0.1], density), progress=False)
     assert abs(found.parameters["diffusivity"] / 0.3 - 1) < 1e-5
+
+
+def test_a_coefficient_may_be_any_module_whatever_its_fields_are_called():
+    class Scaled(eqx.Module):
+        coefficient: jnp.ndarray
+        function: jnp.ndarray
+
+        def __call__(self, x, y):
+            return self.coefficient + self.function * x * y
+
+    start = lambda x, y: jnp.cos(x + y)
+    mine = jd.solve(jd.Diffusion(Scaled(jnp.array(1.0), jnp.array(0.5))), PLANE, start, [0.0, 0.1]).values
+    plain = jd.solve(jd.Diffusion(lambda x, y: 1.0 + 0.5 * x * y), PLANE, start, [0.0, 0.1]).values
+    np.testing.assert_array_equal(mine, plain)
