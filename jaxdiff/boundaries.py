@@ -10,7 +10,8 @@ from jaxdiff.parameters import numeric
 
 
 class Boundary(eqx.Module):
-    """One side of the domain. Numbers may be marked for fitting, `TimeDependent` or a `Series`."""
+    """One side of the domain. Numbers may be marked for fitting, `TimeDependent` or a `Series`; on several
+    axes also functions of the place on the side."""
 
 
 class Dirichlet(Boundary):

@@ -18,7 +18,7 @@ __all__ = ["MLP", "Expression", "PerAxis", "Polynomial", "Potential", "Series", 
 
 
 class TimeDependent(eqx.Module):
-    """A coefficient c(t, x) of time and position; in a boundary c(t).
+    """A coefficient c(t, x) of time and position; in a boundary c(t), or on several axes c(t, y) of the place on it too.
 
     >>> TimeDependent(lambda t: 100.0 * t)(0.5)
     50.0
@@ -295,6 +295,18 @@ def at_time(coefficient: Any, t: Any) -> Any:
 def _array(value: Any) -> Any:
     """As a JAX array; a NumPy one is copied, as JAX 0.10 mixes up precisions of a constant that two programs share."""
     return jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
+
+
+def on_wall(value: Any, place: Any) -> Any:
+    """A boundary's number at one place on it, given by the coordinates that vary along it: of c(y), or of a
+    `TimeDependent` c(t, y), what is left is a number or depends on time alone."""
+    if isinstance(value, TimeDependent):
+        try:
+            inspect.signature(value).bind(None, *place)
+        except (TypeError, ValueError):
+            return value
+        return TimeDependent(lambda t: value(t, *place))
+    return at_place(value, *place) if callable(value) and not isinstance(value, Series) else value
 
 
 def number(coefficient: Any, t: Any) -> Any:

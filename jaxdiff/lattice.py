@@ -15,7 +15,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from jaxdiff.boundaries import Dirichlet, Periodic, Robin
 from jaxdiff.checks import Condition, at_place
-from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, is_cells, varies
+from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, is_cells, on_wall, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
 from jaxdiff.operators.halo import cuts, spread
@@ -283,8 +283,5 @@ def _wall_on_line(side: Any, coordinates: Any) -> Any:
     if coordinates is None:
         return side
     for name in [name for name in ("value", "gradient", "rate", "ambient") if hasattr(side, name)]:
-        value = getattr(side, name)
-        if callable(value) and not isinstance(value, (TimeDependent, Series)):
-            where = attrgetter(name)
-            side = eqx.tree_at(where, side, at_place(value, *coordinates))
+        side = eqx.tree_at(attrgetter(name), side, on_wall(getattr(side, name), coordinates))
     return side

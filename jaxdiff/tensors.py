@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Neumann, Periodic, Robin, reflecting
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import Potential, Series, TimeDependent, at_time, number
+from jaxdiff.coefficients import Potential, at_time, number, on_wall
 from jaxdiff.equations import Diffusion
 from jaxdiff.lattice import LatticeSystem, _over
 from jaxdiff.operators import EdgeSum, ScatteredEdges, SharedEdges, shifts
@@ -366,11 +366,9 @@ class TensorSystem(LatticeSystem):
             out, back = out * a, back * b
         inflow = jnp.zeros(self.grid.shape, h.dtype)
         for i, wall in walls.items():
-            value = wall.value
-            if callable(value) and not isinstance(value, (TimeDependent, Series)):
-                value = self._at_points(jnp.delete(end, i // 2, axis=-1), value, 0)
-            else:
-                value = number(value, t)
+            value = self._at_points(
+                jnp.delete(end, i // 2, axis=-1), lambda *y, w=wall: number(on_wall(w.value, y), t), 0
+            )
             inflow = inflow + jnp.sum(jnp.where(side == i, back * value, 0.0), 0)
         return jnp.sum(out, 0), inflow, found
 

@@ -101,6 +101,9 @@ def test_time_and_place_in_a_text(tmp_path):
     made = problem(tmp_path, equation={"kind": "diffusion", "diffusivity": ["D + t*y", "D"]}).model(D=3.0)
     assert isinstance(made.diffusivity.x, jd.TimeDependent)
     assert float(made.diffusivity.x(2.0, 0.1, 0.5)) == 4.0 and float(made.diffusivity.y) == 3.0
+    wall = {"x-": {"kind": "dirichlet", "value": "D*y*t"}, "y+": {"kind": "flux", "value": "t"}}
+    made = problem(tmp_path, boundaries=wall).model(D=3.0).boundaries
+    assert float(made["x-"].value(2.0, 0.5)) == 3.0 and float(made["y+"].value(2.0, 0.5)) == 2.0
     cylinder = {"grid": {**PLANE, "geometry": "cylindrical"}, "initial": "r + 2*z"}
     assert float(problem(tmp_path, **cylinder).initial(0.5, 1.0)) == 2.5
 
@@ -193,7 +196,6 @@ REFUSED = [
     ({"boundaries": {"z-": "absorbing"}}, "allowed are x-, x+, y-, y+, x, y, all"),
     ({"boundaries": {"x-": {"kind": "dirichlet", "value": "x"}}}, "only y varies along this wall"),
     ({"boundaries": {"all": {"kind": "dirichlet", "value": "y"}}}, "name the sides one by one"),
-    ({"boundaries": {"x-": {"kind": "dirichlet", "value": "y*t"}}}, "at a wall it may hold one of them"),
     ({"boundaries": {"x": "absorbing", "x-": "absorbing"}}, "side 'x-' is named twice"),
     ({"boundaries": {"x-": "periodic"}}, "needs Periodic() on both sides"),
     ({"initial": {"delta": 0.5}}, "[initial] delta must be one for each of x, y"),

@@ -156,3 +156,21 @@ def test_in_float32_it_holds_what_float32_can():
     with jax.enable_x64(False):
         values = jd.solve(stiff, grid, start, [0.0, 20.0]).values[-1]
     assert np.abs(values - start.mean()).max() < 1e-5 * start.mean()
+
+
+@pytest.mark.parametrize("lean", [None, 0.3], ids=["lattice", "tensor"])
+def test_walls_of_time_and_place(lean):
+    """u = x² − y² + t x y solves it, and the error falls as h²."""
+    c = lean or 0.0
+    sides = {"x-": jd.Dirichlet(lambda y: -(y**2)), "x+": jd.Dirichlet(T(lambda t, y: 1 - y**2 + t * y))}
+    sides["y-"] = jd.Dirichlet(lambda x: x**2)
+    sides["y+"] = jd.Flux(T(lambda t, x: 2 - t * x)) if lean is None else jd.Dirichlet(T(lambda t, x: x**2 - 1 + t * x))
+    D = 1.0 if lean is None else jd.Tensor(np.array([[1.0, c], [c, 1.0]]))
+    equation = jd.Diffusion(D, source=T(lambda t, x, y: x * y - 2 * c * t), boundaries=sides)
+    errors = []
+    for n in (8, 16):
+        grid = jd.Grid.uniform((0.0, 1.0, n), (0.0, 1.0, n))
+        x, y = np.meshgrid(*grid.centers, indexing="ij")
+        u = jd.solve(equation, grid, lambda x, y: x**2 - y**2, [0.0, 0.7]).values[-1]
+        errors.append(np.abs(u - (x**2 - y**2 + 0.7 * x * y)).max())
+    assert errors[1] < 1.2e-3 and 3.0 < errors[0] / errors[1] < 5.0

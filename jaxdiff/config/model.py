@@ -224,8 +224,6 @@ class TextModel:
                 raise ValueError(f"{where}: a wall stands at one place; leave {place[0]!r} out of {value!r}")
             hint = f"only {' and '.join(wall)} varies along this wall" if wall else "name the sides one by one"
             raise ValueError(f"{where}: {across[0]!r} in {value!r} is not a place on the wall; {hint}")
-        if wall is not None and place and "t" in variables:
-            raise ValueError(f"{where}: {value!r} holds t and {place[0]!r}; at a wall it may hold one of them")
         if not time and (series or "t" in variables):
             raise ValueError(f"{where}: it holds at one time; leave {(series or ['t'])[0]!r} out of {value!r}")
         if len(self.axes) == 1 and len(place) > 1:
@@ -241,7 +239,7 @@ class TextModel:
             return Series(self.columns["t"], jnp.broadcast_to(course, self.columns["t"].shape))
         arguments = wall if wall is not None else tuple(place or positions[:1]) if len(self.axes) == 1 else self.axes
         if "t" in variables:
-            return TimeDependent(Expression(value, variables=("t", *(arguments if wall is None else ())), **constants))
+            return TimeDependent(Expression(value, variables=("t", *arguments), **constants))
         if place or keep:
             return Expression(value, variables=arguments, **constants)
         return Expression(value, variables=(), **constants)()

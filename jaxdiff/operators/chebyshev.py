@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.basis import phi
+from jaxdiff.operators.linear import linear
 
 BLOCK = 32  # terms that are summed, or skipped, and kept for the gradient, together
 _TURN, _RISE = 3.0, 3.0  # exponents by which an unbalanced or growing operator may amplify roundoff in one go
@@ -84,30 +86,119 @@ def chebyshev(
     bend = (turn / half).astype(dtype)
     coefficients = _coefficients(jnp.asarray(t, dtype), half, centre, bend, terms, 1 if forcing is None else 3)
     states = u[None] if forcing is None else jnp.stack([u, *forcing])
-    seen = (lambda v: v) if observe is None else observe
-    # Reverse mode keeps what A acts on, and not the differences that A forms of it.
-    twice = jax.checkpoint(operator.action(2 / half, centre.astype(dtype)), prevent_cse=False)  # 2X
-
-    def share(c: Any, states: Any) -> Any:
-        return jnp.einsum("pt,p...->t...", c, seen(states), precision="highest")
-
-    def add(carry: Any, c: Any) -> Any:
-        odd, even, total = carry
-        odd = odd + twice(even)
-        even = even - twice(odd)
-        return (odd, even, total + share(c[0], odd) + share(c[1], even)), None
-
-    @jax.checkpoint
-    def block(carry: Any, rows: Any) -> Any:
-        first, c = rows
-        return jax.lax.cond(first < needed, lambda x: jax.lax.scan(add, x, c)[0], lambda x: x, carry), None
-
     turned = jnp.asarray(np.resize([1.0, -1.0, -1.0, 1.0], terms), dtype)[:, None, None]  # signs of T₁, T₂, …
     later = turned * jnp.concatenate([coefficients[1:], jnp.zeros_like(coefficients[:1])])
-    blocks = later.reshape(-1, BLOCK // 2, 2, *coefficients.shape[1:])
-    start = (-twice(states) / 2, states, share(coefficients[0], states))  # T₋₁ = T₁
-    starts, needed = BLOCK * jnp.arange(terms // BLOCK), most_of_batch(needed)
-    return jax.lax.scan(block, start, (starts, blocks))[0][2]
+    pairs = jnp.clip(jnp.ceil(most_of_batch(needed) / 2).astype(int), 0, terms // 2)
+    return _sum(
+        _Series(
+            twice=eqx.filter_closure_convert(operator.action(2 / half, centre.astype(dtype)), states),
+            seen=eqx.filter_closure_convert(observe or (lambda v: v), states),
+            first=coefficients[0],
+            later=later.reshape(terms // 2, 2, *coefficients.shape[1:]),
+            states=states,
+        ),
+        pairs,
+    )
+
+
+class _Series(eqx.Module):
+    """Σ cₖ Tₖ(X) of states `(count, *cells)`: 2X, what is seen of a state, c₀ `(count, T)`, the others two at a time."""
+
+    twice: Callable[[Any], Any]
+    seen: Callable[[Any], Any]
+    first: Any
+    later: Any
+    states: Any
+
+    def share(self, c: Any, states: Any) -> Any:
+        return jnp.einsum("pt,p...->t...", c, self.seen(states), precision="highest")
+
+    def run(self, pairs: Any) -> tuple[Any, Any, Any]:
+        """The last two terms and the sum."""
+
+        def add(k: Any, carry: Any) -> Any:
+            odd, even, total = carry
+            c = self.later[k]
+            odd = odd + self.twice(even)
+            even = even - self.twice(odd)
+            return odd, even, total + self.share(c[0], odd) + self.share(c[1], even)
+
+        start = (-self.twice(self.states) / 2, self.states, self.share(self.first, self.states))  # T₋₁ = T₁
+        return jax.lax.fori_loop(0, pairs, add, start)
+
+
+@eqx.filter_custom_jvp
+def _sum(series: Any, pairs: Any) -> Any:
+    return series.run(pairs)[2]
+
+
+@_sum.def_jvp
+def _sum_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (series, pairs), (moves, _) = primals, tangents
+    *last, total = series.run(pairs)
+    moved = jax.tree.map(lambda x: x is not None, moves, is_leaf=lambda x: x is None)
+    arrays, static = eqx.partition(series, eqx.is_array)
+
+    def forward(known: Any, moves: Any) -> Any:
+        arrays, pairs, _ = known
+        free, fixed = eqx.partition(eqx.combine(arrays, static), moved)
+        return jax.jvp(lambda free: eqx.combine(free, fixed).run(pairs)[2], (free,), (moves,))[1]
+
+    def backward(known: Any, weight: Any) -> Any:
+        arrays, pairs, last = known
+        return _pull(eqx.combine(arrays, static), moved, pairs, last, weight)
+
+    return total, linear(forward, backward, (arrays, pairs, last), moves, like=total)
+
+
+def _pull(series: _Series, moved: Any, pairs: Any, last: Any, weight: Any) -> _Series:
+    """The gradient of Σ weight · sum in those parts of a series that are moved.
+
+    The recurrence Tₖ₋₁ = 2X Tₖ − Tₖ₊₁ is as stable backwards as forwards: from the last two terms it forms all others
+    again, beside the cotangents, which follow the same one. So none is kept.
+    """
+    free, fixed = eqx.partition(series, moved)
+    asked = bool(jax.tree.leaves((free.twice, free.seen, free.later)))  # for terms
+
+    def product(rates: Any, v: Any) -> Any:
+        return eqx.combine(rates, series.twice)(v)
+
+    def shares(seen: Any, c: Any, odd: Any, even: Any) -> Any:
+        share = eqx.tree_at(lambda s: s.seen, series, eqx.combine(seen, series.seen)).share
+        return share(c[0], odd) + share(c[1], even)
+
+    def back(i: Any, carry: Any) -> Any:
+        odd, even, to_odd, to_even, found = carry
+        k = pairs - 1 - i
+        by_seen, by_c, by_odd, by_even = jax.vjp(shares, free.seen, series.later[k], odd, even)[1](weight)
+        to_odd, to_even = to_odd + by_odd, to_even + by_even
+
+        change, pull = jax.vjp(product, free.twice, odd)
+        even = even + change if asked else even
+        by_rates, by_odd = pull(-to_even)
+        to_odd = to_odd + by_odd
+
+        change, pull = jax.vjp(product, free.twice, even)
+        odd = odd - change if asked else odd
+        more, by_even = pull(to_odd)
+        to_even = to_even + by_even
+
+        rates, seen, later = found
+        rates = jax.tree.map(lambda total, *each: total + sum(each), rates, by_rates, more)
+        later = None if later is None else later.at[k].set(by_c)
+        return odd, even, to_odd, to_even, (rates, jax.tree.map(jnp.add, seen, by_seen), later)
+
+    def start(free: Any) -> Any:
+        s = eqx.combine(free, fixed)
+        return -s.twice(s.states) / 2, s.states, s.share(s.first, s.states)
+
+    none = jax.tree.map(jnp.zeros_like, (free.twice, free.seen, free.later))
+    zero = jnp.zeros_like(series.states)
+    *_, to_odd, to_even, found = jax.lax.fori_loop(0, pairs, back, (*last, zero, zero, none))
+    (by_start,) = jax.vjp(start, free)[1]((to_odd, to_even, weight))
+    parts = lambda s: (s.twice, s.seen, s.later)
+    added = jax.tree.map(jnp.add, parts(by_start), found)
+    return eqx.tree_at(parts, by_start, added, is_leaf=lambda x: x is None)
 
 
 def _coefficients(t: Any, half: Any, centre: Any, bend: Any, terms: int, count: int) -> Any:
