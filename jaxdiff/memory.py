@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators.chebyshev import BLOCK
-
 _SMALL = 2**28  # bytes that every machine has
 
 
@@ -21,24 +19,23 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
     | method   | states at once                               | more for a gradient by reverse mode                    |
     |----------|----------------------------------------------|--------------------------------------------------------|
     | spectral | 4 + 3 T                                      | 3 T                                                    |
-    | lattice  | 12 d + 12 if fed + 2 T, matrices of products | one for 32 terms, the terms of 32, and T               |
+    | lattice  | 8 d + 9 if fed + 3 T, matrices of products   | 6 + 20 if fed + 3 T                                    |
     | explicit | 4 d + 2 + 2 T                                | T, and eight times the root of substeps                |
     | implicit | 14 d + 12 + 2 T                              | the same                                               |
-    | adaptive | 14 d + 12 + 2 T                              | 300, 200 if fed, T, and one for 8 steps                |
+    | adaptive | 18 d + 14 + 2 T                              | 280, T, and one for 8 steps                            |
 
     d axes, T output times.
     """
     ndim, outputs = grid.ndim, plan.outputs
     fed = bool(plan.forced)
-    lanes = 3 if fed else 1
     if plan.method == "spectral":
         states, more = 4.0 + 3 * outputs, 3.0 * outputs
     elif plan.method == "lattice":
-        states = 12.0 * ndim + 12 * fed + 2 * outputs
-        more = plan.capacity / BLOCK * (2 * lanes + 1) + BLOCK * (lanes + 2) + outputs
+        states = 8.0 * ndim + 9 * fed + 3 * outputs
+        more = 6.0 + 20 * fed + 3 * outputs
     elif plan.method == "adaptive":
-        states = 14.0 * ndim + 12 + 2 * outputs
-        more = 300.0 + 200 * fed + outputs + plan.capacity / plan.stepper.block
+        states = 18.0 * ndim + 14 + 2 * outputs
+        more = 280.0 + outputs + plan.capacity / plan.stepper.block
     else:
         explicit = getattr(plan.stepper, "reach", None) is not None
         states = (4.0 * ndim + 2 if explicit else 14.0 * ndim + 12) + 2 * outputs

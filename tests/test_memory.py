@@ -13,7 +13,8 @@ BOX = jd.Grid.uniform((0.0, 1.0, 16), (0.0, 1.0, 16), (0.0, 1.0, 16))
 RUNS = {
     "chebyshev": (jd.Diffusion(np.ones((64, 64))), PLANE, 1, {}, True),
     "chebyshev, four times": (jd.Diffusion(np.ones((64, 64))), PLANE, 4, {}, True),
-    "fed": (jd.Diffusion(lambda x, y: 1 + x * y, source=lambda x, y: x), PLANE, 1, {}, False),
+    "fed": (jd.Diffusion(np.ones((64, 64)), source=np.ones((64, 64))), PLANE, 1, {}, True),
+    "of time": (jd.Diffusion(lambda x, y: 1 + x * y, source=jd.TimeDependent(lambda t, x, y: x)), PLANE, 1, {}, False),
     "modes": (jd.Diffusion(1.0), PLANE, 4, {}, True),
     "explicit": (jd.Diffusion(np.ones((64, 64))), PLANE, 2, {"stepper": jd.RungeKutta4(), "substeps": 2}, True),
     "box": (jd.Diffusion(lambda x, y, z: 1 + x * y * z), BOX, 1, {}, False),

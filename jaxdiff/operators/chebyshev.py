@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import numpy as np
 from jaxdiff.operators.basis import phi
 from jaxdiff.operators.linear import linear
 
-BLOCK = 32  # terms that are summed, or skipped, and kept for the gradient, together
+PARTS = 8  # in which terms that grow are formed again, so that roundoff grows by the square of a part's growth alone
 _TURN, _RISE = 3.0, 3.0  # exponents by which an unbalanced or growing operator may amplify roundoff in one go
 
 
@@ -75,8 +76,9 @@ def chebyshev(
         e^{tA}u + tφ₁(tA) b₀ + t²φ₂(tA) b₁,   each Σ cₖ(t) Tₖ(X),   X = (A − c)/w with spectrum in [−1, 1]
 
     One recurrence serves all times, two terms at a time: with the signs turned, as they are here, of two states each
-    is changed in place by a product with the other. Of `terms`, a multiple of `BLOCK`, only `needed` are summed. Reverse
-    mode keeps one state per block. With `observe`, a linear map of states, its values `(T, …)` alone are summed.
+    is changed in place by a product with the other. Of `terms`, an even number, only `needed` are summed. With `observe`, a
+    linear map of states, its values `(T, …)` alone are. Reverse mode keeps no term; its own derivatives are those of forward
+    mode, as in `jax.hessian`.
     Source: Tal-Ezer & Kosloff 1984, doi:10.1063/1.448136.
     """
     dtype = u.dtype
@@ -96,6 +98,7 @@ def chebyshev(
             first=coefficients[0],
             later=later.reshape(terms // 2, 2, *coefficients.shape[1:]),
             states=states,
+            parts=1 if operator.balanced else PARTS,
         ),
         pairs,
     )
@@ -109,12 +112,18 @@ class _Series(eqx.Module):
     first: Any
     later: Any
     states: Any
+    parts: int = eqx.field(static=True)
 
     def share(self, c: Any, states: Any) -> Any:
         return jnp.einsum("pt,p...->t...", c, self.seen(states), precision="highest")
 
-    def run(self, pairs: Any) -> tuple[Any, Any, Any]:
-        """The last two terms and the sum."""
+    def part(self, i: Any, pairs: Any) -> tuple[Any, Any]:
+        """Where a part of the pairs starts and stops."""
+        each = -(-pairs // self.parts)
+        return jnp.minimum(i * each, pairs), jnp.minimum((i + 1) * each, pairs)
+
+    def run(self, pairs: Any) -> tuple[Any, Any]:
+        """The sum, and the last two terms of every part."""
 
         def add(k: Any, carry: Any) -> Any:
             odd, even, total = carry
@@ -124,38 +133,44 @@ class _Series(eqx.Module):
             return odd, even, total + self.share(c[0], odd) + self.share(c[1], even)
 
         start = (-self.twice(self.states) / 2, self.states, self.share(self.first, self.states))  # T₋₁ = T₁
-        return jax.lax.fori_loop(0, pairs, add, start)
+
+        def run_part(carry: Any, i: Any) -> Any:
+            carry = jax.lax.fori_loop(*self.part(i, pairs), add, carry)
+            return carry, carry[:2]
+
+        (_, _, total), ends = jax.lax.scan(run_part, start, jnp.arange(self.parts))
+        return total, ends
 
 
 @eqx.filter_custom_jvp
 def _sum(series: Any, pairs: Any) -> Any:
-    return series.run(pairs)[2]
+    return series.run(pairs)[0]
 
 
 @_sum.def_jvp
 def _sum_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     (series, pairs), (moves, _) = primals, tangents
-    *last, total = series.run(pairs)
+    total, ends = series.run(pairs)
     moved = jax.tree.map(lambda x: x is not None, moves, is_leaf=lambda x: x is None)
     arrays, static = eqx.partition(series, eqx.is_array)
 
     def forward(known: Any, moves: Any) -> Any:
         arrays, pairs, _ = known
         free, fixed = eqx.partition(eqx.combine(arrays, static), moved)
-        return jax.jvp(lambda free: eqx.combine(free, fixed).run(pairs)[2], (free,), (moves,))[1]
+        return jax.jvp(lambda free: eqx.combine(free, fixed).run(pairs)[0], (free,), (moves,))[1]
 
     def backward(known: Any, weight: Any) -> Any:
-        arrays, pairs, last = known
-        return _pull(eqx.combine(arrays, static), moved, pairs, last, weight)
+        arrays, pairs, ends = known
+        return _pull(eqx.combine(arrays, static), moved, pairs, ends, weight)
 
-    return total, linear(forward, backward, (arrays, pairs, last), moves, like=total)
+    return total, linear(forward, backward, (arrays, pairs, ends), moves, like=total)
 
 
-def _pull(series: _Series, moved: Any, pairs: Any, last: Any, weight: Any) -> _Series:
+def _pull(series: _Series, moved: Any, pairs: Any, ends: Any, weight: Any) -> _Series:
     """The gradient of Σ weight · sum in those parts of a series that are moved.
 
-    The recurrence Tₖ₋₁ = 2X Tₖ − Tₖ₊₁ is as stable backwards as forwards: from the last two terms it forms all others
-    again, beside the cotangents, which follow the same one. So none is kept.
+    The recurrence Tₖ₋₁ = 2X Tₖ − Tₖ₊₁ is as stable backwards as forwards: from the last two terms it forms the others
+    again, beside the cotangents, which follow the same one. So none is kept, but a few where terms grow on the way.
     """
     free, fixed = eqx.partition(series, moved)
     asked = bool(jax.tree.leaves((free.twice, free.seen, free.later)))  # for terms
@@ -167,9 +182,9 @@ def _pull(series: _Series, moved: Any, pairs: Any, last: Any, weight: Any) -> _S
         share = eqx.tree_at(lambda s: s.seen, series, eqx.combine(seen, series.seen)).share
         return share(c[0], odd) + share(c[1], even)
 
-    def back(i: Any, carry: Any) -> Any:
+    def back(i: Any, carry: Any, stop: Any) -> Any:
         odd, even, to_odd, to_even, found = carry
-        k = pairs - 1 - i
+        k = stop - 1 - i
         by_seen, by_c, by_odd, by_even = jax.vjp(shares, free.seen, series.later[k], odd, even)[1](weight)
         to_odd, to_even = to_odd + by_odd, to_even + by_even
 
@@ -188,13 +203,20 @@ def _pull(series: _Series, moved: Any, pairs: Any, last: Any, weight: Any) -> _S
         later = None if later is None else later.at[k].set(by_c)
         return odd, even, to_odd, to_even, (rates, jax.tree.map(jnp.add, seen, by_seen), later)
 
+    def back_part(carry: Any, row: Any) -> Any:
+        i, end = row
+        start, stop = series.part(i, pairs)
+        return jax.lax.fori_loop(0, stop - start, partial(back, stop=stop), (*end, *carry))[2:], None
+
     def start(free: Any) -> Any:
         s = eqx.combine(free, fixed)
         return -s.twice(s.states) / 2, s.states, s.share(s.first, s.states)
 
     none = jax.tree.map(jnp.zeros_like, (free.twice, free.seen, free.later))
     zero = jnp.zeros_like(series.states)
-    *_, to_odd, to_even, found = jax.lax.fori_loop(0, pairs, back, (*last, zero, zero, none))
+    (to_odd, to_even, found), _ = jax.lax.scan(
+        back_part, (zero, zero, none), (jnp.arange(series.parts), ends), reverse=True
+    )
     (by_start,) = jax.vjp(start, free)[1]((to_odd, to_even, weight))
     parts = lambda s: (s.twice, s.seen, s.later)
     added = jax.tree.map(jnp.add, parts(by_start), found)

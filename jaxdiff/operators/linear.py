@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.tree_util import tree_unflatten as unflatten
 
 
 def linear(
@@ -24,7 +25,7 @@ def linear(
     count, (like_leaves, like_tree) = len(known_leaves), jax.tree.flatten(like)
 
     def flat(f: Callable[[Any, Any], Any], inner: Any) -> Callable[..., list[Any]]:
-        return lambda *xs: jax.tree.leaves(f(known_tree.unflatten(xs[:count]), inner.unflatten(xs[count:])))
+        return lambda *xs: jax.tree.leaves(f(unflatten(known_tree, xs[:count]), unflatten(inner, xs[count:])))
 
     found = _linear.bind(
         *known_leaves,
@@ -34,7 +35,7 @@ def linear(
         count=count,
         like=tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in like_leaves),
     )
-    return like_tree.unflatten(found)
+    return unflatten(like_tree, found)
 
 
 def _call(*xs: Any, function: Any, **_: Any) -> list[Any]:
