@@ -13,7 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxdiff.checks import Checks
 from jaxdiff.compilation import quick_jit
-from jaxdiff.devices import line
+from jaxdiff.decomposition import whole
+from jaxdiff.devices import line, put
 from jaxdiff.losses import Expansion
 from jaxdiff.measurements import Unplannable
 from jaxdiff.objective import Objective
@@ -79,6 +80,11 @@ class Batch:
             raise ValueError(
                 "many fits are shared out among devices, where jd.decompose cuts each; leave its block, and pass devices="
             )
+        owners = {device.process_index for device in devices}
+        if owners not in ({jax.process_index()}, set(range(jax.process_count()))):
+            raise ValueError(
+                'devices of some processes only cannot share many fits; pass devices="all", or leave them out for fits of each process by itself'
+            )
         self.run, self.lanes, self.method, self.steps = run, lanes, method, steps
         self.mesh = line(devices) if len(devices) > 1 else None
         self.place: Any = SingleDeviceSharding(devices[0])
@@ -134,7 +140,7 @@ class Batch:
         idle = np.arange(self.size) >= len(index)
         lanes = pick(self.lanes, np.concatenate([index, index[extra]]))
         lanes = lanes._replace(data=tuple(map(_fitting, self.run.plans, lanes.data)))
-        return jax.device_put((lanes, state._replace(converged=state.converged | idle)), self.place)
+        return put((lanes, state._replace(converged=state.converged | idle)), self.place)
 
     def _advance(self, index: np.ndarray, state: State, until: int) -> State:
         run = self.run
@@ -142,7 +148,7 @@ class Batch:
         state = _advance(
             run.objective, self.method.tolerance, self.mesh, run.parameters, run.plans, lanes, state, until
         )
-        return jax.tree.map(lambda a: np.asarray(a)[: len(index)], state)
+        return jax.tree.map(lambda a: a[: len(index)], whole(state))
 
     def _scale(self, index: np.ndarray) -> None:
         """A Free number that starts at zero takes the scale at which it changes the loss, in the middle of the fits."""
@@ -215,7 +221,7 @@ class Batch:
         """What each plan would have to allow at these places: (fits, 2) substeps and steps."""
         lanes, state = self._laid_out(index, state)
         asked = _needed(self.run.objective, self.mesh, self.run.parameters, self.run.plans, lanes, state.z)
-        return tuple(np.asarray(one)[: len(index)] for one in asked)
+        return tuple(one[: len(index)] for one in whole(asked))
 
 
 def _with(tree: Any, rows: np.ndarray, new: Any) -> Any:

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 import jax
 import numpy as np
 
+from jaxdiff.decomposition import agreed, meet
 from jaxdiff.parameters import Function
 
 SHARE = 0.05  # of the time, at most, goes into writing
@@ -30,18 +31,25 @@ class Checkpoint:
         self.path, self.digest = Path(path), digest
         self.pieces: list[dict[str, np.ndarray]] = []
         self.spent, self.began = 0.0, time.perf_counter()
-        if not self.path.exists():
-            return
+        meet()
+        if self.path.exists():
+            self.pieces = [self._read()]
+        if not agreed(len(next(iter(self.pieces[0].values()), ())) if self.pieces else -1):
+            raise ValueError(
+                f"{self.path} is not the same file for every process; name one in a folder that they share"
+            )
+
+    def _read(self) -> dict[str, np.ndarray]:
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError, EOFError, TypeError, BadZipFile):
             raise ValueError(f"{self.path} cannot be read as saved results; name another file, or remove it") from None
-        if str(arrays.pop("digest", "")) != digest:
+        if str(arrays.pop("digest", "")) != self.digest:
             raise ValueError(
                 f"{self.path} holds results of another model, other data or options; name another file, or remove it"
             )
-        self.pieces = [arrays]
+        return arrays
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
         self.pieces.append(piece)

@@ -73,13 +73,13 @@ def require_whole_blocks(grid: Any) -> None:
             )
 
 
-def whole(array: Any) -> np.ndarray:
-    """All of an array, whichever devices and hosts hold it."""
-    if getattr(array, "is_fully_addressable", True):
-        return np.asarray(array)
-    from jax.experimental.multihost_utils import process_allgather
+def whole(arrays: Any) -> Any:
+    """All of every array of a tree, whichever devices and hosts hold it."""
+    if not all(getattr(array, "is_fully_addressable", True) for array in jax.tree.leaves(arrays)):
+        from jax.experimental.multihost_utils import process_allgather
 
-    return np.asarray(process_allgather(array, tiled=True))
+        arrays = process_allgather(arrays, tiled=True)
+    return jax.tree.map(np.asarray, arrays)
 
 
 def meet() -> None:
@@ -88,3 +88,12 @@ def meet() -> None:
         from jax.experimental.multihost_utils import sync_global_devices
 
         sync_global_devices("jaxdiff")
+
+
+def agreed(number: int) -> bool:
+    """Whether all hosts say the same."""
+    if jax.process_count() == 1:
+        return True
+    from jax.experimental.multihost_utils import process_allgather
+
+    return len(np.unique(process_allgather(np.asarray(number)))) == 1

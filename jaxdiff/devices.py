@@ -46,5 +46,13 @@ def line(devices: Sequence[Any], name: str = "batch") -> Mesh:
     return Mesh(np.array(devices), (name,), axis_types=(AxisType.Auto,))
 
 
+def put(arrays: Any, layout: Any) -> Any:
+    """Arrays that every host has, laid out over the devices of all of them."""
+    if layout.is_fully_addressable:
+        return jax.device_put(arrays, layout)
+    part = lambda a: jax.make_array_from_callback(np.shape(a), layout, lambda where: np.asarray(a)[where])
+    return jax.tree.map(part, arrays)
+
+
 def _found(present: tuple[Any, ...]) -> str:
     return f"jax finds {len(present)} {present[0].platform} device{'' if len(present) == 1 else 's'}"

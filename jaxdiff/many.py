@@ -62,7 +62,8 @@ def fit_many(
         values: (B, m) like the values of `Readings`, or (B, times, *bins) like the counts of `Histograms`; NaN is missing,
             each data set with its own gaps.
         optimizer: None or `LevenbergMarquardt(…)`.
-        devices: over which the batch is cut: None for the default one, a number, "all", or a sequence of jax devices.
+        devices: over which the batch is cut: None for the default one, a number, "all", or a sequence of jax devices. On
+            several hosts call `jax.distributed.initialize` first, and the same program on each with "all".
         batch: fits at once; None: as many as memory and caches hold.
         save: a file (.npz) that keeps finished fits; a call with the same model and data goes on from there.
 

@@ -15,7 +15,7 @@ from jaxdiff import memory
 from jaxdiff.checkpoint import Checkpoint, digest
 from jaxdiff.checks import enforce, raise_failed
 from jaxdiff.compilation import solver_jit
-from jaxdiff.decomposition import meet, whole
+from jaxdiff.decomposition import whole
 from jaxdiff.evolve import Plan, evolve, lay_out, prepare
 from jaxdiff.grid import Grid
 from jaxdiff.parameters import plain
@@ -135,7 +135,6 @@ def _interval_by_interval(
     """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done; and how."""
     kept, values, method = None, [jnp.asarray(u)], "read from the file"
     if save is not None:
-        meet()
         kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options, str(jnp.result_type(float))))
         values += [jnp.asarray(state) for piece in kept.pieces for state in piece["states"]]
     bar = Progress(progress, "interval", "solve")

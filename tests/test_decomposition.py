@@ -60,6 +60,20 @@ compare(lambda: jd.solve(jd.Diffusion(0.1), plane, u, times).values, True, x=2, 
 """
 
 TWO = """
+line, instants = jd.Grid.uniform((0, 1, 30)), np.linspace(0.01, 0.1, 8)
+sensor = jd.Readings(line, lambda x: 1 + jnp.cos(np.pi * x), instants, np.full(8, 0.25), np.ones(8), sigma=0.01)
+curves = 1 + np.cos(np.pi / 4) * np.exp(-rng.uniform(0.2, 2, (11, 1)) * np.pi**2 * instants) + 0.01 * rng.normal(size=(11, 8))
+model = jd.Diffusion(jd.Positive(1.0))
+many = lambda devices=None: jd.fit_many(model, sensor, curves, devices=devices, progress=False)
+kept = many("all")
+assert kept.converged.all() and len(kept.batch.mesh.devices) == 4
+pairs.append((lambda: many().x, kept.x, 1e-12))
+try:
+    jd.fit_many(model, sensor, curves, devices=jax.devices()[2:], progress=False)
+    assert jax.process_index() == 1
+except ValueError as error:
+    assert jax.process_index() == 0 and "devices of some processes only" in str(error), error
+
 compare(lambda: plate(D), True, x=4)
 compare(lambda: jax.grad(lambda d: jnp.sum(plate(d)[-1] ** 2))(D), False, x=4)
 compare(fitted, False, 1e-9, x=2, y=2)
