@@ -254,24 +254,39 @@ class Spline(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """A small neural network x ↦ scalar with tanh layers; its weights are marked for fitting.
+    """A small neural network (x, y, …) ↦ scalar with tanh layers; its weights are marked for fitting.
 
-    Give positions of order one, or wrap it: `lambda x: mlp(x / length)` inside a model function. With `positive`
-    the output passes through softplus.
+    `inputs` is the number of coordinates. Give positions of order one, or wrap it: `lambda x: mlp(x / length)` inside a
+    model function. With `positive` the output passes through softplus.
+
+    >>> landscape = MLP(8, 2, key=jax.random.key(0), inputs=2)
+    >>> plain(landscape)(0.1, 0.2).shape
+    ()
+
+    Raises `ValueError` if `inputs` is not a whole number from 1 to 4.
     """
 
     layers: Any
+    inputs: int = eqx.field(static=True)
     positive: bool = eqx.field(static=True)
 
-    def __init__(self, width: int, depth: int, *, key: Any, positive: bool = False):
-        sizes = [1, *[width] * depth, 1]
+    def __init__(self, width: int, depth: int, *, key: Any, inputs: int = 1, positive: bool = False):
+        if isinstance(inputs, bool) or inputs not in (1, 2, 3, 4):
+            raise ValueError(f"inputs is the number of coordinates, time among them, from 1 to 4, got {inputs!r}")
+        self.inputs = int(inputs)
+        sizes = [self.inputs, *[width] * depth, 1]
         keys = jax.random.split(key, depth + 1)
         layers = tuple(eqx.nn.Linear(a, b, key=k) for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
         self.layers = Free(jax.tree.map(lambda w: np.asarray(w, np.float64), layers))
         self.positive = positive
 
-    def __call__(self, x: Any) -> Any:
-        h = jnp.reshape(x, 1)
+    @property
+    def __signature__(self) -> inspect.Signature:
+        names = ("x", "y", "z", "t")[: self.inputs]
+        return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
+
+    def __call__(self, *x: Any) -> Any:
+        h = jnp.stack([jnp.reshape(jnp.asarray(one), ()) for one in x])
         for layer in self.layers[:-1]:
             h = jnp.tanh(layer(h))
         out = self.layers[-1](h)[0]
