@@ -9,10 +9,9 @@ import scipy.linalg
 from jax.extend.core import jaxprs_in_params
 
 import jaxdiff as jd
-from jaxdiff.parameters import plain
 from jaxdiff import exact
 from jaxdiff.lattice import LatticeSystem
-from jaxdiff.parameters import numeric
+from jaxdiff.parameters import numeric, plain
 
 PLANE = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 2.0, 10))
 CYLINDER = jd.Grid.radial((0.0, 1.0, 8), (0.0, 2.0, 9), geometry="cylindrical")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +13,7 @@ import numpy as np
 from jaxdiff.operators.basis import phi
 from jaxdiff.operators.linear import linear
 
+BLOCK = 16  # terms between two questions whether all are summed, each of which stops an accelerator
 PARTS = 8  # in which terms that grow are formed again, so that roundoff grows by the square of a part's growth alone
 _TURN, _RISE = 3.0, 3.0  # exponents by which an unbalanced or growing operator may amplify roundoff in one go
 
@@ -76,7 +76,7 @@ def chebyshev(
         e^{tA}u + tφ₁(tA) b₀ + t²φ₂(tA) b₁,   each Σ cₖ(t) Tₖ(X),   X = (A − c)/w with spectrum in [−1, 1]
 
     One recurrence serves all times, two terms at a time: with the signs turned, as they are here, of two states each
-    is changed in place by a product with the other. Of `terms`, an even number, only `needed` are summed. With `observe`, a
+    is changed in place by a product with the other. Of `terms`, a multiple of `BLOCK`, only `needed` are summed. With `observe`, a
     linear map of states, its values `(T, …)` alone are. Reverse mode keeps no term; its own derivatives are those of forward
     mode, as in `jax.hessian`.
     Source: Tal-Ezer & Kosloff 1984, doi:10.1063/1.448136.
@@ -90,17 +90,17 @@ def chebyshev(
     states = u[None] if forcing is None else jnp.stack([u, *forcing])
     turned = jnp.asarray(np.resize([1.0, -1.0, -1.0, 1.0], terms), dtype)[:, None, None]  # signs of T₁, T₂, …
     later = turned * jnp.concatenate([coefficients[1:], jnp.zeros_like(coefficients[:1])])
-    pairs = jnp.clip(jnp.ceil(most_of_batch(needed) / 2).astype(int), 0, terms // 2)
+    blocks = jnp.clip(jnp.ceil(most_of_batch(needed) / BLOCK).astype(int), 0, terms // BLOCK)
     return _sum(
         _Series(
             twice=eqx.filter_closure_convert(operator.action(2 / half, centre.astype(dtype)), states),
             seen=eqx.filter_closure_convert(observe or (lambda v: v), states),
             first=coefficients[0],
-            later=later.reshape(terms // 2, 2, *coefficients.shape[1:]),
+            later=later.reshape(terms // BLOCK, BLOCK // 2, 2, *coefficients.shape[1:]),
             states=states,
             parts=1 if operator.balanced else PARTS,
         ),
-        pairs,
+        blocks,
     )
 
 
@@ -117,25 +117,25 @@ class _Series(eqx.Module):
     def share(self, c: Any, states: Any) -> Any:
         return jnp.einsum("pt,p...->t...", c, self.seen(states), precision="highest")
 
-    def part(self, i: Any, pairs: Any) -> tuple[Any, Any]:
-        """Where a part of the pairs starts and stops."""
-        each = -(-pairs // self.parts)
-        return jnp.minimum(i * each, pairs), jnp.minimum((i + 1) * each, pairs)
+    def part(self, i: Any, blocks: Any) -> tuple[Any, Any]:
+        """Where a part of the blocks starts and stops."""
+        each = -(-blocks // self.parts)
+        return jnp.minimum(i * each, blocks), jnp.minimum((i + 1) * each, blocks)
 
-    def run(self, pairs: Any) -> tuple[Any, Any]:
+    def run(self, blocks: Any) -> tuple[Any, Any]:
         """The sum, and the last two terms of every part."""
 
-        def add(k: Any, carry: Any) -> Any:
+        def add(carry: Any, c: Any) -> Any:
             odd, even, total = carry
-            c = self.later[k]
             odd = odd + self.twice(even)
             even = even - self.twice(odd)
-            return odd, even, total + self.share(c[0], odd) + self.share(c[1], even)
+            return (odd, even, total + self.share(c[0], odd) + self.share(c[1], even)), None
 
         start = (-self.twice(self.states) / 2, self.states, self.share(self.first, self.states))  # T₋₁ = T₁
 
         def run_part(carry: Any, i: Any) -> Any:
-            carry = jax.lax.fori_loop(*self.part(i, pairs), add, carry)
+            one = lambda k, carry: jax.lax.scan(add, carry, self.later[k])[0]
+            carry = jax.lax.fori_loop(*self.part(i, blocks), one, carry)
             return carry, carry[:2]
 
         (_, _, total), ends = jax.lax.scan(run_part, start, jnp.arange(self.parts))
@@ -143,30 +143,30 @@ class _Series(eqx.Module):
 
 
 @eqx.filter_custom_jvp
-def _sum(series: Any, pairs: Any) -> Any:
-    return series.run(pairs)[0]
+def _sum(series: Any, blocks: Any) -> Any:
+    return series.run(blocks)[0]
 
 
 @_sum.def_jvp
 def _sum_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    (series, pairs), (moves, _) = primals, tangents
-    total, ends = series.run(pairs)
+    (series, blocks), (moves, _) = primals, tangents
+    total, ends = series.run(blocks)
     moved = jax.tree.map(lambda x: x is not None, moves, is_leaf=lambda x: x is None)
     arrays, static = eqx.partition(series, eqx.is_array)
 
     def forward(known: Any, moves: Any) -> Any:
-        arrays, pairs, _ = known
+        arrays, blocks, _ = known
         free, fixed = eqx.partition(eqx.combine(arrays, static), moved)
-        return jax.jvp(lambda free: eqx.combine(free, fixed).run(pairs)[0], (free,), (moves,))[1]
+        return jax.jvp(lambda free: eqx.combine(free, fixed).run(blocks)[0], (free,), (moves,))[1]
 
     def backward(known: Any, weight: Any) -> Any:
-        arrays, pairs, ends = known
-        return _pull(eqx.combine(arrays, static), moved, pairs, ends, weight)
+        arrays, blocks, ends = known
+        return _pull(eqx.combine(arrays, static), moved, blocks, ends, weight)
 
-    return total, linear(forward, backward, (arrays, pairs, ends), moves, like=total)
+    return total, linear(forward, backward, (arrays, blocks, ends), moves, like=total)
 
 
-def _pull(series: _Series, moved: Any, pairs: Any, ends: Any, weight: Any) -> _Series:
+def _pull(series: _Series, moved: Any, blocks: Any, ends: Any, weight: Any) -> _Series:
     """The gradient of Σ weight · sum in those parts of a series that are moved.
 
     The recurrence Tₖ₋₁ = 2X Tₖ − Tₖ₊₁ is as stable backwards as forwards: from the last two terms it forms the others
@@ -182,10 +182,9 @@ def _pull(series: _Series, moved: Any, pairs: Any, ends: Any, weight: Any) -> _S
         share = eqx.tree_at(lambda s: s.seen, series, eqx.combine(seen, series.seen)).share
         return share(c[0], odd) + share(c[1], even)
 
-    def back(i: Any, carry: Any, stop: Any) -> Any:
-        odd, even, to_odd, to_even, found = carry
-        k = stop - 1 - i
-        by_seen, by_c, by_odd, by_even = jax.vjp(shares, free.seen, series.later[k], odd, even)[1](weight)
+    def back(carry: Any, c: Any) -> Any:
+        odd, even, to_odd, to_even, rates, seen = carry
+        by_seen, by_c, by_odd, by_even = jax.vjp(shares, free.seen, c, odd, even)[1](weight)
         to_odd, to_even = to_odd + by_odd, to_even + by_even
 
         change, pull = jax.vjp(product, free.twice, odd)
@@ -198,28 +197,35 @@ def _pull(series: _Series, moved: Any, pairs: Any, ends: Any, weight: Any) -> _S
         more, by_even = pull(to_odd)
         to_even = to_even + by_even
 
-        rates, seen, later = found
         rates = jax.tree.map(lambda total, *each: total + sum(each), rates, by_rates, more)
-        later = None if later is None else later.at[k].set(by_c)
-        return odd, even, to_odd, to_even, (rates, jax.tree.map(jnp.add, seen, by_seen), later)
+        return (odd, even, to_odd, to_even, rates, jax.tree.map(jnp.add, seen, by_seen)), by_c
 
     def back_part(carry: Any, row: Any) -> Any:
         i, end = row
-        start, stop = series.part(i, pairs)
-        return jax.lax.fori_loop(0, stop - start, partial(back, stop=stop), (*end, *carry))[2:], None
+        start, stop = series.part(i, blocks)
+
+        def back_block(i: Any, carry: Any) -> Any:
+            later, *carry = carry
+            k = stop - 1 - i
+            carry, by_c = jax.lax.scan(back, tuple(carry), series.later[k], reverse=True)
+            return (later if later is None else later.at[k].set(by_c), *carry)
+
+        later, *carry = carry
+        later, _, _, *carry = jax.lax.fori_loop(0, stop - start, back_block, (later, *end, *carry))
+        return (later, *carry), None
 
     def start(free: Any) -> Any:
         s = eqx.combine(free, fixed)
         return -s.twice(s.states) / 2, s.states, s.share(s.first, s.states)
 
-    none = jax.tree.map(jnp.zeros_like, (free.twice, free.seen, free.later))
+    parts = lambda s: (s.later, s.twice, s.seen)
+    none = jax.tree.map(jnp.zeros_like, parts(free))
     zero = jnp.zeros_like(series.states)
-    (to_odd, to_even, found), _ = jax.lax.scan(
-        back_part, (zero, zero, none), (jnp.arange(series.parts), ends), reverse=True
+    (later, to_odd, to_even, *found), _ = jax.lax.scan(
+        back_part, (none[0], zero, zero, *none[1:]), (jnp.arange(series.parts), ends), reverse=True
     )
     (by_start,) = jax.vjp(start, free)[1]((to_odd, to_even, weight))
-    parts = lambda s: (s.twice, s.seen, s.later)
-    added = jax.tree.map(jnp.add, parts(by_start), found)
+    added = jax.tree.map(jnp.add, parts(by_start), (later, *found))
     return eqx.tree_at(parts, by_start, added, is_leaf=lambda x: x is None)
 
 
