@@ -12,7 +12,7 @@ from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, most_of_batch, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.problem import Frozen
-from jaxdiff.steppers import TRBDF2, BackwardEuler, march, not_below_zero, several
+from jaxdiff.steppers import TRBDF2, BackwardEuler, Exponential, march, not_below_zero, several
 from jaxdiff.systems import System
 
 MOST_STEPS = 2**16
@@ -274,7 +274,8 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
     substeps, terms = terms_needed(operator, span, plan.tolerance)
     needed = jnp.stack([jnp.ceil(substeps / room * plan.substeps), terms])
     durations = jnp.where(substeps <= 8 * room, durations, 0.0)  # else it may overflow before it is asked anew
-    options: dict[str, Any] = {"terms": plan.capacity, "needed": terms}
+    kernel = isinstance(plan.stepper, Exponential) and plan.stepper.kernel
+    options: dict[str, Any] = {"terms": plan.capacity, "needed": terms, "kernel": kernel}
     forcing = system.forcing(t0) if plan.forced else None
     if once:
         fed = None if forcing is None else (forcing, jnp.zeros_like(u))

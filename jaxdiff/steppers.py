@@ -230,7 +230,17 @@ class TRBDF2(Stepper):
 
 
 class Exponential(Stepper):
-    """e^{ΔtA} exactly, with forcing constant or linear over the step; for coefficients constant in time."""
+    """e^{ΔtA} exactly, with forcing constant or linear over the step; for coefficients constant in time.
+
+    With `kernel`, products with A on two and three axes are taken two in one pass over memory by a kernel of this library,
+    where hops are as frequent both ways (diffusion on equal cells) and a CUDA device runs them; elsewhere, and for
+    derivatives, the compiler's.
+
+    >>> Exponential(kernel=True)
+    Exponential(kernel=True)
+    """
+
+    kernel: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
         b = problem.forcing(t)

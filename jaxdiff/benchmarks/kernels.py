@@ -95,13 +95,14 @@ def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
     return Work(call, steps * u.size, steps * (2 * u.nbytes + _held(operator)))
 
 
-def terms(axes: int, n: int, dtype: Any) -> Work:
-    """Chebyshev polynomials on a varying D: the last two states and the sum are read, two are written."""
+def terms(axes: int, n: int, dtype: Any, kernel: bool = False) -> Work:
+    """Chebyshev polynomials on a varying D: the last two states and the sum are read, two are written. The `kernel` takes
+    two products in one pass, and is held to what must move for each."""
     equation, grid, u = _problem(axes, True, n, dtype)
     operator = jax.jit(lambda d: _operator(jd.Diffusion(d), grid, dtype))(equation.diffusivity)
     count = int(32 * np.clip(WORK / u.size // 32, 1, 8))
     end = jnp.asarray([count**2 / 25 / float(operator.bound())], dtype)
-    run = jax.jit(lambda a, u: chebyshev(a, end, u, terms=count, needed=float(count))[0])
+    run = jax.jit(lambda a, u: chebyshev(a, end, u, terms=count, needed=float(count), kernel=kernel)[0])
     return Work(partial(run, operator, u), count * u.size, count * (5 * u.nbytes + _held(operator)))
 
 
@@ -165,8 +166,13 @@ KERNELS = (
     Kernel("explicit, 2-D, D an array", partial(explicit, 2, True), PLATE, lambda n: n**2, "{n}²"),
     Kernel("explicit, 3-D", partial(explicit, 3, False), CUBE, lambda n: n**3, "{n}³", 6),
     Kernel("Chebyshev products, 2-D", partial(terms, 2), PLATE, lambda n: n**2, "{n}²", 20),
+    Kernel("Chebyshev products, 3-D", partial(terms, 3), CUBE, lambda n: n**3, "{n}³", 20),
     Kernel("tridiagonal solves", lines, (10, 10**2, 10**3, 10**4, 10**5), lambda k: LINE * k, f"{{n}} × {LINE}", 20),
     Kernel("dense exponentials", products, (64, 128, 256, 512, 1024, 2048), lambda n: n**2, "{n}²", 2 * TIMES),
+)
+FUSED = (
+    Kernel("Chebyshev products, 2-D, kernel", partial(terms, 2, kernel=True), PLATE, lambda n: n**2, "{n}²", 20),
+    Kernel("Chebyshev products, 3-D, kernel", partial(terms, 3, kernel=True), CUBE, lambda n: n**3, "{n}³", 20),
 )
 LOOPS = (
     Kernel("numba loop, 2-D", partial(loop, False), (256, 2048), lambda n: n**2, "{n}²", 2, "numba"),

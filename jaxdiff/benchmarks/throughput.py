@@ -25,7 +25,7 @@ from jaxdiff.benchmarks.harness import (
     markdown,
     publish,
 )
-from jaxdiff.benchmarks.kernels import KERNELS, LOOPS, Kernel, Work, copy
+from jaxdiff.benchmarks.kernels import FUSED, KERNELS, LOOPS, Kernel, Work, copy
 
 LARGEST = {"cpu": 2**24, "other": 2**28}  # cells that are updated at once
 ROOM = {"cpu": 2**20, "other": 2**26}  # cells × batch of small problems
@@ -44,7 +44,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
             with jax.enable_x64(dtype == "float64"), jax.default_device(device):
                 run = _Run(device, dtype, options.smoke, entries)
                 run.copy()
-                run.kernels(KERNELS + (LOOPS if device.platform == "cpu" else ()))
+                run.kernels(KERNELS + (LOOPS if device.platform == "cpu" else FUSED))
                 run.batches()
     return entries
 
@@ -214,7 +214,9 @@ def picture(entries: list[dict[str, Any]]) -> Any:
 
 def _group(name: str) -> str:
     """Kernels that share a panel."""
-    return "explicit, 2-D" if name.startswith("numba") else name.split(":")[0] if name.startswith("fits") else name
+    if name.startswith("numba"):
+        return "explicit, 2-D"
+    return name.split(":")[0] if name.startswith("fits") else name.removesuffix(", kernel")
 
 
 def main(options: Options) -> None:

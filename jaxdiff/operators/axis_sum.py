@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxdiff.operators.basis import Basis, Diagonal
 from jaxdiff.operators.halo import act, cuts
 from jaxdiff.operators.iterative import Modes, resolvent
+from jaxdiff.operators.kernel import TILE, leapfrog
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
 
@@ -77,7 +78,7 @@ class AxisSum(eqx.Module):
             out = out - (above - below)
         return out
 
-    def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
+    def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Any:
         """N ↦ scale (A − shift) N for use in a loop, with what does not change formed before it."""
         times = lambda rates: tuple(scale * rate for rate in rates)
         scaled = replace(self, up=times(self.up), down=times(self.down), loss=scale * (self.loss + shift))
@@ -85,6 +86,21 @@ class AxisSum(eqx.Module):
             return scaled.__matmul__
         leak = scaled.loss if self.closed else scaled.leak
         return partial(_diffuse, scaled._faces, self.rings, leak)
+
+    def leap(self, scale: Any, shift: Any) -> Callable[[Any, Any], Any] | None:
+        """(a, b) ↦ (a + X b, b − X(a + X b)), X = scale (A − shift): on a CUDA device by a kernel, in one pass over memory.
+
+        None where hops are not mutual or the lattice is cut. The kernel has no derivative.
+        """
+        if not self.mutual or self.ndim not in TILE or any(cuts(self.names)):
+            return None
+        faces, rings, leak = self.action(scale, shift).args
+
+        def reference(a: Any, b: Any) -> Any:
+            a = a + _diffuse(faces, rings, leak, b)
+            return a, b - _diffuse(faces, rings, leak, a)
+
+        return lambda a, b: jax.lax.platform_dependent(a, b, cuda=leapfrog(faces, rings, leak), default=reference)
 
     @property
     def _faces(self) -> tuple[Any, ...]:

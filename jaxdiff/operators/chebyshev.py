@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import phi
 from jaxdiff.operators.linear import linear
 
@@ -70,6 +71,7 @@ def chebyshev(
     terms: int,
     needed: Any,
     observe: Callable[[Any], Any] | None = None,
+    kernel: bool = False,
 ) -> Any:
     """u(t) `(T, *cells)` of du/dt = A u + b₀ + b₁ s at times `(T,)` from the same start.
 
@@ -79,6 +81,7 @@ def chebyshev(
     is changed in place by a product with the other. Of `terms`, a multiple of `BLOCK`, only `needed` are summed. With `observe`, a
     linear map of states, its values `(T, …)` alone are. Reverse mode keeps no term; its own derivatives are those of forward
     mode, as in `jax.hessian`.
+    A `kernel` may take two products in one pass, see `AxisSum.leap`.
     Source: Tal-Ezer & Kosloff 1984, doi:10.1063/1.448136.
     """
     dtype = u.dtype
@@ -90,15 +93,18 @@ def chebyshev(
     states = u[None] if forcing is None else jnp.stack([u, *forcing])
     turned = jnp.asarray(np.resize([1.0, -1.0, -1.0, 1.0], terms), dtype)[:, None, None]  # signs of T₁, T₂, …
     later = turned * jnp.concatenate([coefficients[1:], jnp.zeros_like(coefficients[:1])])
+    scaling = (2 / half, centre.astype(dtype))
+    leap = jax.lax.stop_gradient(operator).leap(*scaling) if kernel and isinstance(operator, AxisSum) else None
     blocks = jnp.clip(jnp.ceil(most_of_batch(needed) / BLOCK).astype(int), 0, terms // BLOCK)
     return _sum(
         _Series(
-            twice=eqx.filter_closure_convert(operator.action(2 / half, centre.astype(dtype)), states),
+            twice=eqx.filter_closure_convert(operator.action(*scaling), states),
             seen=eqx.filter_closure_convert(observe or (lambda v: v), states),
             first=coefficients[0],
             later=later.reshape(terms // BLOCK, BLOCK // 2, 2, *coefficients.shape[1:]),
             states=states,
             parts=1 if operator.balanced else PARTS,
+            leap=leap and eqx.filter_closure_convert(leap, states, states),
         ),
         blocks,
     )
@@ -113,6 +119,7 @@ class _Series(eqx.Module):
     later: Any
     states: Any
     parts: int = eqx.field(static=True)
+    leap: Callable[[Any, Any], Any] | None = None  # two products in one go; the derivatives are those of `twice`
 
     def share(self, c: Any, states: Any) -> Any:
         return jnp.einsum("pt,p...->t...", c, self.seen(states), precision="highest")
@@ -127,14 +134,18 @@ class _Series(eqx.Module):
 
         def add(carry: Any, c: Any) -> Any:
             odd, even, total = carry
-            odd = odd + self.twice(even)
-            even = even - self.twice(odd)
+            if self.leap is None:
+                odd = odd + self.twice(even)
+                even = even - self.twice(odd)
+            else:
+                odd, even = self.leap(odd, even)
             return (odd, even, total + self.share(c[0], odd) + self.share(c[1], even)), None
 
         start = (-self.twice(self.states) / 2, self.states, self.share(self.first, self.states))  # T₋₁ = T₁
 
         def run_part(carry: Any, i: Any) -> Any:
-            one = lambda k, carry: jax.lax.scan(add, carry, self.later[k])[0]
+            # A kernel writes beside what it reads: two in turn leave a loop's state where it was, without a copy.
+            one = lambda k, carry: jax.lax.scan(add, carry, self.later[k], unroll=1 if self.leap is None else 2)[0]
             carry = jax.lax.fori_loop(*self.part(i, blocks), one, carry)
             return carry, carry[:2]
 
@@ -151,6 +162,8 @@ def _sum(series: Any, blocks: Any) -> Any:
 def _sum_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     (series, blocks), (moves, _) = primals, tangents
     total, ends = series.run(blocks)
+    series = eqx.tree_at(lambda s: s.leap, series, None, is_leaf=lambda x: x is None)
+    moves = eqx.tree_at(lambda s: s.leap, moves, None, is_leaf=lambda x: x is None)
     moved = jax.tree.map(lambda x: x is not None, moves, is_leaf=lambda x: x is None)
     arrays, static = eqx.partition(series, eqx.is_array)
 
