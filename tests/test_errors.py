@@ -56,8 +56,8 @@ CASES = {
     "a function of one coordinate on two axes": (lambda: on_plane(jd.Diffusion(lambda x: x)), r"called here with 2 arguments, got lambda\(x\)"),
     "a start of one coordinate on two axes": (lambda: on_plane(jd.Diffusion(1.0), lambda x: x), r"called here with 2 arguments, got lambda\(x\)"),
     "a polynomial on two axes": (lambda: on_plane(jd.Diffusion(jd.Polynomial([1.0]))), r"got Polynomial\(x\)"),
-    "a wall of time and place": (
-        lambda: on_plane(jd.Diffusion(1.0, boundaries=jd.Dirichlet(jd.TimeDependent(lambda t, x: t * x)))), r"got TimeDependent\(t, x\)",
+    "a wall of time and two places": (
+        lambda: on_plane(jd.Diffusion(1.0, boundaries=jd.Dirichlet(jd.TimeDependent(lambda t, x, y: t * x)))), r"got TimeDependent\(t, x, y\)",
     ),
     "a drift of one component on two axes": (lambda: on_plane(jd.FokkerPlanck(lambda x, y: x, 1.0)), "returns 2 components, got one number"),
     "a potential over cells": (lambda: jd.Potential(np.zeros((16, 16))), r"as a function of position, got an array of shape \(16, 16\)"),
