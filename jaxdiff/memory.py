@@ -13,13 +13,13 @@ import numpy as np
 _SMALL = 2**28  # bytes that every machine has
 
 
-def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
+def needed(plan: Any, grid: Any, gradient: bool = False, drift: bool = False) -> float:
     """Bytes that a plan holds on all devices together; counted in states, measured in what XLA allocates.
 
     | method   | states at once                               | more for a gradient by reverse mode                    |
     |----------|----------------------------------------------|--------------------------------------------------------|
     | spectral | 4 + 3 T                                      | 3 T                                                    |
-    | lattice  | 8 d + 9 if fed + 3 T, matrices of products   | 6 + 20 if fed + 3 T                                    |
+    | lattice  | 8 d + 9 if fed + 3 T, matrices of products   | 6 + 20 if fed + 65 d with a drift + 3 T                |
     | explicit | 4 d + 2 + 2 T                                | T, and eight times the root of substeps                |
     | implicit | 14 d + 12 + 2 T                              | the same                                               |
     | adaptive | 18 d + 14 + 2 T                              | 280, T, and one for 8 steps                            |
@@ -32,7 +32,7 @@ def needed(plan: Any, grid: Any, gradient: bool = False) -> float:
         states, more = 4.0 + 3 * outputs, 3.0 * outputs
     elif plan.method == "lattice":
         states = 8.0 * ndim + 9 * fed + 3 * outputs
-        more = 6.0 + 20 * fed + 3 * outputs
+        more = 6.0 + 20 * fed + 65 * ndim * drift + 3 * outputs
     elif plan.method == "adaptive":
         states = 18.0 * ndim + 14 + 2 * outputs
         more = 280.0 + outputs + plan.capacity / plan.stepper.block

@@ -16,6 +16,7 @@ from jaxdiff.checkpoint import Checkpoint, digest
 from jaxdiff.checks import enforce, raise_failed
 from jaxdiff.compilation import solver_jit
 from jaxdiff.decomposition import whole
+from jaxdiff.equations import Diffusion
 from jaxdiff.evolve import Plan, evolve, lay_out, prepare
 from jaxdiff.grid import Grid
 from jaxdiff.parameters import plain
@@ -173,7 +174,7 @@ def memory_needed(
     True
     """
     plan = lay_out(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
-    return memory.needed(plan, grid, gradient)
+    return memory.needed(plan, grid, gradient, drift=not isinstance(equation, Diffusion))
 
 
 def _state(grid: Grid, initial: Any) -> Any:

@@ -15,6 +15,7 @@ RUNS = {
     "chebyshev, four times": (jd.Diffusion(np.ones((64, 64))), PLANE, 4, {}, True),
     "fed": (jd.Diffusion(np.ones((64, 64)), source=np.ones((64, 64))), PLANE, 1, {}, True),
     "of time": (jd.Diffusion(lambda x, y: 1 + x * y, source=jd.TimeDependent(lambda t, x, y: x)), PLANE, 1, {}, False),
+    "drift": (jd.FokkerPlanck((np.ones((64, 64)), -np.ones((64, 64))), np.ones((64, 64))), PLANE, 1, {}, True),
     "modes": (jd.Diffusion(1.0), PLANE, 4, {}, True),
     "explicit": (jd.Diffusion(np.ones((64, 64))), PLANE, 2, {"stepper": jd.RungeKutta4(), "substeps": 2}, True),
     "box": (jd.Diffusion(lambda x, y, z: 1 + x * y * z), BOX, 1, {}, False),
