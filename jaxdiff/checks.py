@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A message with {where} and {value}; arrays: whether it fails, the place, the number. A place on several axes is a tuple
-# of arrays, {where}, {where1}, {where2} in the message.
+# A message with {where} and {value}; arrays: whether it fails (None: where not finite), the place (None: the index), the
+# number. A place on several axes is a tuple of arrays, {where}, {where1}, {where2} in the message.
 Condition = tuple[str, Any, Any, Any]
 
 
@@ -51,14 +51,16 @@ def at_place(function: Any, *place: Any) -> Any:
 
 
 def check(conditions: list[Condition], needed: Any = None) -> Checks:
-    """The first condition that fails, with the first place where it does; of many, that is looked for if any does."""
-    rows = []
-    for _, failed, where, value in conditions:
-        places = where if isinstance(where, tuple) else (where,)
-        rows.append(jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in (failed, value, *places))))
-    dtype, width = jnp.result_type(float), max(map(len, rows))
+    """The first condition that fails, with the first place where it does; of many, that is looked for if any may."""
+    dtype = jnp.result_type(float)
+
+    def row(failed: Any, where: Any, value: Any) -> list[Any]:
+        failed = ~jnp.isfinite(value) if failed is None else failed
+        places = where if isinstance(where, tuple) else (jnp.arange(jnp.size(value)) if where is None else where,)
+        return jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in (failed, value, *places)))
 
     def first_of() -> Any:
+        rows = [row(*condition[1:]) for condition in conditions]
         number = np.concatenate([np.full(len(row[0]), i + 1.0) for i, row in enumerate(rows)])
         none = [jnp.zeros(1)]
         columns = [
@@ -69,12 +71,14 @@ def check(conditions: list[Condition], needed: Any = None) -> Checks:
         columns[0] = columns[0] * jnp.asarray(number, dtype)
         return jnp.stack([column[first] for column in columns])
 
-    if sum(len(row[0]) for row in rows) < _MANY:
-        row = first_of()[None]
-    else:
-        failed = jnp.stack([jnp.any(row[0]) for row in rows]).any()
-        row = jax.lax.cond(failed, first_of, lambda: jnp.zeros(width, dtype))[None]
-    return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), row, needed))
+    width = 2 + max(len(where) if isinstance(where, tuple) else 1 for _, _, where, _ in conditions)
+    seen = [(failed is None, value if failed is None else failed) for _, failed, _, value in conditions]
+    if sum(jnp.size(x) for _, x in seen) < _MANY:
+        found = first_of()[None]
+    else:  # a sum of finite numbers may overflow: then none is found to fail
+        doubt = [~jnp.isfinite(jnp.sum(x)) if summed else jnp.any(x) for summed, x in seen]
+        found = jax.lax.cond(jnp.stack(doubt).any(), first_of, lambda: jnp.zeros(width, dtype))[None]
+    return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), found, needed))
 
 
 def raise_failed(checks: Checks) -> None:

@@ -329,29 +329,24 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     equation, grid = jax.tree.map(lambda x: narrow(x) if eqx.is_array_like(x) else x, (equation, grid))
     t0 = jnp.asarray(plan.times[0], u.dtype)
     run = METHODS[plan.method]
-    levels, needed = [], jnp.zeros(2, u.dtype)
+    levels, finite, needed = [], [], jnp.zeros(2, u.dtype)
     systems = plan.scheme.systems(equation, grid)
-    found: list[Condition] = [
-        (
-            "initial state is {value} in cell {where}; it must be finite",
-            ~jnp.isfinite(u).ravel(),
-            jnp.arange(u.size),
-            u.ravel(),
-        )
-    ]
+    found: list[Condition] = [("initial state is {value} in cell {where}; it must be finite", None, None, u.ravel())]
     early = observe if plan.method in ("window", "lattice", "spectral") and len(systems) == 1 else None
     looked, options = t0, {}
     if plan.method in ("steps", "adaptive") and systems[0].operator_varies:
         refused, looked = first_failure(systems[0], t0, jnp.asarray(plan.times[plan.outputs], u.dtype))
         options = {"sound": ~refused} if plan.method == "adaptive" else {}
     for system, start in zip(systems, plan.scheme.restrict(u), strict=True):
-        weights = system.weights.astype(u.dtype)
+        weights = jnp.ones((), u.dtype) if plan.method == "spectral" else system.weights.astype(u.dtype)
         if early is not None:
             seen, asked, more = run(system, plan, t0, start * weights, lambda contents: early(contents / weights))  # noqa: B023
-            levels.append(jnp.concatenate([early(start)[None], seen[: plan.outputs]]))
+            states, first = seen[: plan.outputs], early(start)
         else:
             contents, asked, more = run(system, plan, t0, start * weights, **options)
-            levels.append(jnp.concatenate([start[None], contents[: plan.outputs] / weights]))
+            states, first = contents[: plan.outputs] / weights, start
+        levels.append(jnp.concatenate([first[None], states]))
+        finite.append(jnp.isfinite(states).all())
         found, needed = found + more, jnp.maximum(needed, asked)
     values = levels[0] if early is not None else plan.scheme.combine(levels, systems[0].ring)
     if observe is not None and early is None:
@@ -360,7 +355,7 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     doubt = ", or the iterations of a step did not converge" if iterated else ""
     infinite = (
         f"the solution is not finite{doubt}; check the coefficients and the size of the step",
-        ~jnp.isfinite(values).all(),
+        ~jnp.stack(finite).all(),
         0.0,
         0.0,
     )

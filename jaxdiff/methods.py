@@ -344,10 +344,11 @@ def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
 
 
 def _spectral(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
-    forcing = system.forcing(t0).astype(u.dtype) if plan.forced else None
+    """Modes of the values themselves, as all cells are equal."""
+    forcing = (system.forcing(t0) / system.weights).astype(u.dtype) if plan.forced else None
     course = system.modes(t0, plan.basis).course(u, forcing)
     known = jnp.all(u >= 0) & (forcing is None or jnp.all(forcing >= 0)) & system.monotone
-    states = lambda t: jax.vmap(lambda v: not_below_zero(v, known))(course(t))
+    states = lambda t: not_below_zero(course(t), known, tuple(range(1, u.ndim + 1)))
     run = states if observe is None else lambda t: observe(states(t))
     return _in_parts(run, jnp.asarray(plan.times[1:], u.dtype) - t0, u.size), jnp.zeros(2), []
 

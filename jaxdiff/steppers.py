@@ -318,13 +318,19 @@ def _without_noise(after: Any, before: Any, fed: Any) -> Any:
     return not_below_zero(after, (before >= 0).all() & (fed >= 0).all() & small)
 
 
-def not_below_zero(v: Any, known: Any) -> Any:
-    """Contents that are known not to be negative, without errors below zero and with the same sum; derivatives are those
-    of v."""
-    raised = jnp.maximum(v, 0.0)
-    total = jnp.sum(raised)
-    raised = raised * (jnp.maximum(jnp.sum(v), 0.0) / jnp.where(total > 0, total, 1.0))
-    return v + jax.lax.stop_gradient(jnp.where(known, raised - v, 0.0))
+def not_below_zero(v: Any, known: Any, axes: Any = None) -> Any:
+    """Contents that are known not to be negative, without errors below zero and with the same sum over `axes`, of which
+    those left out hold other states; derivatives are those of v."""
+    seen = jax.lax.stop_gradient(v)
+    total = lambda contents: jnp.sum(contents, axes, keepdims=True)
+
+    def raised() -> Any:
+        above = total(jnp.maximum(seen, 0.0))
+        return jnp.zeros((), v.dtype), jnp.maximum(total(seen), 0.0) / jnp.where(above > 0, above, 1.0)
+
+    unchanged = lambda: (jnp.array(-jnp.inf, v.dtype), jnp.ones_like(total(seen)))
+    least, factor = jax.lax.cond(known & jnp.any(seen < 0), raised, unchanged)
+    return v + (jnp.maximum(seen, least) * factor - seen)
 
 
 STEPPERS = {
