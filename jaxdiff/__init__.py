@@ -4,7 +4,8 @@ from jaxdiff import datasets
 from jaxdiff.analysis import steady_state
 from jaxdiff.bootstrap import Bootstrap, bootstrap
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
-from jaxdiff.coefficients import MLP, Expression, PerAxis, Polynomial, Potential, Series, Spline, Tensor, TimeDependent
+from jaxdiff.coefficients import Expression, PerAxis, Potential, Series, Tensor, TimeDependent
+from jaxdiff.curves import MLP, Polynomial, Spline
 from jaxdiff.decomposition import decompose
 from jaxdiff.equations import Diffusion, FokkerPlanck
 from jaxdiff.fit import Fit, fit, load
@@ -13,10 +14,10 @@ from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
 from jaxdiff.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.many import fit_many, multistart
-from jaxdiff.measurements import Readings
 from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.paths import Trajectory
+from jaxdiff.readings import Readings
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.solve import Solution, memory_needed, solve
 from jaxdiff.spectral import Spectral

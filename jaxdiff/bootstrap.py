@@ -14,10 +14,10 @@ from jaxdiff.devices import choose
 from jaxdiff.fit import checked_count, is_narrow
 from jaxdiff.fits import Fits, split, table
 from jaxdiff.many import carried_out
-from jaxdiff.measurements import Readings
 from jaxdiff.objective import start_vector
 from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.progress import Progress
+from jaxdiff.readings import Readings
 from jaxdiff.result import Fit
 from jaxdiff.run import STEPS, Run
 from jaxdiff.stacks import Stack, stack

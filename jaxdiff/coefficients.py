@@ -1,4 +1,4 @@
-"""Ready-made coefficients, and how a coefficient is evaluated at points."""
+"""What a coefficient may be, and how it is evaluated at points."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxdiff.checks import at_place
 from jaxdiff.expression import Expression
-from jaxdiff.parameters import Free, Mark, Positive, numeric, plain
+from jaxdiff.parameters import Mark, numeric, plain
 
-__all__ = ["MLP", "Expression", "PerAxis", "Polynomial", "Potential", "Series", "Spline", "Tensor", "TimeDependent"]
+__all__ = ["Expression", "PerAxis", "Potential", "Series", "Tensor", "TimeDependent"]
 
 
 class TimeDependent(eqx.Module):
@@ -116,25 +116,20 @@ class PerAxis(eqx.Module):
         return tuple(c for c in (self.x, self.y, self.z) if c is not None)
 
 
-def _entries(matrix: Any) -> Any:
-    if any(isinstance(leaf, Mark) for leaf in jax.tree.leaves(matrix, is_leaf=lambda x: isinstance(x, Mark))[1:]):
-        raise TypeError(
-            "a Tensor is marked as a whole, got marks among its entries; let a function of named parameters build the matrix, see help(jd.Tensor)"
-        )
-    return numeric(matrix)
-
-
 class Tensor(eqx.Module):
     """A diffusivity D that is a symmetric positive definite matrix, on two or three Cartesian axes of equal cells.
 
         J = b p − D ∇p,   b = f − (1 − α) ∇·D,   (∇·D)ᵢ = Σⱼ ∂ⱼDᵢⱼ
 
     matrix [length²/time]: `(d, d)`, an array over cells `(*cells, d, d)`, a function of d coordinates that returns such
-    a matrix, or a `TimeDependent` of one. Its symmetric part is used, so what is fitted in `Tensor(Free(matrix))` is
-    D_xy = (M_xy + M_yx)/2: the two entries by themselves are not identified. Principal values and an angle are, and
-    stay positive definite:
+    a matrix, or a `TimeDependent` of one. Where it is marked for fitting, its different entries are fitted: xx, xy, yy, …
 
     >>> import jaxdiff as jd
+    >>> jd.Tensor(jd.Free([[1.0, 0.2], [0.2, 0.5]])).xy
+    Free(value=array(0.2))
+
+    Principal values and an angle serve as well, and stay positive definite:
+
     >>> def model(along, across, angle):
     ...     c, s = jnp.cos(angle), jnp.sin(angle)
     ...     turn = jnp.array([[c, -s], [s, c]])
@@ -149,14 +144,47 @@ class Tensor(eqx.Module):
     The decomposition: Fehrenbach & Mirebeau 2014, doi:10.1007/s10851-013-0446-3.
     """
 
-    matrix: Any = eqx.field(converter=_entries)
+    whole: Any  # None where each entry is marked
+    xx: Any = None
+    xy: Any = None
+    xz: Any = None
+    yy: Any = None
+    yz: Any = None
+    zz: Any = None
 
-    def __check_init__(self) -> None:
-        shape = np.shape(plain(self.matrix)) if not callable(self.matrix) else (2, 2)
+    def __init__(self, matrix: Any):
+        if any(isinstance(leaf, Mark) for leaf in jax.tree.leaves(matrix, is_leaf=lambda x: isinstance(x, Mark))[1:]):
+            raise TypeError(
+                "a Tensor is marked as a whole, got marks among its entries; let a function of named parameters build the matrix, see help(jd.Tensor)"
+            )
+        self.whole = matrix = numeric(matrix)
+        value = plain(matrix)
+        shape = np.shape(value) if not callable(value) else (2, 2)
         if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] not in (2, 3):
             raise ValueError(
                 f"a Tensor takes a matrix (2, 2) or (3, 3), one for each cell, or a function that returns one, got shape {shape}; use jd.PerAxis for a diagonal"
             )
+        if not isinstance(matrix, Mark) or not isinstance(value, np.ndarray):
+            return
+        gap = float(np.max(np.abs(value - np.swapaxes(value, -1, -2))))
+        if gap > 1e-9 * np.max(np.abs(value)):
+            raise ValueError(
+                f"a Tensor that is fitted starts from a symmetric matrix, got entries that differ by {gap:g}"
+            )
+        self.whole = None
+        for i, j in zip(*np.triu_indices(shape[-1])):
+            entry = jax.tree.map(lambda number, i=i, j=j: np.broadcast_to(number, shape)[..., i, j], matrix)
+            setattr(self, "xyz"[i] + "xyz"[j], entry)
+
+    @property
+    def matrix(self) -> Any:
+        """What it was made of; the entries put together where they are fitted."""
+        if self.whole is not None:
+            return self.whole
+        rows = ((self.xx, self.xy, self.xz), (self.xy, self.yy, self.yz), (self.xz, self.yz, self.zz))
+        entries = [entry for row in rows for entry in row if entry is not None]
+        stack, d = np.stack if all(isinstance(e, np.ndarray) for e in entries) else jnp.stack, int(len(entries) ** 0.5)
+        return stack(entries, -1).reshape(*np.shape(self.xx), d, d)
 
     def require_shape(self, cells: tuple[int, ...]) -> None:
         """Raise unless it holds on so many cells along each axis."""
@@ -183,114 +211,6 @@ class Tensor(eqx.Module):
         if isinstance(matrix, TimeDependent):
             return TimeDependent(lambda t, *x: matrix(t, *x)[k][k])
         return (lambda *x: matrix(*x)[k][k]) if callable(matrix) else matrix[..., k, k]
-
-
-class Polynomial(eqx.Module):
-    """Σ cᵢ xⁱ, coefficients from the constant up; with `positive`, its exponential.
-
-    >>> float(Polynomial([1.0, 0.0, 2.0])(3.0))
-    19.0
-    """
-
-    coefficients: Any = eqx.field(converter=numeric)
-    positive: bool = eqx.field(static=True, default=False, kw_only=True)
-
-    def __call__(self, x: Any) -> Any:
-        value = jnp.polyval(jnp.atleast_1d(jnp.asarray(self.coefficients))[::-1], x)
-        return jnp.exp(value) if self.positive else value
-
-
-class Spline(eqx.Module):
-    """Natural cubic spline through `values` at increasing `knots`, linear beyond them; the values are marked for fitting.
-
-    With `positive` the logarithm is interpolated, so the curve and its values stay positive.
-
-    >>> from jaxdiff.parameters import plain
-    >>> float(plain(Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
-    1.5
-    """
-
-    knots: Any
-    values: Any
-    positive: bool = eqx.field(static=True)
-
-    def __init__(self, knots: Any, values: Any, *, positive: bool = False):
-        self.knots = np.asarray(knots, np.float64)
-        self.positive = positive
-        if self.knots.ndim != 1 or len(self.knots) < 2 or (np.diff(self.knots) <= 0).any():
-            raise ValueError(f"knots must be at least two increasing positions, got {self.knots}")
-        values = values if isinstance(values, Mark) else (Positive if positive else Free)(values)
-        shape = np.shape(values.value)
-        if shape != self.knots.shape:
-            raise ValueError(
-                f"a Spline needs a value per knot, got {len(self.knots)} knots and values of shape {shape}"
-            )
-        self.values = values
-
-    def __call__(self, x: Any) -> Any:
-        knots, y = jnp.asarray(self.knots), jnp.asarray(self.values)
-        y = jnp.log(y) if self.positive else y
-        h = jnp.diff(knots)
-        slope = jnp.diff(y) / h
-        if len(self.knots) > 2:
-            system = jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)
-            inner = jnp.linalg.solve(system, 6 * jnp.diff(slope))
-            bend = jnp.concatenate([jnp.zeros(1), inner, jnp.zeros(1)])
-        else:
-            bend = jnp.zeros_like(y)
-        i = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, len(self.knots) - 2)
-        x_in = jnp.clip(x, knots[0], knots[-1])
-        left, right = x_in - knots[i], knots[i + 1] - x_in
-        curve = (
-            y[i] * right / h[i] + y[i + 1] * left / h[i]
-            + (bend[i] * (right**3 / h[i] - h[i] * right) + bend[i + 1] * (left**3 / h[i] - h[i] * left)) / 6
-        )  # fmt: skip
-        end_slope = (
-            slope[i]
-            + jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1])) / 6
-        )
-        value = curve + end_slope * (x - x_in)
-        return jnp.exp(value) if self.positive else value
-
-
-class MLP(eqx.Module):
-    """A small neural network (x, y, …) ↦ scalar with tanh layers; its weights are marked for fitting.
-
-    `inputs` is the number of coordinates. Give positions of order one, or wrap it: `lambda x: mlp(x / length)` inside a
-    model function. With `positive` the output passes through softplus.
-
-    >>> landscape = MLP(8, 2, key=jax.random.key(0), inputs=2)
-    >>> plain(landscape)(0.1, 0.2).shape
-    ()
-
-    Raises `ValueError` if `inputs` is not a whole number from 1 to 4.
-    """
-
-    layers: Any
-    inputs: int = eqx.field(static=True)
-    positive: bool = eqx.field(static=True)
-
-    def __init__(self, width: int, depth: int, *, key: Any, inputs: int = 1, positive: bool = False):
-        if isinstance(inputs, bool) or inputs not in (1, 2, 3, 4):
-            raise ValueError(f"inputs is the number of coordinates, time among them, from 1 to 4, got {inputs!r}")
-        self.inputs = int(inputs)
-        sizes = [self.inputs, *[width] * depth, 1]
-        keys = jax.random.split(key, depth + 1)
-        layers = tuple(eqx.nn.Linear(a, b, key=k) for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
-        self.layers = Free(jax.tree.map(lambda w: np.asarray(w, np.float64), layers))
-        self.positive = positive
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        names = ("x", "y", "z", "t")[: self.inputs]
-        return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
-
-    def __call__(self, *x: Any) -> Any:
-        h = jnp.stack([jnp.reshape(jnp.asarray(one), ()) for one in x])
-        for layer in self.layers[:-1]:
-            h = jnp.tanh(layer(h))
-        out = self.layers[-1](h)[0]
-        return jax.nn.softplus(out) if self.positive else out
 
 
 def varies(coefficient: Any) -> bool:

@@ -17,9 +17,9 @@ from jaxdiff.exact import cir_log_density, vasicek_log_density
 from jaxdiff.fit import Fit, fit
 from jaxdiff.grid import Grid
 from jaxdiff.losses import mse
-from jaxdiff.measurements import Readings
 from jaxdiff.parameters import Positive
 from jaxdiff.paths import Trajectory
+from jaxdiff.readings import Readings
 
 
 @dataclass(frozen=True)

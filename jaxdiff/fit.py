@@ -12,11 +12,12 @@ import numpy as np
 from jaxdiff.coarseness import spread
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, choose
-from jaxdiff.measurements import Measurement, Readings
+from jaxdiff.measurements import Measurement
 from jaxdiff.objective import Objective, assemble
 from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
+from jaxdiff.readings import Readings
 from jaxdiff.result import Fit, load
 from jaxdiff.run import MANY, STEPS, Outcome, Run
 from jaxdiff.uncertainty import uncertainty

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxdiff import maps
 from jaxdiff.histograms import Histograms
-from jaxdiff.measurements import Readings
 from jaxdiff.paths import Trajectory
+from jaxdiff.readings import Readings
 
 LABELS = {"x": "position x", "y": "position y", "z": "position z", "r": "position r", "t": "time t", "value": "u"}
 FEW = 8  # times drawn as profiles, sensors drawn as courses

@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxdiff import maps
 from jaxdiff.histograms import Histograms
-from jaxdiff.measurements import Readings
 from jaxdiff.outcome import LABELS, Outcome, View, densities, shares
 from jaxdiff.panels import (
     COLORS,
@@ -30,6 +29,7 @@ from jaxdiff.panels import (
     zero_line,
 )
 from jaxdiff.paths import Trajectory
+from jaxdiff.readings import Readings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

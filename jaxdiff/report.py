@@ -18,9 +18,9 @@ import numpy as np
 
 from jaxdiff import plot
 from jaxdiff.histograms import Histograms
-from jaxdiff.measurements import Readings
 from jaxdiff.outcome import Outcome, View, shares
 from jaxdiff.paths import Trajectory
+from jaxdiff.readings import Readings
 
 
 def write(

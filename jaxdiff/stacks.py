@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms, normalised
-from jaxdiff.measurements import Measurement, Readings
+from jaxdiff.measurements import Measurement
+from jaxdiff.readings import Readings
 
 
 @dataclass(frozen=True)

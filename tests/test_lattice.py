@@ -11,7 +11,7 @@ from jax.extend.core import jaxprs_in_params
 import jaxdiff as jd
 from jaxdiff import exact
 from jaxdiff.lattice import LatticeSystem
-from jaxdiff.parameters import numeric, plain
+from jaxdiff.parameters import numeric
 
 PLANE = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 2.0, 10))
 CYLINDER = jd.Grid.radial((0.0, 1.0, 8), (0.0, 2.0, 9), geometry="cylindrical")
@@ -454,18 +454,3 @@ def test_a_gradient_where_terms_grow_on_the_way(narrow):
         assert float(jnp.sum(jax.grad(loss)(d) * direction)) == pytest.approx(
             float(forward), rel=1e-3 if narrow else 1e-11
         )
-
-
-def test_a_network_of_two_coordinates():
-    network = jd.MLP(5, 1, key=jax.random.key(1), inputs=2, positive=True)
-    values = lambda network: jd.solve(jd.Diffusion(network), PLANE, lambda x, y: x * y, [0.0, 0.1]).values[-1]
-    other = plain(network)
-    by_hand = lambda x, y: jax.nn.softplus(
-        other.layers[1].weight[0] @ jnp.tanh(other.layers[0].weight @ jnp.array([x, y]) + other.layers[0].bias)
-        + other.layers[1].bias[0]
-    )
-    np.testing.assert_allclose(values(network), values(by_hand), atol=1e-13)
-    with pytest.raises(TypeError, match=r"called here with 2 arguments, got MLP\(x\); write one that takes so many"):
-        values(jd.MLP(5, 1, key=jax.random.key(1)))
-    with pytest.raises(ValueError, match="number of coordinates, time among them, from 1 to 4, got 0"):
-        jd.MLP(5, 1, key=jax.random.key(1), inputs=0)

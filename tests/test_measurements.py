@@ -178,3 +178,28 @@ def test_a_varying_model_has_no_steady_state():
     equation = jd.Diffusion(1.0, source=jd.TimeDependent(lambda t, x: t))
     with pytest.raises(ValueError, match="a time of inf is the steady state"):
         jd.Readings(GRID, 0.0, [np.inf], [0.5], [1.0]).prepare(equation)
+
+
+def test_a_series_of_images_is_a_row_for_every_pixel():
+    grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 2.0, 10))
+    x, y = np.meshgrid(*grid.centers, indexing="ij")
+    images = np.exp(-4 * ((x - 0.4) ** 2 + (y - 0.7) ** 2))[None] * np.array([1.0, 0.7, 0.5])[:, None, None]
+    images[1, 3, 4] = np.nan
+    found = jd.Readings.from_images(grid, [2.0, 3.0, 5.0], images, sigma=0.1)
+    np.testing.assert_array_equal(found.initial, images[0])
+    assert found.start == 2.0 and len(found.values) == 2 * 120 - 1
+    pixel = (found.times == 5.0) & (found.positions == [x[7, 2], y[7, 2]]).all(1)
+    assert found.values[pixel] == images[2, 7, 2]
+    own = jd.Readings.from_images(grid, [2.0, 3.0, 5.0], images, initial=lambda x, y: x * y, start=1.0)
+    assert len(own.values) == 3 * 120 - 1 and own.start == 1.0
+
+
+def test_what_a_series_of_images_cannot_be():
+    grid, images = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3)), np.ones((2, 4, 3))
+    with pytest.raises(ValueError, match=r"one of shape \(4, 3\) for each of 2 times, got shape \(2, 3, 4\)"):
+        jd.Readings.from_images(grid, [0.0, 1.0], np.ones((2, 3, 4)))
+    with pytest.raises(ValueError, match="two or more where the first is the start, got 1"):
+        jd.Readings.from_images(grid, [0.0], images[:1])
+    images[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="the first image is the start and lacks 1 pixels; .* give initial="):
+        jd.Readings.from_images(grid, [0.0, 1.0], images)

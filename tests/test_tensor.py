@@ -369,9 +369,21 @@ def test_all_entries_are_fitted_from_readings():
     for name, true in truth.items():
         assert abs(fit.parameters[name] - true) < 4 * fit.standard_errors[name] < 0.02
     marked = jd.fit(jd.Diffusion(jd.Tensor(jd.Free(np.diag([0.05, 0.1])))), readings, progress=False)
-    matrix = np.asarray(marked.model.diffusivity.matrix)
-    mean = (matrix + matrix.T) / 2
-    np.testing.assert_allclose(mean[[0, 0, 1], [0, 1, 1]], list(fit.parameters.values()), atol=1e-5)
+    for name, value in fit.parameters.items():
+        assert marked.parameters[f"diffusivity.{name}"] == pytest.approx(value, abs=1e-6)
+        assert marked.standard_errors[f"diffusivity.{name}"] == pytest.approx(fit.standard_errors[name], rel=1e-3)
+    found = marked.model.diffusivity.matrix
+    np.testing.assert_array_equal(found, np.swapaxes(found, 0, 1))
+
+
+def test_a_matrix_that_is_marked_over_cells():
+    """Every entry of every cell, once; the numbers are those of the whole."""
+    matrix = np.asarray(jax.vmap(jax.vmap(turning))(*np.meshgrid(*PLANE.centers, indexing="ij")))
+    marked = jd.Tensor(jd.Bounded(matrix, -100.0, 100.0))
+    assert marked.xy.value.shape == PLANE.shape and marked.xz is None
+    u = RNG.random(PLANE.shape)
+    values = [jd.solve(jd.Diffusion(d), PLANE, u, [0.0, 0.01]).values for d in (marked, jd.Tensor(matrix))]
+    np.testing.assert_allclose(*values, atol=1e-14)
 
 
 UNEVEN = jd.Grid(edges=(np.array([0.0, 0.1, 0.3, 1.0]), np.linspace(0.0, 1.0, 4)))
@@ -384,6 +396,7 @@ BAD = {
     "not positive there": (lambda: tensor(lambda x, y: jnp.diag(jnp.stack([1.0 + 0 * x, 1.05 - y]))), r"eigenvalue -0\.0409091 at x = .*, y = 1\.09091; it must be positive definite"),
     "not symmetric": (lambda: tensor([[1.0, 0.2], [0.1, 1.0]]), "differ by 0.1 at x = .* it must be symmetric"),
     "not finite": (lambda: tensor([[1.0, np.nan], [np.nan, 1.0]]), "is nan at .* it must be finite"),
+    "not symmetric to start from": (lambda: jd.Tensor(jd.Free([[1.0, 0.2], [0.1, 1.0]])), "starts from a symmetric matrix, got entries that differ by 0.1"),
     "not square": (lambda: jd.Tensor([1.0, 2.0]), r"got shape \(2,\); use jd.PerAxis"),
     "of another size": (lambda: tensor(np.eye(3)), r"has shape \(2, 2\), or \(9, 11, 2, 2\) over cells, got \(3, 3\)"),
     "a number": (lambda: tensor(lambda x, y: 1.0 + x), r"returns a real matrix \(2, 2\), got shape \(\)"),

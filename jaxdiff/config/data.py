@@ -15,8 +15,8 @@ from jaxdiff.config.keys import check_keys, choose, edges, listed, number, per_a
 from jaxdiff.expression import names
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
-from jaxdiff.measurements import Readings
 from jaxdiff.paths import Trajectory
+from jaxdiff.readings import Readings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,275 @@
+"""Values of the field at places and times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from jaxdiff.checks import Checks
+from jaxdiff.grid import Grid
+from jaxdiff.measurements import (
+    Course,
+    Measurement,
+    Plan,
+    Prediction,
+    bucket,
+    check_initial,
+    check_times,
+    course_of,
+    resolve_initial,
+)
+from jaxdiff.parameters import numeric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Readings(Measurement):
+    """Values of the field at places and times: one row a reading.
+
+        yᵢ = u(tᵢ, xᵢ) + noise
+
+    grid: where the model is solved; initial: the state at `start`, a number, an array over cells (n,) or a callable of
+    position, whose marks are fitted too; None where the model returns one or only steady states are read
+    times: (m,) [time], inf is the steady state; positions: (m,) or (m, ndim) [length]; values: (m,) [unit of the field],
+    NaN means missing and drops the row; sigma: a number or (m,), standard deviation of a value; start: [time]
+
+    Raises ValueError if shapes differ, nothing is left, a position lies outside the grid, a time before the start, a
+    sigma is not positive, or the initial state is not finite.
+
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 50))
+    >>> readings = jd.Readings(grid, 0.0, [1.0, 2.0, 2.0], [0.5, 0.5, 0.7], [0.3, 0.6, float("nan")])
+    >>> readings.values
+    array([0.3, 0.6])
+    """
+
+    family: ClassVar[str] = "gaussian"
+    grid: Grid
+    initial: Any
+    times: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+    sigma: np.ndarray | None
+    start: float = eqx.field(static=True)
+
+    def __init__(
+        self, grid: Grid, initial: Any, times: Any, positions: Any, values: Any, sigma: Any = None, start: float = 0.0
+    ):
+        values = np.asarray(values, float)
+        if values.ndim != 1:
+            raise ValueError(
+                f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
+            )
+        one = isinstance(positions, tuple)
+        positions = np.asarray(positions, float)
+        if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
+            if len(values) == grid.ndim > 1 and not one:
+                raise ValueError(
+                    f"positions of {len(values)} values on {grid.ndim} axes may be one place or one coordinate for each, got shape ({grid.ndim},); give one row of {grid.ndim} for each value, or a tuple for one place"
+                )
+            positions = np.broadcast_to(positions, (*values.shape, grid.ndim))
+        if grid.ndim > 1 and positions.shape != (*values.shape, grid.ndim):
+            raise ValueError(
+                f"positions must be {len(values)} rows of {grid.ndim} coordinates, got shape {positions.shape}; give one row for each value"
+            )
+        positions = positions[:, 0] if positions.ndim == 2 and grid.ndim == 1 else positions
+        columns = {"times": np.asarray(times, float)} | ({"positions": positions} if grid.ndim == 1 else {})
+        if sigma is not None:
+            columns["sigma"] = np.asarray(sigma, float)
+        for name, column in columns.items():
+            if column.shape not in ((), values.shape):
+                raise ValueError(
+                    f"{name} must match the {len(values)} values, got shape {column.shape}; give one for each row"
+                )
+            columns[name] = np.broadcast_to(column, values.shape)
+        kept = ~np.isnan(values)
+        if not kept.any():
+            raise ValueError(
+                f"no reading is left, got {len(values)} values, all missing"
+                if len(values)
+                else "no reading given, got empty values"
+            )
+        if np.isinf(values).any():
+            raise ValueError(
+                f"values must be finite or NaN, got {values[np.isinf(values)][0]} in row {int(np.argmax(np.isinf(values)))}"
+            )
+        times, positions = columns["times"][kept], columns.get("positions", positions)[kept]
+        self.sigma = columns["sigma"][kept] if sigma is not None else None
+        if self.sigma is not None and not ((self.sigma > 0) & np.isfinite(self.sigma)).all():
+            raise ValueError(
+                f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows"
+            )
+        self.start = float(start)
+        check_times(times, self.start)
+        grid.require_inside(positions, "position")
+        self.grid, self.initial = grid, numeric(initial)
+        check_initial(self.initial, grid)
+        self.times, self.positions, self.values = times, positions, values[kept]
+
+    @classmethod
+    def from_table(
+        cls,
+        table: str | os.PathLike[str] | pd.DataFrame,
+        grid: Grid,
+        initial: Any,
+        *,
+        time: str | float,
+        position: str | float | Sequence[str | float] | Mapping[str, float | Sequence[float]],
+        value: str | None = None,
+        sigma: str | float | None = None,
+        start: float = 0.0,
+    ) -> Readings:
+        """Readings from a CSV file or a DataFrame, by the names of the columns.
+
+        time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
+        sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
+        {column: (x, y)}, and there is no value.
+
+        >>> import jaxdiff as jd, pandas
+        >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
+        >>> grid = jd.Grid.uniform((0.0, 70.0, 70))
+        >>> jd.Readings.from_table(rod, grid, None, time=float("inf"), position="x", value="T").positions
+        array([10., 14.])
+        """
+        from jaxdiff import tables
+
+        frame = tables.read(table)
+        if isinstance(position, Mapping):
+            columns = tables.wide(frame, time=time, positions=position, sigma=sigma)
+        elif value is None:
+            raise TypeError("value must name the column of readings, got None; or give position={column: position}")
+        else:
+            columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma)
+        times, positions, values, deviations = columns
+        return cls(grid, initial, times, positions.reshape(len(values), -1), values, deviations, start)
+
+    @classmethod
+    def from_images(
+        cls, grid: Grid, times: Any, images: Any, *, initial: Any = None, sigma: Any = None, start: float | None = None
+    ) -> Readings:
+        """Readings from a series of images, whose pixels are the cells of the grid.
+
+        times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x, NaN where
+        there is no value; sigma: a number, or one for each pixel (T, *cells). initial: the state at `start`; None: the
+        first image, which is then no reading, and whose noise is taken for what was there.
+
+        Raises ValueError if shapes differ from those of the grid, or the first image has gaps and there is no initial.
+
+        >>> import jaxdiff as jd
+        >>> grid = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3))
+        >>> jd.Readings.from_images(grid, [0.0, 1.0, 2.0], np.ones((3, 4, 3))).values.shape
+        (24,)
+        """
+        times, images = np.asarray(times, float), np.asarray(images, float)
+        if times.ndim != 1 or images.shape != (*times.shape, *grid.shape):
+            raise ValueError(
+                f"images must be one of shape {grid.shape} for each of {times.size} times, got shape {images.shape}; the first axis of an image is that of x"
+            )
+        if sigma is not None:
+            sigma = np.broadcast_to(np.asarray(sigma, float), images.shape)
+        if initial is None:
+            if len(times) < 2:
+                raise ValueError(f"images must be two or more where the first is the start, got {len(times)}")
+            if not np.isfinite(images[0]).all():
+                gaps = int(np.sum(~np.isfinite(images[0])))
+                raise ValueError(
+                    f"the first image is the start and lacks {gaps} pixels; fill them in, or give initial="
+                )
+            initial, start = images[0], float(times[0])
+            times, images, sigma = times[1:], images[1:], None if sigma is None else sigma[1:]
+        places = np.stack(np.meshgrid(*grid.centers, indexing="ij"), -1).reshape(-1, grid.ndim)
+        rows = np.repeat(times, len(places)), np.tile(places, (len(times), 1)), images.ravel()
+        return cls(grid, initial, *rows, None if sigma is None else sigma.ravel(), 0.0 if start is None else start)
+
+    def rows(self, kept: np.ndarray) -> Readings:
+        """Only these rows."""
+        sigma = None if self.sigma is None else self.sigma[kept]
+        return Readings(
+            self.grid, self.initial, self.times[kept], self.positions[kept], self.values[kept], sigma, self.start
+        )
+
+    @property
+    def last(self) -> np.ndarray:
+        """(m,) the row before each one in time at the same position, -1 for none."""
+        places = self.positions.reshape(len(self.times), -1)
+        order = np.lexsort((self.times, *places.T))
+        one, two = order[:-1], order[1:]
+        follows = (places[one] == places[two]).all(1) & (self.times[one] < self.times[two])
+        last = np.full(len(order), -1)
+        last[two[follows]] = one[follows]
+        return last
+
+    def split(self, fraction: float) -> tuple[Readings, Readings]:
+        """(first, last) part in time; rows of one single time are held out evenly instead."""
+        distinct = np.unique(self.times)
+        if len(distinct) > 1:
+            held = self.times > np.quantile(self.times, 1 - fraction, method="lower")
+            held = held if held.any() else self.times == distinct[-1]
+        else:
+            count = max(1, round(fraction * len(self.times)))
+            held = np.zeros(len(self.times), bool)
+            held[np.linspace(0, len(held) - 1, count + 2).astype(int)[1:-1]] = True
+        if held.all():
+            raise ValueError(f"validation={fraction:g} leaves no reading to fit, got {len(held)} in all; hold out less")
+        return self.rows(~held), self.rows(held)
+
+    @property
+    def known(self) -> bool:
+        return self.sigma is not None
+
+    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> ReadingsPlan:
+        initial = resolve_initial(self.initial, initial, bool((self.times < np.inf).any()))
+        course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
+        sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
+        count = len(self.values)
+        dense = len(sensors) * (row.max() + 1) <= 8 * count
+        weight = np.ones(count) if self.sigma is None else self.sigma**-2
+        pad_to = lambda column, length, fill: np.concatenate(
+            [column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)]
+        )
+        rows = bucket(count) if pad else count
+        places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
+        return ReadingsPlan(
+            observation=pad_to(self.values, rows, 0),
+            weight=pad_to(weight, rows, 0),
+            size=np.float64(count),
+            constant=np.float64(0.0 if self.sigma is None else np.log(self.sigma).sum()),
+            course=course,
+            row=pad_to(row, rows, 0),
+            place=pad_to(places, which, places[-1]),
+            sensor=pad_to(sensor, rows, 0) if dense else None,
+            last=pad_to(self.last, rows, -1),
+            known=self.known,
+        )
+
+
+class ReadingsPlan(Plan):
+    family: ClassVar[str] = "gaussian"
+    observation: Any  # (m,), padded
+    weight: Any  # 1/sigma², 1 without sigma, 0 for padding
+    size: Any
+    constant: Any  # Σ log sigma
+    course: Course
+    row: Any  # (m,) which time
+    place: Any  # positions of the sensors, or of each row
+    sensor: Any  # (m,) which sensor; None: a position a row
+    last: Any  # (m,) which row came before at the same sensor, -1 for none
+    known: bool = eqx.field(static=True)
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        grid = self.course.grid
+        if self.sensor is None:
+            states, checks, fine = self.course(equation, initial)
+            read = jax.vmap(lambda u, x: grid.interpolate(u, x[None])[0])
+            return Prediction(read(states[self.row], self.place), checks, fine)
+        at_sensors, checks, fine = self.course(equation, initial, lambda states: grid.interpolate(states, self.place))
+        return Prediction(at_sensors[self.row, self.sensor], checks, fine)
+
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:
+        return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
