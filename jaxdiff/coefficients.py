@@ -125,8 +125,8 @@ class Tensor(eqx.Module):
     a matrix, or a `TimeDependent` of one. Where it is marked for fitting, its different entries are fitted: xx, xy, yy, …
 
     >>> import jaxdiff as jd
-    >>> jd.Tensor(jd.Free([[1.0, 0.2], [0.2, 0.5]])).xy
-    Free(value=array(0.2))
+    >>> float(jd.Tensor(jd.Free([[1.0, 0.2], [0.2, 0.5]])).xy.value)
+    0.2
 
     Principal values and an angle serve as well, and stay positive definite:
 
