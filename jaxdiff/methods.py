@@ -273,7 +273,7 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
     span = jnp.sum(durations) if once else jnp.max(durations)
     substeps, terms = terms_needed(operator, span, plan.tolerance)
     needed = jnp.stack([jnp.ceil(substeps / room * plan.substeps), terms])
-    durations = jnp.where(substeps <= 8 * room, durations, 0.0)  # else it may overflow before it is asked anew
+    durations = jnp.where(substeps <= room, durations, 0.0)  # else it may overflow before it is asked anew
     kernel = isinstance(plan.stepper, Exponential) and plan.stepper.kernel
     options: dict[str, Any] = {"terms": plan.capacity, "needed": terms, "kernel": kernel}
     forcing = system.forcing(t0) if plan.forced else None

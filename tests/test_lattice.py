@@ -206,6 +206,17 @@ def test_the_gradient_of_a_source_at_zero():
     assert float(jax.grad(final)(0.0)) == pytest.approx(float(final(1.0) - final(0.0)), rel=1e-9)
 
 
+def test_a_drift_of_many_turns_in_single_precision():
+    """The first guess of the substeps is too few for it, and must not overflow before it is asked anew."""
+    grid = jd.Grid.uniform((-2.0, 2.0, 48), (-2.0, 2.0, 40))
+    equation = jd.FokkerPlanck(lambda x, y: (-10.0 * y, 10.0 * x), 0.1)
+    u = grid.average(lambda x, y: jnp.exp(-4 * ((x - 1) ** 2 + y**2)))
+    wide, narrow = (
+        np.asarray(jd.solve(equation, grid, u.astype(dtype), [0.0, 1.0]).values[-1]) for dtype in (float, np.float32)
+    )
+    assert np.abs(narrow - wide).max() < 5e-4 * wide.max()
+
+
 def test_vmap_and_float32():
     d = np.array([0.2, 0.5, 1.0])
     one = lambda k: jd.solve(jd.Diffusion(k, boundaries={"x+": jd.absorbing}), PLANE, 1.0, [0.0, 0.2]).values[-1]
