@@ -24,7 +24,7 @@ from jaxdiff.uncertainty import uncertainty
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
 
-FEW = 30  # parameters for which a dense Jacobian is the better bargain
+FEW = 64  # parameters for which a dense Jacobian is the better bargain
 
 
 def fit(
@@ -56,7 +56,7 @@ def fit(
         parameters: for a function, {name: start}; a start is a mark, or a bare number, which is Free.
         loss: None (mean square, Kullback–Leibler or likelihood, by the kind of measurement; the summed likelihood of
             several), `mse`, `kl_divergence`, `negative_log_likelihood`, or your own loss(prediction, observation) → scalar.
-        optimizer: None (Levenberg–Marquardt up to 30 parameters, else optax.lbfgs), `LevenbergMarquardt`, or any optax
+        optimizer: None (Levenberg–Marquardt up to 64 parameters, else optax.lbfgs), `LevenbergMarquardt`, or any optax
             transformation. It works on numbers of order one: start-relative, logarithms, logits; optax sees the loss per
             datum, mean squares relative to the spread of the data, your own loss as it is.
         steps: at most so many; None: 100 for Levenberg–Marquardt, 500 for lbfgs, 2000 for other transformations.
