@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A message with {where} and {value}; arrays: whether it fails (None: where not finite), the place (None: the index), the
-# number. A place on several axes is a tuple of arrays, {where}, {where1}, {where2} in the message.
+# A message with {where} and {value}; arrays: whether it fails (None: where it is not finite), the place (None: the index of
+# the number), the number. A place on several axes is a tuple of arrays, {where}, {where1}, {where2} in the message.
 Condition = tuple[str, Any, Any, Any]
 
 
@@ -56,7 +56,10 @@ def check(conditions: list[Condition], needed: Any = None) -> Checks:
 
     def row(failed: Any, where: Any, value: Any) -> list[Any]:
         failed = ~jnp.isfinite(value) if failed is None else failed
-        places = where if isinstance(where, tuple) else (jnp.arange(jnp.size(value)) if where is None else where,)
+        if where is None:
+            where = tuple(x.ravel() for x in jnp.indices(jnp.shape(value)))
+            failed, value = jnp.ravel(failed), jnp.ravel(value)
+        places = where if isinstance(where, tuple) else (where,)
         return jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(x)) for x in (failed, value, *places)))
 
     def first_of() -> Any:
@@ -71,7 +74,11 @@ def check(conditions: list[Condition], needed: Any = None) -> Checks:
         columns[0] = columns[0] * jnp.asarray(number, dtype)
         return jnp.stack([column[first] for column in columns])
 
-    width = 2 + max(len(where) if isinstance(where, tuple) else 1 for _, _, where, _ in conditions)
+    axes = [
+        np.ndim(value) if where is None else len(where) if isinstance(where, tuple) else 1
+        for _, _, where, value in conditions
+    ]
+    width = 2 + max(axes)
     seen = [(failed is None, value if failed is None else failed) for _, failed, _, value in conditions]
     if sum(jnp.size(x) for _, x in seen) < _MANY:
         found = first_of()[None]
@@ -79,6 +86,11 @@ def check(conditions: list[Condition], needed: Any = None) -> Checks:
         doubt = [~jnp.isfinite(jnp.sum(x)) if summed else jnp.any(x) for summed, x in seen]
         found = jax.lax.cond(jnp.stack(doubt).any(), first_of, lambda: jnp.zeros(width, dtype))[None]
     return jax.lax.stop_gradient(Checks(tuple(condition[0] for condition in conditions), found, needed))
+
+
+def cell(axes: int) -> str:
+    """The words for an index as the place."""
+    return "{where}" if axes == 1 else "(" + ", ".join(f"{{where{i or ''}}}" for i in range(axes)) + ")"
 
 
 def raise_failed(checks: Checks) -> None:
@@ -101,7 +113,9 @@ def enforce(value: Any, checks: Checks, last: tuple[str, Any] | None = None) -> 
     One call to the host for all messages, as each takes time to compile; tied to a zero, as what an error is tied to
     goes through one device.
     """
-    messages = [re.sub(r"\{where\d?\}", "a point", m).replace("{value}", "out of range") for m in checks.messages]
+    messages = [
+        re.sub(r"\(\{where.*?\)|\{where\d?\}", "a point", m).replace("{value}", "out of range") for m in checks.messages
+    ]
     codes = checks.table[:, 0].astype(jnp.int32)
     code = codes[jnp.argmax(codes > 0)]
     if last is not None:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import memory
-from jaxdiff.checks import Checks, Condition, check
+from jaxdiff.checks import Checks, Condition, cell, check
 from jaxdiff.decomposition import require_whole_blocks
 from jaxdiff.magnus import Magnus
 from jaxdiff.methods import METHODS, MOST_STEPS, first_failure
@@ -331,7 +331,8 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     run = METHODS[plan.method]
     levels, finite, needed = [], [], jnp.zeros(2, u.dtype)
     systems = plan.scheme.systems(equation, grid)
-    found: list[Condition] = [("initial state is {value} in cell {where}; it must be finite", None, None, u.ravel())]
+    place = cell(u.ndim)
+    found: list[Condition] = [(f"initial state is {{value}} in cell {place}; it must be finite", None, None, u)]
     early = observe if plan.method in ("window", "lattice", "spectral") and len(systems) == 1 else None
     looked, options = t0, {}
     if plan.method in ("steps", "adaptive") and systems[0].operator_varies:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic
-from jaxdiff.checks import Condition
+from jaxdiff.checks import Condition, cell
 from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
@@ -147,8 +147,8 @@ class SpectralSystem:
         loss, capacity = self._loss, jnp.asarray(self._capacity)
         found.append(("decay or killing is {value}; it must be finite", ~jnp.isfinite(loss), 0.0, loss))
         found.append(("capacity is {value}; it must be positive", ~(capacity > 0), 0.0, capacity))
-        source = jnp.ravel(self.forcing(t))
-        message = "source over capacity is {value} in cell {where}; it must be finite"
+        source = self.forcing(t)
+        message = f"source over capacity is {{value}} in cell {cell(self.grid.ndim)}; it must be finite"
         return [*found, (message, None, None, source)]
 
     def require_modes(self) -> None:

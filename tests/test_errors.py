@@ -72,6 +72,20 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("d, large", [(1.0, 1e30), (lambda x, y: 1.0 + x, 3e34)], ids=["modes", "products"])
+def test_one_number_of_many_that_is_not_finite(bad, d, large):
+    """On grids so large that all numbers are summed before each is looked at; the sum of finite ones may overflow."""
+    grid = jd.Grid.uniform((0.0, 1.0, 160), (0.0, 1.0, 128))
+    u = np.full(grid.shape, large, np.float32)
+    assert np.isfinite(jd.solve(jd.Diffusion(d), grid, u, [0.0, 1e-5]).values).all()
+    u[17, 101] = bad
+    with pytest.raises(ValueError, match=rf"initial state is {bad} in cell \(17, 101\); it must be finite"):
+        jd.solve(jd.Diffusion(d), grid, u, [0.0, 1e-5])
+    with pytest.raises(Exception, match="initial state is out of range in cell"):
+        jax.block_until_ready(jax.jit(lambda u: jd.solve(jd.Diffusion(d), grid, u, [0.0, 1e-5]).values)(u))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_one_line_errors(case):
     call, message = CASES[case]
