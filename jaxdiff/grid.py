@@ -204,11 +204,6 @@ class Grid(eqx.Module):
                     f"{what} {i} at {at} lies outside the grid [{lower:g}, {upper:g}]; widen the grid or drop it"
                 )
 
-    def require_one_axis(self, what: str) -> None:
-        """Raise where something holds on one axis only."""
-        if self.ndim > 1:
-            raise ValueError(f"{what} holds on a grid of one axis, got {self.ndim}")
-
 
 def _outer(factors: list[Any], xp: Any) -> Any:
     """The product of one array per axis."""

@@ -37,7 +37,10 @@ class Trajectory(Measurement):
     positions: tuple[np.ndarray, ...]
 
     def __init__(self, grid: Grid, times: Any, positions: Any):
-        grid.require_one_axis("a path")
+        if grid.ndim > 1:
+            raise ValueError(
+                f"a path holds on a grid of one axis, got {grid.ndim}; where the axes know nothing of each other, each coordinate is a path of its own on one axis"
+            )
         many = isinstance(times, (list, tuple)) and len(times) > 0 and np.ndim(times[0]) > 0
         if many and len(times) != len(positions):
             raise ValueError(f"times and positions must be as many paths, got {len(times)} and {len(positions)}")

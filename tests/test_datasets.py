@@ -1,8 +1,9 @@
-"""The shipped data sets are the published tables, each with its source."""
+"""The shipped data sets are the published tables, each with its source; and measurements with published answers."""
 
 import numpy as np
 import pytest
 
+import jaxdiff as jd
 from jaxdiff import datasets
 
 
@@ -43,3 +44,14 @@ def test_a_loaded_table_is_the_callers_own():
     table = datasets.load("rod")
     table.loc[0, "T"] = 0.0
     assert datasets.load("rod")["T"][0] == 96.14
+
+
+def test_perrins_grains(measured):
+    """D = 0.449 ± 0.041 µm²/s by maximum likelihood of the steps (Perrin 1909): each coordinate is a path of its own."""
+    grains = [np.loadtxt(measured(f"perrin_{i}.txt"), delimiter=",") for i in (1, 2, 3)]
+    times = [grain[:, 0] for grain in grains for _ in "xy"]
+    places = [grain[:, k] for grain in grains for k in (1, 2)]
+    steps = jd.Trajectory(jd.Grid.uniform((-2e-4, 2e-4, 100)), times, places)
+    fit = jd.fit(jd.FokkerPlanck(0.0, jd.Positive(1e-12)), steps, progress=False)
+    assert fit.parameters["diffusivity"] == pytest.approx(0.449e-12, abs=0.0005e-12)
+    assert fit.standard_errors["diffusivity"] == pytest.approx(0.041e-12, abs=0.0005e-12)
