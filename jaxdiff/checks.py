@@ -113,9 +113,14 @@ def enforce(value: Any, checks: Checks, last: tuple[str, Any] | None = None) -> 
     One call to the host for all messages, as each takes time to compile; tied to a zero, as what an error is tied to
     goes through one device.
     """
-    messages = [
-        re.sub(r"\(\{where.*?\)|\{where\d?\}", "a point", m).replace("{value}", "out of range") for m in checks.messages
-    ]
+    places = {
+        r"in cell (\(\{where.*?\)|\{where\})": "in some cell",
+        r"\{where\d?\}": "a point",
+        r"\{value\}": "out of range",
+    }
+    messages = list(checks.messages)
+    for place, words in places.items():
+        messages = [re.sub(place, words, message) for message in messages]
     codes = checks.table[:, 0].astype(jnp.int32)
     code = codes[jnp.argmax(codes > 0)]
     if last is not None:

@@ -18,21 +18,34 @@ __all__ = ["MLP", "Polynomial", "Spline"]
 class Polynomial(eqx.Module):
     """Σ cᵢ xⁱ, coefficients from the constant up; with `positive`, its exponential.
 
-    With as many axes as there are coordinates, Σ cᵢⱼ xⁱ yʲ:
+    With as many axes as there are coordinates, Σ cᵢⱼ xⁱ yʲ. All coefficients may be marked at once, or some of them:
 
     >>> float(Polynomial([1.0, 0.0, 2.0])(3.0)), float(Polynomial([[1.0, 2.0], [0.0, 3.0]])(2.0, 5.0))
     (19.0, 41.0)
+    >>> trap = Polynomial([[0.0, 0.0, Positive(1.0)], [0.0, Free(0.0), 0.0], [Positive(1.0), 0.0, 0.0]])
+
+    Raises `ValueError` if rows differ in length.
     """
 
     coefficients: Any = eqx.field(converter=numeric)
     positive: bool = eqx.field(static=True, default=False, kw_only=True)
 
+    def __check_init__(self) -> None:
+        try:
+            count = len(jax.eval_shape(lambda: _whole(plain(self.coefficients))).shape)
+        except (TypeError, ValueError):
+            count = 0
+        if not 1 <= count <= 4:
+            raise ValueError(
+                "coefficients of a Polynomial are a row of numbers, or as many in each row for several coordinates; fill up with zeros"
+            )
+
     @property
     def __signature__(self) -> inspect.Signature:
-        return _of_coordinates(max(np.ndim(plain(self.coefficients)), 1))
+        return _of_coordinates(_depth(plain(self.coefficients)))
 
     def __call__(self, *x: Any) -> Any:
-        value = jnp.atleast_1d(jnp.asarray(self.coefficients))
+        value = _whole(self.coefficients)
         for one in x:
             value = jnp.polyval(value[::-1], one)
         return jnp.exp(value) if self.positive else value
@@ -49,6 +62,15 @@ class Spline(eqx.Module):
     1.5
     >>> float(plain(Spline(([0.0, 1.0], [0.0, 2.0]), [[0.0, 2.0], [1.0, 3.0]]))(0.5, 1.0))
     1.5
+
+    In a model function its values are `Fixed`. So one value of an energy is held, of which the differences alone count:
+
+    >>> import jaxdiff as jd
+    >>> def model(others, D):
+    ...     energy = jd.Spline([-1.0, 0.0, 1.0, 2.0], jd.Fixed(jnp.append(0.0, others)))
+    ...     return jd.FokkerPlanck(jd.Potential(energy), D)
+
+    Raises `ValueError` if knots do not increase, or are not as many as the values.
     """
 
     knots: Any
@@ -119,6 +141,17 @@ class MLP(eqx.Module):
             h = jnp.tanh(layer(h))
         out = self.layers[-1](h)[0]
         return jax.nn.softplus(out) if self.positive else out
+
+
+def _depth(coefficients: Any) -> int:
+    return 1 + _depth(coefficients[0]) if isinstance(coefficients, (list, tuple)) else max(np.ndim(coefficients), 0)
+
+
+def _whole(coefficients: Any) -> Any:
+    """One array of coefficients, of which some may be marked by themselves."""
+    if isinstance(coefficients, (list, tuple)):
+        return jnp.stack([_whole(one) for one in coefficients])
+    return jnp.asarray(coefficients)
 
 
 def _of_coordinates(count: int) -> inspect.Signature:

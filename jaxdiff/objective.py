@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff.equations import Equation
 from jaxdiff.losses import Expansion, Loss, expand, value
 from jaxdiff.measurements import Prediction
-from jaxdiff.parameters import Free, Parameters, collect, marked, plain
+from jaxdiff.parameters import Free, Parameters, collect, marked, plain, released
 
 NUDGE = 1e-4  # of a coordinate, for differences of gradients
 
@@ -41,6 +41,7 @@ class Objective:
             equation = self.model(**equation)
             if isinstance(equation, tuple):
                 equation, initial = equation
+            equation = released(equation)
         own = list(tree["initial"].values()) if isinstance(tree["initial"], OrderedDict) else [tree["initial"]]
         return equation, tuple(initial if initial is not None else own[i] if i >= 0 else None for i in self.initials)
 

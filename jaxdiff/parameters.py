@@ -45,7 +45,7 @@ def numeric(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {key: numeric(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)) and any(isinstance(x, (eqx.Module, dict)) or callable(x) for x in value):
+    if _mixed(value):
         return type(value)(numeric(item) for item in value)
     array = np.asarray(value)
     if array.dtype == object or array.dtype.kind in "USO":
@@ -53,6 +53,12 @@ def numeric(value: Any) -> Any:
             f"expected a number, an array or a callable, got {value!r}; pass numbers, or jd.Expression for text"
         )
     return array if array.dtype.kind == "c" else array.astype(np.float64)
+
+
+def _mixed(value: Any) -> bool:
+    """Whether a sequence holds more than numbers."""
+    more = lambda x: isinstance(x, (eqx.Module, dict)) or callable(x) or _mixed(x)
+    return isinstance(value, (tuple, list)) and any(map(more, value))
 
 
 class Mark(eqx.Module):
@@ -149,6 +155,11 @@ def plain(tree: Any) -> Any:
     if isinstance(tree, (np.ndarray, jax.Array)):
         return tree
     return jax.tree.map(lambda node: plain(node.value) if is_mark(node) else node, tree, is_leaf=is_mark)
+
+
+def released(tree: Any) -> Any:
+    """The tree without the marks of what is held."""
+    return jax.tree.map(lambda node: plain(node.value) if isinstance(node, Fixed) else node, tree, is_leaf=is_mark)
 
 
 def marked(tree: Any) -> bool:

@@ -61,7 +61,7 @@ class Readings(Measurement):
     def __init__(
         self, grid: Grid, initial: Any, times: Any, positions: Any, values: Any, sigma: Any = None, start: float = 0.0
     ):
-        values = np.asarray(values, float)
+        values = _unmasked(values)
         if values.ndim != 1:
             raise ValueError(
                 f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
@@ -151,41 +151,48 @@ class Readings(Measurement):
 
     @classmethod
     def from_images(
-        cls, grid: Grid, times: Any, images: Any, *, initial: Any = None, sigma: Any = None, start: float | None = None
+        cls, grid: Grid, initial: Any, times: Any, images: Any, *, sigma: Any = None, start: float | None = None
     ) -> Readings:
         """Readings from a series of images, whose pixels are the cells of the grid.
 
-        times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x, NaN where
-        there is no value; sigma: a number, or one for each pixel (T, *cells). initial: the state at `start`; None: the
-        first image, which is then no reading, and whose noise is taken for what was there.
+        initial: the state at `start`, by default the time of the first image; None where the model returns one
+        times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
+        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels
 
-        Raises ValueError if shapes differ from those of the grid, or the first image has gaps and there is no initial.
+        An image may be the initial state of those that follow it. It is then taken as exact: its noise spreads with what
+        was there, and error bars do not know of it. A start with a few parameters, which the model returns, has no such fault.
+
+        Raises ValueError if shapes differ from those of the grid, or the initial state is the first image.
 
         >>> import jaxdiff as jd
         >>> grid = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3))
-        >>> jd.Readings.from_images(grid, [0.0, 1.0, 2.0], np.ones((3, 4, 3))).values.shape
+        >>> jd.Readings.from_images(grid, lambda x, y: x * y, [1.0, 2.0], np.ones((2, 4, 3))).values.shape
         (24,)
         """
-        times, images = np.asarray(times, float), np.asarray(images, float)
-        if times.ndim != 1 or images.shape != (*times.shape, *grid.shape):
+        times, images = np.asarray(times, float), _unmasked(images)
+        if times.ndim != 1 or not times.size or images.shape != (*times.shape, *grid.shape):
             raise ValueError(
                 f"images must be one of shape {grid.shape} for each of {times.size} times, got shape {images.shape}; the first axis of an image is that of x"
             )
+        if np.isinf(images).any():
+            image, *cell = (int(i) for i in np.argwhere(np.isinf(images))[0])
+            raise ValueError(f"image {image} is infinite in cell {tuple(cell)}; set it to NaN where it tells nothing")
         if sigma is not None:
-            sigma = np.broadcast_to(np.asarray(sigma, float), images.shape)
-        if initial is None:
-            if len(times) < 2:
-                raise ValueError(f"images must be two or more where the first is the start, got {len(times)}")
-            if not np.isfinite(images[0]).all():
-                gaps = int(np.sum(~np.isfinite(images[0])))
+            sigma = np.asarray(sigma, float)
+            if sigma.shape not in ((), times.shape, images.shape):
                 raise ValueError(
-                    f"the first image is the start and lacks {gaps} pixels; fill them in, or give initial="
+                    f"sigma must be a number, one for each of {times.size} images or for each pixel {images.shape}, got shape {sigma.shape}"
                 )
-            initial, start = images[0], float(times[0])
-            times, images, sigma = times[1:], images[1:], None if sigma is None else sigma[1:]
+            sigma = sigma.reshape(-1, *(1,) * grid.ndim) if sigma.shape == times.shape else sigma
+            sigma = np.broadcast_to(sigma, images.shape).ravel()
+        start = float(times[0]) if start is None else start
+        if np.shape(initial) == grid.shape and np.array_equal(initial, images[0]) and start == times[0]:
+            raise ValueError(
+                "the initial state is the first image, which is then no reading; pass times[1:] and images[1:], with start=times[0]"
+            )
         places = np.stack(np.meshgrid(*grid.centers, indexing="ij"), -1).reshape(-1, grid.ndim)
         rows = np.repeat(times, len(places)), np.tile(places, (len(times), 1)), images.ravel()
-        return cls(grid, initial, *rows, None if sigma is None else sigma.ravel(), 0.0 if start is None else start)
+        return cls(grid, initial, *rows, sigma, start)
 
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
@@ -247,6 +254,11 @@ class Readings(Measurement):
             last=pad_to(self.last, rows, -1),
             known=self.known,
         )
+
+
+def _unmasked(values: Any) -> np.ndarray:
+    """As numbers, NaN where a mask hides them."""
+    return np.ma.filled(np.ma.asarray(values, float), np.nan) if np.ma.isMA(values) else np.asarray(values, float)
 
 
 class ReadingsPlan(Plan):

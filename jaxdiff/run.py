@@ -92,7 +92,9 @@ class Run:
         if not isinstance(equation, Equation):
             raise TypeError(f"the model must return an equation or (equation, initial), got {type(equation).__name__}")
         if marked(equation):
-            raise ValueError("the equation that the model returns holds marks; mark the starts in parameters= instead")
+            raise ValueError(
+                "the equation that the model returns holds marks; mark the starts in parameters= instead, and give a Spline jd.Fixed(values)"
+            )
         return equation, initials
 
     def _named(self, z: Any) -> str:

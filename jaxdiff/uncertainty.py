@@ -120,9 +120,10 @@ def remarks(
         notes.append(f"{labels[i]} has run to {end}; the other error bars take it as given")
     named = lambda mask: [labels[i] for i in np.flatnonzero(np.broadcast_to(mask, held.shape))]
     if missing := named(lost):
-        notes.append(
-            f"not identified by these data: {_listed(missing)}; fix one of them, or measure what tells them apart"
-        )
+        mend = "fix one of them, or measure what tells them apart"
+        if any(".energy." in name for name in missing):
+            mend = "of a potential the differences alone count, so hold one of its values, see help(jd.Spline)"
+        notes.append(f"not identified by these data: {_listed(missing)}; {mend}")
     if wide := named(vague):
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
         notes.append(f"{_listed(wide)} {hardly} far more than the estimate; measure more, or fix it")

@@ -74,6 +74,35 @@ def test_knots_that_are_none(make, words):
         make()
 
 
+def test_coefficients_that_are_marked_by_themselves():
+    trap = jd.Polynomial([[0.0, 0.0, jd.Positive(2.0)], [0.0, jd.Free(0.5), 0.0], [jd.Positive(1.0), 0.0, 0.0]])
+    assert float(plain(trap)(3.0, 2.0)) == pytest.approx(9.0 + 3.0 + 8.0)
+    row = jd.Polynomial([0.0, jd.Free(0.5), 2.0])
+    assert float(plain(row)(3.0)) == pytest.approx(19.5)
+    with pytest.raises(ValueError, match="as many in each row for several coordinates; fill up with zeros"):
+        jd.Polynomial([[0.0, jd.Free(1.0)], [1.0]])
+
+
+def test_a_landscape_by_a_spline_of_which_one_value_is_held():
+    """Each value within four standard errors of U = x²/2; where none is held, none can be told, and the note says why."""
+    grid, knots = jd.Grid.uniform((-2.0, 2.0, 40)), np.array([-1.0, 0.0, 1.0])
+    start, times = lambda x: jnp.exp(-2 * (x - 0.5) ** 2), np.array([0.2, 0.5, 1.5])
+    truth = jd.FokkerPlanck(jd.Potential(jd.Spline(knots, knots**2 / 2)), 0.5)
+    states = np.asarray(jd.solve(truth, grid, start, np.append(0.0, times)).values[1:])
+    counts = [np.random.default_rng(0).multinomial(5000, u / u.sum()) for u in states]
+    histograms = jd.Histograms(grid, start, times, counts)
+
+    def model(others):
+        energy = jd.Spline(knots, jd.Fixed(jnp.append(0.5, others)))
+        return jd.FokkerPlanck(jd.Potential(energy), 0.5)
+
+    fit = jd.fit(model, histograms, parameters={"others": jd.Free(np.zeros(2))}, progress=False)
+    away = np.abs(fit.parameters["others"] - np.array([0.0, 0.5]))
+    assert (away < 4 * fit.standard_errors["others"]).all() and (fit.standard_errors["others"] < 0.1).all()
+    free = jd.FokkerPlanck(jd.Potential(jd.Spline(knots, np.zeros(3))), 0.5)
+    assert "of a potential the differences alone count" in str(jd.fit(free, histograms, progress=False))
+
+
 def test_a_landscape_of_two_wells_is_found():
     """U = (x² − 1)² + y² + 0.3 x y from counts of 10,000 particles at three times, within four standard errors."""
     grid = jd.Grid.uniform((-2.0, 2.0, 24), (-1.8, 1.8, 20))

@@ -184,22 +184,50 @@ def test_a_series_of_images_is_a_row_for_every_pixel():
     grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 2.0, 10))
     x, y = np.meshgrid(*grid.centers, indexing="ij")
     images = np.exp(-4 * ((x - 0.4) ** 2 + (y - 0.7) ** 2))[None] * np.array([1.0, 0.7, 0.5])[:, None, None]
+    hidden = np.ma.masked_greater(images, 0.99)
     images[1, 3, 4] = np.nan
-    found = jd.Readings.from_images(grid, [2.0, 3.0, 5.0], images, sigma=0.1)
-    np.testing.assert_array_equal(found.initial, images[0])
-    assert found.start == 2.0 and len(found.values) == 2 * 120 - 1
+    found = jd.Readings.from_images(grid, lambda x, y: x * y, [2.0, 3.0, 5.0], images, sigma=[0.1, 0.2, 0.3])
+    assert found.start == 2.0 and len(found.values) == 3 * 120 - 1
     pixel = (found.times == 5.0) & (found.positions == [x[7, 2], y[7, 2]]).all(1)
-    assert found.values[pixel] == images[2, 7, 2]
-    own = jd.Readings.from_images(grid, [2.0, 3.0, 5.0], images, initial=lambda x, y: x * y, start=1.0)
-    assert len(own.values) == 3 * 120 - 1 and own.start == 1.0
+    assert found.values[pixel] == images[2, 7, 2] and found.sigma[pixel] == 0.3
+    masked = jd.Readings.from_images(grid, 1.0, [2.0, 3.0, 5.0], hidden, start=1.0)
+    assert len(masked.values) == hidden.count() < 360 and masked.start == 1.0
 
 
-def test_what_a_series_of_images_cannot_be():
-    grid, images = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3)), np.ones((2, 4, 3))
-    with pytest.raises(ValueError, match=r"one of shape \(4, 3\) for each of 2 times, got shape \(2, 3, 4\)"):
-        jd.Readings.from_images(grid, [0.0, 1.0], np.ones((2, 3, 4)))
-    with pytest.raises(ValueError, match="two or more where the first is the start, got 1"):
-        jd.Readings.from_images(grid, [0.0], images[:1])
-    images[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="the first image is the start and lacks 1 pixels; .* give initial="):
-        jd.Readings.from_images(grid, [0.0, 1.0], images)
+def test_images_tell_a_start_that_the_model_returns():
+    """D, and the depth and width of a spot, within four standard errors; every image counts, also the first."""
+    grid, times = jd.Grid.uniform((0.0, 8.0, 16), (0.0, 8.0, 16)), np.array([0.5, 1.0, 2.0, 3.0])
+
+    def model(D, depth, width):
+        spot = lambda x, y: 1 - depth * jnp.exp(-((x - 4) ** 2 + (y - 4) ** 2) / (2 * width**2))
+        return jd.Diffusion(D), spot
+
+    equation, spot = model(0.5, 0.8, 1.5)
+    images = np.asarray(jd.solve(equation, grid, spot, np.append(0.0, times)).values[1:])
+    images = images + np.random.default_rng(0).normal(0, 0.05, images.shape)
+    starts = {"D": jd.Positive(1.0), "depth": jd.Positive(0.5), "width": jd.Positive(1.0)}
+    fit = jd.fit(
+        model, jd.Readings.from_images(grid, None, times, images, start=0.0), parameters=starts, progress=False
+    )
+    for name, true in {"D": 0.5, "depth": 0.8, "width": 1.5}.items():
+        assert abs(fit.parameters[name] - true) < 4 * fit.standard_errors[name] < 0.3
+
+
+GRID_OF_IMAGES, IMAGES = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3)), np.arange(24.0).reshape(2, 4, 3)
+series = lambda initial=1.0, images=IMAGES, **more: jd.Readings.from_images(
+    GRID_OF_IMAGES, initial, [0.0, 1.0], images, **more
+)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: series(images=np.ones((2, 3, 4))), r"one of shape \(4, 3\) for each of 2 times, got shape \(2, 3, 4\)"),
+        (lambda: series(images=np.where(IMAGES == 14.0, np.inf, IMAGES)), r"image 1 is infinite in cell \(0, 2\)"),
+        (lambda: series(sigma=np.ones(3)), r"for each pixel \(2, 4, 3\), got shape \(3,\)"),
+        (lambda: series(IMAGES[0]), r"is the first image, .* pass times\[1:\] and images\[1:\], with start=times\[0\]"),
+    ],
+)  # fmt: skip
+def test_what_a_series_of_images_cannot_be(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

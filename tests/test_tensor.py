@@ -381,6 +381,7 @@ def test_a_matrix_that_is_marked_over_cells():
     matrix = np.asarray(jax.vmap(jax.vmap(turning))(*np.meshgrid(*PLANE.centers, indexing="ij")))
     marked = jd.Tensor(jd.Bounded(matrix, -100.0, 100.0))
     assert marked.xy.value.shape == PLANE.shape and marked.xz is None
+    assert float(jd.Tensor(jd.Free(jnp.eye(2))).yy.value) == 1.0
     u = RNG.random(PLANE.shape)
     values = [jd.solve(jd.Diffusion(d), PLANE, u, [0.0, 0.01]).values for d in (marked, jd.Tensor(matrix))]
     np.testing.assert_allclose(*values, atol=1e-14)
