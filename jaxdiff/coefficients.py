@@ -164,13 +164,14 @@ class Tensor(eqx.Module):
             raise ValueError(
                 f"a Tensor takes a matrix (2, 2) or (3, 3), one for each cell, or a function that returns one, got shape {shape}; use jd.PerAxis for a diagonal"
             )
-        if not isinstance(matrix, Mark) or not isinstance(value, np.ndarray):
+        if not isinstance(matrix, Mark) or callable(value) or isinstance(value, jax.core.Tracer):
             return
-        gap = float(np.max(np.abs(value - np.swapaxes(value, -1, -2))))
-        if gap > 1e-9 * np.max(np.abs(value)):
-            raise ValueError(
-                f"a Tensor that is fitted starts from a symmetric matrix, got entries that differ by {gap:g}"
-            )
+        for each in map(np.asarray, jax.tree.leaves(matrix)):  # the start, and bounds
+            gap = np.max(np.abs(each - np.swapaxes(each, -1, -2))) if each.ndim > 1 else 0.0
+            if gap > 1e-6 * np.max(np.abs(each)):
+                raise ValueError(
+                    f"a Tensor that is fitted starts from a symmetric matrix, got entries that differ by {gap:g}"
+                )
         self.whole = None
         for i, j in zip(*np.triu_indices(shape[-1])):
             entry = jax.tree.map(lambda number, i=i, j=j: np.broadcast_to(number, shape)[..., i, j], matrix)

@@ -398,6 +398,7 @@ BAD = {
     "not symmetric": (lambda: tensor([[1.0, 0.2], [0.1, 1.0]]), "differ by 0.1 at x = .* it must be symmetric"),
     "not finite": (lambda: tensor([[1.0, np.nan], [np.nan, 1.0]]), "is nan at .* it must be finite"),
     "not symmetric to start from": (lambda: jd.Tensor(jd.Free([[1.0, 0.2], [0.1, 1.0]])), "starts from a symmetric matrix, got entries that differ by 0.1"),
+    "bounds that are not symmetric": (lambda: jd.Tensor(jd.Bounded(np.eye(2), [[-1.0, -0.5], [-0.1, -1.0]], 9.0)), "symmetric matrix, got entries that differ by 0.4"),
     "not square": (lambda: jd.Tensor([1.0, 2.0]), r"got shape \(2,\); use jd.PerAxis"),
     "of another size": (lambda: tensor(np.eye(3)), r"has shape \(2, 2\), or \(9, 11, 2, 2\) over cells, got \(3, 3\)"),
     "a number": (lambda: tensor(lambda x, y: 1.0 + x), r"returns a real matrix \(2, 2\), got shape \(\)"),
