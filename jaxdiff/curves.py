@@ -31,18 +31,14 @@ class Polynomial(eqx.Module):
     positive: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def __check_init__(self) -> None:
-        try:
-            count = len(jax.eval_shape(lambda: _whole(plain(self.coefficients))).shape)
-        except (TypeError, ValueError):
-            count = 0
-        if not 1 <= count <= 4:
+        if not 1 <= len(_shape(plain(self.coefficients))) <= 4:
             raise ValueError(
                 "coefficients of a Polynomial are a row of numbers, or as many in each row for several coordinates; fill up with zeros"
             )
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return _of_coordinates(_depth(plain(self.coefficients)))
+        return _of_coordinates(len(_shape(plain(self.coefficients))))
 
     def __call__(self, *x: Any) -> Any:
         value = _whole(self.coefficients)
@@ -143,8 +139,12 @@ class MLP(eqx.Module):
         return jax.nn.softplus(out) if self.positive else out
 
 
-def _depth(coefficients: Any) -> int:
-    return 1 + _depth(coefficients[0]) if isinstance(coefficients, (list, tuple)) else max(np.ndim(coefficients), 0)
+def _shape(coefficients: Any) -> tuple[int, ...]:
+    """That of the one array which they make; none if rows differ."""
+    if not isinstance(coefficients, (list, tuple)):
+        return np.shape(coefficients)
+    rows = {_shape(one) for one in coefficients}
+    return (len(coefficients), *rows.pop()) if len(rows) == 1 else ()
 
 
 def _whole(coefficients: Any) -> Any:

@@ -19,7 +19,6 @@ from jaxdiff.measurements import (
     check_initial,
     check_times,
     course_of,
-    resolve_initial,
 )
 from jaxdiff.parameters import numeric
 
@@ -146,8 +145,7 @@ class Histograms(Measurement):
         return self.size is not None
 
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> HistogramsPlan:
-        initial = resolve_initial(self.initial, initial, bool((self.times < np.inf).any()))
-        course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
+        course, row = course_of(self, equation, initial, options)
         shares, size = normalised(self.mass, self.whole, self.total)
         own = all(map(np.array_equal, self.bins, self.grid.edges))
         overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))

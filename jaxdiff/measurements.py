@@ -116,10 +116,13 @@ class Course:
             raise Unplannable(str(error)) from None
 
 
-def course_of(
-    equation: Any, grid: Grid, initial: Any, times: np.ndarray, start: float, options: dict[str, Any]
-) -> tuple[Course, np.ndarray]:
-    """The course through these times, and where each of them stands in it."""
+def course_of(measurement: Any, equation: Any, initial: Any, options: dict[str, Any]) -> tuple[Course, np.ndarray]:
+    """The course through the times of a measurement, and where each of them stands in it; `initial` is the model's."""
+    grid, times, start = measurement.grid, measurement.times, measurement.start
+    if initial is None and measurement.initial is None and (times < np.inf).any():
+        raise ValueError(
+            "the measurement has no initial state; give it one, or let the model return (equation, initial)"
+        )
     distinct, where = np.unique(times, return_inverse=True)
     steady = bool(distinct[-1] == np.inf)
     if steady:
@@ -176,12 +179,3 @@ def check_times(times: np.ndarray, start: float) -> None:
         raise ValueError(
             f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows"
         )
-
-
-def resolve_initial(own: Any, given: Any, course: bool) -> Any:
-    initial = own if given is None else given
-    if initial is None and course:
-        raise ValueError(
-            "the measurement has no initial state; give it one, or let the model return (equation, initial)"
-        )
-    return plain(initial)

@@ -21,7 +21,6 @@ from jaxdiff.measurements import (
     check_initial,
     check_times,
     course_of,
-    resolve_initial,
 )
 from jaxdiff.parameters import numeric
 
@@ -231,8 +230,7 @@ class Readings(Measurement):
         return self.sigma is not None
 
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> ReadingsPlan:
-        initial = resolve_initial(self.initial, initial, bool((self.times < np.inf).any()))
-        course, row = course_of(equation, self.grid, initial, self.times, self.start, options)
+        course, row = course_of(self, equation, initial, options)
         sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
         count = len(self.values)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
@@ -258,7 +256,7 @@ class Readings(Measurement):
 
 def _unmasked(values: Any) -> np.ndarray:
     """As numbers, NaN where a mask hides them."""
-    return np.ma.filled(np.ma.asarray(values, float), np.nan) if np.ma.isMA(values) else np.asarray(values, float)
+    return np.ma.filled(np.ma.asarray(values, float), np.nan)
 
 
 class ReadingsPlan(Plan):

@@ -122,7 +122,7 @@ def remarks(
     if missing := named(lost):
         mend = "fix one of them, or measure what tells them apart"
         if any(".energy." in name for name in missing):
-            mend = "of a potential the differences alone count, so hold one of its values, see help(jd.Spline)"
+            mend += "; of a potential the differences alone count, see help(jd.Spline)"
         notes.append(f"not identified by these data: {_listed(missing)}; {mend}")
     if wide := named(vague):
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"

@@ -55,7 +55,6 @@ CASES = {
     "series of unequal length": (lambda: jd.Series([0.0, 1.0], [1.0, 2.0, 3.0]), "a value per time"),
     "a function of one coordinate on two axes": (lambda: on_plane(jd.Diffusion(lambda x: x)), r"called here with 2 arguments, got lambda\(x\)"),
     "a start of one coordinate on two axes": (lambda: on_plane(jd.Diffusion(1.0), lambda x: x), r"called here with 2 arguments, got lambda\(x\)"),
-    "a polynomial on two axes": (lambda: on_plane(jd.Diffusion(jd.Polynomial([1.0]))), r"got Polynomial\(x\)"),
     "a wall of time and two places": (
         lambda: on_plane(jd.Diffusion(1.0, boundaries=jd.Dirichlet(jd.TimeDependent(lambda t, x, y: t * x)))), r"got TimeDependent\(t, x, y\)",
     ),
