@@ -199,7 +199,7 @@ class Batch:
         solves = [plan.course.solve for plan in run.plans]
         for solve, needed in zip(solves, asked, strict=True):
             if solve is not None:
-                back |= (needed > LEAP * np.array([solve.substeps, solve.capacity])).any(1) & ~stuck
+                back |= (needed > LEAP * np.array(solve.allowed)).any(1) & ~stuck
         for plan, m, needed in zip(run.plans, run.measurements, asked, strict=True):
 
             def renewed(rows: Any, plan: Any = plan, m: Any = m, needed: Any = needed) -> Any:

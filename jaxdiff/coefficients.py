@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxdiff.checks import at_place
 from jaxdiff.expression import Expression
-from jaxdiff.parameters import Mark, numeric, plain
+from jaxdiff.parameters import Mark, marked, numeric, plain
 
 __all__ = ["Expression", "PerAxis", "Potential", "Series", "Tensor", "TimeDependent"]
 
@@ -40,37 +41,115 @@ class TimeDependent(eqx.Module):
             )
 
 
+INTERPOLATIONS = ("linear", "previous")
+
+
 class Series(eqx.Module):
     """A measured course: `values` (m,) at increasing `times` (m,), linear between, constant beyond the ends.
 
     >>> float(Series([0.0, 1.0, 3.0], [0.0, 10.0, 20.0])(2.0))
     15.0
 
-    Raises `ValueError` if times are not finite and increasing, or values are missing or of another length.
+    With `interpolation="previous"` a value holds from its time until the next: a step, or a pulse from 1 to 3.
+
+    >>> float(Series([0.0, 1.0, 3.0], [0.0, 10.0, 0.0], "previous")(2.0))
+    10.0
+
+    Times and values may be marked for fitting. Series of one kind are added, and any is scaled and shifted by a number:
+
+    >>> ramp, later = Series([0.0, 1.0], [0.0, 10.0]), Series([1.0, 2.0], [0.0, 1.0])
+    >>> float((3 * ramp + later / 2 - 1)(1.5))
+    29.25
+
+    Raises `ValueError` if times are not finite and increasing, or values are missing or of another length; `TypeError`
+    if arithmetic meets a mark, or its result is neither linear nor constant between times.
     """
 
     times: Any
     values: Any
+    interpolation: str = eqx.field(static=True)
 
-    def __init__(self, times: Any, values: Any):
-        self.times, self.values = numeric(times), numeric(values)
-        if not isinstance(self.times, jax.core.Tracer):
-            known = np.asarray(self.times)
+    __array_ufunc__ = None  # a NumPy number on the left leaves the arithmetic to the Series
+
+    def __init__(self, times: Any, values: Any, interpolation: str = "linear"):
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"a Series is {' or '.join(map(repr, INTERPOLATIONS))} between times, got {interpolation!r}"
+            )
+        self.times, self.values, self.interpolation = _row(times), _row(values), interpolation
+        start, numbers = plain(self.times), plain(self.values)
+        if not _traced(start):
+            known = np.asarray(start)
             if known.ndim != 1 or len(known) < 2 or not np.isfinite(known).all() or (np.diff(known) <= 0).any():
                 raise ValueError("a Series needs at least two finite, increasing times; sort them and drop repeats")
-        if isinstance(self.values, (np.ndarray, jax.Array)):
-            if self.values.shape != self.times.shape:
-                raise ValueError(
-                    f"a Series needs a value per time, got {len(self.times)} times, values {self.values.shape}"
-                )
-            if not isinstance(self.values, jax.core.Tracer) and not np.isfinite(np.asarray(self.values)).all():
-                bad = int(np.argmax(~np.isfinite(np.asarray(self.values))))
-                raise ValueError(
-                    f"value {bad} of a Series is {self.values[bad]}; drop missing times, it is linear between"
-                )
+        if np.shape(numbers) != np.shape(start):
+            raise ValueError(f"a Series needs a value per time, got {len(start)} times, values {np.shape(numbers)}")
+        if not _traced(numbers) and not np.isfinite(known := np.asarray(numbers)).all():
+            bad = int(np.argmax(~np.isfinite(known)))
+            raise ValueError(f"value {bad} of a Series is {known[bad]}; drop the times at which it is missing")
 
     def __call__(self, t: Any) -> Any:
-        return jnp.interp(t, jnp.asarray(self.times), jnp.asarray(self.values))
+        return self._at(t, jnp)
+
+    def _at(self, t: Any, xp: Any) -> Any:
+        times, values = xp.asarray(self.times), xp.asarray(self.values)
+        if self.interpolation == "linear":
+            return xp.interp(t, times, values)
+        return values[xp.maximum(xp.searchsorted(times, t, side="right") - 1, 0)]
+
+    __neg__ = lambda self: _join("*", -1.0, self)
+    __add__ = lambda self, other: _join("+", self, other)
+    __radd__ = lambda self, other: _join("+", other, self)
+    __sub__ = lambda self, other: _join("-", self, other)
+    __rsub__ = lambda self, other: _join("-", other, self)
+    __mul__ = lambda self, other: _join("*", self, other)
+    __rmul__ = lambda self, other: _join("*", other, self)
+    __truediv__ = lambda self, other: _join("/", self, other)
+    __rtruediv__ = lambda self, other: _join("/", other, self)
+
+
+def _traced(numbers: Any) -> bool:
+    return any(isinstance(one, jax.core.Tracer) for one in jax.tree.leaves(numbers))
+
+
+def _row(numbers: Any) -> Any:
+    """As `numeric`; a list in which numbers are traced becomes an array."""
+    return jnp.stack(numbers) if isinstance(numbers, (list, tuple)) and _traced(numbers) else numeric(numbers)
+
+
+_ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+
+
+def _join(symbol: str, a: Any, b: Any) -> Series:
+    """a + b, a - b, a * b or a / b, of which one is a Series and the other a Series or a number."""
+    if marked((a, b)):
+        raise TypeError(
+            "arithmetic with a Series takes no marks, got one; write the model as a function of named parameters, jd.fit(lambda k: ..., ..., parameters={'k': jd.Free(1.0)})"
+        )
+    courses = [one for one in (a, b) if isinstance(one, Series)]
+    kinds = {one.interpolation for one in courses}
+    bent = isinstance(b, Series) and (symbol == "/" or (symbol == "*" and len(courses) == 2))
+    unknown = any(callable(one) and not isinstance(one, Series) for one in (a, b))
+    if unknown or len(kinds) > 1 or (bent and "linear" in kinds):
+        name = lambda one: f"Series({one.interpolation!r})" if isinstance(one, Series) else type(one).__name__
+        told = f"{name(a)} {symbol} {name(b)}"
+        calls = f"{'a(t)' if callable(a) else 'a'} {symbol} {'b(t)' if callable(b) else 'b'}"
+        raise TypeError(
+            f"{told} is neither linear nor constant between times; write jd.TimeDependent(lambda t: {calls})"
+        )
+    times = courses[0].times
+    if courses[-1].times is not times:
+        both = [one.times for one in courses]
+        times = jnp.sort(jnp.concatenate(both)) if _traced(both) else np.union1d(*both)
+
+    def value(one: Any) -> Any:
+        if isinstance(one, Series):
+            return one.values if one.times is times else one._at(times, jnp if _traced((times, one)) else np)
+        if np.shape(one):
+            raise TypeError(f"arithmetic with a Series takes a number, got {_told(one)}; take its numbers one by one")
+        return numeric(one)
+
+    return Series(times, _ARITHMETIC[symbol](value(a), value(b)), courses[0].interpolation)
 
 
 class Potential(eqx.Module):
@@ -277,3 +356,24 @@ def absent(coefficient: Any) -> bool:
 def is_cells(coefficient: Any) -> bool:
     """Whether a coefficient is an array over cells."""
     return not callable(coefficient) and not varies(coefficient) and jnp.ndim(coefficient) > 0
+
+
+def jumps(coefficient: Any, kinks: bool = True) -> list[Any]:
+    """Times, numbers or arrays of them, at which a coefficient may jump, and with `kinks` bend, in time; inf is never.
+
+    They are read off every `Series` and `Expression` in it, and are differentiable by the numbers they come from. What
+    happens inside a Python function is not known.
+
+    >>> switched = TimeDependent(Expression("where(t < on, 0, k)", on=2.0, k=1.0))
+    >>> [float(time) for time in jumps(switched)]
+    [2.0]
+    >>> jumps(Series([0.0, 1.0, 3.0], [0.0, 10.0, 0.0], "previous"))
+    [array([0., 1., 3.])]
+    """
+    found: list[Any] = []
+    for part in jax.tree.leaves(plain(coefficient), is_leaf=lambda node: isinstance(node, (Expression, Series))):
+        if isinstance(part, Expression):
+            found += part.jumps(kinks)
+        elif isinstance(part, Series) and (kinks or part.interpolation == "previous"):
+            found.append(jnp.stack(part.times) if isinstance(part.times, (list, tuple)) else part.times)
+    return found

@@ -23,22 +23,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import memory
+from jaxdiff.adaptive import MOST_STEPS, first_failure
 from jaxdiff.checks import Checks, Condition, cell, check
 from jaxdiff.decomposition import require_whole_blocks
+from jaxdiff.equations import Diffusion
 from jaxdiff.magnus import Magnus
-from jaxdiff.methods import METHODS, MOST_STEPS, first_failure
-from jaxdiff.operators import Contour, Poles
+from jaxdiff.methods import METHODS
+from jaxdiff.operators import CUTS, Contour, Poles
 from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.parameters import plain
+from jaxdiff.quadrature import Quadrature
+from jaxdiff.rosenbrock import Rosenbrock
 from jaxdiff.schemes import FiniteVolume
+from jaxdiff.segments import MOST_PARTS, TOLERANCE
 from jaxdiff.spectral import Spectral
 from jaxdiff.steppers import STEPPERS, TRBDF2, Exponential, Stepper
 
-_FEW_STEPS = 4096  # room for adaptive steps before any are counted
+_FEW_STEPS = 256  # room for adaptive steps before any are counted
 _FEW_EXPONENTIALS = 512  # the same on several axes
+_UNATTENDED = 4096  # room for them where no host can make more
+_VARYING = 1e-6  # of the peak, where coefficients depend on time
 _SECOND_ORDER = FiniteVolume()
 _STEADY: set[Any] = set()  # structures of models that no time enters: found once, as looking costs as much as solving
 _MOST_SUBSTEPS = 2**20
+_ROOMS = (1, 8, 64, 512, MOST_PARTS)  # parts of a segment that a plan has room for
 _MOST_PRODUCTS = 2**20  # on a lattice
 _FEW_TERMS = 1024  # of Chebyshev before any are counted; a gradient keeps a state for every 32 of them
 _LATTICE_TOLERANCE = 1e-11
@@ -46,7 +54,7 @@ _LATTICE_TOLERANCE = 1e-11
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["scheme", "stepper", "times", "nodes", "weights", "starts", "durations", "distinct", "which", "ends"],
+    data_fields=["scheme", "stepper", "times", "nodes", "weights", "starts", "durations", "distinct", "which", "ends", "parts"],
     meta_fields=["method", "tolerance", "substeps", "capacity", "outputs", "forced", "basis"],
 )
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Plan:
     distinct: Any = None  # durations that differ
     which: Any = None
     ends: Any = None  # the segment that ends at each output time
+    parts: Any = 1.0  # of every segment, at most `substeps`; None: as many as are found to be needed, in compiled code
     forced: bool = True  # whether anything may be fed in
     basis: Any = None  # of constant coefficients
 
@@ -81,7 +90,8 @@ class Plan:
         if self.method == "window":
             return f"contours: {len(self.nodes)} resolvents for all times"
         if self.method == "segments":
-            return f"segments: exponentials over {len(self.durations)} stretches between knots and times"
+            parts = f", in {self.parts:.0f} parts each" if isinstance(self.parts, float) and self.parts > 1 else ""
+            return f"segments: {len(self.durations)} exponentials between knots and times{parts}"
         if self.method == "spectral":
             return "spectral: exact in the modes of the domain"
         if self.method == "lattice":
@@ -89,13 +99,33 @@ class Plan:
                 return "lattice: product of exponentials per axis, or Chebyshev"
             return f"lattice: Chebyshev, {count} products" if count else "lattice: product of exponentials per axis"
         if self.method == "adaptive":
-            name = "adaptive TR-BDF2" if isinstance(self.stepper, TRBDF2) else "adaptive exponentials"
+            name = f"adaptive {self.stepper.told}"
             return f"{name}, {count} steps" if count else name
         return f"{type(self.stepper).__name__}, {self.substeps} step{'s' * (self.substeps != 1)} per interval"
+
+    def holds(self, needed: Any) -> Any:
+        """Whether the plan allows for what a run reported in `needed`, (substeps, steps); traceable."""
+        substeps, steps = self.allowed
+        return (needed[0] <= substeps) & (needed[1] <= steps)
+
+    @property
+    def allowed(self) -> tuple[Any, int]:
+        """Substeps and steps that the plan takes at most."""
+        return self.parts if self.method == "segments" and self.parts is not None else self.substeps, self.capacity
+
+    def unattended(self) -> Plan:
+        """A plan for compiled code that no host looks after: it finds the parts of segments by itself."""
+        if self.method == "adaptive":
+            return replace(self, capacity=max(self.capacity, _UNATTENDED))
+        return replace(self, parts=None, substeps=_ROOMS[3]) if self.method == "segments" else self
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
         substeps, steps = map(int, np.asarray(needed).reshape(-1, 2).max(0))
+        if self.method == "segments" and substeps > MOST_PARTS:
+            raise ValueError(
+                f"tolerance {TOLERANCE if self.tolerance is None else self.tolerance:g} of the peak was not reached in {MOST_PARTS} exponentials an interval; loosen it, give more output times, or check drift and rates"
+            )
         if substeps > _MOST_SUBSTEPS:
             raise ValueError(
                 f"the coefficients need {substeps} substeps per interval; shorten the intervals or check drift, decay and rates"
@@ -113,12 +143,17 @@ class Plan:
             return replace(self, substeps=1 << (max(substeps, self.substeps) - 1).bit_length(), capacity=capacity)
         if substeps > self.substeps and self.method == "steps":
             return replace(self, substeps=1 << (substeps - 1).bit_length())
+        if self.method == "segments":
+            return self if self.holds((substeps, 0)) else replace(self, parts=float(substeps), substeps=_room(substeps))
         if substeps > self.substeps:
-            segmented = self if self.method == "segments" else _segmented(self, ())
-            return replace(segmented, times=self.times, substeps=1 << (substeps - 1).bit_length())
+            return replace(_segmented(self, ()), times=self.times)
         if steps > self.capacity:
             return replace(self, capacity=1 << (steps - 1).bit_length())
         return self
+
+
+def _room(parts: int) -> int:
+    return next(room for room in _ROOMS if room >= parts)
 
 
 def prepare(
@@ -161,8 +196,9 @@ def lay_out(
     plan = Plan(scheme, stepper, "direct", tolerance, 1, _FEW_STEPS, len(times) - 1, times)
     key = (jax.tree.structure(equation), jax.tree.structure(grid)) if scheme is _SECOND_ORDER else None
     steady = key in _STEADY
+    diffusive = isinstance(equation, Diffusion)
     if steady and grid.ndim == 1 and stepper is None and substeps is None:
-        return _windowed(plan)
+        return _windowed(plan) if diffusive else _segmented(plan, ())
     system = scheme.systems(equation, grid)[0]
     if isinstance(scheme, Spectral):
         return _in_modes(plan, system, stepper)
@@ -180,17 +216,18 @@ def lay_out(
             "Exponential needs coefficients that are constant in time; leave stepper out or use jd.TRBDF2()"
         )
     if (stepper is None or isinstance(stepper, Exponential)) and smooth and substeps is None:
-        return _segmented(plan, knots) if knots else _windowed(plan)
+        return _segmented(plan, knots) if knots or not diffusive else _windowed(plan)
     if stepper is None and substeps is None:
-        return _adaptive(plan, knots)
+        tolerance = _VARYING if plan.tolerance is None else plan.tolerance
+        method = Rosenbrock() if operator_varies else Quadrature()
+        return _adaptive(replace(plan, tolerance=tolerance), method, _FEW_STEPS)
     default = Exponential() if smooth else TRBDF2()
     return replace(plan, method="steps", substeps=int(substeps or 1), stepper=default if stepper is None else stepper)
 
 
-def _adaptive(plan: Plan, knots: Any) -> Plan:
+def _adaptive(plan: Plan, stepper: Any, capacity: int, forced: bool = True) -> Plan:
     """The plan where time enters by any function."""
-    tolerance = 1e-6 if plan.tolerance is None else plan.tolerance
-    return replace(_segmented(plan, knots), method="adaptive", tolerance=tolerance, stepper=TRBDF2())
+    return replace(plan, method="adaptive", stepper=stepper, capacity=capacity, forced=forced)
 
 
 def _in_modes(plan: Plan, system: Any, stepper: Any) -> Plan:
@@ -216,11 +253,9 @@ def _on_lattice(plan: Plan, system: Any, course: Any, stepper: Any, substeps: in
             plan, method="steps", substeps=int(substeps or 1), stepper=stepper or TRBDF2(), forced=system.forced
         )
     if operator_varies or forcing_varies:
-        found = _adaptive(plan, knots)
-        assert found.tolerance is not None
-        return replace(
-            found, stepper=Magnus(found.tolerance, system.forced), capacity=_FEW_EXPONENTIALS, forced=system.forced
-        )
+        tolerance = _VARYING if plan.tolerance is None else plan.tolerance
+        found = replace(plan, tolerance=tolerance)
+        return _adaptive(found, Magnus(tolerance, system.forced), _FEW_EXPONENTIALS, system.forced)
     if not knots and substeps is None and (basis := system.basis) is not None:
         return replace(plan, method="spectral", forced=system.forced, basis=basis)
     segmented = _segmented(plan, knots)
@@ -282,33 +317,36 @@ def _windowed(plan: Plan) -> Plan:
 
 
 def _segmented(plan: Plan, knots: Any) -> Plan:
+    """Cut time at outputs and knots, and what follows the start in several."""
     times = plan.times[: plan.outputs + 1]
     if isinstance(times, jax.core.Tracer):
         if len(knots):
             raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
-        index = np.arange(plan.outputs)
-        each: dict[str, Any] = {
-            "starts": times[:-1],
-            "durations": jnp.diff(times),
-            "distinct": jnp.diff(times),
-            "which": index,
-            "ends": index,
-        }
-        return replace(plan, method="segments", **each)
+        first = times[0] + (times[1] - times[0]) * jnp.arange(CUTS) / CUTS
+        nodes = jnp.concatenate([first, times[1:]])
+        durations = jnp.diff(nodes)
+        rows = np.arange(plan.outputs) + CUTS
+        each: dict[str, Any] = {"distinct": durations, "which": np.arange(len(durations)), "ends": rows - 1}
+        return replace(plan, method="segments", starts=nodes[:-1], durations=durations, **each)
     inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
-    nodes = np.unique(np.concatenate([times, *inner]))
-    ends = np.searchsorted(nodes, times[1:]) - 1
-    durations = np.diff(nodes)
+    ends = np.unique(np.concatenate([times, *inner]))
+    # What a stretch still has to smooth out is as fast as the time before it is short.
+    spans, since = np.diff(ends), ends[1:] - ends[0]
+    cuts = 2 ** np.round(np.log2(np.clip(CUTS * spans / since, 1, CUTS))).astype(int)
+    durations = np.repeat(spans / cuts, cuts)
+    last = np.cumsum(cuts) - 1
+    starts = np.repeat(ends[:-1], cuts) + durations * (np.arange(len(durations)) - np.repeat(last + 1 - cuts, cuts))
+    ends = last[np.searchsorted(ends, times[1:]) - 1]
     # Equal to roundoff counts as equal: 0.1 s apart, however the sums were rounded.
     scale = 10.0 ** np.minimum(12 - np.ceil(np.log10(durations)), 300)
     rounded = np.where(durations > 1e-280, np.round(durations * scale) / scale, durations)
     distinct, which = np.unique(rounded, return_inverse=True)
-    if len(distinct) > 4:
+    if len(distinct) > 5:
         distinct, which = np.unique(durations, return_inverse=True)
     return replace(
         plan,
         method="segments",
-        starts=nodes[:-1],
+        starts=starts,
         durations=durations,
         distinct=distinct,
         which=which,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import math
 import operator
 import warnings
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -162,14 +164,39 @@ def names(text: str) -> tuple[str, ...]:
     ('k', 'm', 'x')
     """
 
-    def walk(node: ast.AST) -> Iterator[str]:
-        if isinstance(node, ast.Name):
-            yield node.id
-        for child in ast.iter_child_nodes(node):
-            if not (isinstance(node, ast.Call) and child is node.func):
-                yield from walk(child)
+    return tuple(dict.fromkeys(name for name in _names(parse(text)) if name not in NUMBERS))
 
-    return tuple(dict.fromkeys(name for name in walk(parse(text)) if name not in NUMBERS))
+
+def _names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Name):
+        yield node.id
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.Call) and child is node.func):
+            yield from _names(child)
+
+
+def _affine(node: ast.AST, known: dict[str, Any]) -> tuple[Any, Any] | None:
+    """(c₀, c₁) where a part is written as c₀ + c₁ t, else None."""
+    used = set(_names(node))
+    if "t" not in used:
+        return (_evaluate(node, known), 0.0) if used <= set(known) else None
+    match node:
+        case ast.Name():
+            return 0.0, 1.0
+        case ast.UnaryOp(op=op, operand=operand):
+            parts = [_affine(operand, known)]
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            parts = [_affine(left, known), _affine(right, known)]
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as op, right=right) if "t" not in _names(right):
+            parts = [_affine(left, known), _affine(right, known)]
+            parts[1] = parts[1] and (parts[1][0], parts[1][0])
+        case ast.BinOp(left=left, op=ast.Mult() as op, right=right) if "t" not in _names(left):
+            return _affine(ast.BinOp(right, op, left), known)
+        case _:
+            return None
+    if None in parts:
+        return None
+    return tuple(OPERATIONS[type(op)](*each) for each in zip(*parts))
 
 
 class Expression(eqx.Module):
@@ -231,3 +258,43 @@ class Expression(eqx.Module):
         bound = dict(zip(self.variables, arguments, strict=False))
         value = _evaluate(parse(self.text), {**NUMBERS, **bound, **self.constants})
         return np.asarray(value) if isinstance(value, (float, np.ndarray, np.generic)) else jnp.asarray(value)
+
+    def jumps(self, kinks: bool = True) -> list[Any]:
+        """The times t at which it may jump, and with `kinks` bend; differentiable by the constants.
+
+            c₀ + c₁ t = 0,  the difference of the sides of a comparison, or the argument of heaviside or sign;
+                            for kinks that of abs, or the difference of two arguments of min or max
+
+        inf where c₁ is zero; left out where the difference is not written as c₀ + c₁ t, or depends on the position.
+
+        >>> [float(t) for t in Expression("where(2*t < T, 1, 0)*x", T=3.0).jumps()]
+        [1.5]
+        """
+        if "t" not in self.variables:
+            return []
+        known = {**NUMBERS, **self.constants}
+        found = []
+        for node in ast.walk(parse(self.text)):
+            match node:
+                case ast.Compare(left=left, comparators=[right]):
+                    sides = [left, right]
+                case ast.Call(func=ast.Name(id="heaviside" | "sign"), args=[argument]):
+                    sides = [argument, ast.Constant(0.0)]
+                case ast.Call(func=ast.Name(id="abs"), args=[argument]) if kinks:
+                    sides = [argument, ast.Constant(0.0)]
+                case ast.Call(func=ast.Name(id="min" | "max"), args=sides) if kinks:
+                    pass
+                case _:
+                    continue
+            for left, right in itertools.combinations(sides, 2):
+                line = _affine(ast.BinOp(left, ast.Sub(), right), known)
+                if line is not None and "t" in {*_names(left), *_names(right)}:
+                    found.append(_root(*line))
+        return found
+
+
+def _root(c0: Any, c1: Any) -> Any:
+    """t of c₀ + c₁ t = 0; inf, with no gradient, where c₁ is zero or one of them is not finite."""
+    xp = jnp if isinstance(c0, jax.Array) or isinstance(c1, jax.Array) else np
+    found = xp.isfinite(c0) & xp.isfinite(c1) & (c1 != 0)
+    return xp.where(found, -c0 / xp.where(found, c1, 1.0), np.inf)

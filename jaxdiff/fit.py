@@ -127,7 +127,7 @@ def settled(run: Run, outcome: Outcome, loss: Any, experiments: int) -> Fit:
     unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
     bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
     remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
-    remarks += _coarse(run, outcome.z, np.asarray(fitted.transform(outcome.z), float), bars.errors)
+    remarks += _coarse(run, outcome.z, bars)
     return as_fit(
         run,
         np.asarray(fitted.transform(outcome.z), float),
@@ -250,14 +250,21 @@ def _memory(here: Any, measurements: tuple[Measurement, ...]) -> list[str]:
     return notes
 
 
-def _coarse(run: Run, z: Any, x: np.ndarray, errors: np.ndarray) -> tuple[str, ...]:
+def _coarse(run: Run, z: Any, bars: Any) -> tuple[str, ...]:
     """A word on cells so large that what the scheme spreads is more than an error bar."""
-    added = max(spread(run.objective, run.parameters, z, measurement) for measurement in run.measurements)
-    known = np.isfinite(errors) & (x != 0)
-    if not known.any() or added <= np.min(errors[known] / np.abs(x[known])):
+    scheme = run.options.get("scheme")
+    if not np.isfinite(bars.errors).any() or getattr(scheme, "order", 2 if scheme is None else 0) != 2:
         return ()
+    parts = zip(run.plans, run.measurements, strict=True)
+    found = [spread(run.objective, run.parameters, plan, z, m, i, bars) for i, (plan, m) in enumerate(parts)]
+    worst = max((one for each in found for one in each), key=lambda one: one.finer, default=None)
+    if worst is None:
+        return ()
+    finer = np.ceil(10 * worst.finer) / 10
     return (
-        f"cells are large for this drift: the scheme spreads as if the diffusivity were {added:.0%} larger, more than the error bars; take more cells",
+        f"cells are large for this drift: they add {100 * worst.added:.2g}% to the diffusivity, more than an error bar of "
+        f"{100 * worst.error:.2g}%, and set it instead of the data; take {finer:g} times as many along {worst.axis}, "
+        f"{int(np.ceil(finer * worst.cells))}",
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators import chebyshev, longest_time, terms_needed
+from jaxdiff.problem import inside
 from jaxdiff.steppers import Stepper, not_below_zero
 
 TERMS = 512  # of Chebyshev in one exponential, at most
@@ -44,6 +45,7 @@ class Magnus(Stepper):
     forced: bool = eqx.field(static=True)
     order = 4  # of the result whose error is estimated
     block = 8
+    told = "exponentials"
 
     def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
         return self._extrapolate(problem, t, dt, u, _ROWS[:-1])[0]
@@ -59,8 +61,9 @@ class Magnus(Stepper):
 
         def differ(total: Any, row: Any) -> Any:
             at, share = row
-            rate = problem.operator(t + at * dt) @ u
-            rate = rate + problem.forcing(t + at * dt) if self.forced else rate
+            when = inside(t, dt, at)
+            rate = problem.operator(when) @ u
+            rate = rate + problem.forcing(when) if self.forced else rate
             return total + share * rate.astype(u.dtype), None
 
         rows = (jnp.asarray(_NODES, u.dtype), jnp.asarray(_DIFFERENCE, u.dtype))
@@ -103,7 +106,7 @@ class Magnus(Stepper):
         substeps, terms = terms_needed(operator, dt, digits)
         if self.forced:
             # What walls feed goes with the rates through them: at those of A, a profile at rest stays at rest.
-            b, end = (jnp.where(fed, problem.forcing(at, t + dt / 2), 0.0).astype(u.dtype) for at in (t, t + dt))
+            b, end = (jnp.where(fed, problem.forcing(at, t + dt / 2), 0.0).astype(u.dtype) for at in (inside(t, dt, 0.0), inside(t, dt, 1.0)))
             forcing = (b, (end - b) / dt)
         v = chebyshev(operator, dt[None], u, forcing, terms=TERMS, needed=terms)[0]
         return v, fits & (substeps <= 1) & (terms <= TERMS)

@@ -99,7 +99,7 @@ class Course:
         if self.solve is not None:
             values, checks = evolve(equation, self.grid, start, self.solve, observe)
             states.append(values)
-            fine = (checks.needed[0] <= self.solve.substeps) & (checks.needed[1] <= self.solve.capacity)
+            fine = self.solve.holds(checks.needed)
         if self.steady:
             u, found = stationary(equation, self.grid, start)
             states.append(observe(u[None]))

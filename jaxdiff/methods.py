@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.adaptive import adaptive
 from jaxdiff.checks import Condition
 from jaxdiff.operators import chebyshev, most_of_batch, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.problem import Frozen
-from jaxdiff.steppers import TRBDF2, BackwardEuler, Exponential, march, not_below_zero, several
+from jaxdiff.segments import segments
+from jaxdiff.steppers import Exponential, march, not_below_zero, several
 from jaxdiff.systems import System
 
-MOST_STEPS = 2**16
 _LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, held at once
-_GLANCES = 64  # coarse steps that find the peak
 _ROOM = 8  # substeps that an unbalanced operator on a lattice may take, if it needs them
 
 
@@ -47,72 +47,6 @@ def _window(system: System, plan: Any, t0: Any, u: Any, observe: Any = None) -> 
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
     out = propagate_window(operator, plan.nodes, plan.weights, after, u, forcing, observe)
     return out, _needed_substeps(operator, after[-1]), []
-
-
-def _segments(system: System, plan: Any, t0: Any, u: Any) -> Any:
-    operator = system.operator(t0)
-    nodes = jnp.concatenate([plan.starts, plan.starts[-1:] + plan.durations[-1:]])
-    forcing = jax.vmap(system.forcing)(nodes.astype(u.dtype)).astype(u.dtype)
-    durations = jnp.asarray(plan.durations, u.dtype)
-    slopes = jnp.diff(forcing, axis=0) / durations[:, None]
-    needed = _needed_substeps(operator, jnp.max(durations))
-    parts = plan.substeps
-    n, few = len(u), len(plan.distinct) <= 4
-    if n <= 512 and ((few and len(durations) * parts > n // 2) or parts > 64):
-        out = _dense_segments(operator, plan, u, forcing[:-1], slopes)
-    else:
-
-        def substep(state: Any, _: Any) -> tuple[Any, Any]:
-            v, b, slope, dt = state
-            return (propagate(operator, dt, v, b, slope, tolerance=plan.tolerance), b + dt * slope, slope, dt), None
-
-        def segment(v: Any, row: Any) -> tuple[Any, Any]:
-            b, slope, dt = row
-            start: Any = (v, b, slope, dt / parts)
-            v = jax.lax.scan(substep, start, None, length=parts)[0][0]
-            return v, v
-
-        _, out = jax.lax.scan(segment, u, (forcing[:-1], slopes, durations))
-    return out[jnp.asarray(plan.ends)], needed, []
-
-
-def _dense_segments(operator: Any, plan: Any, u: Any, forcing: Any, slopes: Any) -> Any:
-    """A matrix per distinct duration, squared up from its substeps; then one product per segment."""
-    zero = jnp.zeros_like(u)
-    eye = jnp.eye(len(u), dtype=u.dtype)
-    response = lambda dt, *args: jax.vmap(lambda *a: propagate(operator, dt, *a), out_axes=1)(*args)
-    zeros = jnp.broadcast_to(zero, eye.shape)
-
-    def matrices(dt: Any) -> Any:
-        dt = dt / plan.substeps
-        step, constant, slope = (
-            response(dt, eye, zeros, zeros),
-            response(dt, zeros, eye, zeros),
-            response(dt, zeros, zeros, eye),
-        )
-
-        def double(carry: Any, _: Any) -> Any:
-            p, f, s, dt = carry
-            dot = lambda a, b: jnp.matmul(a, b, precision="highest")
-            return (dot(p, p), dot(p, f) + f, dot(p, s) + s + dt * f, 2 * dt), None
-
-        (step, constant, slope, _), _ = jax.lax.scan(
-            double, (step, constant, slope, dt), None, length=plan.substeps.bit_length() - 1
-        )
-        return step, constant, slope
-
-    steps, constants, ramps = jax.lax.map(matrices, jnp.asarray(plan.distinct, u.dtype))
-    which = jnp.asarray(plan.which)
-    fed = jnp.einsum("dij,sj->dsi", constants, forcing, precision="highest")
-    fed = fed + jnp.einsum("dij,sj->dsi", ramps, slopes, precision="highest")
-    fed = fed[which, jnp.arange(len(which))]
-
-    def segment(v: Any, row: Any) -> Any:
-        i, b = row
-        v = jnp.matmul(steps[i], v, precision="highest") + b
-        return v, v
-
-    return jax.lax.scan(segment, u, (which, fed))[1]
 
 
 def _steps(system: System, plan: Any, t0: Any, u: Any) -> Any:
@@ -165,109 +99,12 @@ def _in_blocks(run: Any, take: Any, v: Any, count: int) -> Any:
     return run(lambda i, x: take(count - rest + i, x), v, rest) if rest else v
 
 
-def _adaptive(system: System, plan: Any, t0: Any, u: Any, sound: Any = True) -> Any:
-    """Pilot: choose the steps under error control. Then take them again, differentiably, in blocks with checkpoints.
-
-    Coefficients that are not `sound` are not followed.
-    """
-    ends = jnp.asarray(plan.starts + plan.durations, u.dtype)
-    # Numbers that the user's functions close over must not be differentiated through the choice of steps either.
-    choose, closed_over = jax.closure_convert(lambda v: _choose_steps(system, plan, t0, ends, v, sound), u)
-    reached, count, taken = choose(*jax.lax.stop_gradient((u, *closed_over)))
-    asked = jnp.where(reached < len(ends), 2 * MOST_STEPS, count)
-    taken = jax.lax.stop_gradient(jnp.where(jnp.arange(plan.capacity) < count, taken[: plan.capacity], 0.0))
-    problem, size = Frozen(system, t0, plan.forced), plan.stepper.block
-    clock = t0 + jnp.cumsum(taken) - taken
-
-    def take(v: Any, row: Any) -> Any:
-        t, dt = row
-        v = jnp.where(dt > 0, plan.stepper.step(problem, t, jnp.where(dt > 0, dt, ends[-1] - t0), v), v)
-        return v, v
-
-    outputs = ends[jnp.asarray(plan.ends)]
-    middle = clock + taken / 2
-    index = jnp.searchsorted(jnp.where(taken > 0, middle, jnp.inf), outputs) - 1
-    place = jnp.full(plan.capacity, len(outputs)).at[index].set(jnp.arange(len(outputs)))  # of each step; beyond: none
-
-    @jax.checkpoint
-    def block(v: Any, rows: Any) -> Any:
-        idle = lambda w: (w, jnp.broadcast_to(w, (size, *w.shape)))
-        return jax.lax.cond(most_of_batch(rows[1][0]) > 0, lambda w: jax.lax.scan(take, w, rows), idle, v)
-
-    def keep(carry: Any, row: Any) -> Any:
-        rows, where = row
-        v, path = block(carry[0], rows)
-        return (v, carry[1].at[where].set(path, mode="drop")), None
-
-    rows = tuple(x.reshape(-1, size) for x in (clock, taken, place))
-    kept = jnp.zeros((len(outputs), *u.shape), u.dtype)
-    (_, kept), _ = jax.lax.scan(keep, (u, kept), (rows[:2], rows[2]))
-    return kept, jnp.stack([jnp.zeros(()), asked.astype(float)]), []
-
-
-def first_failure(system: Any, start: Any, end: Any) -> tuple[Any, Any]:
-    """Whether a coefficient that varies in time is refused at some time looked at, and the first of these, or the start."""
-    times = start + (end - start) * jnp.linspace(0.0, 1.0, 17, dtype=start.dtype)
-    failed = jax.lax.map(lambda t: jnp.stack([jnp.any(c[1]) for c in system.conditions(t)]).any(), times)
-    return failed.any(), times[jnp.argmax(failed)]
-
-
-def _choose_steps(system: System, plan: Any, t0: Any, ends: Any, u: Any, sound: Any) -> tuple[Any, Any, Any]:
-    """(segments reached, number of steps, their lengths) under an error per unit of time of tolerance × peak."""
-    total = ends[-1] - t0
-    problem, weights, tiny = Frozen(system, t0, plan.forced), system.weights, jnp.finfo(u.dtype).tiny
-    height = lambda v: jnp.maximum(jnp.max(jnp.abs(v / weights)), tiny)
-    highest = height(u)
-    if isinstance(plan.stepper, TRBDF2):  # of low order: to be as exact while the state rises from zero would take long
-        highest = jnp.maximum(highest, _glance(problem, t0, total, u, height))
-    roundoff = 32 * jnp.finfo(u.dtype).eps  # of the peak in an error estimate; of the time in a step
-
-    def more(state: Any) -> Any:
-        return sound & (state[0] < len(ends)) & (state[1] < MOST_STEPS) & jnp.isfinite(state[3])
-
-    def advance(state: Any) -> Any:
-        segment, count, t, h, v, peak, taken = state
-        left = ends[segment] - t
-        h = jnp.minimum(h, plan.stepper.longest(problem, t))
-        last = h >= left * (1 - 1e-12)
-        dt = jnp.where(last, left, jnp.minimum(h, left / 2))
-        w, error, fading = plan.stepper.step_with_error(problem, t, dt, v)
-        higher = jnp.maximum(peak, height(w))
-        # What lasts counts per unit of time, so that errors add up.
-        seen = lambda e: jnp.maximum(jnp.max(jnp.abs(e / weights)) - roundoff * higher, 0.0)
-        worst = jnp.maximum(seen(error) * total / dt, seen(fading))
-        ratio = jnp.where(worst > 0, worst / jnp.maximum(plan.tolerance * higher, tiny), 0.0)  # a state may stay zero
-        accept = (ratio <= 1.0) | (dt <= roundoff * total)
-        factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-12) ** (-1 / plan.stepper.order), 0.2, 4.0)
-        taken = taken.at[count].set(dt)  # overwritten if refused
-        keep = lambda new, old: jnp.where(accept, new, old)
-        new_h = jnp.where(accept & last, jnp.maximum(h, dt * factor), dt * factor)
-        return (
-            segment + (accept & last), count + accept, keep(jnp.where(last, ends[segment], t + dt), t),
-            new_h, keep(w, v), keep(higher, peak), taken,
-        )  # fmt: skip
-
-    state = (jnp.array(0), jnp.array(0), t0, total * 1e-4, u, highest, jnp.zeros(MOST_STEPS, u.dtype))
-    segment, count, *_, taken = jax.lax.while_loop(more, advance, state)
-    return segment, count, taken
-
-
-def _glance(problem: Any, t0: Any, total: Any, u: Any, height: Any) -> Any:
-    """The peak that the tolerance is a share of, from a coarse run: a state that starts at zero has none."""
-
-    def step(v: Any, t: Any) -> Any:
-        w = BackwardEuler().step(problem, t, total / _GLANCES, v)
-        return w, height(w)
-
-    return jnp.max(jax.lax.scan(step, u, t0 + total / _GLANCES * jnp.arange(_GLANCES))[1])
-
-
 def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
     """Several axes: a product of exponentials if the axes are separable and nothing is fed in, else Chebyshev."""
     operator = system.operator(t0)
     if operator.separable and not plan.forced:
         return _product(operator.lines(), plan, u, observe)
-    room = plan.substeps * (1 if operator.balanced else _ROOM)
+    room = plan.substeps * (1 if operator.diffusive else _ROOM)
     durations = jnp.asarray(plan.durations, u.dtype)
     once = observe is not None and room == 1 and len(plan.starts) == plan.outputs and not system.knots
     span = jnp.sum(durations) if once else jnp.max(durations)
@@ -358,7 +195,7 @@ METHODS: dict[str, Any] = {
     "window": _window,
     "lattice": _lattice,
     "spectral": _spectral,
-    "segments": _segments,
+    "segments": segments,
     "steps": _steps,
-    "adaptive": _adaptive,
+    "adaptive": adaptive,
 }

@@ -109,7 +109,9 @@ def solve(
         return Solution(times, values, grid, method)
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
-        short = (checks.needed[0] > plan.substeps) | (checks.needed[1] > plan.capacity)
+        plan = plan.unattended()
+        values, checks = _compiled(equation, grid, u, plan)
+        short = ~plan.holds(checks.needed)
         message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
         return Solution(times, enforce(values, checks, (message, short)), grid, plan.told())
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:

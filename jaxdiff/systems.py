@@ -10,10 +10,12 @@ import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, is_cells, number, varies
+from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, is_cells, jumps, number, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
 from jaxdiff.operators import Tridiagonal
+
+STEEP = 3.0  # |z| over half a cell: beyond, e^|z| is more than five times the 1 + |z| of a smooth slope
 
 
 def bernoulli(z: Any) -> tuple[Any, Any]:
@@ -38,6 +40,11 @@ class SemiDiscrete:
         """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of
         measured series in it."""
         raise NotImplementedError
+
+    @property
+    def jumps(self) -> list[Any]:
+        """The times at which a coefficient says that it jumps or bends."""
+        return jumps(self.equation)
 
     @property
     def operator_varies(self) -> bool:
@@ -77,8 +84,9 @@ class System(SemiDiscrete):
                 forcings.append(side.gradient)
             elif isinstance(side, (Dirichlet, Flux)):
                 forcings.append(side.value)
-        knots = [c.times for c in forcings if isinstance(c, Series)]
-        return any(map(varies, rates)), any(isinstance(c, TimeDependent) for c in forcings), knots
+        linear = lambda c: isinstance(c, Series) and c.interpolation == "linear"
+        knots = [c.times for c in forcings if linear(c)]
+        return any(map(varies, rates)), any(varies(c) and not linear(c) for c in forcings), knots
 
     @property
     def _source(self) -> Any:
@@ -98,12 +106,13 @@ class System(SemiDiscrete):
         m = self.weights
         rate = at_points(self.equation._transport()[2], self.grid.centers[0], t, "decay or killing")
         loss = rate * jnp.asarray(self.grid.volumes) / m
+        diffusive = isinstance(self.equation, Diffusion)
         if self.ring:
-            return Tridiagonal(out / m, jnp.roll(back, 1) / m, loss, True)
+            return Tridiagonal(out / m, jnp.roll(back, 1) / m, loss, True, diffusive)
         lower, upper = self._walls(t)
         up = jnp.concatenate([out, upper[0][None]]) / m
         down = jnp.concatenate([lower[0][None], back]) / m
-        return Tridiagonal(up, down, loss)
+        return Tridiagonal(up, down, loss, False, diffusive)
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at time t: sources and what the walls feed in, `(n,)`; at the rates of another time, if one is given."""
@@ -140,8 +149,24 @@ class System(SemiDiscrete):
         b = self.forcing(t)
         return [
             *found,
+            *self._entering(t),
             (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
         ]
+
+    def _entering(self, t: Any) -> list[Condition]:
+        """No slope at a wall where the drift comes in over a large cell: constant flux feeds in e^|z| times as much."""
+        name, ends = self.grid.sides[0][0], jnp.asarray(self.grid.edges[0])
+        found: list[Condition] = []
+        for i, side, (d, _, z, velocity) in zip((0, -1), self.sides, self._at_walls(t), strict=True):
+            if isinstance(side, Neumann) and z is not None:
+                gradient = number(side.gradient, t)
+                steep = jnp.where(d > 0, z < -STEEP, velocity < 0)
+                message = (
+                    f"Neumann gradient is {{value}} at {name} = {{where}}, where the drift enters and half a cell times it exceeds "
+                    f"{STEEP:g} diffusivities; it must be 0 there: take smaller cells, or jd.Flux or jd.Dirichlet"
+                )
+                found.append((message, (gradient != 0) & steep, ends[i], gradient))
+        return found
 
     def _diffusivity(self, t: Any) -> tuple[Any, Any]:
         """D in cells `(n,)` and on faces `(n + 1,)`; an array meets at a face by harmonic mean."""
@@ -215,19 +240,25 @@ class System(SemiDiscrete):
     def _walls(self, t: Any, rates: Any = None) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """For the lower and upper wall: conductance out of the end cell, and the inflow it feeds."""
         rates = t if rates is None else rates
-        faces, h, z = self._peclet(rates)
         areas = jnp.asarray(self.grid.areas)
-        cells = self._diffusivity(rates)[0]
-        drop = self._drift(rates)
         found = []
-        for side, i, outward in ((self.sides[0], 0, -1.0), (self.sides[1], -1, 1.0)):
-            z_out = None if z is None else outward * z[i]
-            velocity: Any = 0.0
-            if drop is not None:  # b·n where D vanishes at the wall
-                velocity = (outward * drop[i] - (1.0 - self.equation.alpha) * (faces[i] - cells[i])) / h[i]
-            out, inflow = _wall(side, t, rates, faces[i], h[i], z_out, velocity)
+        for i, side, wall in zip((0, -1), self.sides, self._at_walls(rates), strict=True):
+            out, inflow = _wall(side, t, rates, *wall)
             found.append((areas[i] * out, areas[i] * inflow))
         return found[0], found[1]
+
+    def _at_walls(self, t: Any) -> list[tuple[Any, Any, Any, Any]]:
+        """At the lower and upper wall: D, half a cell, and outwards z, and b·n where D vanishes."""
+        faces, h, z = self._peclet(t)
+        cells, drop = self._diffusivity(t)[0], self._drift(t)
+        found = []
+        for i, outward in ((0, -1.0), (-1, 1.0)):
+            z_out = None if z is None else outward * z[i]
+            velocity: Any = 0.0
+            if drop is not None:
+                velocity = (outward * drop[i] - (1.0 - self.equation.alpha) * (faces[i] - cells[i])) / h[i]
+            found.append((faces[i], h[i], z_out, velocity))
+        return found
 
 
 def _wall(side: Any, t: Any, rates: Any, d: Any, h: Any, z: Any, velocity: Any) -> tuple[Any, Any]:
@@ -257,6 +288,5 @@ def _wall(side: Any, t: Any, rates: Any, d: Any, h: Any, z: Any, velocity: Any) 
     gradient = d * number(side.gradient, t)
     if z is None:
         return zero, gradient
-    total = c + b
-    share = jnp.where(total == 0, 0.0, b / jnp.where(total == 0, 1.0, total))
-    return share * a, gradient * (1.0 - share)
+    # c + b is a, and c/a is e^−z: their sum cancels where the drift enters.
+    return b, gradient * jnp.exp(jnp.minimum(-z, STEEP))

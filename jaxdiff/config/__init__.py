@@ -112,7 +112,9 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         data = read_data(dict(content.get("data", {})), folder, table, texts, reserved, axes)
     text = initial.get("value")
     spec = {"equation": equation, "boundaries": sides, "initial": text}
-    model = TextModel(spec, constants, data.columns if data else {}, list(data.frame.columns) if data else (), axes)
+    columns = data.columns if data else {}
+    held = [name for name in columns if data and data.interpolation(name) == "previous"]
+    model = TextModel(spec, constants, columns, list(data.frame.columns) if data else (), axes, held)
     idle = set(parameters) - model.names
     if idle:
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")

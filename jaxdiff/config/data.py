@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff import tables
+from jaxdiff.coefficients import INTERPOLATIONS
 from jaxdiff.config.keys import check_keys, choose, edges, listed, number, per_axis, text, text_or_number
 from jaxdiff.expression import names
 from jaxdiff.grid import Grid
@@ -34,6 +35,7 @@ SOURCE = (
     "comment",
     "scale",
     "time",
+    "interpolation",
 )
 KINDS = {
     "readings": ("position", "value", "sigma", "sensors"),
@@ -55,6 +57,11 @@ class Data:
     @property
     def scale(self) -> dict[str, float]:
         return self.settings.get("scale", {})
+
+    def interpolation(self, column: str) -> str:
+        """What a column is between its rows, where it is a course in time."""
+        given = self.settings.get("interpolation", "linear")
+        return given if isinstance(given, str) else given.get(column, "linear")
 
     @property
     def has_readings(self) -> bool:
@@ -180,7 +187,8 @@ def read_data(
         raise ValueError(f"[data] of kind trajectory holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
     frame = _frame(settings, folder, table)
-    for name in settings.get("scale", {}):
+    kinds = settings.get("interpolation", {})
+    for name in (*settings.get("scale", {}), *(kinds if isinstance(kinds, dict) else ())):
         tables.column(frame, name)
     frame = frame.iloc[:: int(settings.get("every", 1))]
     data = Data(frame, settings)
@@ -198,7 +206,11 @@ def read_data(
     for name in courses:
         values = tables.column(frame, name, scale=data.scale.get(name, 1.0))[first]
         good = np.isfinite(values)
-        columns[name] = np.interp(instants, instants[good], values[good])
+        if data.interpolation(name) == "linear":
+            columns[name] = np.interp(instants, instants[good], values[good])
+        else:
+            last = np.searchsorted(instants[good], instants, side="right") - 1
+            columns[name] = values[good][np.maximum(last, 0)]
     return Data(frame, settings, columns)
 
 
@@ -230,6 +242,12 @@ def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
             else:
                 for name, entry in value.items():
                     (text_or_number if key == "sigma" else number)(entry, f"{where} {name}")
+        elif key == "interpolation":
+            settings[key] = (
+                {name: choose(kind, f"{where} {name}", INTERPOLATIONS) for name, kind in value.items()}
+                if isinstance(value, Mapping)
+                else choose(value, where, INTERPOLATIONS)
+            )
         elif key in ("time", "sigma"):
             text_or_number(value, where)
         else:

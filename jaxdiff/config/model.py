@@ -90,8 +90,8 @@ class TextModel:
     """The equation (and, if a parameter is in it, the initial state) at given values of the named parameters.
 
     A text is read as: a number if it holds parameters and constants only; a `Series` if it names a column of the data
-    (its values are computed at the rows, linear between them); `TimeDependent` if it holds t; else a function of the
-    position, in a boundary on several axes of the place along the wall.
+    (its values are computed at the rows, linear between them, or held where the columns are); `TimeDependent` if it
+    holds t; else a function of the position, in a boundary on several axes of the place along the wall.
 
     Args:
         spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None}, numbers and texts.
@@ -99,6 +99,7 @@ class TextModel:
         columns: {name: values}, each of shape (rows,), with the increasing times of the rows under "t".
         offered: the columns that might have been named, for messages.
         axes: names of the axes of the grid.
+        held: the columns whose value holds until the next row.
     """
 
     def __init__(
@@ -108,14 +109,16 @@ class TextModel:
         columns: dict[str, np.ndarray] | None = None,
         offered: Sequence[str] = (),
         axes: tuple[str, ...] = ("x",),
+        held: Sequence[str] = (),
     ):
         self.offered = [name for name in offered if name.isidentifier()]
         self.spec = spec
         self.axes = axes
+        self.held = tuple(held)
         self.constants = {name: numeric(value) for name, value in constants.items()}
         self.columns = {name: numeric(value) for name, value in (columns or {}).items()}
         numbers = tuple((name, value.tobytes()) for name, value in {**self.constants, **self.columns}.items())
-        self._key = repr(spec), numbers, axes
+        self._key = repr(spec), numbers, axes, self.held
 
     def __eq__(self, other: object) -> bool:
         """Models of the same content share compiled code."""
@@ -234,9 +237,16 @@ class TextModel:
                 raise ValueError(
                     f"{where}: {value!r} mixes a column of the data with the position; a column is a course in time"
                 )
+            held = [name for name in series if name in self.held]
+            if 0 < len(held) < len(series):
+                linear = next(name for name in series if name not in held)
+                raise ValueError(
+                    f"{where}: {value!r} mixes {held[0]!r}, held between rows, with {linear!r}, linear between them; give both one interpolation in [data]"
+                )
             expression = Expression(value, variables=("t", *series), **constants)
             course = expression(self.columns["t"], *(self.columns[name] for name in series))
-            return Series(self.columns["t"], jnp.broadcast_to(course, self.columns["t"].shape))
+            course = jnp.broadcast_to(course, self.columns["t"].shape)
+            return Series(self.columns["t"], course, "previous" if held else "linear")
         arguments = wall if wall is not None else tuple(place or positions[:1]) if len(self.axes) == 1 else self.axes
         if "t" in variables:
             return TimeDependent(Expression(value, variables=("t", *arguments), **constants))

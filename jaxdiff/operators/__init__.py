@@ -6,10 +6,11 @@ from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, 
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
 from jaxdiff.operators.iterative import Modes, equipped
-from jaxdiff.operators.propagators import Contour, Poles, parts_needed, propagate
+from jaxdiff.operators.propagators import CUTS, Contour, Pade, Poles, parts_needed, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
 __all__ = [
+    "CUTS",
     "KINDS",
     "AxisSum",
     "Basis",
@@ -17,6 +18,7 @@ __all__ = [
     "Diagonal",
     "EdgeSum",
     "Modes",
+    "Pade",
     "Poles",
     "ScatteredEdges",
     "SharedEdges",

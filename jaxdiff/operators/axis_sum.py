@@ -33,7 +33,7 @@ class AxisSum(eqx.Module):
     `loss`, have length one along the axes that they do not depend on: shapes tell what is separable.
     On an open axis the outermost rates leave the domain; on a ring they join its ends. `weights` are the contents of a
     unit density; `balanced` tells that some scaling of the cells makes A symmetric, `mutual` that A itself is: hops
-    across a face are as frequent both ways, and `level` that they are so across all faces of an axis. `closed` tells that
+    across a face are as frequent both ways, and `level` that they are so across all faces of an axis. `diffusive` tells that no drift carries anything, `closed` that
     no wall lets anything out. `names` are those of the axes: a
     mesh with one of them cuts the lattice there.
     """
@@ -48,6 +48,7 @@ class AxisSum(eqx.Module):
     mutual: bool = eqx.field(static=True, default=False)
     closed: bool = eqx.field(static=True, default=False)
     level: bool = eqx.field(static=True, default=False)
+    diffusive: bool = eqx.field(static=True, default=False)
     modes: Modes | None = None  # of its resolvents, where they are formed once for several
 
     @property
@@ -167,7 +168,7 @@ class AxisSum(eqx.Module):
         for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
             up, down = up.ravel(), down.ravel()
             loss = jnp.broadcast_to(self.loss.ravel(), up.shape) if k == losing else jnp.zeros_like(up)
-            found.append(Tridiagonal(up, down, loss, ring))
+            found.append(Tridiagonal(up, down, loss, ring, self.diffusive))
         return found
 
     def diagonal(self, basis: Basis) -> Diagonal:
@@ -184,13 +185,14 @@ class AxisSum(eqx.Module):
         return Diagonal(tuple(parts), basis)
 
     def spectrum(self) -> Spectrum:
-        """By Gershgorin's circles, of the matrix scaled to be symmetric if it can be, else of its symmetric and
-        antisymmetric parts where the density has equal weights."""
+        """By Gershgorin's circles, of the matrix scaled by the weights to be symmetric without a drift, else of its symmetric
+        and antisymmetric parts where the density has equal weights. With a drift the spectrum may be real and tells little:
+        what a polynomial does to a state is bounded on the field of values."""
         near: Any = 0.0
         turn: Any = 0.0
         for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
             back = jnp.roll(down, -1, k)
-            if self.balanced:
+            if self.diffusive:
                 hop, twist = jnp.sqrt(jnp.abs(up * back)), jnp.zeros(())
             else:
                 m = jnp.sqrt(self.weights)
@@ -199,7 +201,7 @@ class AxisSum(eqx.Module):
             both = lambda rate, k=k, ring=ring: _neighbours(rate, k, ring) if jnp.ndim(rate) else rate
             near, turn = near + both(hop), turn + both(twist)
         upper = jnp.maximum(jnp.max(near - self.exit), 0.0)
-        if self.balanced:
+        if self.diffusive:
             upper = jnp.minimum(upper, self.growth())
         return Spectrum(jnp.max(jnp.abs(self.exit) + near), upper, jnp.max(turn))
 

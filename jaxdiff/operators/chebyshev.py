@@ -103,7 +103,7 @@ def chebyshev(
             first=coefficients[0],
             later=later.reshape(terms // BLOCK, BLOCK // 2, 2, *coefficients.shape[1:]),
             states=states,
-            parts=1 if operator.balanced else PARTS,
+            parts=1 if operator.diffusive else PARTS,
             leap=leap and eqx.filter_closure_convert(leap, states, states),
         ),
         blocks,

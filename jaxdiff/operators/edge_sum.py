@@ -74,6 +74,11 @@ class EdgeSum(eqx.Module):
         return False
 
     @property
+    def diffusive(self) -> bool:
+        """Whether no drift carries anything."""
+        return self.balanced
+
+    @property
     def exit(self) -> Any:
         """Total rate out of each cell, the negative diagonal."""
         return self._onto(self.up, self.down) + self.loss

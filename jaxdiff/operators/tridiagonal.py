@@ -16,13 +16,15 @@ class Tridiagonal(eqx.Module):
 
     dNᵢ/dt = upᵢ₋₁ Nᵢ₋₁ + downᵢ₊₁ Nᵢ₊₁ − (upᵢ + downᵢ + lossᵢ) Nᵢ, all rates [1/time], shape `(n,)`.
     On a chain the outermost rates `up[-1]` and `down[0]` leave the domain; on a ring they join its ends.
-    The diagonal is never stored: formed from the rates it keeps mass to roundoff at any stiffness.
+    The diagonal is never stored: formed from the rates it keeps mass to roundoff at any stiffness. `diffusive` tells that
+    no drift carries anything: A is then symmetric in the weights of its cells, and normal.
     """
 
     up: Float[Array, " n"]
     down: Float[Array, " n"]
     loss: Float[Array, " n"]
     ring: bool = eqx.field(static=True, default=False)
+    diffusive: bool = eqx.field(static=True, default=False)
 
     @property
     def exit(self) -> Float[Array, " n"]:
@@ -46,18 +48,29 @@ class Tridiagonal(eqx.Module):
         up, down = _column(self.up, values), _column(self.down, values)
         return up * above + down * below - _column(self.exit, values) * values
 
-    def resolvent(self, a: Any, b: Any) -> Callable[[Any], Any]:
-        """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
-        a, b = jnp.asarray(a), jnp.asarray(b)
-        lanes = jnp.broadcast_shapes(a.shape, b.shape)
-        up, down, loss = (rate[:, None] * -b for rate in (self.up, self.down, self.loss))
-        solve = _solver(up, down, loss, jnp.broadcast_to(a, lanes or (1,)), self.ring)
+    def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
+        """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`.
+
+        `factors` are those of `self.factors(a, b)`, where they are at hand.
+        """
+        a, b, lanes, rates = self._scaled(a, b)
+        solve = _solver(*rates, a, self.ring, factors)
 
         def apply(u: Any) -> Any:
             x = solve(u if jnp.ndim(u) == 2 else jnp.asarray(u)[:, None])
             return x if lanes else x[:, 0]
 
         return apply
+
+    def factors(self, a: Any, b: Any) -> Any:
+        """What `resolvent(a, b)` eliminates with, a pytree of arrays without derivatives."""
+        a, b, _, rates = self._scaled(a, b)
+        return _factors(*rates, a, self.ring)
+
+    def _scaled(self, a: Any, b: Any) -> tuple[Any, Any, Any, list[Any]]:
+        a, b = jnp.asarray(a), jnp.asarray(b)
+        lanes = jnp.broadcast_shapes(a.shape, b.shape)
+        return jnp.broadcast_to(a, lanes or (1,)), b, lanes, [rate[:, None] * -b for rate in (self.up, self.down, self.loss)]
 
     def bound(self) -> Any:
         """Gershgorin bound on |λ| of the symmetrised operator."""
@@ -71,13 +84,12 @@ class Tridiagonal(eqx.Module):
         rows = jnp.max(_inflow(self.up, self.down, jnp.ones_like(self.up), self.ring) - self.exit)
         return jnp.maximum(0.0, jnp.minimum(columns, rows))
 
-    def circulation(self) -> Any:
-        """Rate 2·max s·sinh²-bounded at which a driven ring turns; 0 on a chain. Its spectrum is complex by this much."""
-        if not self.ring:
-            return jnp.zeros((), self.up.dtype)
-        hop, force = self._forces()
-        sinh = jnp.abs(jnp.sinh(jnp.mean(force)))
-        return jnp.minimum(4.0 * hop * sinh**2, 2.0 * hop * sinh)
+    def advection(self) -> Any:
+        """The largest 2 (up − down)²/(up + down) at a face, v²/D of the drift [1/time]: how fast A leaves what is normal."""
+        back = _shifted(self.down, -1, self.ring)
+        up, back = (self.up, back) if self.ring else (self.up[:-1], back[:-1])
+        both = up + back
+        return jnp.max(2.0 * (up - back) ** 2 / jnp.where(both == 0, 1.0, both), initial=0.0)
 
     def turn(self) -> Any:
         """How far a drift draws the field of values off the real axis, for forces of mean size [1/time]."""
@@ -110,25 +122,33 @@ def _inflow(up: Any, down: Any, content: Any, ring: bool) -> Any:
     return _shifted(up * content, 1, ring) + _shifted(down * content, -1, ring)
 
 
-def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool) -> Callable[[Any], Any]:
+def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool, factors: Any = None) -> Callable[[Any], Any]:
     """b ↦ x with (a + loss + up + down)·x − inflow(x) = b, lanes in the trailing axis.
 
     The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
     one substitution, and no intermediate is kept.
     """
+    factors = _factors(up, down, loss, a, ring) if factors is None else factors
     if ring and len(up) == 1:  # what leaves its only cell comes back to it
         up, down, ring = jnp.zeros_like(up), jnp.zeros_like(down), False
     dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
-    substitute, transposed = (_ring_factors if ring else _chain_factors)(*jax.lax.stop_gradient((up, down, loss, a)))
 
     def matvec(x: Any) -> Any:
         return (a + loss + up + down) * x - _inflow(up, down, x, ring)
 
     def solve(rhs: Any) -> Any:
         rhs = jnp.broadcast_to(rhs, shape).astype(jnp.result_type(dtype, rhs))
-        return jax.lax.custom_linear_solve(matvec, rhs, lambda _, b: substitute(b), lambda _, b: transposed(b))
+        forward, backward = lambda _, b: factors.substitute(b), lambda _, b: factors.transposed(b)
+        return jax.lax.custom_linear_solve(matvec, rhs, forward, backward)
 
     return solve
+
+
+def _factors(up: Any, down: Any, loss: Any, a: Any, ring: bool) -> Chain | Ring:
+    up, down, loss, a = jax.lax.stop_gradient((up, down, loss, a))
+    if ring and len(up) == 1:
+        return Chain(jnp.zeros_like(up), jnp.zeros_like(down), loss, a)
+    return (Ring if ring else Chain)(up, down, loss, a)
 
 
 def _reciprocal(d: Any) -> Any:
@@ -136,46 +156,61 @@ def _reciprocal(d: Any) -> Any:
     return jnp.conj(d) * (1.0 / (d.real**2 + d.imag**2)) if jnp.iscomplexobj(d) else 1.0 / d
 
 
-def _chain_factors(up: Any, down: Any, loss: Any, a: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Eliminate from both ends towards the middle, without subtraction (Grassmann, Taksar, Heyman 1985).
+class Chain(eqx.Module):
+    """Elimination from both ends towards the middle, without subtraction (Grassmann, Taksar, Heyman 1985).
 
     With U the rate inwards and D the rate outwards of a row, e = a + loss + D·e₋/d₋ and d = e + U.
-    Two ends at once halve the length of the loop. Returns b ↦ x and the transposed map. doi:10.1287/opre.33.5.1107
+    Two ends at once halve the length of the loop. doi:10.1287/opre.33.5.1107
     """
-    n = len(up)
-    m = (n + 1) // 2
-    dtype, lanes = jnp.result_type(up, down, loss, a), (2, len(a))
 
-    def fold(lower: Any, upper: Any, fill: float) -> Any:
-        upper = upper[::-1][: n - m]
-        if n % 2:  # a cell of its own before the upper end makes the halves equal
+    inverse: Any  # 1/d
+    forth: Any  # what a row gives to the next one inwards,
+    back: Any  # and takes from it on the way back
+    end: Any  # e + U of the two rows that meet in the middle,
+    last: Any  # their rates towards each other,
+    middle: Any  # and the reciprocal of their determinant
+    cells: int = eqx.field(static=True)
+
+    def __init__(self, up: Any, down: Any, loss: Any, a: Any):
+        self.cells = len(up)
+        dtype, lanes = jnp.result_type(up, down, loss, a), (2, len(a))
+        inward, outward, loss = self._fold(up, down, 0.0), self._fold(down, up, 0.0), self._fold(loss, loss, 1.0)
+
+        def eliminate(e: Any, row: Any) -> Any:
+            loss, outwards, inwards = row
+            return (a + loss) + outwards * (e * _reciprocal(e + inwards))
+
+        zero = jnp.zeros_like(inward[:1])
+        killed = recurrence(eliminate, jnp.ones(lanes, dtype), (loss, outward, jnp.concatenate([zero, inward[:-1]])))
+        e = killed[-1]
+        self.inverse = _reciprocal(killed + inward)
+        self.last = jnp.broadcast_to(inward[-1], e.shape)
+        self.end = e + self.last
+        self.middle = 1.0 / (e[0] * e[1] + e[0] * self.last[1] + self.last[0] * e[1])
+        self.forth, self.back = inward[:-1] * self.inverse[:-1], outward[1:] * self.inverse[:-1]
+
+    def substitute(self, rhs: Any) -> Any:
+        return self._sweep(rhs, self.forth, self.back, self.last[::-1])
+
+    def transposed(self, rhs: Any) -> Any:
+        return self._sweep(rhs, self.back, self.forth, self.last)
+
+    def _sweep(self, rhs: Any, forth: Any, back: Any, across: Any) -> Any:
+        none = jnp.zeros_like(self.inverse[0])
+        step = lambda y, row: row[0] + row[1] * y
+        y = recurrence(step, none, (self._fold(rhs, rhs, 0.0), jnp.concatenate([none[None], forth])))
+        end = (y[-1] * self.end[::-1] + across * y[-1][::-1]) * self.middle
+        x = recurrence(step, end, ((y * self.inverse)[:-1][::-1], back[::-1]))
+        x = jnp.concatenate([x[::-1], end[None]])
+        return jnp.concatenate([x[:, 0], x[::-1, 1][: self.cells // 2]])
+
+    def _fold(self, lower: Any, upper: Any, fill: float) -> Any:
+        """The rows of both halves side by side, from the ends to the middle."""
+        m = (self.cells + 1) // 2
+        upper = upper[::-1][: self.cells - m]
+        if self.cells % 2:  # a cell of its own before the upper end makes the halves equal
             upper = jnp.concatenate([jnp.full((1, *upper.shape[1:]), fill, upper.dtype), upper])
         return jnp.stack([lower[:m], upper], axis=1)
-
-    inward, outward, loss = fold(up, down, 0.0), fold(down, up, 0.0), fold(loss, loss, 1.0)
-
-    def eliminate(e: Any, row: Any) -> Any:
-        loss, outwards, inwards = row
-        return (a + loss) + outwards * (e * _reciprocal(e + inwards))
-
-    zero = jnp.zeros_like(inward[:1])
-    killed = recurrence(eliminate, jnp.ones(lanes, dtype), (loss, outward, jnp.concatenate([zero, inward[:-1]])))
-    inverse, e = _reciprocal(killed + inward), killed[-1]
-    last = jnp.broadcast_to(inward[-1], e.shape)
-    middle = 1.0 / (e[0] * e[1] + e[0] * last[1] + last[0] * e[1])
-    # What a row gives to the next one inwards, and takes from it on the way back.
-    forth, back = inward[:-1] * inverse[:-1], outward[1:] * inverse[:-1]
-
-    def sweep(rhs: Any, forth: Any, back: Any, across: Any) -> Any:
-        none = jnp.zeros_like(inverse[0])
-        step = lambda y, row: row[0] + row[1] * y
-        y = recurrence(step, none, (fold(rhs, rhs, 0.0), jnp.concatenate([none[None], forth])))
-        end = (y[-1] * (e + last)[::-1] + across * y[-1][::-1]) * middle
-        x = recurrence(step, end, ((y * inverse)[:-1][::-1], back[::-1]))
-        x = jnp.concatenate([x[::-1], end[None]])
-        return jnp.concatenate([x[:, 0], x[::-1, 1][: n - m]])
-
-    return lambda b: sweep(b, forth, back, last[::-1]), lambda b: sweep(b, back, forth, last)
 
 
 def recurrence(step: Callable[[Any, Any], Any], start: Any, rows: Any) -> Any:
@@ -188,24 +223,30 @@ def recurrence(step: Callable[[Any, Any], Any], start: Any, rows: Any) -> Any:
     return jax.lax.scan(both, start, rows)[1]
 
 
-def _ring_factors(up: Any, down: Any, loss: Any, a: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Cut the ring at its last cell, the hub: what leaves the hub returns to it or dies on the chain."""
-    solve, solve_transposed = _chain_factors(up[:-1], down[:-1], loss[:-1], a)
-    dtype = jnp.result_type(up, down, loss, a)
-    entry = jnp.zeros((len(up) - 1, len(a)), dtype).at[0].add(up[-1]).at[-1].add(down[-1])
-    visit = solve(entry)
-    kill = a + loss
-    escape = kill[-1] + jnp.sum(kill[:-1] * visit, axis=0)
-    to_hub_low, to_hub_high = down[0], up[-2]
+class Ring(eqx.Module):
+    """The chain that is left where a ring is cut at its last cell, the hub: what leaves it returns or dies on the chain."""
 
-    def substitute(rhs: Any) -> Any:
-        x = solve(rhs[:-1])
-        hub = (rhs[-1] + to_hub_low * x[0] + to_hub_high * x[-1]) / escape
-        return jnp.concatenate([x + visit * hub, hub[None]])
+    chain: Chain
+    visit: Any  # contents of the chain while the hub holds one
+    escape: Any
+    entry: Any  # from the ends of the chain to the hub
 
-    def transposed(rhs: Any) -> Any:
-        hub = (rhs[-1] + jnp.sum(visit * rhs[:-1], axis=0)) / escape
-        x = solve_transposed(rhs[:-1].at[0].add(to_hub_low * hub).at[-1].add(to_hub_high * hub))
+    def __init__(self, up: Any, down: Any, loss: Any, a: Any):
+        self.chain = Chain(up[:-1], down[:-1], loss[:-1], a)
+        dtype = jnp.result_type(up, down, loss, a)
+        self.visit = self.chain.substitute(
+            jnp.zeros((len(up) - 1, len(a)), dtype).at[0].add(up[-1]).at[-1].add(down[-1])
+        )
+        kill = a + loss
+        self.escape = kill[-1] + jnp.sum(kill[:-1] * self.visit, axis=0)
+        self.entry = jnp.stack([down[0], up[-2]])
+
+    def substitute(self, rhs: Any) -> Any:
+        x = self.chain.substitute(rhs[:-1])
+        hub = (rhs[-1] + self.entry[0] * x[0] + self.entry[1] * x[-1]) / self.escape
+        return jnp.concatenate([x + self.visit * hub, hub[None]])
+
+    def transposed(self, rhs: Any) -> Any:
+        hub = (rhs[-1] + jnp.sum(self.visit * rhs[:-1], axis=0)) / self.escape
+        x = self.chain.transposed(rhs[:-1].at[0].add(self.entry[0] * hub).at[-1].add(self.entry[1] * hub))
         return jnp.concatenate([x, hub[None]])
-
-    return substitute, transposed

@@ -1,0 +1,195 @@
+"""Constant coefficients, time cut at outputs and knots: Padé exponentials, each with a bound on its error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.checks import Condition
+from jaxdiff.operators import CUTS, Pade, most_of_batch
+
+TOLERANCE = 1e-10  # of the peak; what is promised is ten times as much
+MOST_PARTS = 4096
+_FEW = 8  # lengths of which the factors are held together
+_SAMPLE = 128  # segments of a long series whose errors are looked at
+
+
+def segments(system: Any, plan: Any, t0: Any, u: Any) -> tuple[Any, Any, list[Condition]]:
+    """Contents at the output times, and how many parts each segment wants for the tolerance.
+
+    Error of a segment of m substeps of length h: 2 m |q(hA)² v|, v the contents before the last of them, see `Pade`.
+    """
+    run = _Run(system, plan, t0, u)
+    if run.dense:
+        states, errors = _by_matrices(run)
+        parts: Any = jnp.asarray(float(plan.substeps), u.dtype)
+    else:
+        parts = _parts(run) if plan.parts is None else jnp.asarray(plan.parts, u.dtype)
+        states, errors = run(parts)
+    out = states[jnp.asarray(plan.ends)]
+    return out, jnp.stack([run.wanted(parts, out, errors), jnp.zeros((), u.dtype)]), []
+
+
+class _Run:
+    """The segments of a plan, from given contents."""
+
+    def __init__(self, system: Any, plan: Any, t0: Any, u: Any):
+        self.plan, self.u, self.weights = plan, u, system.weights
+        self.operator = system.operator(t0)
+        self.tolerance = TOLERANCE if plan.tolerance is None else plan.tolerance
+        if jnp.finfo(u.dtype).bits < 64:
+            self.tolerance = max(self.tolerance, 1e-5)
+        self.rational = Pade(u.dtype, self.tolerance)
+        self.repeats = self.rational.substeps  # of a segment, in one part
+        self.durations = jnp.asarray(plan.durations, u.dtype)
+        self.distinct, self.which = jnp.asarray(plan.distinct, u.dtype), jnp.asarray(plan.which)
+        self.looked = np.arange(len(self.which)) >= CUTS - 1
+        nodes = jnp.concatenate([plan.starts, plan.starts[-1:] + plan.durations[-1:]]).astype(u.dtype)
+        self.constant, self.slopes = system.forcing(t0).astype(u.dtype), None
+        if system.knots:
+            forcing = jax.vmap(system.forcing)(nodes).astype(u.dtype)
+            self.constant, self.slopes = forcing[:-1], jnp.diff(forcing, axis=0) / self.durations[:, None]
+        self.after = nodes[1:] - nodes[0]
+
+    @property
+    def dense(self) -> bool:
+        """Whether a matrix for each of few lengths pays, for a series of many segments."""
+        n, few = len(self.u), len(self.distinct) <= 5
+        return n <= 512 and few and len(self.durations) * self.plan.substeps > max(n // 2, 64)
+
+    def size(self, contents: Any) -> Any:
+        """The largest density."""
+        return jnp.max(jnp.abs(contents / self.weights), axis=-1)
+
+    def forcing(self) -> tuple[Any, Any]:
+        """b₀ and b₁ of every segment, `(segments, n)`."""
+        shape = (len(self.durations), len(self.u))
+        zero = jnp.zeros(shape, self.u.dtype)
+        return jnp.broadcast_to(self.constant, shape), zero if self.slopes is None else self.slopes
+
+    def __call__(self, parts: Any) -> tuple[Any, Any]:
+        """Contents at the end of every segment, of so many parts each, and the errors `(segments,)`."""
+        rational, capacity = self.rational, self.plan.substeps
+        count = parts * self.repeats
+        few = len(self.distinct) <= _FEW
+        known = jax.vmap(lambda h: rational.factors(self.operator, h))(self.distinct / count) if few else None
+        most = most_of_batch(parts)
+
+        @jax.checkpoint
+        def segment(v: Any, row: Any) -> Any:
+            i, looked, fed = row
+            h = self.distinct[i] / count
+            step = rational.step(self.operator, h, None if known is None else jax.tree.map(lambda x: x[i], known))
+
+            def substep(state: Any, i: Any) -> tuple[Any, None]:
+                forcing = (self.constant,) if fed is None else (fed[0] + i * h * fed[1], h * fed[1])
+                return step(state[0], *forcing), None
+
+            def part(state: Any, first: Any) -> Any:
+                if self.repeats == 1:
+                    return substep(state, first)[0]
+                each = jnp.arange(self.repeats, dtype=h.dtype)
+                return jax.lax.scan(substep, state, first * self.repeats + each)[0]
+
+            v, q = _repeated(part, (v, jnp.zeros_like(v)), jnp.zeros_like(h), parts, most, capacity)
+            bound = lambda q: 2.0 * count * self.size(step(q)[1])
+            error = jax.lax.cond(looked, bound, lambda q: jnp.zeros_like(h), jax.lax.stop_gradient(q))
+            return v, (v, error)
+
+        fed = None if self.slopes is None else (self.constant, self.slopes)
+        _, (states, errors) = jax.lax.scan(segment, self.u, (self.which, jnp.asarray(self.looked), fed))
+        return states, jax.lax.stop_gradient(errors)
+
+    def wanted(self, parts: Any, out: Any, errors: Any) -> Any:
+        """Parts of each segment with which the errors, summed up, stay below the tolerance at all output times."""
+        peaks, start = self.size(jax.lax.stop_gradient(out)), self.size(jax.lax.stop_gradient(self.u))
+        ends = jnp.asarray(self.plan.ends)
+        after = self.after[ends]
+        operator, forcing = jax.lax.stop_gradient((self.operator, self.constant))
+        reach = start + after * jnp.max(self.size(forcing))
+        tiny = jnp.finfo(peaks.dtype).tiny
+        # A blow-up must not hide itself behind the peak that it makes.
+        limit = 1e3 * reach * jnp.exp(jnp.minimum(operator.growth() * after, 80.0))
+        peaks = jnp.maximum(jnp.minimum(jnp.maximum(peaks, 1e-3 * start), limit), tiny)
+        worst = jnp.max(jnp.cumsum(errors)[ends] / peaks) / self.tolerance
+        worst = jnp.where(jnp.isfinite(worst), worst, jnp.inf)
+        factor = 2.0 ** jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(worst, 1.0)) / self.rational.power), 0.0, 3.0)
+        return parts * jnp.where(worst > 1.0, jnp.maximum(factor, 2.0), 1.0)
+
+
+def _parts(run: _Run) -> Any:
+    """How many parts of every segment hold the tolerance, from runs of more and more."""
+
+    def more(state: Any) -> Any:
+        parts, wanted = state
+        return (wanted > parts) & (wanted <= run.plan.substeps)
+
+    def once(state: Any) -> Any:
+        parts = state[1]
+        states, errors = run(parts)
+        return parts, run.wanted(parts, states[jnp.asarray(run.plan.ends)], errors)
+
+    one = jnp.ones((), run.u.dtype)
+    return jax.lax.stop_gradient(jax.lax.while_loop(more, once, (0.0 * one, one))[0])
+
+
+def _repeated(part: Callable[[Any, Any], Any], state: Any, first: Any, parts: Any, most: Any, capacity: int) -> Any:
+    """`state` after the parts from the first on, of `capacity` at most, a power of eight; what is not wanted is skipped."""
+    if capacity == 1:
+        return part(state, first)
+    size = capacity // 8
+
+    @jax.checkpoint
+    def block(state: Any, k: Any) -> Any:
+        start = first + k * size
+        take = lambda s: _repeated(part, s, start, parts, most, size)
+        new = jax.lax.cond(start < most, take, lambda s: s, state)
+        return jax.tree.map(lambda a, b: jnp.where(start < parts, a, b), new, state), None
+
+    return jax.lax.scan(block, state, jnp.arange(8, dtype=first.dtype))[0]
+
+
+def _by_matrices(run: _Run) -> tuple[Any, Any]:
+    """The same by a matrix for each length, squared up from its substeps; then a product for each segment."""
+    rational, eye = run.rational, jnp.eye(len(run.u), dtype=run.u.dtype)
+    count = CUTS * run.repeats * run.plan.substeps  # a power of two
+    dot = lambda a, b: jnp.matmul(a, b, precision="highest")
+    none = jnp.zeros_like(eye)
+
+    def matrices(dt: Any) -> Any:
+        step = rational.step(run.operator, dt / count)
+        response = lambda *columns: jax.vmap(lambda *c: step(*c)[0], in_axes=1, out_axes=1)(*columns)
+        first = response(eye, none, none), response(none, eye, none), response(none, none, dt / count * eye)
+
+        def double(carry: Any, _: Any) -> Any:
+            p, f, s, dt = carry
+            return (dot(p, p), dot(p, f) + f, dot(p, s) + s + dt * f, 2 * dt), None
+
+        return jax.lax.scan(double, (*first, dt / count), None, length=count.bit_length() - 1)[0][:3]
+
+    steps, constants, ramps = jax.lax.map(matrices, run.distinct)
+    forcing, slopes = run.forcing()
+    fed = jnp.einsum("dij,sj->dsi", constants, forcing, precision="highest")
+    fed = fed + jnp.einsum("dij,sj->dsi", ramps, slopes, precision="highest")
+    fed = fed[run.which, jnp.arange(len(run.which))]
+
+    def segment(v: Any, row: Any) -> Any:
+        i, b = row
+        v = dot(steps[i], v) + b
+        return v, v
+
+    _, states = jax.lax.scan(segment, run.u, (run.which, fed))
+    stride = -(-len(states) // _SAMPLE)
+
+    def error(v: Any, i: Any, b: Any, slope: Any) -> Any:
+        step = rational.step(run.operator, run.distinct[i] / count)
+        h = run.distinct[i]
+        return 2.0 * count * run.size(step(step(v, b + h * slope, h / count * slope)[1])[1])
+
+    seen = jax.lax.stop_gradient((states[::stride], run.which[::stride], forcing[::stride], slopes[::stride]))
+    errors = jnp.repeat(jax.lax.map(lambda row: error(*row), seen), stride)[: len(states)]
+    return states, errors
