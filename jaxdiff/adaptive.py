@@ -44,7 +44,9 @@ def adaptive(system: Any, plan: Any, t0: Any, u: Any, sound: Any = True) -> tupl
         return v, v
 
     # The last step that ends at each output; beyond all steps: none.
-    final = (jnp.where(live, where, len(ends))[None, :] <= jnp.searchsorted(ends, outputs, side="right")[:, None] - 1).sum(1)
+    final = (
+        jnp.where(live, where, len(ends))[None, :] <= jnp.searchsorted(ends, outputs, side="right")[:, None] - 1
+    ).sum(1)
     place = jnp.full(plan.capacity, len(outputs)).at[final - 1].set(jnp.arange(len(outputs)))
 
     @jax.checkpoint
@@ -72,7 +74,7 @@ def first_failure(system: Any, start: Any, end: Any) -> tuple[Any, Any]:
 
 def _choose_steps(system: Any, plan: Any, t0: Any, ends: Any, u: Any, sound: Any) -> tuple[Any, Any, Any, Any]:
     """(segments reached, number of steps, (start, length) of each as shares of its segment, and that) under an error of
-    tolerance × peak, of a step where it fades and per unit of time where it lasts."""
+    tolerance × peak, of each step where it fades and of all so far where it lasts."""
     total = ends[-1] - t0
     problem, weights, tiny = Frozen(system, t0, plan.forced), system.weights, jnp.finfo(u.dtype).tiny
     height = lambda v: jnp.max(jnp.abs(v / weights))
@@ -95,9 +97,9 @@ def _choose_steps(system: Any, plan: Any, t0: Any, ends: Any, u: Any, sound: Any
         w, error, fading = plan.stepper.step_with_error(problem, t, safe, v)
         w = jnp.where(empty, v, w)
         higher = jnp.maximum(peak, height(w))
-        # What lasts counts per unit of time, so that errors add up.
+        # What lasts is charged for all the steps that this pace would have taken so far, so that errors add up.
         seen = lambda e: jnp.maximum(jnp.max(jnp.abs(e / weights)) - roundoff * higher, 0.0)
-        worst = jnp.maximum(seen(error) * total / safe, seen(fading))
+        worst = jnp.maximum(seen(error) * (t + safe - t0) / safe, seen(fading))
         ratio = jnp.where(worst > 0, worst / jnp.maximum(plan.tolerance * higher, tiny), 0.0)  # a state may stay zero
         accept = (ratio <= 1.0) | (dt <= roundoff * total)
         factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-12) ** (-1 / plan.stepper.order), _SHRINK, _GROW)

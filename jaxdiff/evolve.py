@@ -1,14 +1,14 @@
 """The initial-value problem in two halves: a plan made on the host, and its traceable execution.
 
-| method   | when                                                    | cost                                       |
-|----------|---------------------------------------------------------|--------------------------------------------|
-| direct   | coefficients and forcing constant in time               | a few resolvents per output time, together |
-| window   | the same, many times and a tolerance of at least 2e-10  | 20–32 resolvents per factor 60 of time     |
-| segments | forcing by measured series; growth; driven rings        | a propagator per stretch between knots     |
-| adaptive | coefficients or forcing any function of time            | TR-BDF2, or exponentials, with error control |
-| steps    | a stepper named by the user                             | `substeps` per output interval             |
-| lattice  | several axes                                            | matrices per axis, or products with A      |
-| spectral | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time              |
+| method   | when                                                      | cost                                       |
+|----------|-----------------------------------------------------------|--------------------------------------------|
+| direct   | diffusion, coefficients and forcing constant in time      | seven resolvents per output time, together |
+| window   | the same, many times and a tolerance of at least 2e-10    | 20–32 resolvents per factor 60 of time     |
+| segments | the same with a drift, growth or forcing by measured series | a few substeps per stretch between knots |
+| adaptive | coefficients or forcing any function of time              | steps of high order, with error control    |
+| steps    | a stepper named by the user                               | `substeps` per output interval             |
+| lattice  | several axes                                              | matrices per axis, or products with A      |
+| spectral | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time                |
 """
 
 from __future__ import annotations
@@ -54,7 +54,19 @@ _LATTICE_TOLERANCE = 1e-11
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["scheme", "stepper", "times", "nodes", "weights", "starts", "durations", "distinct", "which", "ends", "parts"],
+    data_fields=[
+        "scheme",
+        "stepper",
+        "times",
+        "nodes",
+        "weights",
+        "starts",
+        "durations",
+        "distinct",
+        "which",
+        "ends",
+        "parts",
+    ],
     meta_fields=["method", "tolerance", "substeps", "capacity", "outputs", "forced", "basis"],
 )
 @dataclass(frozen=True)
@@ -324,19 +336,18 @@ def _segmented(plan: Plan, knots: Any) -> Plan:
             raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
         first = times[0] + (times[1] - times[0]) * jnp.arange(CUTS) / CUTS
         nodes = jnp.concatenate([first, times[1:]])
-        durations = jnp.diff(nodes)
-        rows = np.arange(plan.outputs) + CUTS
-        each: dict[str, Any] = {"distinct": durations, "which": np.arange(len(durations)), "ends": rows - 1}
-        return replace(plan, method="segments", starts=nodes[:-1], durations=durations, **each)
+        spans = jnp.diff(nodes)
+        each: dict[str, Any] = {"which": np.arange(len(spans)), "ends": np.arange(plan.outputs) + CUTS - 1}
+        return replace(plan, method="segments", starts=nodes[:-1], durations=spans, distinct=spans, **each)
     inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
-    ends = np.unique(np.concatenate([times, *inner]))
+    nodes = np.unique(np.concatenate([times, *inner]))
     # What a stretch still has to smooth out is as fast as the time before it is short.
-    spans, since = np.diff(ends), ends[1:] - ends[0]
+    spans, since = np.diff(nodes), nodes[1:] - nodes[0]
     cuts = 2 ** np.round(np.log2(np.clip(CUTS * spans / since, 1, CUTS))).astype(int)
     durations = np.repeat(spans / cuts, cuts)
     last = np.cumsum(cuts) - 1
-    starts = np.repeat(ends[:-1], cuts) + durations * (np.arange(len(durations)) - np.repeat(last + 1 - cuts, cuts))
-    ends = last[np.searchsorted(ends, times[1:]) - 1]
+    starts = np.repeat(nodes[:-1], cuts) + durations * (np.arange(len(durations)) - np.repeat(last + 1 - cuts, cuts))
+    ends = last[np.searchsorted(nodes, times[1:]) - 1]
     # Equal to roundoff counts as equal: 0.1 s apart, however the sums were rounded.
     scale = 10.0 ** np.minimum(12 - np.ceil(np.log10(durations)), 300)
     rounded = np.where(durations > 1e-280, np.round(durations * scale) / scale, durations)

@@ -83,7 +83,19 @@ class LatticeSystem(SemiDiscrete):
         rings = tuple(isinstance(side, Periodic) for side in sides[::2])
         closed = not any(isinstance(side, (Dirichlet, Robin)) for side in sides)
         level = self._mutual and all(_is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
-        return AxisSum(up, down, loss[0], self.weights, rings, self._balanced, names, self._mutual, closed, level, isinstance(self.equation, Diffusion))
+        return AxisSum(
+            up,
+            down,
+            loss[0],
+            self.weights,
+            rings,
+            self._balanced,
+            names,
+            self._mutual,
+            closed,
+            level,
+            isinstance(self.equation, Diffusion),
+        )
 
     @property
     def _mutual(self) -> bool:

@@ -106,7 +106,10 @@ class Magnus(Stepper):
         substeps, terms = terms_needed(operator, dt, digits)
         if self.forced:
             # What walls feed goes with the rates through them: at those of A, a profile at rest stays at rest.
-            b, end = (jnp.where(fed, problem.forcing(at, t + dt / 2), 0.0).astype(u.dtype) for at in (inside(t, dt, 0.0), inside(t, dt, 1.0)))
+            b, end = (
+                jnp.where(fed, problem.forcing(at, t + dt / 2), 0.0).astype(u.dtype)
+                for at in (inside(t, dt, 0.0), inside(t, dt, 1.0))
+            )
             forcing = (b, (end - b) / dt)
         v = chebyshev(operator, dt[None], u, forcing, terms=TERMS, needed=terms)[0]
         return v, fits & (substeps <= 1) & (terms <= TERMS)

@@ -141,6 +141,8 @@ def course_of(measurement: Any, equation: Any, initial: Any, options: dict[str, 
         last = outputs[-1]  # all but repeated: a second contour for padding would double the work
         outputs = np.concatenate([outputs, last + np.spacing(last) * np.arange(1, extra + 1)])
         solve = prepare(equation, grid, outputs, **{"tolerance": 1e-8, **options})
+    elif solve.method == "segments":  # as far below any noise
+        solve = prepare(equation, grid, outputs, **{"tolerance": 1e-7, **options})
     return Course(grid, solve, steady), np.where(times == np.inf, len(outputs), where + lead)
 
 

@@ -78,5 +78,7 @@ class Frozen(eqx.Module):
 def inside(t: Any, dt: Any, c: Any) -> Any:
     """t + c Δt, kept off both ends: steps end where coefficients jump, and the value there may be that of the other side."""
     t, dt = jnp.asarray(t), jnp.asarray(dt)
-    edge = jnp.minimum(16 * jnp.finfo(dt.dtype).eps * (jnp.abs(t) + dt), dt / 4)  # a clock that adds steps is off by ulps
+    edge = jnp.minimum(
+        16 * jnp.finfo(dt.dtype).eps * (jnp.abs(t) + dt), dt / 4
+    )  # a clock that adds steps is off by ulps
     return t + jnp.clip(c * dt, edge, dt - edge)

@@ -68,15 +68,16 @@ def solve(
         initial: the state at `times[0]`: cell averages `(n,)`, a number, or a callable of position.
         times: `(T,)` increasing [time].
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
-        stepper: None picks the exact exponential where coefficients are constant in time, else under error control TR-BDF2,
-            or on several axes extrapolated exponentials; `Solution.method` says what it took. A stepper you name takes
-            `substeps` equal steps per interval (1).
-        tolerance: of the peak, in time (1e-6 under error control; the exponential keeps 1e-13 unless 1e-7 or more is asked, on
-            several axes 1e-11 unless any other is asked). In float64, that is: a session without `jax_enable_x64` solves in
-            float32, to 1e-6, or 5e-4 where a drift on several axes turns many times.
+        stepper: None picks exact exponentials where coefficients are constant in time; else under error control exponentials
+            with the forcing interpolated, or Rodas5P where A itself varies, or on several axes extrapolated exponentials.
+            `Solution.method` says what it took. A stepper you name takes `substeps` equal steps per interval (1).
+        tolerance: largest error in time, of the peak: 1e-9 unless told where coefficients are constant (1e-11 on several axes
+            that are not separable; diffusion keeps 1e-13 unless 1e-7 or more is asked), 1e-6 where they vary. In float64, that
+            is: a session without `jax_enable_x64` solves in float32, to 1e-4, or 5e-4 where a drift on several axes turns
+            many times.
         progress: show a bar over the intervals (steps taken one interval per call).
         save: a file (.npz) that keeps the states reached, one interval per call; the same call goes on from there, also on
-            other devices than before. Error control starts anew with every interval, so numbers differ within `tolerance`.
+            other devices than before. Steps are chosen anew in every interval, so numbers differ within `tolerance`.
 
     Raises:
         ValueError: in one line: what is wrong with coefficients, initial state, times or step, and where.
@@ -89,7 +90,8 @@ def solve(
     >>> bool(abs(u[0] / mode[0] - np.exp(-0.1 * np.pi**2)) < 1e-4)
     True
 
-    The exponential: Trefethen, Weideman & Schmelzer 2006, doi:10.1007/s10543-006-0077-9.
+    Exponentials: Trefethen, Weideman & Schmelzer 2006, doi:10.1007/s10543-006-0077-9. Rodas5P: Steinebach 2023,
+    doi:10.1007/s10543-023-00967-x.
     """
     equation, initial = plain(equation), plain(initial)
     plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import Potential, Series, TimeDependent, at_points, is_cells, jumps, number, varies
+from jaxdiff.coefficients import Potential, Series, at_points, is_cells, jumps, number, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
 from jaxdiff.operators import Tridiagonal

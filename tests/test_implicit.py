@@ -264,7 +264,7 @@ def test_other_numbers_of_the_same_shapes_do_not_retrace():
 def test_a_solution_says_how_it_was_found():
     line, said = jd.Grid.uniform((0.0, 1.0, 10)), lambda *args, **how: jd.solve(*args, 1.0, [0.0, 0.1], **how).method
     assert said(jd.Diffusion(1.0), line) == "direct: 7 resolvents per time"
-    assert said(jd.Diffusion(jd.TimeDependent(lambda t, x: 1 + t)), line).startswith("adaptive TR-BDF2, ")
+    assert said(jd.Diffusion(jd.TimeDependent(lambda t, x: 1 + t)), line).startswith("adaptive Rodas5P, ")
     assert said(jd.Diffusion(1.0), BOX) == "spectral: exact in the modes of the domain"
     line_by_line = jd.Diffusion(jd.PerAxis(1.0, lambda x, y: 1 + y))
     assert said(line_by_line, PLANE) == "lattice: product of exponentials per axis"

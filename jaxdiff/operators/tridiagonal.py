@@ -53,8 +53,8 @@ class Tridiagonal(eqx.Module):
 
         `factors` are those of `self.factors(a, b)`, where they are at hand.
         """
-        a, b, lanes, rates = self._scaled(a, b)
-        solve = _solver(*rates, a, self.ring, factors)
+        a, lanes, rates = self._scaled(a, b)
+        solve = _solver(rates, a, self.ring, factors)
 
         def apply(u: Any) -> Any:
             x = solve(u if jnp.ndim(u) == 2 else jnp.asarray(u)[:, None])
@@ -64,13 +64,15 @@ class Tridiagonal(eqx.Module):
 
     def factors(self, a: Any, b: Any) -> Any:
         """What `resolvent(a, b)` eliminates with, a pytree of arrays without derivatives."""
-        a, b, _, rates = self._scaled(a, b)
-        return _factors(*rates, a, self.ring)
+        a, _, rates = self._scaled(a, b)
+        return _factors(rates, a, self.ring)
 
-    def _scaled(self, a: Any, b: Any) -> tuple[Any, Any, Any, list[Any]]:
+    def _scaled(self, a: Any, b: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+        """`a` in lanes, their shape, and the rates of −bA."""
         a, b = jnp.asarray(a), jnp.asarray(b)
         lanes = jnp.broadcast_shapes(a.shape, b.shape)
-        return jnp.broadcast_to(a, lanes or (1,)), b, lanes, [rate[:, None] * -b for rate in (self.up, self.down, self.loss)]
+        scaled = lambda rate: rate[:, None] * -b
+        return jnp.broadcast_to(a, lanes or (1,)), lanes, (scaled(self.up), scaled(self.down), scaled(self.loss))
 
     def bound(self) -> Any:
         """Gershgorin bound on |λ| of the symmetrised operator."""
@@ -122,13 +124,14 @@ def _inflow(up: Any, down: Any, content: Any, ring: bool) -> Any:
     return _shifted(up * content, 1, ring) + _shifted(down * content, -1, ring)
 
 
-def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool, factors: Any = None) -> Callable[[Any], Any]:
+def _solver(rates: tuple[Any, Any, Any], a: Any, ring: bool, factors: Any = None) -> Callable[[Any], Any]:
     """b ↦ x with (a + loss + up + down)·x − inflow(x) = b, lanes in the trailing axis.
 
     The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
     one substitution, and no intermediate is kept.
     """
-    factors = _factors(up, down, loss, a, ring) if factors is None else factors
+    up, down, loss = rates
+    factors = _factors(rates, a, ring) if factors is None else factors
     if ring and len(up) == 1:  # what leaves its only cell comes back to it
         up, down, ring = jnp.zeros_like(up), jnp.zeros_like(down), False
     dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
@@ -144,8 +147,8 @@ def _solver(up: Any, down: Any, loss: Any, a: Any, ring: bool, factors: Any = No
     return solve
 
 
-def _factors(up: Any, down: Any, loss: Any, a: Any, ring: bool) -> Chain | Ring:
-    up, down, loss, a = jax.lax.stop_gradient((up, down, loss, a))
+def _factors(rates: tuple[Any, Any, Any], a: Any, ring: bool) -> Chain | Ring:
+    (up, down, loss), a = jax.lax.stop_gradient((rates, a))
     if ring and len(up) == 1:
         return Chain(jnp.zeros_like(up), jnp.zeros_like(down), loss, a)
     return (Ring if ring else Chain)(up, down, loss, a)
