@@ -330,21 +330,21 @@ def _windowed(plan: Plan) -> Plan:
 
 def _segmented(plan: Plan, knots: Any) -> Plan:
     """Cut time at outputs and knots, and what follows the start in several."""
-    times = plan.times[: plan.outputs + 1]
+    times: Any = plan.times[: plan.outputs + 1]
     if isinstance(times, jax.core.Tracer):
         if len(knots):
             raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
         first = times[0] + (times[1] - times[0]) * jnp.arange(CUTS) / CUTS
-        nodes = jnp.concatenate([first, times[1:]])
-        spans = jnp.diff(nodes)
-        each: dict[str, Any] = {"which": np.arange(len(spans)), "ends": np.arange(plan.outputs) + CUTS - 1}
-        return replace(plan, method="segments", starts=nodes[:-1], durations=spans, distinct=spans, **each)
+        cut = jnp.concatenate([first, times[1:]])
+        each: dict[str, Any] = {"durations": jnp.diff(cut), "distinct": jnp.diff(cut), "starts": cut[:-1]}
+        each |= {"which": np.arange(len(cut) - 1), "ends": np.arange(plan.outputs) + CUTS - 1}
+        return replace(plan, method="segments", **each)
     inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
     nodes = np.unique(np.concatenate([times, *inner]))
     # What a stretch still has to smooth out is as fast as the time before it is short.
     spans, since = np.diff(nodes), nodes[1:] - nodes[0]
     cuts = 2 ** np.round(np.log2(np.clip(CUTS * spans / since, 1, CUTS))).astype(int)
-    durations = np.repeat(spans / cuts, cuts)
+    durations: Any = np.repeat(spans / cuts, cuts)
     last = np.cumsum(cuts) - 1
     starts = np.repeat(nodes[:-1], cuts) + durations * (np.arange(len(durations)) - np.repeat(last + 1 - cuts, cuts))
     ends = last[np.searchsorted(nodes, times[1:]) - 1]

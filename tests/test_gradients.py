@@ -94,8 +94,6 @@ def test_gradients_three_ways(problem, stepper):
     def f(p):
         equation, start = problem(p)
         options = {} if stepper is None else {"stepper": stepper, "substeps": 40}
-        if stepper is None and problem in (ring, growth):
-            options = {"stepper": jd.Exponential(), "substeps": 4}
         u = jd.solve(equation, GRID, start, [0.0, 0.06, 0.2], **options).values
         return jnp.sum(u[1:] * WEIGHTS) + jnp.sum(u[-1] ** 2)
 
