@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ from jaxdiff.parameters import plain
 from jaxdiff.quadrature import Quadrature
 from jaxdiff.rosenbrock import Rosenbrock
 from jaxdiff.schemes import FiniteVolume
-from jaxdiff.segments import MOST_PARTS, TOLERANCE
+from jaxdiff.segments import FINEST, MOST_PARTS, TOLERANCE
 from jaxdiff.spectral import Spectral
 from jaxdiff.steppers import STEPPERS, TRBDF2, Exponential, Stepper
 
@@ -88,7 +88,7 @@ class Plan:
     distinct: Any = None  # durations that differ
     which: Any = None
     ends: Any = None  # the segment that ends at each output time
-    parts: Any = 1.0  # of every segment, at most `substeps`; None: as many as are found to be needed, in compiled code
+    parts: Any = field(default_factory=lambda: np.ones(()))  # of every segment, at most `substeps`; None: what is needed, found in compiled code
     forced: bool = True  # whether anything may be fed in
     basis: Any = None  # of constant coefficients
 
@@ -102,7 +102,7 @@ class Plan:
         if self.method == "window":
             return f"contours: {len(self.nodes)} resolvents for all times"
         if self.method == "segments":
-            parts = f", in {self.parts:.0f} parts each" if isinstance(self.parts, float) and self.parts > 1 else ""
+            parts = f", in {self.parts:.0f} parts each" if isinstance(self.parts, np.ndarray) and self.parts > 1 else ""
             return f"segments: {len(self.durations)} exponentials between knots and times{parts}"
         if self.method == "spectral":
             return "spectral: exact in the modes of the domain"
@@ -129,7 +129,7 @@ class Plan:
         """A plan for compiled code that no host looks after: it finds the parts of segments by itself."""
         if self.method == "adaptive":
             return replace(self, capacity=max(self.capacity, _UNATTENDED))
-        return replace(self, parts=None, substeps=_ROOMS[3]) if self.method == "segments" else self
+        return replace(self, parts=None) if self.method == "segments" else self
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
@@ -156,7 +156,7 @@ class Plan:
         if substeps > self.substeps and self.method == "steps":
             return replace(self, substeps=1 << (substeps - 1).bit_length())
         if self.method == "segments":
-            return self if self.holds((substeps, 0)) else replace(self, parts=float(substeps), substeps=_room(substeps))
+            return self if self.holds((substeps, 0)) else replace(self, parts=np.array(float(substeps)), substeps=_room(substeps))
         if substeps > self.substeps:
             return replace(_segmented(self, ()), times=self.times)
         if steps > self.capacity:
@@ -330,6 +330,10 @@ def _windowed(plan: Plan) -> Plan:
 
 def _segmented(plan: Plan, knots: Any) -> Plan:
     """Cut time at outputs and knots, and what follows the start in several."""
+    if plan.tolerance is not None and plan.tolerance < FINEST:
+        raise ValueError(
+            f"tolerance {plan.tolerance:g} of the peak is below what roundoff leaves; take {FINEST:g} or more"
+        )
     times: Any = plan.times[: plan.outputs + 1]
     if isinstance(times, jax.core.Tracer):
         if len(knots):

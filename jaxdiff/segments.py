@@ -13,7 +13,9 @@ from jaxdiff.checks import Condition
 from jaxdiff.operators import CUTS, Pade, most_of_batch
 
 TOLERANCE = 1e-10  # of the peak; what is promised is ten times as much
+FINEST = 1e-12  # that roundoff leaves
 MOST_PARTS = 4096
+_MORE = 8
 _FEW = 8  # lengths of which the factors are held together
 _SAMPLE = 128  # segments of a long series whose errors are looked at
 
@@ -25,13 +27,12 @@ def segments(system: Any, plan: Any, t0: Any, u: Any) -> tuple[Any, Any, list[Co
     """
     run = _Run(system, plan, t0, u)
     if run.dense:
-        states, errors = _by_matrices(run)
-        parts: Any = jnp.asarray(float(plan.substeps), u.dtype)
+        out, wanted = run.judged(*_by_matrices(run), 1.0)
+    elif plan.parts is None:
+        out, wanted = _unattended(run)
     else:
-        parts = _parts(run) if plan.parts is None else jnp.asarray(plan.parts, u.dtype)
-        states, errors = run(parts)
-    out = states[jnp.asarray(plan.ends)]
-    return out, jnp.stack([run.wanted(parts, out, errors), jnp.zeros((), u.dtype)]), []
+        out, wanted = run.judged(*run(jnp.asarray(plan.parts, u.dtype)), plan.parts)
+    return out, jnp.stack([wanted, jnp.zeros((), u.dtype)]), []
 
 
 class _Run:
@@ -71,10 +72,11 @@ class _Run:
         zero = jnp.zeros(shape, self.u.dtype)
         return jnp.broadcast_to(self.constant, shape), zero if self.slopes is None else self.slopes
 
-    def __call__(self, parts: Any) -> tuple[Any, Any]:
-        """Contents at the end of every segment, of so many parts each, and the errors `(segments,)`."""
-        rational, capacity = self.rational, self.plan.substeps
-        count = parts * self.repeats
+    def __call__(self, parts: Any, more: int = 1) -> tuple[Any, Any]:
+        """Contents at the end of every segment, of so many parts each, and the errors `(segments,)`; or of `more` times as
+        many substeps, a number known to the compiler."""
+        rational, capacity, repeats = self.rational, self.plan.substeps, more * self.repeats
+        count = parts * repeats
         few = len(self.distinct) <= _FEW
         known = jax.vmap(lambda h: rational.factors(self.operator, h))(self.distinct / count) if few else None
         most = most_of_batch(parts)
@@ -90,10 +92,9 @@ class _Run:
                 return step(state[0], *forcing), None
 
             def part(state: Any, first: Any) -> Any:
-                if self.repeats == 1:
+                if repeats == 1:
                     return substep(state, first)[0]
-                each = jnp.arange(self.repeats, dtype=h.dtype)
-                return jax.lax.scan(substep, state, first * self.repeats + each)[0]
+                return jax.lax.scan(substep, state, first * repeats + jnp.arange(repeats, dtype=h.dtype))[0]
 
             v, q = _repeated(part, (v, jnp.zeros_like(v)), jnp.zeros_like(h), parts, most, capacity)
             bound = lambda q: 2.0 * count * self.size(step(q)[1])
@@ -104,8 +105,9 @@ class _Run:
         _, (states, errors) = jax.lax.scan(segment, self.u, (self.which, jnp.asarray(self.looked), fed))
         return states, jax.lax.stop_gradient(errors)
 
-    def wanted(self, parts: Any, out: Any, errors: Any, share: float = 1.0) -> Any:
-        """Parts of each segment with which the errors, summed up, stay below a share of the tolerance at all output times."""
+    def judged(self, states: Any, errors: Any, parts: Any) -> tuple[Any, Any]:
+        """Contents at the outputs, and the parts with which the errors, summed up, stay below the tolerance at all of them."""
+        out = states[jnp.asarray(self.plan.ends)]
         peaks, start = self.size(jax.lax.stop_gradient(out)), self.size(jax.lax.stop_gradient(self.u))
         ends = jnp.asarray(self.plan.ends)
         after = self.after[ends]
@@ -115,27 +117,20 @@ class _Run:
         # A blow-up must not hide itself behind the peak that it makes.
         limit = 1e3 * reach * jnp.exp(jnp.minimum(operator.growth() * after, 80.0))
         peaks = jnp.maximum(jnp.minimum(jnp.maximum(peaks, 1e-3 * start), limit), tiny)
-        worst = jnp.max(jnp.cumsum(errors)[ends] / peaks) / (share * self.tolerance)
+        worst = jnp.max(jnp.cumsum(errors)[ends] / peaks) / self.tolerance
         worst = jnp.where(jnp.isfinite(worst), worst, jnp.inf)
         factor = 2.0 ** jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(worst, 1.0)) / self.rational.power), 0.0, 3.0)
-        return parts * jnp.where(worst > 1.0, jnp.maximum(factor, 2.0), 1.0)
+        return out, parts * jnp.where(worst > 1.0, jnp.maximum(factor, 2.0), 1.0)
 
 
-def _parts(run: _Run) -> Any:
-    """How many parts of every segment hold the tolerance with room to spare, from runs of more and more: their number changes
-    with the coefficients, and that may not show in differences of nearby solutions."""
-
-    def more(state: Any) -> Any:
-        parts, wanted = state
-        return (wanted > parts) & (wanted <= run.plan.substeps)
-
-    def once(state: Any) -> Any:
-        parts = state[1]
-        states, errors = run(parts)
-        return parts, run.wanted(parts, states[jnp.asarray(run.plan.ends)], errors, 0.05)
-
+def _unattended(run: _Run) -> tuple[Any, Any]:
+    """Where no host looks at the errors: eight times the substeps where they are needed, or more wanted still."""
     one = jnp.ones((), run.u.dtype)
-    return jax.lax.stop_gradient(jax.lax.while_loop(more, once, (0.0 * one, one))[0])
+    first, wanted = run.judged(*run(one), one)
+    short = wanted > 1.0
+    finer = lambda: run.judged(*run(one, _MORE), float(_MORE) * one)
+    second, asked = jax.lax.cond(most_of_batch(1.0 * short) > 0, finer, lambda: (first, wanted))
+    return jnp.where(short, second, first), jnp.where(asked > _MORE, asked, one)
 
 
 def _repeated(part: Callable[[Any, Any], Any], state: Any, first: Any, parts: Any, most: Any, capacity: int) -> Any:
