@@ -12,6 +12,7 @@ from jaxdiff.operators import most_of_batch
 from jaxdiff.problem import Frozen
 
 MOST_STEPS = 2**16
+_ROUNDOFF = 32  # in units of the last digit
 _FIRST, _SHRINK, _GROW = 1e-4, 0.2, 4.0  # the first step, of all the time; factors from one step to the next
 
 
@@ -34,13 +35,20 @@ def adaptive(system: Any, plan: Any, t0: Any, u: Any, sound: Any = True) -> tupl
     shares = jnp.where(live[:, None], shares, 0.0)
     problem, size = Frozen(system, t0, plan.forced), plan.stepper.block
 
+    total = jax.lax.stop_gradient(ends[-1] - t0)
+    least = _ROUNDOFF * jnp.finfo(u.dtype).eps * total
+
     def take(v: Any, row: Any) -> Any:
         (before, share), segment, _ = row
         start, whole = starts[segment], ends[segment] - starts[segment]
-        dt = share * whole
-        moves = dt > 0
-        safe = jnp.where(moves, dt, ends[-1] - t0)
-        v = jnp.where(moves, plan.stepper.step(problem, start + before * whole, safe, v), v)
+        t, dt = start + before * whole, share * whole
+
+        def still(v: Any) -> Any:
+            """Where a jump meets an output: no time, but its derivative, by the coefficients before the jump."""
+            when = t - least
+            return v + dt * (problem.operator(when) @ v + problem.forcing(when)).astype(v.dtype)
+
+        v = jax.lax.cond(dt > least, lambda v: plan.stepper.step(problem, t, dt, v).astype(v.dtype), still, v)
         return v, v
 
     # The last step that ends at each output; beyond all steps: none.
@@ -79,7 +87,7 @@ def _choose_steps(system: Any, plan: Any, t0: Any, ends: Any, u: Any, sound: Any
     problem, weights, tiny = Frozen(system, t0, plan.forced), system.weights, jnp.finfo(u.dtype).tiny
     height = lambda v: jnp.max(jnp.abs(v / weights))
     eps = jnp.finfo(u.dtype).eps
-    roundoff = 32 * eps  # of the peak in an error estimate; of the time in a step
+    roundoff = _ROUNDOFF * eps  # of the peak in an error estimate; of the time in a step
     starts = jnp.concatenate([t0[None], ends[:-1]])
 
     def more(state: Any) -> Any:
@@ -105,7 +113,7 @@ def _choose_steps(system: Any, plan: Any, t0: Any, ends: Any, u: Any, sound: Any
         factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-12) ** (-1 / plan.stepper.order), _SHRINK, _GROW)
         part = jnp.where(whole > 0, dt / jnp.where(whole > 0, whole, 1.0), 1.0)
         part = jnp.where(last, 1.0 - share, part)
-        taken = taken.at[count].set(jnp.stack([share, jnp.where(empty, 0.0, part)]))  # overwritten if refused
+        taken = taken.at[count].set(jnp.stack([share, part]))  # overwritten if refused
         where = where.at[count].set(segment)
         keep = lambda new, old: jnp.where(accept, new, old)
         new_h = jnp.where(empty, h, jnp.where(accept & last, jnp.maximum(h, dt * factor), dt * factor))

@@ -88,7 +88,9 @@ class Plan:
     distinct: Any = None  # durations that differ
     which: Any = None
     ends: Any = None  # the segment that ends at each output time
-    parts: Any = field(default_factory=lambda: np.ones(()))  # of every segment, at most `substeps`; None: what is needed, found in compiled code
+    parts: Any = field(
+        default_factory=lambda: np.ones(())
+    )  # of every segment, at most `substeps`; None: what is needed, found in compiled code
     forced: bool = True  # whether anything may be fed in
     basis: Any = None  # of constant coefficients
 
@@ -156,7 +158,11 @@ class Plan:
         if substeps > self.substeps and self.method == "steps":
             return replace(self, substeps=1 << (substeps - 1).bit_length())
         if self.method == "segments":
-            return self if self.holds((substeps, 0)) else replace(self, parts=np.array(float(substeps)), substeps=_room(substeps))
+            return (
+                self
+                if self.holds((substeps, 0))
+                else replace(self, parts=np.array(float(substeps)), substeps=_room(substeps))
+            )
         if substeps > self.substeps:
             return replace(_segmented(self, ()), times=self.times)
         if steps > self.capacity:
@@ -204,6 +210,8 @@ def lay_out(
         raise ValueError(f"substeps must be a positive whole number, got {substeps!r}")
     if tolerance is not None and not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie between 0 and 1, as a share of the peak, got {tolerance!r}")
+    if tolerance is not None and tolerance < FINEST:
+        raise ValueError(f"tolerance {tolerance:g} of the peak is below what roundoff leaves; take {FINEST:g} or more")
     times = _checked_times(times)
     plan = Plan(scheme, stepper, "direct", tolerance, 1, _FEW_STEPS, len(times) - 1, times)
     key = (jax.tree.structure(equation), jax.tree.structure(grid)) if scheme is _SECOND_ORDER else None
@@ -270,7 +278,7 @@ def _on_lattice(plan: Plan, system: Any, course: Any, stepper: Any, substeps: in
         return _adaptive(found, Magnus(tolerance, system.forced), _FEW_EXPONENTIALS, system.forced)
     if not knots and substeps is None and (basis := system.basis) is not None:
         return replace(plan, method="spectral", forced=system.forced, basis=basis)
-    segmented = _segmented(plan, knots)
+    segmented = _segmented(plan, knots, 1)
     tolerance = _LATTICE_TOLERANCE if plan.tolerance is None else plan.tolerance
     return replace(
         segmented,
@@ -328,26 +336,22 @@ def _windowed(plan: Plan) -> Plan:
     )
 
 
-def _segmented(plan: Plan, knots: Any) -> Plan:
-    """Cut time at outputs and knots, and what follows the start in several."""
-    if plan.tolerance is not None and plan.tolerance < FINEST:
-        raise ValueError(
-            f"tolerance {plan.tolerance:g} of the peak is below what roundoff leaves; take {FINEST:g} or more"
-        )
+def _segmented(plan: Plan, knots: Any, most: int = CUTS) -> Plan:
+    """Cut time at outputs and knots, and what follows the start in several, at `most`."""
     times: Any = plan.times[: plan.outputs + 1]
     if isinstance(times, jax.core.Tracer):
         if len(knots):
             raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
-        first = times[0] + (times[1] - times[0]) * jnp.arange(CUTS) / CUTS
+        first = times[0] + (times[1] - times[0]) * jnp.arange(most) / most
         cut = jnp.concatenate([first, times[1:]])
         each: dict[str, Any] = {"durations": jnp.diff(cut), "distinct": jnp.diff(cut), "starts": cut[:-1]}
-        each |= {"which": np.arange(len(cut) - 1), "ends": np.arange(plan.outputs) + CUTS - 1}
+        each |= {"which": np.arange(len(cut) - 1), "ends": np.arange(plan.outputs) + most - 1}
         return replace(plan, method="segments", **each)
     inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
     nodes = np.unique(np.concatenate([times, *inner]))
     # What a stretch still has to smooth out is as fast as the time before it is short.
     spans, since = np.diff(nodes), nodes[1:] - nodes[0]
-    cuts = 2 ** np.round(np.log2(np.clip(CUTS * spans / since, 1, CUTS))).astype(int)
+    cuts = 2 ** np.round(np.log2(np.clip(CUTS * spans / since, 1, most))).astype(int)
     durations: Any = np.repeat(spans / cuts, cuts)
     last = np.cumsum(cuts) - 1
     starts = np.repeat(nodes[:-1], cuts) + durations * (np.arange(len(durations)) - np.repeat(last + 1 - cuts, cuts))

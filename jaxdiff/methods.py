@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from jaxdiff.adaptive import adaptive
 from jaxdiff.checks import Condition
-from jaxdiff.operators import chebyshev, most_of_batch, parts_needed, propagate, terms_needed
+from jaxdiff.operators import CUTS, Pade, chebyshev, most_of_batch, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.problem import Frozen
-from jaxdiff.segments import segments
+from jaxdiff.segments import segments, squared
 from jaxdiff.steppers import Exponential, march, not_below_zero, several
 from jaxdiff.systems import System
 
@@ -103,7 +103,7 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
     """Several axes: a product of exponentials if the axes are separable and nothing is fed in, else Chebyshev."""
     operator = system.operator(t0)
     if operator.separable and not plan.forced:
-        return _product(operator.lines(), plan, u, observe)
+        return _product(operator.lines(), plan, u, system.weights, observe)
     room = plan.substeps * (1 if operator.diffusive else _ROOM)
     durations = jnp.asarray(plan.durations, u.dtype)
     once = observe is not None and room == 1 and len(plan.starts) == plan.outputs and not system.knots
@@ -149,34 +149,55 @@ def _lattice(system: Any, plan: Any, t0: Any, u: Any, observe: Any = None) -> An
     return out[jnp.asarray(plan.ends)], needed, []
 
 
-def _product(lines: list[Any], plan: Any, u: Any, observe: Any) -> Any:
-    """e^{tA} = e^{tA₁} ⊗ e^{tA₂} ⊗ …, a dense matrix per axis and distinct duration."""
-    parts = plan.substeps
-    few = len(plan.distinct) <= 4
+def _product(lines: list[Any], plan: Any, u: Any, weights: Any, observe: Any) -> Any:
+    """e^{tA} = e^{tA₁} ⊗ e^{tA₂} ⊗ …, a dense matrix per axis and distinct duration; with a drift squared up from substeps,
+    whose errors are looked at as on one axis."""
+    parts, few = plan.substeps, len(plan.distinct) <= 4
+    drift = not all(line.diffusive for line in lines)
+    rational = Pade(u.dtype, plan.tolerance)
+    count = 4 * CUTS * rational.substeps * parts  # squaring makes them cheap
 
     def matrices(dt: Any) -> Any:
+        if drift:
+            step = lambda line: rational.step(line, dt / count)
+            return tuple(squared(step(line), len(line.up), u.dtype, count) for line in lines)
         eye = lambda line: jnp.eye(len(line.up), dtype=u.dtype)
         column = lambda line: lambda e: propagate(line, dt / parts, e, tolerance=plan.tolerance)
-        return tuple(jax.vmap(column(line), out_axes=1)(eye(line)) for line in lines)
+        return tuple((jax.vmap(column(line), out_axes=1)(eye(line)), None) for line in lines)
+
+    def along(k: int, matrix: Any, v: Any) -> Any:
+        return jnp.moveaxis(jnp.tensordot(matrix, v, axes=(1, k), precision="highest"), 0, k)
 
     def apply(v: Any, each: Any) -> Any:
-        for k, matrix in enumerate(each):
-            v = jnp.moveaxis(jnp.tensordot(matrix, v, axes=(1, k), precision="highest"), 0, k)
+        for k, (matrix, _) in enumerate(each):
+            v = along(k, matrix, v)
         return v
 
     known = jax.lax.map(matrices, jnp.asarray(plan.distinct, u.dtype)) if few else None
     seen = (lambda v: v) if observe is None else observe
+    size = lambda v: jnp.max(jnp.abs(v / weights))
 
     def segment(v: Any, row: Any) -> Any:
         i, dt = row
-        each = matrices(dt) if known is None else tuple(matrix[i] for matrix in known)
-        w = jax.lax.scan(lambda w, _: (apply(w, each), None), v, None, length=parts)[0]
+        each = matrices(dt) if known is None else jax.tree.map(lambda x: x[i], known)
+        w = jax.lax.scan(lambda w, _: (apply(w, each), None), v, None, length=1 if drift else parts)[0]
+        error = jnp.zeros((), u.dtype)
+        if drift:
+            missed = [size(along(k, again, w)) for k, (_, again) in enumerate(each)]
+            noise = 2.0 * rational.noise * size(w)
+            error = jax.lax.stop_gradient(2.0 * count * sum(jnp.maximum(m - noise, 0.0) for m in missed))
         v = not_below_zero(w, jnp.all(v >= 0))
-        return v, seen(v)
+        return v, (seen(v), error, size(v))
 
     durations = jnp.asarray(plan.durations, u.dtype)
-    _, out = jax.lax.scan(segment, u, (jnp.asarray(plan.which), durations))
-    needed = jnp.max(jnp.stack([_needed_substeps(line, jnp.max(durations)) for line in lines]), axis=0)
+    _, (out, errors, sizes) = jax.lax.scan(segment, u, (jnp.asarray(plan.which), durations))
+    if drift:
+        peaks = jnp.maximum(jax.lax.stop_gradient(sizes), 1e-3 * size(jax.lax.stop_gradient(u)))
+        worst = jnp.max(jnp.cumsum(errors) / jnp.maximum(peaks, jnp.finfo(u.dtype).tiny)) / plan.tolerance
+        factor = jnp.where(worst > 1.0, jnp.ceil(worst ** (1.0 / rational.power)), 1.0)
+        needed = jnp.stack([parts * jnp.minimum(jnp.where(jnp.isnan(factor), 8.0, factor), 8.0), jnp.zeros(())])
+    else:
+        needed = jnp.max(jnp.stack([_needed_substeps(line, jnp.max(durations)) for line in lines]), axis=0)
     return out[jnp.asarray(plan.ends)], needed, []
 
 

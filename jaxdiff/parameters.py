@@ -47,6 +47,8 @@ def numeric(value: Any) -> Any:
         return {key: numeric(item) for key, item in value.items()}
     if _mixed(value):
         return type(value)(numeric(item) for item in value)
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):  # numbers under a transformation
+        return jnp.asarray(value)
     array = np.asarray(value)
     if array.dtype == object or array.dtype.kind in "USO":
         raise TypeError(

@@ -41,7 +41,7 @@ _STAGES = len(_TIMES)
 _ROWS = np.array([[np.pad(row, (0, _STAGES - len(row))) for row in pair] for pair in zip(_BEFORE, _CARRIED)])
 # Of k₈: in each step, as a jump at an unknown time may hide three quarters of its error from k₈; and, as the result is of
 # higher order, when thousands of steps add up in what neither spreads nor decays.
-_FADING, _LASTING = 4.0, 0.02
+_FADING, _LASTING = 4.0, 0.2
 
 
 class Rosenbrock(Stepper):

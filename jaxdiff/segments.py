@@ -13,7 +13,7 @@ from jaxdiff.checks import Condition
 from jaxdiff.operators import CUTS, Pade, most_of_batch
 
 TOLERANCE = 1e-10  # of the peak; what is promised is ten times as much
-FINEST = 1e-12  # that roundoff leaves
+FINEST, SINGLE = 1e-12, 1e-4  # that roundoff leaves, in double and in single precision
 MOST_PARTS = 4096
 _MORE = 8
 _FEW = 8  # lengths of which the factors are held together
@@ -27,12 +27,12 @@ def segments(system: Any, plan: Any, t0: Any, u: Any) -> tuple[Any, Any, list[Co
     """
     run = _Run(system, plan, t0, u)
     if run.dense:
-        out, wanted = run.judged(*_by_matrices(run), 1.0)
+        out, wanted = run.judged(*_by_matrices(run), jnp.asarray(float(plan.substeps), u.dtype))
     elif plan.parts is None:
         out, wanted = _unattended(run)
     else:
         out, wanted = run.judged(*run(jnp.asarray(plan.parts, u.dtype)), plan.parts)
-    return out, jnp.stack([wanted, jnp.zeros((), u.dtype)]), []
+    return out, jnp.stack([wanted, jnp.zeros((), u.dtype)]), run.lost(wanted)
 
 
 class _Run:
@@ -43,7 +43,7 @@ class _Run:
         self.operator = system.operator(t0)
         self.tolerance = TOLERANCE if plan.tolerance is None else plan.tolerance
         if jnp.finfo(u.dtype).bits < 64:
-            self.tolerance = max(self.tolerance, 1e-5)
+            self.tolerance = max(self.tolerance, 0.2 * SINGLE)
         self.rational = Pade(u.dtype, self.tolerance)
         self.repeats = self.rational.substeps  # of a segment, in one part
         self.durations = jnp.asarray(plan.durations, u.dtype)
@@ -97,13 +97,25 @@ class _Run:
                 return jax.lax.scan(substep, state, first * repeats + jnp.arange(repeats, dtype=h.dtype))[0]
 
             v, q = _repeated(part, (v, jnp.zeros_like(v)), jnp.zeros_like(h), parts, most, capacity)
-            bound = lambda q: 2.0 * count * self.size(step(q)[1])
-            error = jax.lax.cond(looked, bound, lambda q: jnp.zeros_like(h), jax.lax.stop_gradient(q))
+            bound = lambda q, v: self.bound(step(q)[1], v, count)
+            error = jax.lax.cond(looked, bound, lambda q, v: jnp.zeros_like(h), *jax.lax.stop_gradient((q, v)))
             return v, (v, error)
 
         fed = None if self.slopes is None else (self.constant, self.slopes)
         _, (states, errors) = jax.lax.scan(segment, self.u, (self.which, jnp.asarray(self.looked), fed))
         return states, jax.lax.stop_gradient(errors)
+
+    def bound(self, again: Any, v: Any, count: Any) -> Any:
+        """On the error of so many substeps to v, from q² of the contents before the last one; what roundoff puts there aside."""
+        return 2.0 * count * jnp.maximum(self.size(again) - 2.0 * self.rational.noise * self.size(v), 0.0)
+
+    def lost(self, wanted: Any) -> list[Condition]:
+        """Where roundoff costs more than is promised: single precision and very many substeps."""
+        if jnp.finfo(self.u.dtype).bits == 64:
+            return []
+        message = "float32 loses {value} of the peak to roundoff in these times; take float64: jax.config.update('jax_enable_x64', True)"
+        lost = self.rational.noise * jnp.sqrt(len(self.which) * self.repeats * wanted)
+        return [(message, lost > SINGLE, jnp.zeros(()), lost)]
 
     def judged(self, states: Any, errors: Any, parts: Any) -> tuple[Any, Any]:
         """Contents at the outputs, and the parts with which the errors, summed up, stay below the tolerance at all of them."""
@@ -149,6 +161,14 @@ def _repeated(part: Callable[[Any, Any], Any], state: Any, first: Any, parts: An
     return jax.lax.scan(block, state, jnp.arange(8, dtype=first.dtype))[0]
 
 
+def squared(step: Callable[..., tuple[Any, Any]], n: int, dtype: Any, count: int) -> tuple[Any, Any]:
+    """e^{tA} by squaring that of one of `count` substeps, a power of two, and q(hA)² of the substep: `(n, n)` each."""
+    dot = lambda a, b: jnp.matmul(a, b, precision="highest")
+    one, q = jax.vmap(step, in_axes=1, out_axes=1)(jnp.eye(n, dtype=dtype))
+    whole = jax.lax.scan(lambda p, _: (dot(p, p), None), one, None, length=count.bit_length() - 1)[0]
+    return whole, dot(q, q)
+
+
 def _by_matrices(run: _Run) -> tuple[Any, Any]:
     """The same by a matrix for each length, squared up from its substeps; then a product for each segment."""
     rational, eye = run.rational, jnp.eye(len(run.u), dtype=run.u.dtype)
@@ -184,7 +204,7 @@ def _by_matrices(run: _Run) -> tuple[Any, Any]:
     def error(v: Any, i: Any, b: Any, slope: Any) -> Any:
         step = rational.step(run.operator, run.distinct[i] / count)
         h = run.distinct[i]
-        return 2.0 * count * run.size(step(step(v, b + h * slope, h / count * slope)[1])[1])
+        return run.bound(step(step(v, b + h * slope, h / count * slope)[1])[1], v, count)
 
     seen = jax.lax.stop_gradient((states[::stride], run.which[::stride], forcing[::stride], slopes[::stride]))
     errors = jnp.repeat(jax.lax.map(lambda row: error(*row), seen), stride)[: len(states)]

@@ -135,7 +135,8 @@ def test_axes_that_carry():
         equation = jd.FokkerPlanck(drift, 0.002)
         system = FiniteVolume().systems(equation, plane)[0]
         operator = system.operator(0.0)
-        matrix = jax.vmap(lambda e: (operator @ e.reshape(plane.shape)).ravel(), out_axes=1)(jnp.eye(start.size))
+        act = lambda e, operator=operator: (operator @ e.reshape(plane.shape)).ravel()
+        matrix = jax.vmap(act, out_axes=1)(jnp.eye(start.size))
         right = scipy.linalg.expm(0.4 * np.asarray(matrix)) @ start.ravel()
         found = np.asarray(jd.solve(equation, plane, start, [0.0, 0.4]).values[-1]).ravel()
         assert np.abs(found - right).max() < 1e-9 * right.max()
@@ -153,7 +154,9 @@ def test_series_at_the_inlet_and_fourth_order():
 
 
 def test_what_cannot_be_held_is_said(monkeypatch):
-    with pytest.raises(ValueError, match="tolerance 1e-14 of the peak is below what roundoff leaves; take 1e-12 or more"):
+    with pytest.raises(
+        ValueError, match="tolerance 1e-14 of the peak is below what roundoff leaves; take 1e-12 or more"
+    ):
         jd.solve(jd.FokkerPlanck(1.0, 0.01), COLUMN, BUMP, TIMES, tolerance=1e-14)
     monkeypatch.setattr("jaxdiff.evolve.MOST_PARTS", 1)
     with pytest.raises(ValueError, match="of the peak was not reached in 1 exponentials an interval; loosen it"):

@@ -1,0 +1,138 @@
+"""What depends on time on one axis: a forcing that varies, coefficients that vary, jumps and the derivatives by their times."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+
+import jaxdiff as jd
+from jaxdiff.quadrature import _NODES, _POWERS, _SHARES
+from jaxdiff.schemes import FiniteVolume
+
+COLUMN = jd.Grid.uniform((0.0, 10.0, 100))
+TIMES = np.linspace(0.0, 8.0, 17)
+
+
+def integrated(equation, grid, times):
+    """Cell averages from zero by SciPy's Radau, for a constant A."""
+    system = FiniteVolume().systems(equation, grid)[0]
+    operator, forcing = system.operator(0.0), jax.jit(system.forcing)
+    matrix = np.asarray(jax.vmap(lambda e: operator @ e, out_axes=1)(jnp.eye(grid.shape[0])))
+    rate = lambda t, y: matrix @ y + np.asarray(forcing(t))
+    options = {"method": "Radau", "jac": matrix, "rtol": 1e-11, "atol": 1e-14}
+    found = scipy.integrate.solve_ivp(rate, times[[0, -1]], np.zeros(grid.shape[0]), t_eval=times, **options)
+    return found.y.T / np.asarray(system.weights)
+
+
+def steps(solution):
+    return int(solution.method.rsplit(",", 1)[1].split()[0])
+
+
+@pytest.fixture(scope="module")
+def sphere():
+    grid = jd.Grid.radial((0.0, 1.0, 100), geometry="spherical")
+    wall = jd.Flux(jd.TimeDependent(lambda t: jnp.sin(2 * jnp.pi * t)))
+    return jd.Diffusion(1.0, boundaries={"r+": wall}), grid
+
+
+def test_a_flux_that_swings_is_followed_by_its_own_smoothness(sphere):
+    times = np.array([0.0, 1.0, 2.3, 3.0])
+    right = integrated(*sphere, times)
+    for tolerance in (1e-4, 1e-6, 1e-9):
+        found = jd.solve(*sphere, 0.0, times, tolerance=tolerance)
+        assert np.abs(found.values - right).max() < tolerance * np.abs(right).max()
+        assert steps(found) < 60
+    assert steps(jd.solve(*sphere, 0.0, np.linspace(0.0, 20.0, 21))) < 200
+
+
+def test_the_interpolated_forcing_is_exact_for_polynomials():
+    for power in range(len(_NODES)):
+        np.testing.assert_allclose(_SHARES @ _NODES**power, 0.5**power, atol=1e-14)
+        np.testing.assert_allclose(_NODES**power @ _POWERS, np.eye(len(_NODES))[power], atol=1e-10)
+
+
+def test_constants_as_functions_and_what_fades():
+    grid = jd.Grid.uniform((0.0, 1.0, 50))
+    constant = jd.Diffusion(0.1, source=1.0, boundaries=jd.absorbing)
+    function = jd.Diffusion(0.1, source=jd.TimeDependent(lambda t, x: 1.0 + 0 * t), boundaries=jd.absorbing)
+    found = jd.solve(function, grid, 0.0, [0.0, 1.0, 2.0])
+    np.testing.assert_allclose(found.values, jd.solve(constant, grid, 0.0, [0.0, 1.0, 2.0]).values, atol=1e-9)
+    assert steps(found) < 30
+    mode = np.sin(np.pi * grid.centers[0])
+    rate = 4 * 0.1 * 50**2 * np.sin(np.pi / 100) ** 2  # that of the mode on these cells
+    source = jd.TimeDependent(lambda t, x: (rate - 1.0) * jnp.exp(-t) * jnp.sin(jnp.pi * x))
+    fading = jd.solve(jd.Diffusion(0.1, source=source, boundaries=jd.absorbing), grid, mode, [0.0, 2.0], tolerance=1e-8)
+    np.testing.assert_allclose(fading.values[-1], np.exp(-2.0) * mode, atol=1e-8)
+
+
+def pulse(end, kind="expression"):
+    value = {
+        "expression": lambda: jd.TimeDependent(jd.Expression("-where(t < end, 1, 0)", end=end)),
+        "python": lambda: jd.TimeDependent(lambda t: -jnp.where(t < end, 1.0, 0.0)),
+        "series": lambda: jd.Series([0.0, end], [-1.0, 0.0], "previous"),
+    }[kind]()
+    return jd.FokkerPlanck(1.0, 0.1, boundaries={"x-": jd.Flux(value), "x+": jd.absorbing})
+
+
+@pytest.mark.parametrize("kind", ["expression", "series", "python"])
+def test_a_pulse_at_the_inlet(kind):
+    end = 0.7
+    walls = lambda flux: {"x-": jd.Flux(flux), "x+": jd.absorbing}
+    during = jd.solve(jd.FokkerPlanck(1.0, 0.1, boundaries=walls(-1.0)), COLUMN, 0.0, [0.0, end]).values[-1]
+    after = jd.solve(jd.FokkerPlanck(1.0, 0.1, boundaries=walls(0.0)), COLUMN, during, [end, *TIMES[2:]]).values[1:]
+    found = jd.solve(pulse(end, kind), COLUMN, 0.0, TIMES)
+    assert np.abs(found.values[2:] - after).max() < (1e-6 if kind == "python" else 1e-9) * np.abs(after).max()
+    assert steps(found) < 120
+
+
+@pytest.mark.parametrize("end", [0.7, 0.5])  # at 0.5 there is an output too
+def test_the_derivative_by_the_time_of_a_jump(end):
+    f = jax.jit(lambda t: jd.solve(pulse(t), COLUMN, 0.0, TIMES, tolerance=1e-9).values[10, 30])
+    expected = (f(end + 1e-3) - f(end - 1e-3)) / 2e-3
+    assert abs(jax.grad(f)(end) - expected) < 1e-5 * abs(expected)
+    assert abs(jax.jacfwd(f)(end) - jax.grad(f)(end)) < 1e-9 * abs(expected)
+
+
+def test_a_pulse_of_unknown_duration_is_fitted():
+    times, true = np.linspace(0.5, 6.0, 23), 0.83
+    values = np.asarray(jd.solve(pulse(true), COLUMN, 0.0, [0.0, *times]).values)[1:, 30]
+    values = values + np.random.default_rng(0).normal(0, 1e-3, len(times))
+    readings = jd.Readings(COLUMN, 0.0, times, np.full(len(times), COLUMN.centers[0][30]), values, sigma=1e-3)
+    series = lambda end: jd.FokkerPlanck(
+        1.0, 0.1, boundaries={"x-": jd.Flux(jd.Series([0.0, end], [-1.0, 0.0], "previous")), "x+": jd.absorbing}
+    )
+    for model in (pulse, series):
+        fit = jd.fit(model, readings, parameters={"end": jd.Positive(0.5)}, progress=False)
+        assert fit.converged and abs(fit.parameters["end"] - true) < 4 * fit.standard_errors["end"] < 0.02
+
+
+def test_a_series_may_be_scaled_in_a_model():
+    knots = np.linspace(0.0, 8.0, 9)
+    inlet = jd.Series(knots, 1.0 + np.sin(knots))
+    model = lambda v: jd.FokkerPlanck(v, 0.1, boundaries={"x-": jd.Flux(-v * inlet), "x+": jd.absorbing})
+    values = np.asarray(jd.solve(model(1.2), COLUMN, 0.0, TIMES).values)[1:, 50]
+    readings = jd.Readings(COLUMN, 0.0, TIMES[1:], np.full(16, COLUMN.centers[0][50]), values, sigma=1e-3)
+    fit = jd.fit(model, readings, parameters={"v": jd.Positive(1.0)}, progress=False)
+    assert abs(fit.parameters["v"] - 1.2) < 1e-6
+
+
+def test_moving_walls_and_coefficients_take_steps_of_their_own_smoothness():
+    """CASES where steps once grew like the number of cells over the root of the tolerance."""
+    swing = lambda t, x: 1 + 0.5 * jnp.sin(2 * jnp.pi * t)
+    for cells in (25, 400):
+        grid = jd.Grid.uniform((0.0, 1.0, cells))
+        moving = jd.Diffusion(jd.TimeDependent(swing), boundaries={"x+": jd.Dirichlet(1.0)})
+        assert steps(jd.solve(moving, grid, 0.0, [0.0, 1.0, 2.0])) < 200
+        wall = jd.Dirichlet(jd.TimeDependent(lambda t: 100 + jnp.sin(2 * jnp.pi * t)))
+        assert steps(jd.solve(jd.Diffusion(1.0, boundaries={"x+": wall}), grid, 20.0, [0.0, 1.0, 2.0])) < 60
+
+
+def test_errors_of_many_steps_do_not_add_up():
+    grid = jd.Grid.uniform((0.0, 1.0, 60))
+    drift = jd.TimeDependent(lambda t, x: 1 + 0.5 * jnp.sin(7 * t))
+    ring = jd.FokkerPlanck(drift, 1e-3, boundaries=jd.Periodic())
+    run = lambda **how: np.asarray(
+        jd.solve(ring, grid, lambda x: 1 + jnp.cos(2 * jnp.pi * x), [0.0, 10.0], **how).values
+    )
+    assert np.abs(run() - run(tolerance=1e-9)).max() < 1e-6
