@@ -133,6 +133,15 @@ class Plan:
             return replace(self, capacity=max(self.capacity, _UNATTENDED))
         return replace(self, parts=None) if self.method == "segments" else self
 
+    def closer(self, values: Any) -> Plan:
+        """Segments, where poles or contours hold the tolerance of the start and the peak has fallen; itself where not."""
+        if self.method not in ("direct", "window") or self.tolerance is None or values.dtype != np.float64:
+            return self
+        peaks = np.abs(np.asarray(values)).reshape(len(values), -1).max(1)
+        error = Poles(float, self.tolerance).error if self.method == "direct" else Contour(self.tolerance).error
+        held = error * np.maximum.accumulate(peaks) <= self.tolerance * np.maximum(peaks, 1e-3 * peaks[0])
+        return self if held.all() else replace(_segmented(self, ()), times=self.times)
+
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
         substeps, steps = map(int, np.asarray(needed).reshape(-1, 2).max(0))

@@ -58,8 +58,8 @@ class _Run:
 
     @property
     def dense(self) -> bool:
-        """Whether a matrix for each of few lengths pays, for a series of many segments."""
-        n, few = len(self.u), len(self.distinct) <= 5
+        """Whether a matrix for each of few lengths pays, for a series of many segments; squaring wants digits to spare."""
+        n, few = len(self.u), len(self.distinct) <= 5 and jnp.finfo(self.u.dtype).bits == 64
         return n <= 512 and few and len(self.durations) > max(n // 2, 64)
 
     def size(self, contents: Any) -> Any:

@@ -119,11 +119,19 @@ def solve(
         short = ~plan.holds(checks.needed)
         message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
         return Solution(times, enforce(values, checks, (message, short)), grid, plan.told())
+    plan, values, checks = _refined(equation, grid, u, plan, values, checks)
+    if tolerance is not None and (closer := plan.closer(values)) is not plan:
+        plan, values, checks = _refined(equation, grid, u, closer, *_compiled(equation, grid, u, closer))
+    return Solution(times, values, grid, plan.told(checks.needed))
+
+
+def _refined(equation: Any, grid: Grid, u: Any, plan: Plan, values: Any, checks: Any) -> tuple[Plan, Any, Any]:
+    """A run by a plan that it did not ask more of, and that plan."""
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
         plan = finer
         values, checks = _compiled(equation, grid, u, plan)
     raise_failed(checks)
-    return Solution(times, values, grid, plan.told(checks.needed))
+    return plan, values, checks
 
 
 def _require_resolved(times: Any, dtype: Any) -> None:

@@ -98,6 +98,7 @@ class Poles:
         count = 14 if double and (tolerance is None or tolerance < 1e-7) else 8
         constant, poles, residues = _TABLES[count]
         self.constant, self.poles, self.residues = constant, np.array(poles), np.array(residues)
+        self.error = {8: 1.2e-8, 14: 1e-13}[count]
         # Exact at zero, so that conserved content stays conserved to roundoff over any number of intervals.
         at_zero = constant - 2.0 * np.real(np.sum(self.residues / self.poles))
         self.constant, self.residues = float(constant / at_zero), self.residues / at_zero
@@ -161,7 +162,7 @@ class Contour:
     """The hyperbola with the fewest nodes that holds `tolerance` (at least 1.3e-10) for all times of a window."""
 
     def __init__(self, tolerance: float):
-        count, _, mu, alpha, step = next(c for c in _CONTOURS if c[1] <= tolerance)
+        count, self.error, mu, alpha, step = next(c for c in _CONTOURS if c[1] <= tolerance)
         v = 1j * step * (np.arange(count) + 0.5)
         self.points = mu * (1.0 + np.sin(v - alpha))
         self.residues = step / np.pi * mu * np.cos(v - alpha)
