@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -88,9 +88,7 @@ class Plan:
     distinct: Any = None  # durations that differ
     which: Any = None
     ends: Any = None  # the segment that ends at each output time
-    parts: Any = field(
-        default_factory=lambda: np.ones(())
-    )  # of every segment, at most `substeps`; None: what is needed, found in compiled code
+    parts: Any = None  # of every segment, at most `substeps`; None: what is needed, found in compiled code
     forced: bool = True  # whether anything may be fed in
     basis: Any = None  # of constant coefficients
 
@@ -138,8 +136,9 @@ class Plan:
         if self.method not in ("direct", "window") or self.tolerance is None or values.dtype != np.float64:
             return self
         peaks = np.abs(np.asarray(values)).reshape(len(values), -1).max(1)
-        error = Poles(float, self.tolerance).error if self.method == "direct" else Contour(self.tolerance).error
-        held = error * np.maximum.accumulate(peaks) <= self.tolerance * np.maximum(peaks, 1e-3 * peaks[0])
+        error = (Poles if self.method == "direct" else Contour).error(self.tolerance)
+        # `error` is the largest over all decay rates, of which a state holds many.
+        held = error * np.maximum.accumulate(peaks) <= 2 * self.tolerance * np.maximum(peaks, 1e-3 * peaks[0])
         return self if held.all() else replace(_segmented(self, ()), times=self.times)
 
     def refined(self, needed: Any) -> Plan:
@@ -355,7 +354,7 @@ def _segmented(plan: Plan, knots: Any, most: int = CUTS) -> Plan:
         cut = jnp.concatenate([first, times[1:]])
         each: dict[str, Any] = {"durations": jnp.diff(cut), "distinct": jnp.diff(cut), "starts": cut[:-1]}
         each |= {"which": np.arange(len(cut) - 1), "ends": np.arange(plan.outputs) + most - 1}
-        return replace(plan, method="segments", **each)
+        return replace(plan, method="segments", parts=np.ones(()), **each)
     inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
     nodes = np.unique(np.concatenate([times, *inner]))
     # What a stretch still has to smooth out is as fast as the time before it is short.
@@ -374,6 +373,7 @@ def _segmented(plan: Plan, knots: Any, most: int = CUTS) -> Plan:
     return replace(
         plan,
         method="segments",
+        parts=np.ones(()),
         starts=starts,
         durations=durations,
         distinct=distinct,

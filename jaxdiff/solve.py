@@ -109,12 +109,15 @@ def solve(
         options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
         values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
         return Solution(times, values, grid, method)
-    staged = isinstance(jnp.zeros(()), jax.core.Tracer)  # inside jit, whatever the arguments
-    plan = plan.unattended() if traced or staged else plan
+    alone = plan.unattended()
+    if alone is not plan and (
+        traced or isinstance(jnp.zeros(()), jax.core.Tracer)
+    ):  # inside jit, whatever the arguments
+        plan = alone
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
-        if not (traced or staged):  # numbers that a function closes over, under grad or vmap
-            plan = plan.unattended()
+        if plan is not alone:  # a function closes over numbers that grad or vmap looks after
+            plan = alone
             values, checks = _compiled(equation, grid, u, plan)
         short = ~plan.holds(checks.needed)
         message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"

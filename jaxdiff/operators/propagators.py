@@ -94,14 +94,17 @@ class Poles:
     """Poles and residues of the exponential, chosen by precision."""
 
     def __init__(self, dtype: Any, tolerance: float | None = None):
-        double = jnp.finfo(dtype).bits == 64
-        count = 14 if double and (tolerance is None or tolerance < 1e-7) else 8
+        count = 14 if jnp.finfo(dtype).bits == 64 and self.error(tolerance) < 1e-12 else 8
         constant, poles, residues = _TABLES[count]
         self.constant, self.poles, self.residues = constant, np.array(poles), np.array(residues)
-        self.error = {8: 1.2e-8, 14: 1e-13}[count]
         # Exact at zero, so that conserved content stays conserved to roundoff over any number of intervals.
         at_zero = constant - 2.0 * np.real(np.sum(self.residues / self.poles))
         self.constant, self.residues = float(constant / at_zero), self.residues / at_zero
+
+    @staticmethod
+    def error(tolerance: float | None) -> float:
+        """The largest over the negative axis, in double precision."""
+        return 1e-13 if tolerance is None or tolerance < 1e-7 else 1.2e-8
 
 
 class Pade:
@@ -162,14 +165,19 @@ class Contour:
     """The hyperbola with the fewest nodes that holds `tolerance` (at least 1.3e-10) for all times of a window."""
 
     def __init__(self, tolerance: float):
-        count, self.error, mu, alpha, step = next(c for c in _CONTOURS if c[1] <= tolerance)
+        count, _, mu, alpha, step = next(c for c in _CONTOURS if c[1] <= tolerance)
         v = 1j * step * (np.arange(count) + 0.5)
         self.points = mu * (1.0 + np.sin(v - alpha))
         self.residues = step / np.pi * mu * np.cos(v - alpha)
 
-    @classmethod
-    def holds(cls, tolerance: float) -> bool:
+    @staticmethod
+    def holds(tolerance: float) -> bool:
         return tolerance >= _CONTOURS[-1][1]
+
+    @staticmethod
+    def error(tolerance: float) -> float:
+        """The largest over the negative axis and the times of a window."""
+        return next(c[1] for c in _CONTOURS if c[1] <= tolerance)
 
     def cover(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Nodes (k,) for increasing times t (T,) and their weights (T, 2k): e^{tA} ≈ weights @ [Re, Im] (nodes − A)⁻¹."""
