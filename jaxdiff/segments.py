@@ -15,7 +15,7 @@ from jaxdiff.operators import CUTS, Pade, most_of_batch
 TOLERANCE = 1e-10  # of the peak; what is promised is ten times as much
 FINEST, SINGLE = 1e-12, 1e-4  # that roundoff leaves, in double and in single precision
 MOST_PARTS = 4096
-_MORE = 8
+_ROOM = 8  # parts of a segment where no host looks after them
 _FEW = 8  # lengths of which the factors are held together
 _SAMPLE = 128  # segments of a long series whose errors are looked at
 
@@ -72,10 +72,9 @@ class _Run:
         zero = jnp.zeros(shape, self.u.dtype)
         return jnp.broadcast_to(self.constant, shape), zero if self.slopes is None else self.slopes
 
-    def __call__(self, parts: Any, more: int = 1) -> tuple[Any, Any]:
-        """Contents at the end of every segment, of so many parts each, and the errors `(segments,)`; or of `more` times as
-        many substeps, a number known to the compiler."""
-        rational, capacity, repeats = self.rational, self.plan.substeps, more * self.repeats
+    def __call__(self, parts: Any, capacity: int = 0) -> tuple[Any, Any]:
+        """Contents at the end of every segment, of so many parts each, at most `capacity`, and the errors `(segments,)`."""
+        rational, capacity, repeats = self.rational, capacity or self.plan.substeps, self.repeats
         count = parts * repeats
         few = len(self.distinct) <= _FEW
         known = jax.vmap(lambda h: rational.factors(self.operator, h))(self.distinct / count) if few else None
@@ -136,13 +135,14 @@ class _Run:
 
 
 def _unattended(run: _Run) -> tuple[Any, Any]:
-    """Where no host looks at the errors: eight times the substeps where they are needed, or more wanted still."""
+    """Where no host looks at the errors: a second run where more parts are wanted; more than it has room for are reported."""
     one = jnp.ones((), run.u.dtype)
     first, wanted = run.judged(*run(one), one)
     short = wanted > 1.0
-    finer = lambda: run.judged(*run(one, _MORE), float(_MORE) * one)
+    parts = jnp.clip(2.0 * wanted, 1.0, _ROOM)  # the number wanted is an estimate
+    finer = lambda: run.judged(*run(parts, _ROOM), parts)
     second, asked = jax.lax.cond(most_of_batch(1.0 * short) > 0, finer, lambda: (first, wanted))
-    return jnp.where(short, second, first), jnp.where(asked > _MORE, asked, one)
+    return jnp.where(short, second, first), jnp.where(short & (asked > parts), asked, one)
 
 
 def _repeated(part: Callable[[Any, Any], Any], state: Any, first: Any, parts: Any, most: Any, capacity: int) -> Any:
