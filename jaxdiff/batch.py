@@ -174,21 +174,26 @@ class Batch:
             lost[out[gone]] = True
             old, back, out = pick(old, ~gone), back[~gone], out[~gone]
             if len(out):
-                z = np.where(back[:, None], old.good, old.z)
+                fresh = self._at_places(index[out], old, np.where(back[:, None], old.good, old.z))
+                last = old.history[np.arange(len(out)), np.maximum(old.iteration - 1, 0)]
+                worse = ~back & (old.iteration > 0) & fresh.here.resolved.all(1) & ~(fresh.here.value <= last)
+                if worse.any():  # seen by a plan that resolves it, the step did not help
+                    again = np.flatnonzero(worse)
+                    before = pick(old, again)
+                    fresh = _with(fresh, again, self._at_places(index[out[again]], before, before.good))
+                    back = back | worse
                 far = np.maximum(3 * old.damping, 1e-2) * 2.0 ** self.retreats[index[out]]
-                parts = range(0, len(out), self.size)
-                fresh = self._begin(index[out], z)._replace(good=old.good)
-                fresh = joined(
-                    [
-                        self._advance(index[out[p : p + self.size]], pick(fresh, slice(p, p + self.size)), 0)
-                        for p in parts
-                    ]
-                )
                 fresh = fresh._replace(damping=np.where(back, far, old.damping), iteration=old.iteration)
-                here = back[:, None] & (np.arange(old.history.shape[1]) == old.iteration[:, None])
+                here = np.arange(old.history.shape[1]) == old.iteration[:, None]
                 history = np.where(here, fresh.history[:, :1], old.history)
                 state = _with(state, out, fresh._replace(history=history))
         return state, lost | ~state.here.resolved.all(1)
+
+    def _at_places(self, index: np.ndarray, old: State, z: np.ndarray) -> State:
+        """Runs that start anew at z, by the plans at hand."""
+        fresh = self._begin(index, z)._replace(good=old.good)
+        parts = [slice(p, p + self.size) for p in range(0, len(index), self.size)]
+        return joined([self._advance(index[part], pick(fresh, part), 0) for part in parts])
 
     def _renew(self, index: np.ndarray, state: State) -> tuple[np.ndarray, np.ndarray]:
         """New plans for fits that have outrun theirs: (which must go back to where they came from, which are lost)."""

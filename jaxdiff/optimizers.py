@@ -130,7 +130,10 @@ def advance(
         promised = -(old.gradient @ step) - 0.5 * jnp.abs(step @ old.curvature @ step)
         ratio = jnp.where(first, 1.0, (old.value - new.value) / jnp.where(promised > 0, promised, jnp.inf))
         sound = jnp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
-        taken = sound & (ratio > 1e-4)
+        # Where the plan tells nothing at all, stop and ask.
+        unknown = ~jnp.all(new.resolved) & ~jnp.isfinite(new.value)
+        ratio = jnp.where(unknown, 0.5, ratio)
+        taken = (sound | unknown) & (ratio > 1e-4)
         z, here = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (trial, new), (state.z, old))
         good = jnp.where(taken & ~first, state.z, state.good)
         better = jnp.maximum(1 / 3, 1 - (2 * jnp.minimum(ratio, 1.0) - 1) ** 3)
@@ -141,7 +144,7 @@ def advance(
         # Where values and gradients agree no better than the solver does, a step may promise more than the loss can show.
         least = jnp.where(taken, tolerance, jnp.maximum(tolerance, shown))
         converged = jnp.isfinite(here.value) & (small | (there.fall <= least * jnp.abs(here.value)))
-        stalled = ((first & ~sound) | (damping > 1e12)) & ~converged
+        stalled = ((first & ~sound & ~unknown) | (damping > 1e12)) & ~converged
         history = state.history.at[state.iteration + 1].set(here.value)
         growth = jnp.where(taken, 2.0, 2 * state.growth)
         damping = jnp.maximum(damping, 1e-12)

@@ -140,12 +140,20 @@ class Run:
                     raise Unplannable(f"{error}; this was at {self._named(z)}") from None
                 # as after any trial that did not help, but that the plan at hand had let it pass
                 z, damping, retreat = state.good, np.maximum(3 * damping, 1e-2) * 2.0**self.retreats, True
-            fresh = begin(z, len(self.plans), len(state.history) - 1, method.damping)
-            fresh = self._advance(method, fresh._replace(good=state.good), 0)
+            fresh = self._at_place(method, state, z)
+            before = state.history[max(int(state.iteration) - 1, 0)]
+            if not retreat and state.iteration > 0 and fresh.here.resolved.all() and not fresh.here.value <= before:
+                # seen by a plan that resolves it, the step did not help
+                damping, retreat = np.maximum(3 * damping, 1e-2), True
+                fresh = self._at_place(method, state, state.good)
             history = state.history.copy()
-            if retreat:
-                history[int(state.iteration)] = fresh.here.value
+            history[int(state.iteration)] = fresh.here.value
             state = fresh._replace(damping=damping, iteration=state.iteration, history=history)
+
+    def _at_place(self, method: LevenbergMarquardt, state: State, z: Any) -> State:
+        """A run that starts anew at z, by the plans at hand."""
+        fresh = begin(z, len(self.plans), len(state.history) - 1, method.damping)
+        return self._advance(method, fresh._replace(good=state.good), 0)
 
     def _advance(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Compiled iterations, and the state in NumPy: what looks at it next is not worth compiling."""
