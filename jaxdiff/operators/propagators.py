@@ -221,14 +221,13 @@ def propagate(
 
         u(t) = r∞ u + 2 Re Σ wₖ,   (tA − zₖ) wₖ = cₖ (u + (t/zₖ) b₀ + (t/zₖ)² b₁)
 
-    No division by A, so a singular A is nothing special. Growth moves the poles by tμ, μ the bound on it. `t` may be an
-    array `(T,)` of times from the same start; the result is then `(T, n)`. The rational function is near exp on the
-    negative axis, which serves operators that are symmetric in their weights; others take substeps of `Pade`, good within
-    what `parts_needed` says.
+    No division by A, so a singular A is nothing special. Growth moves the poles by tμ, μ the bound on it. The rational
+    function is near exp on the negative axis, which serves operators that are symmetric in their weights, and for these `t`
+    may be an array `(T,)` of times from the same start, with the result `(T, n)`. Others take substeps of `Pade`, good
+    within what `parts_needed` says.
     """
     if not operator.diffusive:
-        several = lambda dt: _substeps(operator, dt, u, constant, slope, tolerance)
-        return jax.vmap(several)(t) if jnp.ndim(t) else several(jnp.asarray(t, jnp.result_type(u)))
+        return _substeps(operator, jnp.asarray(t, jnp.result_type(u)), u, constant, slope, tolerance)
     dtype = jnp.result_type(u)
     rational = Poles(dtype, tolerance)
     t = jnp.asarray(t, dtype)
