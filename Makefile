@@ -3,7 +3,9 @@ PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-.PHONY: demo test check clean
+OUT ?= device-results
+
+.PHONY: demo test check device clean
 
 demo: $(VENV)/.core
 	$(VENV)/bin/jaxdiff demo
@@ -15,6 +17,13 @@ check: $(VENV)/.dev
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+# Correctness in both precisions and throughput on what JAX sees: on an accelerator with packages of its own,
+# make device PYTHON=python3; results stand in OUT as they come. SMOKE=1 shows that it runs.
+device: | $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.test)
+	@mkdir -p $(OUT)
+	-XLA_FLAGS= timeout -s INT 200 $(PYTHON) -m pytest -q --tb=short -p no:cacheprovider tests/test_device.py > $(OUT)/tests.txt 2>&1; tail -n 15 $(OUT)/tests.txt
+	timeout -s INT 330 $(PYTHON) -m jaxdiff benchmark throughput --output $(OUT) $(if $(SMOKE),--smoke)
 
 clean:
 	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -195,12 +195,17 @@ def footer(device: dict[str, Any]) -> str:
 
 
 def publish(options: Options, name: str, data: dict[str, Any], table: str, picture: Any) -> None:
-    """Write NAME.json, NAME.md and NAME.png."""
+    """Write NAME.json, NAME.md and NAME.png, and show the table."""
     picture.savefig(options.folder / f"{name}.png", dpi=150, format="png", bbox_inches="tight")
+    write(options, name, data, table)
+    print(table + "\n", flush=True)
+
+
+def write(options: Options, name: str, data: dict[str, Any], table: str) -> None:
+    """Write NAME.json and NAME.md."""
     content = json.dumps({"smoke": options.smoke, **data}, indent=1, default=float)
     (options.folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
     (options.folder / f"{name}.md").write_text(table + "\n", encoding="utf-8")
-    print(table + "\n", flush=True)
 
 
 def figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:

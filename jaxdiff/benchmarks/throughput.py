@@ -24,6 +24,7 @@ from jaxdiff.benchmarks.harness import (
     footer,
     markdown,
     publish,
+    write,
 )
 from jaxdiff.benchmarks.kernels import FUSED, KERNELS, LOOPS, Kernel, Work, copy
 
@@ -37,12 +38,12 @@ SOLVED, BATCHES = (64, 256, 1024), (1, 16, 256, 4096, 100_000)
 def measure(options: Options) -> list[dict[str, Any]]:
     """An entry for every device, precision, kernel and size."""
     entries: list[dict[str, Any]] = []
-    for device in options.devices:
+    for device in reversed(options.devices):  # the accelerator first: a run may be cut short
         for dtype in options.dtypes:
             if device.platform == "tpu" and dtype == "float64":
                 continue
             with jax.enable_x64(dtype == "float64"), jax.default_device(device):
-                run = _Run(device, dtype, options.smoke, entries)
+                run = _Run(device, dtype, options, entries)
                 run.copy()
                 run.kernels(KERNELS + (LOOPS if device.platform == "cpu" else FUSED))
                 run.batches()
@@ -52,8 +53,9 @@ def measure(options: Options) -> list[dict[str, Any]]:
 class _Run:
     """The measurements on one device in one precision."""
 
-    def __init__(self, device: Any, dtype: str, smoke: bool, entries: list[dict[str, Any]]):
-        self.device, self.dtype, self.smoke, self.entries = device, dtype, smoke, entries
+    def __init__(self, device: Any, dtype: str, options: Options, entries: list[dict[str, Any]]):
+        self.device, self.dtype, self.options, self.entries = device, dtype, options, entries
+        self.smoke, self.facts = options.smoke, facts()
         self.kind = "cpu" if device.platform == "cpu" else "other"
         self.bandwidth = np.nan
         limits = device.memory_stats() or {}
@@ -69,16 +71,19 @@ class _Run:
         except Exception as error:  # out of memory, say
             timing = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if not isinstance(timing, Timing):
-            self.entries.append(entry | {"skipped": timing})
+            self._add(entry | {"skipped": timing})
             print(f"{self.device.platform} {self.dtype} {name} {label}: {timing}", flush=True)
             return None
         rate, bandwidth = work.updates / timing.median, work.bytes / timing.median
         share = bandwidth / self.bandwidth
-        self.entries.append(
-            entry | {"per second": rate, "bytes per second": bandwidth, "share": share, **timing.record()}
-        )
+        self._add(entry | {"per second": rate, "bytes per second": bandwidth, "share": share, **timing.record()})
         print(f"{self.device.platform} {self.dtype} {name} {label}: {rate:.4g} /s", flush=True)
         return timing.result
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        """Keep an entry, and write all so far: a run that is cut short has what it measured."""
+        self.entries.append(entry)
+        write(self.options, "throughput", *summary(self.facts, self.entries))
 
     def copy(self) -> None:
         dtype = np.dtype(self.dtype)
@@ -219,8 +224,12 @@ def _group(name: str) -> str:
     return name.split(":")[0] if name.startswith("fits") else name.removesuffix(", kernel")
 
 
+def summary(device: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """The data and the table of what was measured so far."""
+    return {"device": device, "break-even": breakeven(entries), "entries": entries}, table(entries, device)
+
+
 def main(options: Options) -> None:
     """Measure and publish."""
     device, entries = facts(), measure(options)
-    data = {"device": device, "break-even": breakeven(entries), "entries": entries}
-    publish(options, "throughput", data, table(entries, device), picture(entries))
+    publish(options, "throughput", *summary(device, entries), picture(entries))
