@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff.checks import raise_failed
 from jaxdiff.compilation import quick_jit
 from jaxdiff.measurements import Measurement
-from jaxdiff.parameters import plain
+from jaxdiff.parameters import numeric, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,9 +81,16 @@ class Fit:
         with jax.enable_x64(True):
             own = getattr(measurement, "initial", None)
             given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
-            initial = given[0] if given else plain(own)
+            initial = numeric(given[0] if given else plain(own))
             plan = measurement.prepare(self.model, initial, pad=False, **self.options)
             prediction = _forward(self.model, initial, plan)
+            for _ in range(_RENEWALS):
+                if np.all(prediction.resolved):
+                    break
+                plan = plan.renewed(measurement, self.model, prediction.checks)
+                prediction = _forward(self.model, initial, plan)
+            else:
+                raise ValueError("the fitted coefficients outrun every plan for this measurement; predict fewer times")
             raise_failed(prediction.checks)
             return np.asarray(prediction.values)
 
@@ -148,6 +155,9 @@ class Fit:
             "converged": self.converged,
             "notes": list(self.notes),
         }
+
+
+_RENEWALS = 20  # of a plan for a prediction
 
 
 @quick_jit

@@ -121,3 +121,26 @@ def test_the_kernel_of_two_products(shape, precision):
     )
     plain, by_kernel = np.asarray(run(u, False)), np.asarray(run(u, True))
     assert np.abs(plain - by_kernel).max() < LIMITS[precision] * 1e-3 + 1e-6 * (precision == "float32")
+
+
+def products(jaxpr):
+    """The precisions of all matrix products of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield str(equation.params["precision"])
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from products(getattr(inner, "jaxpr", inner))
+
+
+def test_no_product_is_rounded_to_ten_bits():
+    wall = jd.Dirichlet(jd.TimeDependent(lambda t: jnp.sin(3 * t)))
+    net = jd.MLP(4, 1, key=jax.random.key(0))
+    programs = [
+        lambda u: jd.solve(jd.Diffusion(1.0, boundaries=WALLS), PLANE, jnp.outer(u[:16], u[:12]), list(TIMES)).values,
+        lambda u: jd.solve(jd.Diffusion(0.1, boundaries={"x-": wall}), LINE, u, list(TIMES)).values,
+        jax.grad(lambda u: jd.solve(jd.FokkerPlanck(net, 0.1), LINE, u, list(TIMES)).values.sum()),
+    ]
+    for program in programs:
+        found = list(products(jax.make_jaxpr(program)(jnp.asarray(BUMP)).jaxpr))
+        assert found and all(precision.count("HIGHEST") == 2 for precision in found), program

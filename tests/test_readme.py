@@ -16,6 +16,26 @@ import jaxdiff
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = BLOCK.findall(README.read_text(encoding="utf-8"))
+PRINTED = re.compile(r"^```python\n(.*?)^```(?:\n```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
+SAID = dict(PRINTED.findall(README.read_text(encoding="utf-8")))
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
+
+# What a reader does next, with each fit that a program leaves.
+ONWARDS = """
+import jaxdiff as jd
+for one in [fit] if "fit" in globals() else [fits[0], fits[2]]:
+    view, measurement = one.predict(), one.measurements[0]
+    if one.loss_name == "mse":
+        noise = 1.0 if measurement.sigma is None else measurement.sigma
+        loss = np.mean(((measurement.values - view) / noise) ** 2)
+        assert abs(loss / one.loss - 1) < 1e-6, (loss, one.loss)
+    assert np.isfinite(view).all()
+    one.plot().savefig("fit.png")
+    assert one.report("fit.html").stat().st_size > 10_000
+    drawn = jd.bootstrap(one, 20, progress=False)
+    for name, bar in one.standard_errors.items():
+        assert 0.5 < drawn.standard_errors[name] / bar < 2.0, (name, drawn.standard_errors[name], bar)
+"""
 MODULES = ["jaxdiff", *(found.name for found in pkgutil.walk_packages(jaxdiff.__path__, "jaxdiff."))]
 
 
@@ -25,9 +45,15 @@ def test_the_readme_has_its_programs():
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_a_program_of_the_readme_runs_as_printed(program, tmp_path):
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+def test_a_program_of_the_readme_prints_what_it_says_and_goes_on(program, tmp_path):
+    whole = [sys.executable, "-c", program + 'print("onwards")\n' + ONWARDS]
+    done = subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{program}\n{done.stderr}"
+    if said := SAID[program]:
+        found = done.stdout.split("onwards")[0]
+        assert NUMBER.sub("#", found).split() == NUMBER.sub("#", said).split()
+        for one, other in zip(NUMBER.findall(found), NUMBER.findall(said), strict=True):
+            assert abs(float(one) - float(other)) <= 0.02 * abs(float(other)), found
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])

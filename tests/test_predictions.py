@@ -1,0 +1,63 @@
+"""What a fit predicts afterwards is what it was fitted with, whatever plan that took: predict, plot, report, load."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+
+LINE, PLANE = jd.Grid.uniform((0.0, 1.0, 40)), jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 10))
+BUMP, HILL = lambda x: jnp.exp(-40 * (x - 0.4) ** 2), lambda x, y: jnp.exp(-20 * ((x - 0.4) ** 2 + (y - 0.5) ** 2))
+TIMES = np.array([0.05, 0.2, 0.5, 2.0])
+WALL = lambda rate: {"x-": jd.Dirichlet(jd.TimeDependent(lambda t: jnp.sin(rate * t)))}
+
+# What is fitted, from where the search starts, and the truth; plans at the start are too short for what it ends at.
+MODELS = {
+    "a wall that swings": (lambda a: jd.Diffusion(a, boundaries=WALL(30.0)), LINE, 0.02, 0.3),
+    "the rate of a wall": (lambda a: jd.Diffusion(0.05, boundaries=WALL(20 * a)), LINE, 0.97, 1.0),
+    "D of time": (
+        lambda a: jd.Diffusion(jd.TimeDependent(lambda x, t: a * (1 + 0.9 * jnp.sin(20 * t)))),
+        LINE,
+        0.01,
+        0.2,
+    ),
+    "a strong drift": (lambda a: jd.FokkerPlanck(jd.Expression("k*(0.5-x)", k=a), 0.02), LINE, 0.5, 9.0),
+    "rough plane": (lambda a: jd.Diffusion(lambda x, y: a * (1 + x * y)), PLANE, 0.005, 0.2),
+    "swept plane": (lambda a: jd.FokkerPlanck(lambda x, y: (a * (y - 0.5), a * (0.5 - x)), 0.02), PLANE, 0.5, 4.0),
+}
+
+
+@pytest.mark.parametrize("name, given", [(name, "function") for name in MODELS] + [("a wall that swings", "array")])
+def test_a_prediction_is_that_of_the_fit(name, given, tmp_path):
+    build, grid, start, truth = MODELS[name]
+    one, place = (BUMP, (0.3, 0.6)) if grid is LINE else (HILL, ((0.3, 0.4), (0.7, 0.6)))
+    initial = one if given == "function" else np.asarray(grid.average(one))
+    model = lambda a: (build(a), initial)
+    times, places = np.repeat(TIMES, 2), [place[i % 2] for i in range(8)]
+    clean = jd.Readings(grid, None, times, places, np.zeros(8))
+    equation = build(truth)
+    states = np.asarray(jd.solve(equation, grid, initial, np.append(0.0, TIMES)).values)[1:]
+    values = np.array(
+        [
+            float(grid.interpolate(u, np.atleast_2d(p) if grid is PLANE else np.atleast_1d(p))[0])
+            for u in states
+            for p in place
+        ]
+    )
+    values = values + np.random.default_rng(0).normal(0, 1e-3, 8) * np.ptp(values)
+    readings = jd.Readings(grid, None, times, places, values)
+    fit = jd.fit(model, readings, parameters={"a": jd.Positive(start)}, progress=False)
+    assert fit.converged and abs(fit.parameters["a"] - truth) < 5 * fit.standard_errors["a"]
+    assert np.mean((values - fit.predict()) ** 2) == pytest.approx(fit.loss, rel=1e-5)
+    np.testing.assert_allclose(fit.predict(clean), fit.predict(), atol=1e-12)
+    if given == "function":
+        page = fit.report(tmp_path / "fit.html").read_text(encoding="utf-8")
+        assert f"{1 - fit.loss / np.var(values):.6f}" in page  # R²
+        fit.save(tmp_path / "fit.json")
+        again = jd.load(tmp_path / "fit.json", model)
+        np.testing.assert_allclose(again.predict(readings), fit.predict(), atol=1e-7)
+        finer = jd.Readings(grid, None, np.linspace(0.01, 2.0, 30), [place[0]] * 30, np.zeros(30))
+        rest = np.asarray(jd.solve(fit.model, grid, fit.initial, np.append(0.0, finer.times)).values)[1:]
+        at = np.atleast_2d(place[0]) if grid is PLANE else np.atleast_1d(place[0])
+        expected = [float(grid.interpolate(u, at)[0]) for u in rest]
+        np.testing.assert_allclose(fit.predict(finer), expected, atol=2e-5)
