@@ -26,18 +26,25 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     total = (
         jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
     )
-    # One solve serves both cases: a closed system is opened at one cell.
+    # A closed system is opened at one cell: what balanced forcing moves about never leaves there.
     known, place = _equilibrium(operator)
-    opening = jnp.where(closed, jnp.max(operator.exit), 0.0)
+    opening = jax.lax.stop_gradient(jnp.where(closed, jnp.max(operator.exit), 0.0))
     loss = jnp.broadcast_to(operator.loss, forcing.shape).at[place].add(opening)
     opened = eqx.tree_at(lambda a: a.loss, operator, loss)
-    fill = jnp.zeros_like(forcing) if known is not None else jnp.zeros_like(forcing).at[place].set(opening)
-    settled = _resolvent(opened, 0.0)(jnp.where(closed, fill, forcing))
-    shape = settled if known is None else known
+    gain, size = jnp.sum(forcing), jnp.sum(jnp.abs(forcing))
+    fed = closed & (jnp.abs(gain) > max(1e-12, 64 * float(jnp.finfo(forcing.dtype).eps)) * size)
+    may_grow = ~closed & (operator.growth() > 0)
+    # Beside the forcing a closed system is fed what it loses at the opening, and one that may grow a unit density.
+    probe = jax.lax.stop_gradient(jnp.where(may_grow, weights, 0.0))
+    probe = probe if known is not None else probe.at[place].add(opening)
+    settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
+    shape = probed if known is None else known
     shape = shape / jnp.where(closed, jnp.sum(shape), 1.0)
-    content = jnp.where(closed, jnp.nan_to_num(total) * shape, settled)
-    fed = closed & (jnp.abs(jnp.sum(forcing)) > 1e-12 * jnp.sum(jnp.abs(forcing)))
-    grows = ~closed & (operator.growth() > 0) & (content < 0).any()
+    kept = jnp.nan_to_num(total) - jnp.sum(settled)
+    content = settled + jnp.where(closed, kept * shape, 0.0)
+    # A system decays if and only if a unit density feeds all of it and is kept nowhere for ever.
+    longest = jnp.max(jnp.abs(probed) / weights) * jnp.max(jnp.abs(operator.exit))
+    grows = may_grow & ((probed < 0).any() | (longest * float(jnp.finfo(forcing.dtype).eps) > 0.03))
     doubt = "" if grid.ndim == 1 else ", or the iterations for it did not converge"
     found = [
         *system.conditions(0.0),
@@ -45,7 +52,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
             "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source",
             fed,
             0.0,
-            jnp.sum(forcing),
+            gain,
         ),
         (
             "the steady state of a closed domain depends on the initial content; pass initial=",
@@ -54,7 +61,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
             0.0,
         ),
         (
-            "there is no steady state: the solution grows; check the signs of decay, killing and Robin rates",
+            "there is no steady state: the solution grows, or keeps what it starts with; check the signs of decay, killing and Robin rates, and Neumann walls where a drift enters",
             grows,
             0.0,
             0.0,
@@ -78,15 +85,17 @@ def _resolvent(operator: Any, a: Any) -> Any:
 
 def _equilibrium(operator: Any) -> tuple[Any, Any]:
     """Contents that nothing moves in a closed domain, up to a factor, None where they must be solved for; and the cell
-    to open then, one that is not empty."""
+    to open, one that is not empty."""
+    known = None
     if isinstance(operator, Tridiagonal):
-        return _on_chain(operator), -1
-    if operator.balanced:
+        held = known = _on_chain(operator)
+    elif operator.balanced:
         logs = operator.log_equilibrium
-        return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs))), (0,) * operator.weights.ndim
-    slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
-    visited = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
-    return None, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(visited)), operator.weights.shape)
+        held = known = jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+    else:
+        slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
+        held = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
+    return known, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(held)), held.shape)
 
 
 def _on_chain(operator: Tridiagonal) -> Any:
@@ -105,10 +114,12 @@ _compiled = solver_jit(stationary)
 
 
 def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
-    """Cell averages `(*cells,)` of the steady state: A N + b = 0; by elimination on one axis, iterations on several.
+    """Cell averages `(*cells,)` of the steady state, the limit of long times: A N + b = 0; by elimination on one axis,
+    iterations on several.
 
     A closed Fokker–Planck domain is normalised to one (or to the content of `initial`), and is exp(−U/D) for a
-    `Potential` to roundoff; a closed diffusion keeps the content of `initial`.
+    `Potential` to roundoff; a closed diffusion keeps the content of `initial`. What sources and `Flux` walls feed in must
+    balance there. Where walls, decay or killing let all content out and nothing is fed in, the steady state is zero.
 
     Raises:
         ValueError: coefficients depend on time, or there is no steady state, or it depends on an initial state not given.
