@@ -1,5 +1,7 @@
 """Diffusion coefficients and drifts from measurements, with honest error bars."""
 
+from jaxdiff import interrupts  # isort: split
+
 from jaxdiff import datasets
 from jaxdiff.analysis import steady_state
 from jaxdiff.bootstrap import Bootstrap, bootstrap
@@ -33,3 +35,5 @@ from jaxdiff.steppers import (
 )
 
 __version__ = "0.1.0"
+
+interrupts.forget()

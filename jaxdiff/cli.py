@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import shutil
-import signal
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxdiff import interrupts
+from jaxdiff.staging import WRITTEN, staged
+
+FIT = ("report.html", "parameters.json", "predictions*.csv", "*.png")  # what a fit writes
+SOLUTION = ("solution.csv", "solution.png")
+MEASURED = ("*.json", "*.md", "*.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a mistake of the user ends in one line on stderr and exit code 2, an interruption in 130."""
+    WRITTEN.clear()
+    try:
+        with interrupts.noted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a user must know is said in one line, by us
+            code = _run(arguments)
+    except KeyboardInterrupt:
+        where = f"what there is lies in {WRITTEN[0]}" if WRITTEN else "nothing was written"
+        _fail(f"interrupted; {where}", 130)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     import click
 
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = _commands().main(args=arguments, prog_name="jaxdiff", standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("interrupted; nothing was written", 130)
+    except click.exceptions.Abort:  # click's word for an interrupt
+        raise KeyboardInterrupt from None
     except click.ClickException as error:
         _fail(error.format_message(), 2)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RecursionError) as error:
         if os.environ.get("JAXDIFF_DEBUG"):
             raise
         _fail(_message(error), 2)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail(_message(MemoryError()), 2)
+    return code if isinstance(code, int) else 0
 
 
 def _commands() -> Any:
@@ -99,7 +116,7 @@ def run_demo(name: str | None, output: Path) -> None:
         raise ValueError(f"no demo is called {name!r}; choose one of {', '.join(demo.DEMOS)}")
     chosen = list(demo.DEMOS) if name is None else [name]
     told: list[str] = []
-    with staged(output) as folder:
+    with staged(output, FIT) as folder:
         for one in chosen:
             for story in demo.DEMOS[one]():
                 print(f"\n{story.title}\n{'=' * len(story.title)}\n{story.text}\n")
@@ -116,16 +133,18 @@ def run_demo(name: str | None, output: Path) -> None:
 
 def run_fit(config: Path, data: Path | None, output: Path) -> None:
     prepare_jax()
-    with staged(output) as folder:
+    with staged(output, FIT) as folder:
         import jaxdiff
         from jaxdiff.config import load
         from jaxdiff.outcome import Outcome
 
+        interrupts.check()
         problem = load(config, data)
         if problem.measurement is None:
-            raise ValueError(f"{config.name}: a fit needs readings; name them in [data]")
+            raise ValueError(f"{config}: a fit needs readings; name them in [data]")
         if not problem.parameters:
-            raise ValueError(f"{config.name}: nothing to fit; name the unknown numbers in [parameters]")
+            raise ValueError(f"{config}: nothing to fit; name the unknown numbers in [parameters]")
+        interrupts.check()
         _import_meanwhile("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
         fit = jaxdiff.fit(
             problem.model,
@@ -143,36 +162,21 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
 
 def run_solve(config: Path, data: Path | None, output: Path) -> None:
     prepare_jax()
-    with staged(output) as folder:
+    with staged(output, SOLUTION) as folder:
         import numpy as np
         import pandas as pd
 
-        import jaxdiff
         from jaxdiff import plot
         from jaxdiff.config import load
 
+        interrupts.check()
         problem = load(config, data)
-        equation = problem.model(**problem.starts)
-        equation = equation[0] if isinstance(equation, tuple) else equation
-        times = problem.times
-        if times is None:
-            raise ValueError(f"{config.name}: no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
-        if np.all(np.isinf(times)):
-            values = np.asarray(jaxdiff.steady_state(equation, problem.grid))[None]
-        elif not np.all(np.isfinite(times)):
-            raise ValueError(
-                f"{config.name}: [solve] times mixes finite times with inf; ask for the steady state alone"
-            )
-        elif problem.initial is None:
-            raise ValueError(
-                f"{config.name}: the file has no [initial] state; add initial = 20.0 or an expression of x"
-            )
-        else:
-            initial = np.asarray(problem.grid.average(problem.initial))
-            done = jaxdiff.solve(
-                equation, problem.grid, initial, times, progress=_interactive(), **problem.solve_options
-            )
-            values = np.asarray(done.values)
+        interrupts.check()
+        try:
+            times, values = _solved(problem)
+        except ValueError as error:
+            told = str(error).replace("pass initial=", "add [initial]")
+            raise ValueError(f"{config}: {told}") from None
         grid = problem.grid
         if grid.ndim == 1:
             frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
@@ -188,6 +192,34 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
     print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
 
 
+def _solved(problem: Any) -> tuple[Any, Any]:
+    """The times that a configuration asks for, and the states there (times, *cells)."""
+    import numpy as np
+
+    import jaxdiff
+
+    equation = problem.model(**problem.starts)
+    equation = equation[0] if isinstance(equation, tuple) else equation
+    times, start, grid = problem.times, problem.start, problem.grid
+    initial = None if problem.initial is None else np.asarray(grid.average(problem.initial))
+    if times is None:
+        raise ValueError("no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
+    if np.all(times == np.inf):
+        return times[:1], np.asarray(jaxdiff.steady_state(equation, grid, initial))[None]
+    if not np.all(np.isfinite(times)):
+        raise ValueError("[solve] times mixes finite times with inf; ask for the steady state alone")
+    if initial is None:
+        raise ValueError("the file has no [initial] state; add initial = 20.0 or an expression of x")
+    if times[0] < start:
+        raise ValueError(
+            f"[solve] times must not come before the initial state, at {start:g}, got {times[0]:g}; set [initial] start"
+        )
+    late = int(times[0] > start)  # then the way to the first of them is solved too
+    course = np.concatenate([[start], times]) if late else times
+    done = jaxdiff.solve(equation, grid, initial, course, progress=_interactive(), **problem.solve_options)
+    return times, np.asarray(done.values)[late:]
+
+
 def run_benchmark(case: str | None, output: Path, **options: Any) -> None:
     from jaxdiff import benchmarks
 
@@ -198,7 +230,7 @@ def run_benchmark(case: str | None, output: Path, **options: Any) -> None:
         raise ValueError(
             f"{output} holds the results of a full run, which --smoke would replace; choose another --output"
         )
-    with staged(output) as folder:
+    with staged(output, MEASURED, partial=True) as folder:
         benchmarks.run(case, folder, **options)
     print(f"Results: {output}")
 
@@ -244,38 +276,6 @@ def cache_folder() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "jaxdiff" / "compiled"
-
-
-@contextlib.contextmanager
-def staged(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its place when all is done, and vanishes on an error or an interruption.
-
-    If `output` is there already, files of the same name are replaced and others left alone.
-    """
-    output = Path(os.path.abspath(output))
-    base = output.parent
-    while not base.exists() and base != base.parent:
-        base = base.parent
-    try:
-        if output.exists() and not (output.is_dir() and os.access(output, os.W_OK | os.X_OK)):
-            raise PermissionError("it is no folder" if not output.is_dir() else "permission denied")
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=base))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"the output folder {output} cannot be written: {reason}; choose another with --output") from None
-    try:
-        yield folder
-        if not output.exists():
-            output.parent.mkdir(parents=True, exist_ok=True)
-            folder.chmod(base.stat().st_mode & 0o777)  # mkdtemp made it private
-            folder.rename(output)
-            return
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            target = output / file.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_fit(outcome: Any, folder: Path, *, title: str, **more: Any) -> None:
@@ -330,6 +330,10 @@ def _interactive() -> bool:
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory is not enough for this; take fewer cells or times"
+    if isinstance(error, RecursionError):
+        return "the file holds something that is nested too deep; write it in fewer levels"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())[:600] or type(error).__name__

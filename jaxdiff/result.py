@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from jaxdiff.checks import raise_failed
 from jaxdiff.compilation import quick_jit
 from jaxdiff.measurements import Measurement
 from jaxdiff.parameters import numeric, plain
+from jaxdiff.staging import replacing, require_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,16 +168,9 @@ def _forward(equation: Any, initial: Any, plan: Any) -> Any:
 
 def write_whole(path: str | os.PathLike[str], text: str) -> Path:
     """Write a file so that it is there whole or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def _listed(value: Any) -> Any:
@@ -191,8 +185,10 @@ def _listed(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """A stored number or list of numbers; None was not finite."""
-    array = np.asarray([np.nan if value is None else value] if not isinstance(value, list) else value, dtype=float)
-    return array if isinstance(value, list) else float(array[0])
+    array = np.asarray(np.nan if value is None else value)
+    if array.dtype.kind not in "ifO" or any(isinstance(one, (str, dict)) for one in array.ravel()):
+        raise ValueError(f"{str(value)[:40]} is no number")
+    return array.astype(float) if isinstance(value, list) else float(array)
 
 
 def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
@@ -205,18 +201,32 @@ def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
     """
     path = Path(path)
     try:
+        require_file(path)
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a stored fit: {error}; name a file that Fit.save wrote") from None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise ValueError(f"{path} is not a stored fit, got {type(stored).__name__}; name a file that Fit.save wrote")
-    numbers = {name: _number(value) for name, value in stored["parameters"].items()}
-    equation, initial = _filled(model, numbers) if model is not None else (None, None)
-    return Fit(
-        model=equation,
-        initial=initial,
-        initials=() if initial is None else ((None, initial),),
-        parameters=numbers,
+    try:
+        found = _restored(stored)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is a damaged stored fit: {error}; store it again") from None
+    except KeyError as error:
+        raise ValueError(f"{path} is a damaged stored fit: it has no {error}; store it again") from None
+    equation, initial = _filled(model, found.parameters) if model is not None else (None, None)
+    return replace(found, model=equation, initial=initial, initials=() if initial is None else ((None, initial),))
+
+
+def _restored(stored: dict[str, Any]) -> Fit:
+    """The numbers of a stored fit; raises what damaged content leads to."""
+    if not isinstance(stored["converged"], bool) or not isinstance(stored["loss_name"], str):
+        raise ValueError("converged is true or false, loss_name a text")
+    for key in ("labels", "notes"):
+        if not (isinstance(stored[key], list) and all(isinstance(text, str) for text in stored[key])):
+            raise ValueError(f"{key} is a list of texts")
+    fit = Fit(
+        model=None,
+        parameters={name: _number(value) for name, value in stored["parameters"].items()},
         standard_errors={name: _number(value) for name, value in stored["standard_errors"].items()},
         intervals={name: tuple(_number(end) for end in value) for name, value in stored["intervals"].items()},
         start={name: _number(value) for name, value in stored["start"].items()},
@@ -226,9 +236,15 @@ def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
         loss_name=stored["loss_name"],
         validation_loss=None if stored["validation_loss"] is None else _number(stored["validation_loss"]),
         history=np.asarray(_number(stored["history"])),
-        converged=bool(stored["converged"]),
+        converged=stored["converged"],
         notes=tuple(stored["notes"]),
     )
+    values, errors, ends = fit.columns()
+    p, names = len(fit.labels), list(fit.parameters)
+    alike = all(list(part) == names for part in (fit.standard_errors, fit.intervals, fit.start))
+    if not alike or (*values.shape, *errors.shape, *ends.shape, *fit.covariance.shape) != (p, p, p, 2, p, p):
+        raise ValueError(f"its parts are not all of the {p} numbers that its labels name")
+    return fit
 
 
 def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxdiff.config import initial as initials
 from jaxdiff.config.data import read_data
 from jaxdiff.config.domain import read_boundaries, read_grid
-from jaxdiff.config.keys import check_keys, number
+from jaxdiff.config.keys import check_keys, flag, mapping, number, shown, text
 from jaxdiff.config.methods import METHOD, fit_options, method, solve_times
 from jaxdiff.config.model import TextModel, arithmetic, position_names, read_equation
 from jaxdiff.expression import FUNCTIONS, NUMBERS, VARIABLES
@@ -27,6 +27,7 @@ SECTIONS = {
     "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", *METHOD),
     "solve": ("times", *METHOD),
 }
+ENDS = ("lower", -math.inf), ("upper", math.inf)
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,16 @@ def load(path: str | os.PathLike[str], table: str | os.PathLike[str] | None = No
         raise FileNotFoundError(f"there is no configuration file {path}; check the path")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep; no key takes lists of lists of lists") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
     try:
         return parse(content, path.parent, table)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path} holds a text that is nested too deep; name parts of it in [constants]") from None
 
 
 def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.PathLike[str] | None = None) -> Problem:
@@ -87,14 +92,14 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     )
     check_keys(content, "the file", known)
     for name in known[1:]:
-        if not (isinstance(content.get(name, {}), Mapping) or name in ("initial", "boundaries")):
-            raise ValueError(f"{name} must be a table, as in [{name}], got {content[name]!r}")
+        if name not in ("initial", "boundaries"):
+            mapping(content.get(name, {}), name, f"[{name}]")
     sections = {name: dict(content.get(name, {})) for name in SECTIONS}
     for name, section in sections.items():
         check_keys(section, f"[{name}]", SECTIONS[name])
     grid = read_grid(sections["grid"])
     axes = grid.names
-    labels = dict(content.get("labels", {}))
+    labels = {key: text(value, f"[labels] {key}") for key, value in content.get("labels", {}).items()}
     check_keys(labels, "[labels]", (*(axes if grid.ndim > 1 else ("x",)), "t", "value"))
     equation = read_equation(content.get("equation"), axes)
     constants = {k: number(v, f"[constants] {k}") for k, v in _named(content, "constants").items()}
@@ -110,8 +115,8 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         reserved = {*parameters, *constants, "t", *position_names(axes)}
         texts = arithmetic([equation, *sides.values()])
         data = read_data(dict(content.get("data", {})), folder, table, texts, reserved, axes)
-    text = initial.get("value")
-    spec = {"equation": equation, "boundaries": sides, "initial": text}
+    formula = initial.get("value")
+    spec = {"equation": equation, "boundaries": sides, "initial": formula}
     columns = data.columns if data else {}
     held = [name for name in columns if data and data.interpolation(name) == "previous"]
     model = TextModel(spec, constants, columns, list(data.frame.columns) if data else (), axes, held)
@@ -120,7 +125,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
     starts = {name: mark.value for name, mark in parameters.items()}
     start, state = initials.state_of(initial, grid, sides, folder, data)
-    if text is not None:
+    if formula is not None:
         state = model.initial(starts)
     model(**starts)  # every mistake of a text shows here
     measurement = None
@@ -130,8 +135,8 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     if times is None and data is not None:
         times = data.times(start)
     return Problem(
-        title=str(content.get("title", "")),
-        labels={key: str(value) for key, value in labels.items()},
+        title=text(content.get("title", ""), "title"),
+        labels=labels,
         grid=grid,
         model=model,
         parameters=parameters,
@@ -148,7 +153,7 @@ def _named(content: Mapping[str, Any], section: str) -> dict[str, Any]:
     table = content.get(section, {})
     for name in table:
         if not name.isidentifier():
-            raise ValueError(f"[{section}] {name!r} is no name for arithmetic; use letters, digits and _")
+            raise ValueError(f"[{section}] {shown(name)} is no name for arithmetic; use letters, digits and _")
         if name in FUNCTIONS or name in VARIABLES or name in NUMBERS or name == "r":
             raise ValueError(
                 f"[{section}] {name!r} is taken by a variable, a number or a function; choose another name"
@@ -167,14 +172,16 @@ def _parameters(table: Mapping[str, Any]) -> tuple[dict[str, Mark], dict[str, fl
         check_keys(entry, where, ("start", "lower", "upper", "positive", "fixed"))
         if "start" not in entry:
             raise ValueError(f"{where} has no start; write {name} = {{ start = 1.0 }}")
-        values = {k: number(entry[k], f"{where} {k}") for k in ("start", "lower", "upper") if k in entry}
-        start, lower, upper = values["start"], values.get("lower", -math.inf), values.get("upper", math.inf)
+        start = number(entry["start"], f"{where} start")
+        lower, upper = (number(entry.get(k, end), f"{where} {k}", finite=False) for k, end in ENDS)
+        positive, fixed = (flag(entry.get(k, False), f"{where} {k}") for k in ("positive", "fixed"))
+        lower = max(lower, 0.0) if positive else lower
         try:
-            if entry.get("fixed", False):
+            if fixed:
                 frozen[name] = start
             elif lower > -math.inf and upper < math.inf:
                 marks[name] = Bounded(start, lower, upper)
-            elif entry.get("positive", False) or (lower == 0 and upper == math.inf):
+            elif lower == 0 and upper == math.inf:
                 marks[name] = Positive(start)
             elif lower == -math.inf and upper == math.inf:
                 marks[name] = Free(start)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.config.keys import check_keys, choose, edges, number, text_or_number
+from jaxdiff.config.keys import check_keys, choose, count, edges, mapping, number, shown, text_or_number
 from jaxdiff.config.model import BOUNDARIES
 from jaxdiff.grid import Grid
 
@@ -33,7 +33,7 @@ def read_grid(table: Mapping[str, Any]) -> Grid:
             ends = number(lower, "[grid] lower"), number(upper, "[grid] upper")
             if not ends[0] < ends[1]:
                 raise ValueError(f"[grid] needs lower < upper, got {ends[0]:g} and {ends[1]:g}")
-            axes.append((*ends, number(cells, "[grid] cells", whole=True)))
+            axes.append((*ends, count(cells, "[grid] cells", most=1_000_000)))
         return Grid.uniform(*axes) if geometry == "cartesian" else Grid.radial(*axes, geometry=geometry)
     except TypeError as error:
         raise ValueError(f"[grid]: {error}") from None
@@ -44,14 +44,16 @@ def read_boundaries(table: Any, grid: Grid) -> dict[str, dict[str, Any]]:
     if isinstance(table, str):
         table = {"all": table}
     if not isinstance(table, Mapping):
-        raise ValueError(f"boundaries must be a table of sides or one word, got {table!r}")
+        raise ValueError(f"boundaries must be a table of sides or one word, got {shown(table)}")
     if "kind" in table:
         table = {"all": table}
     check_keys(table, "[boundaries]", ("all",) if "all" in table else (*grid.sides, *grid.names, "all"))
     sides: dict[str, dict[str, Any]] = {}
     for side, entry in table.items():
         where = f"[boundaries] {side}"
-        entry = {"kind": entry} if isinstance(entry, str) else dict(entry)
+        entry = (
+            {"kind": entry} if isinstance(entry, str) else mapping(entry, where, "{ kind = 'dirichlet', value = 1.0 }")
+        )
         kind = choose(entry.get("kind"), f"{where} kind", tuple(BOUNDARIES))
         check_keys(entry, where, ("kind", *BOUNDARIES[kind][1]))
         if kind == "robin" and "rate" not in entry:

@@ -13,28 +13,40 @@ def check_keys(table: Mapping[str, Any], where: str, allowed: Sequence[str]) -> 
         if key not in allowed:
             near = get_close_matches(key, allowed, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown key {key!r} in {where}; {hint}allowed are {', '.join(allowed)}")
+            raise ValueError(f"unknown key {shown(key)} in {where}; {hint}allowed are {', '.join(allowed)}")
 
 
 def choose(value: Any, where: str, allowed: Sequence[str]) -> str:
     name = value.lower() if isinstance(value, str) else value
     if name not in allowed:
-        near = get_close_matches(str(name), allowed, 1)
+        near = get_close_matches(shown(name), allowed, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{where} is {value!r}; {hint}choose one of {', '.join(allowed)}")
+        raise ValueError(f"{where} is {shown(value)}; {hint}choose one of {', '.join(allowed)}")
     return str(name)
 
 
 def text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{where} must be a text, got {value!r}")
+        raise ValueError(f"{where} must be a text, got {shown(value)}")
     return value
+
+
+def flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{where} must be true or false, without quotes, got {shown(value)}")
+    return value
+
+
+def mapping(value: Any, where: str, example: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a table such as {example}, got {shown(value)}")
+    return dict(value)
 
 
 def listed(value: Any, where: str, check: Callable[..., Any], count: int | None = None, **options: Any) -> list[Any]:
     """A list whose entries `check` accepts."""
     if not isinstance(value, list) or (count is not None and len(value) != count):
-        raise ValueError(f"{where} must be a list{f' of {count}' if count else ''}, got {value!r}")
+        raise ValueError(f"{where} must be a list{f' of {count}' if count else ''}, got {shown(value)}")
     return [check(item, where, **options) for item in value]
 
 
@@ -43,7 +55,7 @@ def per_axis(value: Any, where: str, axes: Sequence[str], check: Callable[..., A
     entries = value if isinstance(value, list) else [value]
     if len(entries) != len(axes):
         wanted = f"one for each of {', '.join(axes)}" if len(axes) > 1 else "one"
-        raise ValueError(f"{where} must be {wanted} on this grid, got {value!r}")
+        raise ValueError(f"{where} must be {wanted} on this grid, got {shown(value)}")
     return [check(entry, where) for entry in entries]
 
 
@@ -53,15 +65,34 @@ def edges(value: Any, where: str) -> list[list[float]]:
     return [listed(axis, where, number) for axis in (value if several else [value])]
 
 
-def number(value: Any, where: str, *, whole: bool = False) -> Any:
+def number(value: Any, where: str, *, whole: bool = False, finite: bool = True) -> Any:
+    """A number; `finite`: infinity means nothing here."""
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not good or (isinstance(value, float) and math.isnan(value)):
-        raise ValueError(f"{where} must be a {'whole number' if whole else 'number'}, got {value!r}")
+    if not good or value != value:
+        raise ValueError(f"{where} must be a {'whole number' if whole else 'number'}, got {shown(value)}")
+    if not abs(value) < 1e300 and (finite or abs(value) < math.inf):
+        raise ValueError(f"{where} must be finite, got {shown(value)}")
     return value if whole else float(value)
 
 
-def text_or_number(value: Any, where: str) -> Any:
-    return value if isinstance(value, str) else number(value, where)
+def count(value: Any, where: str, least: int = 1, most: int = 10_000_000) -> int:
+    number(value, where, whole=True)
+    if not least <= value <= most:
+        raise ValueError(f"{where} must be from {least} to {most}, got {shown(value)}")
+    return int(value)
+
+
+def text_or_number(value: Any, where: str, *, finite: bool = True) -> Any:
+    return value if isinstance(value, str) else number(value, where, finite=finite)
+
+
+def shown(value: Any) -> str:
+    """A value for a message, however long or deep it is."""
+    try:
+        words = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists
+        words = "a value beyond all bounds"
+    return words if len(words) <= 100 else f"{words[:90]} …"
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import losses
-from jaxdiff.config.keys import check_keys, choose, number
+from jaxdiff.config.keys import check_keys, choose, count, flag, number
 from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.spectral import Spectral
@@ -34,9 +34,11 @@ def solve_times(setting: Any, start: float) -> np.ndarray | None:
         if "stop" not in setting:
             raise ValueError("[solve] times needs a stop, as in { stop = 10.0, count = 51 }")
         first, last = (number(setting.get(k, start), f"[solve] times {k}") for k in ("start", "stop"))
-        return np.linspace(first, last, number(setting.get("count", 51), "[solve] times count", whole=True))
+        return np.linspace(first, last, count(setting.get("count", 51), "[solve] times count", 2))
     values = setting if isinstance(setting, list) else [setting]
-    return np.asarray([number(value, "[solve] times") for value in values])
+    if not values:
+        raise ValueError("[solve] times is empty; list the times, or leave it out for those of the data")
+    return np.asarray([number(value, "[solve] times", finite=False) for value in values])
 
 
 def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "stepper" in table:
         options["stepper"] = STEPPERS[choose(table["stepper"], f"{where} stepper", tuple(STEPPERS))]()
     if "substeps" in table:
-        options["substeps"] = number(table["substeps"], f"{where} substeps", whole=True)
+        options["substeps"] = count(table["substeps"], f"{where} substeps")
     if "tolerance" in table:
         options["tolerance"] = number(table["tolerance"], f"{where} tolerance")
     return options
@@ -63,13 +65,13 @@ def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
         options["optimizer"] = _optimizer(table["optimizer"])
     for key in ("steps", "batch_size"):
         if key in table:
-            options[key] = number(table[key], f"[fit] {key}", whole=True)
+            options[key] = count(table[key], f"[fit] {key}")
     if "validation" in table:
         options["validation"] = number(table["validation"], "[fit] validation")
     if "seed" in table:
         import jax
 
-        options["key"] = jax.random.key(number(table["seed"], "[fit] seed", whole=True))
+        options["key"] = jax.random.key(count(table["seed"], "[fit] seed", 0, 2**31 - 1))
     return options
 
 
@@ -82,10 +84,15 @@ def _optimizer(setting: Any) -> Any:
         import optax
 
         make = getattr(optax, name)
+    where = f"[fit] optimizer {name}"
     signature = inspect.signature(make).parameters
-    check_keys(settings, f"[fit] optimizer {name}", tuple(signature))
+    check_keys(settings, where, tuple(signature))
+    for key, value in settings.items():
+        default = signature[key].default
+        check = flag if isinstance(default, bool) else count if isinstance(default, int) else number
+        settings[key] = check(value, f"{where} {key}")
+    if settings.get("learning_rate", 1.0) <= 0:
+        raise ValueError(f"{where} learning_rate must be above zero, got {settings['learning_rate']:g}")
     if "learning_rate" not in settings and "learning_rate" in signature and name != "lbfgs":
-        raise ValueError(
-            f"[fit] optimizer {name} needs a learning rate, as in {{ name = '{name}', learning_rate = 0.01 }}"
-        )
+        raise ValueError(f"{where} needs a learning rate, as in {{ name = '{name}', learning_rate = 0.01 }}")
     return make(**settings)
