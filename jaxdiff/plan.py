@@ -113,7 +113,10 @@ class Plan:
 
     def refined(self, needed: Any) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
-        substeps, steps = map(int, np.asarray(needed).reshape(-1, 2).max(0))
+        counts = np.asarray(needed).reshape(-1, 2).max(0)
+        if not np.isfinite(counts).all():
+            raise ValueError("the steps that the coefficients need are beyond all numbers; check them and their units")
+        substeps, steps = map(int, counts)
         if self.method == "segments" and substeps > MOST_PARTS:
             raise ValueError(
                 f"tolerance {TOLERANCE if self.tolerance is None else self.tolerance:g} of the peak was not reached in {MOST_PARTS} exponentials an interval; loosen it, give more output times, or check drift and rates"
