@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import itertools
 import math
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .arguments import KNOWN
 from .parameters import numeric
 
 VARIABLES = ("t", "u", "x", "y", "z")  # the order in which a model passes them
@@ -52,6 +55,8 @@ OPERATIONS: dict[type, Any] = {
     ast.GtE: operator.ge,
 }
 
+TOO_DEEP = "it is too long, or nested too deep; write it in fewer terms and parentheses"
+
 
 def _refuse(text: str, piece: str, hint: str = "") -> ValueError:
     hint = hint or "write numbers, names, + - * / **, parentheses and functions such as exp, sqrt, sin, erf, min, where"
@@ -67,76 +72,116 @@ def parse(text: str) -> ast.expr:
     if not isinstance(text, str):
         raise TypeError(f"an expression is a text such as 'k*(m-x)', got {text!r}")
     text = " ".join(text.split())
+    if "\0" in text:
+        raise _refuse(text, text, "it cannot be read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(text, mode="eval").body
         _check(tree, text)
         return tree
-    except (SyntaxError, MemoryError, RecursionError):
-        raise _refuse(text, text, "it cannot be read") from None
+    except (MemoryError, RecursionError):
+        raise _refuse(text, text, TOO_DEEP) from None
+    except SyntaxError as error:
+        raise _refuse(text, text, TOO_DEEP if "too many nested" in str(error) else "it cannot be read") from None
 
 
-def _check(node: ast.AST, text: str) -> None:
-    piece = ast.get_source_segment(text, node) or text
+def _chain(node: ast.expr) -> tuple[ast.expr, list[ast.BinOp]]:
+    """The first term of a + b − c …, and the operations on it in turn: however many, they are not nested."""
+    operations = []
+    while isinstance(node, ast.BinOp):
+        operations.append(node)
+        node = node.left
+    return node, operations[::-1]
+
+
+def _check(node: ast.expr, text: str) -> float | None:
+    """Refuse what is no arithmetic, and 1/0, 9**9**9 and (-1)**0.5 when they are written, not when they are reached;
+    the value of what holds no name."""
+    first, operations = _chain(node)
+    value = _check_term(first, text)
+    for operation in operations:
+        other = _check(operation.right, text)
+        if isinstance(operation.op, ast.BitXor):
+            raise _refuse(text, _piece(operation, text), "write ** for a power")
+        if type(operation.op) not in OPERATIONS:
+            raise _refuse(text, _piece(operation, text))
+        known = value is not None and other is not None
+        value = _folded(operation, text, partial(_applied, operation.op, value, other)) if known else None
+    return value
+
+
+def _check_term(node: ast.expr, text: str) -> float | None:
+    refuse = lambda hint="": _refuse(text, _piece(node, text), hint)
     match node:
         case ast.Constant(value=bool()) | ast.Name(id="True" | "False" | "None"):
-            raise _refuse(text, piece)
-        case ast.Constant(value=int() | float() as value):
-            if abs(value) > 1e300:
-                raise _refuse(text, piece, "it is not a finite number")
-            return
+            raise refuse()
+        case ast.Constant(value=int() | float() as number):
+            if abs(number) > 1e300:
+                raise refuse("it is not a finite number")
+            return float(number)
         case ast.Name(id=name):
             if name in FUNCTIONS:
-                raise _refuse(text, piece, f"write its argument, as in {name}(x)")
-            return
-        case ast.BinOp(op=ast.BitXor()):
-            raise _refuse(text, piece, "write ** for a power")
-        case ast.BinOp(op=op) | ast.UnaryOp(op=op) if type(op) in OPERATIONS:
-            pass
+                raise refuse(f"write its argument, as in {name}(x)")
+            return None
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATIONS:
+            value = _check(operand, text)
+            return None if value is None else _folded(node, text, partial(OPERATIONS[type(op)], value))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
             low, high = COUNTS.get(name, (1, 1))
             if not low <= len(arguments) <= high or any(isinstance(a, ast.Starred) for a in arguments):
                 count = low if low == high else f"{low} or more"
-                raise _refuse(text, piece, f"{name} takes {count} argument{'s' if high > 1 else ''}")
+                raise refuse(f"{name} takes {count} argument{'s' if high > 1 else ''}")
             if name == "where":
                 match arguments[0]:
                     case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in OPERATIONS:
                         arguments = [left, right, *arguments[1:]]
                     case _:
-                        raise _refuse(text, piece, "where starts with one comparison, as in where(x < 1, 2, 3)")
+                        raise refuse("where starts with one comparison, as in where(x < 1, 2, 3)")
             for argument in arguments:
                 _check(argument, text)
-            return
+            return None
         case ast.Call(func=ast.Name(id=name)):
             hint = f"the functions are {', '.join(FUNCTIONS)}"
-            raise _refuse(text, piece, f"{name} is no known function; {hint}" if name not in FUNCTIONS else "")
+            raise refuse(f"{name} is no known function; {hint}" if name not in FUNCTIONS else "")
         case ast.Compare():
-            raise _refuse(text, piece, "a comparison stands only first in where(x < 1, 2, 3)")
+            raise refuse("a comparison stands only first in where(x < 1, 2, 3)")
         case ast.Tuple():
-            raise _refuse(text, piece, "write a decimal point, not a comma")
+            raise refuse("write a decimal point, not a comma")
         case _:
-            raise _refuse(text, piece)
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.expr):
-            _check(child, text)
-    _fold(node, text, piece)
+            raise refuse()
 
 
-def _fold(node: ast.AST, text: str, piece: str) -> None:
-    """Refuse 1/0, 9**9**9 and (-1)**0.5 when they are written, not when they are reached."""
-    if any(isinstance(part, (ast.Name, ast.Call)) for part in ast.walk(node)):
-        return
+def _piece(node: ast.expr, text: str) -> str:
+    return ast.get_source_segment(text, node) or text
+
+
+def _folded(node: ast.expr, text: str, call: Callable[[], Any]) -> float:
     try:
-        value = _evaluate(node, {})
+        value = call()
         finite = not isinstance(value, complex) and math.isfinite(value)
     except (ZeroDivisionError, OverflowError):
         finite = False
     if not finite:
-        raise _refuse(text, piece, "it is not a finite number")
+        raise _refuse(text, _piece(node, text), "it is not a finite number")
+    return value
 
 
-def _evaluate(node: ast.AST, names: dict[str, Any]) -> Any:
+def _applied(op: ast.operator, base: Any, other: Any) -> Any:
+    if isinstance(op, ast.Pow) and isinstance(other, float) and other.is_integer() and abs(other) < 100:
+        other = int(other)  # an integer power has a gradient everywhere
+    return OPERATIONS[type(op)](base, other)
+
+
+def _evaluate(node: ast.expr, names: dict[str, Any]) -> Any:
+    first, operations = _chain(node)
+    value = _evaluate_term(first, names)
+    for operation in operations:
+        value = _applied(operation.op, value, _evaluate(operation.right, names))
+    return value
+
+
+def _evaluate_term(node: ast.expr, names: dict[str, Any]) -> Any:
     match node:
         case ast.Constant(value=int() | float() as value):
             return float(value)
@@ -144,11 +189,6 @@ def _evaluate(node: ast.AST, names: dict[str, Any]) -> Any:
             return names[name]
         case ast.UnaryOp(op=op, operand=operand):
             return OPERATIONS[type(op)](_evaluate(operand, names))
-        case ast.BinOp(left=left, op=op, right=right):
-            base, other = _evaluate(left, names), _evaluate(right, names)
-            if isinstance(op, ast.Pow) and isinstance(other, float) and other.is_integer() and abs(other) < 100:
-                other = int(other)  # an integer power has a gradient everywhere
-            return OPERATIONS[type(op)](base, other)
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return OPERATIONS[type(op)](_evaluate(left, names), _evaluate(right, names))
         case ast.Call(func=ast.Name(id=name), args=arguments):
@@ -167,36 +207,53 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in _names(parse(text)) if name not in NUMBERS))
 
 
-def _names(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Name):
-        yield node.id
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(node, ast.Call) and child is node.func):
-            yield from _names(child)
+def _names(node: ast.expr) -> Iterator[str]:
+    waiting: list[Any] = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name):
+            yield node.id
+        below = [
+            child for child in ast.iter_child_nodes(node) if not (isinstance(node, ast.Call) and child is node.func)
+        ]
+        waiting += below[::-1]
 
 
-def _affine(node: ast.AST, known: dict[str, Any]) -> tuple[Any, Any] | None:
-    """(c₀, c₁) where a part is written as c₀ + c₁ t, else None."""
+def _affine(node: ast.expr, known: dict[str, Any]) -> tuple[Any, Any] | None:
+    """(c₀, c₁) where a part is written as c₀ + c₁ t, else None; c₁ is None where it holds no t."""
+    first, operations = _chain(node)
+    line = _affine_term(first, known)
+    for operation in operations:
+        other = _affine(operation.right, known)
+        line = None if line is None or other is None else _combined(operation.op, line, other)
+    return line
+
+
+def _affine_term(node: ast.expr, known: dict[str, Any]) -> tuple[Any, Any] | None:
     used = set(_names(node))
     if "t" not in used:
-        return (_evaluate(node, known), 0.0) if used <= set(known) else None
+        return (_evaluate(node, known), None) if used <= set(known) else None
     match node:
         case ast.Name():
             return 0.0, 1.0
         case ast.UnaryOp(op=op, operand=operand):
-            parts = [_affine(operand, known)]
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
-            parts = [_affine(left, known), _affine(right, known)]
-        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as op, right=right) if "t" not in _names(right):
-            parts = [_affine(left, known), _affine(right, known)]
-            parts[1] = parts[1] and (parts[1][0], parts[1][0])
-        case ast.BinOp(left=left, op=ast.Mult() as op, right=right) if "t" not in _names(left):
-            return _affine(ast.BinOp(right, op, left), known)
-        case _:
-            return None
-    if None in parts:
-        return None
-    return tuple(OPERATIONS[type(op)](*each) for each in zip(*parts))
+            line = _affine(operand, known)
+            return None if line is None else (OPERATIONS[type(op)](line[0]), OPERATIONS[type(op)](line[1]))
+    return None
+
+
+def _combined(op: ast.operator, line: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any] | None:
+    """Of two lines, what is one again."""
+    (c0, c1), (d0, d1) = line, other
+    if c1 is None and d1 is None:
+        return _applied(op, c0, d0), None
+    if isinstance(op, ast.Add | ast.Sub):
+        return _applied(op, c0, d0), _applied(op, 0.0 if c1 is None else c1, 0.0 if d1 is None else d1)
+    if isinstance(op, ast.Mult | ast.Div) and d1 is None:
+        return _applied(op, c0, d0), _applied(op, c1, d0)
+    if isinstance(op, ast.Mult) and c1 is None:
+        return c0 * d0, c0 * d1
+    return None
 
 
 class Expression(eqx.Module):
@@ -229,7 +286,8 @@ class Expression(eqx.Module):
     def __init__(self, text: str, /, variables: tuple[str, ...] | None = None, **constants: Any):
         used = names(text)
         if variables is None:
-            variables = tuple(v for v in VARIABLES if v in used or v in "xyz")
+            places = ("r", "z") if "r" in used and "r" not in constants else ("x", "y", "z")
+            variables = (*(v for v in ("t", "u") if v in used), *places)
             variables = tuple(v for v in variables if v not in constants)
         elif isinstance(variables, str):
             raise TypeError(f"variables are a tuple of names such as ('t', 'x'), got {variables!r}")
@@ -250,12 +308,21 @@ class Expression(eqx.Module):
         self.variables = tuple(variables)
         self.constants = {name: numeric(value) for name, value in constants.items()}
 
-    def __call__(self, *arguments: Any) -> Any:
-        needed = [i + 1 for i, name in enumerate(self.variables) if name in names(self.text)]
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Of t, x, y, z and r by their names; of other variables in their order."""
+        used = [name for name in self.variables if name in names(self.text)]
+        if set(used).isdisjoint(KNOWN) and not set(self.variables) <= set(KNOWN):
+            return inspect.Signature([inspect.Parameter(v, inspect.Parameter.POSITIONAL_ONLY) for v in self.variables])
+        by_name = [inspect.Parameter(v, inspect.Parameter.KEYWORD_ONLY) for v in used]
+        return inspect.Signature([*by_name, inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD)])
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        needed = [i + 1 for i, name in enumerate(self.variables) if name in names(self.text) and name not in named]
         if len(arguments) < max(needed, default=0):
             wants = ", ".join(self.variables[: max(needed)])
             raise TypeError(f"the expression {self.text!r} is a function of ({wants}), got {len(arguments)} arguments")
-        bound = dict(zip(self.variables, arguments, strict=False))
+        bound = {**dict(zip(self.variables, arguments, strict=False)), **named}
         value = _evaluate(parse(self.text), {**NUMBERS, **bound, **self.constants})
         return np.asarray(value) if isinstance(value, (float, np.ndarray, np.generic)) else jnp.asarray(value)
 
@@ -288,7 +355,7 @@ class Expression(eqx.Module):
                     continue
             for left, right in itertools.combinations(sides, 2):
                 line = _affine(ast.BinOp(left, ast.Sub(), right), known)
-                if line is not None and "t" in {*_names(left), *_names(right)}:
+                if line is not None and line[1] is not None:
                     found.append(_root(*line))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ STYLE: Any = {
 }
 SIZE = (6.4, 4.0)
 SHOWN = 120  # readings drawn of a sensor
+LONGEST = 100  # letters of a label
 MANY = 8  # times, beyond which a map is drawn too
 POINT: dict[str, Any] = {"linestyle": "none", "marker": "o", "zorder": 3}
 
@@ -49,7 +51,64 @@ def canvas(width: float = SIZE[0], height: float = SIZE[1]) -> Iterator[Figure]:
     if "IPython" in sys.modules:
         _load_backend()
     with matplotlib.rc_context(STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        for text in figure.findobj(matplotlib.text.Text):
+            _letter(text)
+
+
+def _letter(text: Any) -> None:
+    """Make a text one that can be drawn: with a font that has its letters, and as mathematics only where it is."""
+    from matplotlib.mathtext import MathTextParser
+
+    words = text.get_text()
+    if words.isascii() and words.isprintable() and "$" not in words and len(words) <= LONGEST:
+        return
+    words = words if len(words) <= LONGEST else f"{words[: LONGEST - 2]} …"
+    missing = frozenset(letter for letter in words if letter != "\n") - _letters(_font("DejaVu Sans"))
+    if missing:
+        font = _font_with(missing)
+        if font is None or "$" in words:  # mathematics has fonts of its own
+            words = "".join(_spelled(letter) if letter in missing else letter for letter in words)
+        else:
+            text.set_fontfamily(["DejaVu Sans", font])
+    text.set_text(words)
+    try:
+        MathTextParser("path").parse(words)
+    except ValueError:
+        text.set_parse_math(False)
+
+
+def _font(family: str) -> str:
+    from matplotlib import font_manager
+
+    return font_manager.findfont(family)
+
+
+@cache
+def _letters(path: str) -> frozenset[str]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(map(chr, FT2Font(path).get_charmap()))
+
+
+@cache
+def _font_with(letters: frozenset[str]) -> str | None:
+    """A font of this machine that has all of them."""
+    from matplotlib import font_manager
+
+    for entry in font_manager.fontManager.ttflist:
+        if "Last Resort" not in entry.name and letters <= _letters(entry.fname):
+            return str(entry.name)
+    return None
+
+
+def _spelled(letter: str) -> str:
+    """A letter that no font has, by its name; nothing for what is no letter but joins or colours others."""
+    if unicodedata.category(letter)[0] in "CM":
+        return ""
+    name = unicodedata.name(letter, "")
+    return f"[{name.lower()}]" if name and "IDEOGRAPH" not in name else f"[U+{ord(letter):04X}]"
 
 
 @cache

@@ -21,6 +21,7 @@ from jaxdiff.histograms import Histograms
 from jaxdiff.outcome import Outcome, View, shares
 from jaxdiff.paths import Trajectory
 from jaxdiff.readings import Readings
+from jaxdiff.staging import replacing
 
 
 def write(
@@ -69,12 +70,11 @@ def write(
         source=source,
         versions=versions(),
     )
-    staged = path.with_name(f".{path.name}.part")
     try:
-        staged.write_text(content, encoding="utf-8")
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+        with replacing(path) as part:
+            part.write_text(content, encoding="utf-8", errors="replace")
+    except ValueError as error:
+        raise OSError(str(error)) from None
     return path
 
 

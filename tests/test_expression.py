@@ -72,10 +72,26 @@ REFUSED = [
     ("import os", "import os"),
     ("", "cannot be read"),
     ("x +", "cannot be read"),
-    ("(" * 400 + "x" + ")" * 400, "cannot be read"),
-    ("+".join(["x"] * 5000), "cannot be read"),
+    ("x\0", "cannot be read"),
+    ("(" * 400 + "x" + ")" * 400, "too long, or nested too deep"),
+    ("-" * 4000 + "x", "too long, or nested too deep"),
+    ("**".join(["x"] * 2000), "too long, or nested too deep"),
+    ("+".join(["x"] * 50_000), "too long, or nested too deep"),
     ("q*x", "'q'"),
 ]
+
+
+@pytest.mark.parametrize("term, value", [("x", 2000 * 0.5), ("1.5", 3000.0), ("t", 2000 * 0.25), ("k*x", 2000.0)])
+def test_a_sum_of_two_thousand_terms_is_a_sum(term, value):
+    expression = jd.Expression("+".join([term] * 2000), variables=("t", "x"), **({"k": 2.0} if "k" in term else {}))
+    assert float(expression(0.25, 0.5)) == pytest.approx(value, rel=1e-12)
+
+
+def test_a_long_line_in_t_has_its_root():
+    text = f"where({'+'.join(['t'] * 900)} - k*450 < 0, 1, 2)"
+    assert [float(root) for root in jd.Expression(text, k=3.0).jumps()] == pytest.approx([1.5])
+    assert [float(root) for root in jd.Expression("where(6 - 2*(k - t)/4 < 0, 1, 2)", k=3.0).jumps()] == [-9.0]
+    assert jd.Expression("where(t*t < 2, 1, 2)").jumps() == [] == jd.Expression("where(1/t < 2, 1, 2)").jumps()
 
 
 @pytest.mark.parametrize("text, named", REFUSED, ids=[text[:20] for text, _ in REFUSED])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import plot, report
+from jaxdiff import panels, plot, report
 from jaxdiff.outcome import Outcome
 
 GRID = jd.Grid.uniform((0.0, 1.0, 20))
@@ -93,7 +93,40 @@ def test_pictures_and_page_of_every_kind(case, tmp_path):
     assert all(figure.axes for figure in figures.values())
     page = report.write(fit, tmp_path / "fit.html", outcome=outcome).read_text()
     assert page.count("data:image/png;base64,") == len(names)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.html"]
+
+
+LETTERS = {
+    "two dollars": ("cost $ and US$", "cost $ and US$"),
+    "half of mathematics": (r"$\frac{1$", r"$\frac{1$"),
+    "mathematics": (r"$\mu$m", r"$\mu$m"),
+    "greek": ("Länge / µm", "Länge / µm"),
+    "chinese": ("温度 / °C", "[U+6E29][U+5EA6] / °C"),
+    "emoji": ("heat 🔥\ufe0f", "heat [fire]\ufe0f"),
+    "in mathematics": ("$T_温$", "$T_[U+6E29]$"),
+    "control": ("a\x07b\nc", "ab\nc"),
+    "long": ("x" * 5000, "x" * 98 + " …"),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", LETTERS)
+def test_labels_of_any_letters_are_drawn_without_a_warning(case, monkeypatch):
+    monkeypatch.setattr(panels, "_font_with", lambda letters: None)  # as on a machine with no fonts but its own
+    given, drawn = LETTERS[case]
+    fit = told(readings([np.inf], np.linspace(0, 1, 9)))
+    outcome = Outcome(fit, {"x": given, "value": given})
+    assert plot.figures(outcome)["fit"].axes[0].get_xlabel() == drawn
+    report.images(outcome)
+
+
+def test_a_font_that_has_the_letters_is_taken(monkeypatch):
+    monkeypatch.setattr(
+        panels, "_letters", lambda path: frozenset(map(chr, range(128 if "DejaVuSans.ttf" in path else 9999)))
+    )
+    fit = told(readings([np.inf], np.linspace(0, 1, 9)))
+    label = plot.figures(Outcome(fit, {"x": "Länge"}))["fit"].axes[0].xaxis.label
+    assert label.get_text() == "Länge" and len(label.get_fontfamily()) == 2
 
 
 def test_the_methods_of_the_results(tmp_path):
@@ -160,6 +193,9 @@ def test_goodness_of_readings_with_sigma():
 def test_a_report_that_cannot_be_written(tmp_path):
     with pytest.raises(OSError):
         told(readings([np.inf], [0.1, 0.2])).report(tmp_path / "nowhere" / "fit.html")
+    (tmp_path / "fit.html").mkdir()
+    with pytest.raises(OSError, match="it is a folder, no file"):
+        told(readings([np.inf], [0.1, 0.2])).report(tmp_path / "fit.html")
 
 
 def test_a_measurement_is_predicted_once():
