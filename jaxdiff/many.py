@@ -23,13 +23,14 @@ from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
 from jaxdiff.result import Fit
-from jaxdiff.run import STEPS, Run
+from jaxdiff.run import STEPS, Run, on_host
 from jaxdiff.stacks import Stack, repeated, stack
 
 SAME_LOSS = 1e-6  # relative difference of the losses of one optimum
 SAME_PLACE = 1e-4  # of the loss: what the quadratic says of the difference between two places at one optimum
 
 
+@on_host
 def fit_many(
     model: Equation | Callable[..., Any],
     measurements: Measurement | Sequence[Any],
@@ -110,7 +111,8 @@ def carried_out(
 ) -> Fits:
     """All fits of a batch, with a bar, a file of what is done, and what is done if interrupted."""
     run, count = many.run, len(many.lanes.start)
-    reason, kept, notes = no_noise(run.objective, run.measurements), None, []
+    reason, kept = no_noise(run.objective, run.measurements), None
+    notes = [note for one in stacks for note in one.notes]
     pieces: list[dict[str, np.ndarray]] = []
     if save is not None:
         marks = digest(run.parameters, run.objective.model, *run.objective.losses)
@@ -137,6 +139,7 @@ def carried_out(
     return found
 
 
+@on_host
 def multistart(
     model: Equation | Callable[..., Any],
     measurements: Measurement | Sequence[Measurement],
@@ -207,7 +210,7 @@ def multistart(
         best = replace(run.parameters, start=fits.x[optima[0][0]])
         refined = Run(objective, best, measured, options, Progress(progress))
         try:
-            found = settled(refined, refined.levenberg_marquardt(method, steps), loss, len(measured))
+            found = settled(refined, refined.levenberg_marquardt(method, steps), loss, measured)
         finally:
             refined.progress.close()
     listed = tuple(

@@ -32,6 +32,11 @@ class Measurement(eqx.Module):
         """Whether the data carry their noise."""
         return True
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a fit must know of the data, in words."""
+        return ()
+
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> Plan:
         raise NotImplementedError
 

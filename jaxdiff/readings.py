@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,9 +22,10 @@ from jaxdiff.measurements import (
     course_of,
 )
 from jaxdiff.parameters import numeric
+from jaxdiff.quantities import clocked, numbers
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from jaxdiff import tables
 
 
 class Readings(Measurement):
@@ -36,10 +36,13 @@ class Readings(Measurement):
     grid: where the model is solved; initial: the state at `start`, a number, an array over cells (n,) or a callable of
     position, whose marks are fitted too; None where the model returns one or only steady states are read
     times: (m,) [time], inf is the steady state; positions: (m,) or (m, ndim) [length]; values: (m,) [unit of the field],
-    NaN means missing and drops the row; sigma: a number or (m,), standard deviation of a value; start: [time]
+    NaN means missing and drops the row, which a fit tells; sigma: a number or (m,), standard deviation of a value; start:
+    [time]; time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times and start count where they
+    are dates or durations. Dates count from the start if it is a date too, else from the earliest of them.
+    On a periodic axis positions lie within the grid, one period: wrap them, lower + (x - lower) % period.
 
     Raises ValueError if shapes differ, nothing is left, a position lies outside the grid, a time before the start, a
-    sigma is not positive, or the initial state is not finite.
+    sigma is not positive, the initial state is not finite, something is no real number, or dates come without a unit.
 
     >>> import jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 50))
@@ -56,17 +59,28 @@ class Readings(Measurement):
     values: np.ndarray
     sigma: np.ndarray | None
     start: float = eqx.field(static=True)
+    missing: int = eqx.field(static=True)  # rows that were given without a value
 
     def __init__(
-        self, grid: Grid, initial: Any, times: Any, positions: Any, values: Any, sigma: Any = None, start: float = 0.0
+        self,
+        grid: Grid,
+        initial: Any,
+        times: Any,
+        positions: Any,
+        values: Any,
+        sigma: Any = None,
+        start: Any = 0.0,
+        *,
+        time_unit: str | None = None,
     ):
-        values = _unmasked(values)
+        values = numbers(values, "values")
+        times, self.start = clocked(times, start, time_unit)
         if values.ndim != 1:
             raise ValueError(
                 f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
             )
         one = isinstance(positions, tuple)
-        positions = np.asarray(positions, float)
+        positions = numbers(positions, "positions")
         if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
             if len(values) == grid.ndim > 1 and not one:
                 raise ValueError(
@@ -77,10 +91,10 @@ class Readings(Measurement):
             raise ValueError(
                 f"positions must be {len(values)} rows of {grid.ndim} coordinates, got shape {positions.shape}; give one row for each value"
             )
-        positions = positions[:, 0] if positions.ndim == 2 and grid.ndim == 1 else positions
-        columns = {"times": np.asarray(times, float)} | ({"positions": positions} if grid.ndim == 1 else {})
+        positions = positions[:, 0] if grid.ndim == 1 and positions.ndim == 2 and positions.shape[1] == 1 else positions
+        columns = {"times": times} | ({"positions": positions} if grid.ndim == 1 else {})
         if sigma is not None:
-            columns["sigma"] = np.asarray(sigma, float)
+            columns["sigma"] = numbers(sigma, "sigma")
         for name, column in columns.items():
             if column.shape not in ((), values.shape):
                 raise ValueError(
@@ -104,31 +118,34 @@ class Readings(Measurement):
             raise ValueError(
                 f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows"
             )
-        self.start = float(start)
         check_times(times, self.start)
         grid.require_inside(positions, "position")
         self.grid, self.initial = grid, numeric(initial)
         check_initial(self.initial, grid)
         self.times, self.positions, self.values = times, positions, values[kept]
+        self.missing = int(np.sum(~kept))
 
     @classmethod
     def from_table(
         cls,
-        table: str | os.PathLike[str] | pd.DataFrame,
+        table: tables.Table,
         grid: Grid,
         initial: Any,
         *,
-        time: str | float,
+        time: Any,
         position: str | float | Sequence[str | float] | Mapping[str, float | Sequence[float]],
         value: str | None = None,
         sigma: str | float | None = None,
-        start: float = 0.0,
+        start: Any = 0.0,
+        time_unit: str | None = None,
     ) -> Readings:
-        """Readings from a CSV file or a DataFrame, by the names of the columns.
+        """Readings from a table, by the names of the columns.
 
+        table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file
         time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
         sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
         {column: (x, y)}, and there is no value.
+        start, time_unit: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
 
         >>> import jaxdiff as jd, pandas
         >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
@@ -140,23 +157,34 @@ class Readings(Measurement):
 
         frame = tables.read(table)
         if isinstance(position, Mapping):
-            columns = tables.wide(frame, time=time, positions=position, sigma=sigma)
+            columns = tables.wide(frame, time=time, positions=position, sigma=sigma, time_unit=time_unit)
         elif value is None:
             raise TypeError("value must name the column of readings, got None; or give position={column: position}")
         else:
-            columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma)
+            columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma, time_unit=time_unit)
         times, positions, values, deviations = columns
-        return cls(grid, initial, times, positions.reshape(len(values), -1), values, deviations, start)
+        with tables.named(frame):
+            places = positions.reshape(len(values), -1)
+            return cls(grid, initial, times, places, values, deviations, start, time_unit=time_unit)
 
     @classmethod
     def from_images(
-        cls, grid: Grid, initial: Any, times: Any, images: Any, *, sigma: Any = None, start: float | None = None
+        cls,
+        grid: Grid,
+        initial: Any,
+        times: Any,
+        images: Any,
+        *,
+        sigma: Any = None,
+        start: Any = None,
+        time_unit: str | None = None,
     ) -> Readings:
         """Readings from a series of images, whose pixels are the cells of the grid.
 
         initial: the state at `start`, by default the time of the first image; None where the model returns one
         times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
-        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels
+        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit: as in
+        `Readings`
 
         An image may be the initial state of those that follow it. It is then taken as exact: its noise spreads with what
         was there, and error bars do not know of it. A start with a few parameters, which the model returns, has no such fault.
@@ -168,7 +196,8 @@ class Readings(Measurement):
         >>> jd.Readings.from_images(grid, lambda x, y: x * y, [1.0, 2.0], np.ones((2, 4, 3))).values.shape
         (24,)
         """
-        times, images = np.asarray(times, float), _unmasked(images)
+        times, begin = clocked(times, 0.0 if start is None else start, time_unit)
+        images = numbers(images, "images")
         if times.ndim != 1 or not times.size or images.shape != (*times.shape, *grid.shape):
             raise ValueError(
                 f"images must be one of shape {grid.shape} for each of {times.size} times, got shape {images.shape}; the first axis of an image is that of x"
@@ -177,14 +206,14 @@ class Readings(Measurement):
             image, *cell = (int(i) for i in np.argwhere(np.isinf(images))[0])
             raise ValueError(f"image {image} is infinite in cell {tuple(cell)}; set it to NaN where it tells nothing")
         if sigma is not None:
-            sigma = np.asarray(sigma, float)
+            sigma = numbers(sigma, "sigma")
             if sigma.shape not in ((), times.shape, images.shape):
                 raise ValueError(
                     f"sigma must be a number, one for each of {times.size} images or for each pixel {images.shape}, got shape {sigma.shape}"
                 )
             sigma = sigma.reshape(-1, *(1,) * grid.ndim) if sigma.shape == times.shape else sigma
             sigma = np.broadcast_to(sigma, images.shape).ravel()
-        start = float(times[0]) if start is None else start
+        start = float(times[0]) if start is None else begin
         if np.shape(initial) == grid.shape and np.array_equal(initial, images[0]) and start == times[0]:
             raise ValueError(
                 "the initial state is the first image, which is then no reading; pass times[1:] and images[1:], with start=times[0]"
@@ -192,6 +221,11 @@ class Readings(Measurement):
         places = np.stack(np.meshgrid(*grid.centers, indexing="ij"), -1).reshape(-1, grid.ndim)
         rows = np.repeat(times, len(places)), np.tile(places, (len(times), 1)), images.ravel()
         return cls(grid, initial, *rows, sigma, start)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        count = len(self.values)
+        return (f"{count} of {count + self.missing} rows used; {self.missing} missing",) if self.missing else ()
 
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
@@ -252,11 +286,6 @@ class Readings(Measurement):
             last=pad_to(self.last, rows, -1),
             known=self.known,
         )
-
-
-def _unmasked(values: Any) -> np.ndarray:
-    """As numbers, NaN where a mask hides them."""
-    return np.ma.filled(np.ma.asarray(values, float), np.nan)
 
 
 class ReadingsPlan(Plan):

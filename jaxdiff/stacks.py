@@ -12,6 +12,7 @@ import numpy as np
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms, normalised
 from jaxdiff.measurements import Measurement
+from jaxdiff.quantities import numbers
 from jaxdiff.readings import Readings
 
 
@@ -42,6 +43,11 @@ class Stack:
         """Repeats of the first data set as the model predicts it; spread: of residuals in units of their sigma."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the data, in words."""
+        return ()
+
+    @property
     def unknown(self) -> np.ndarray:
         """(B,) how many readings of each data set have a variance to be estimated."""
         return np.zeros(len(self), int)
@@ -52,10 +58,11 @@ class Stack:
 
 @dataclass(frozen=True)
 class ReadingsStack(Stack):
-    """values: (B, m), NaN where missing; sigma: (B, m), or None for that of the template."""
+    """values: (B, m), NaN where missing; sigma: (B, m), or None for that of the template; missing: how many were given so."""
 
     values: np.ndarray
     sigma: np.ndarray | None = None
+    missing: int = 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -65,6 +72,12 @@ class ReadingsStack(Stack):
         deviation = None if one.sigma is None else (one.sigma if self.sigma is None else self.sigma[i])[kept]
         columns = (one.times[kept], one.positions[kept], self.values[i][kept], deviation)
         return Readings(one.grid, self.initial_of(i), *columns, one.start)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        count = int(np.sum(~np.isnan(self.values)))
+        used = f"{count} of {count + self.missing} rows of {len(self)} data sets used; {self.missing} missing"
+        return (used,) if self.missing else ()
 
     def data(self) -> dict[str, np.ndarray]:
         seen = ~np.isnan(self.values)
@@ -173,7 +186,7 @@ def repeated(measurement: Measurement, count: int) -> Stack:
     """One data set many times."""
     one = stack([measurement])
     if isinstance(one, ReadingsStack):
-        return replace(one, values=np.broadcast_to(one.values, (count, *one.values.shape[1:])))
+        return replace(one, values=np.broadcast_to(one.values, (count, *one.values.shape[1:])), missing=0)
     assert isinstance(one, HistogramsStack)
     return replace(one, counts=np.broadcast_to(one.counts, (count, *one.counts.shape[1:])))
 
@@ -187,7 +200,7 @@ def _check_kind(measurement: Any) -> None:
 
 def _of_array(measurement: Any, values: Any) -> Stack:
     _check_kind(measurement)
-    values = np.asarray(values, float)
+    values = numbers(values, "values")
     shape = measurement.values.shape if isinstance(measurement, Readings) else measurement.counts.shape
     if values.ndim and not len(values):
         raise ValueError("no data set given, got empty values; pass one at least")
@@ -196,7 +209,7 @@ def _of_array(measurement: Any, values: Any) -> Stack:
             f"values must have shape (data sets, {', '.join(map(str, shape))}) like those of the measurement, got {values.shape}"
         )
     if isinstance(measurement, Readings):
-        return ReadingsStack(measurement, None, values)
+        return ReadingsStack(measurement, None, values, missing=int(np.isnan(values).sum()))
     finite = values[np.isfinite(values)]
     if measurement.whole != bool((finite == np.round(finite)).all()):
         raise ValueError("either all histograms are counts or none is, got both; round them, or fit them on their own")
@@ -206,10 +219,11 @@ def _of_array(measurement: Any, values: Any) -> Stack:
 def _of_readings(several: Sequence[Any], initials: Any) -> ReadingsStack:
     """Over the union of all rows, where each data set misses those that are not its own."""
     first = several[0]
+    missing = sum(one.missing for one in several)
     known, same = first.known, lambda a, b: a is b or np.array_equal(a, b)
     if all(same(one.times, first.times) and same(one.positions, first.positions) for one in several):
         sigma = np.stack([one.sigma for one in several]) if known else None
-        return ReadingsStack(first, initials, np.stack([one.values for one in several]), sigma)
+        return ReadingsStack(first, initials, np.stack([one.values for one in several]), sigma, missing)
     keys = np.concatenate([_keyed(one) for one in several])
     rows, where = np.unique(keys, axis=0, return_inverse=True)
     sets = np.repeat(np.arange(len(several)), [len(one.values) for one in several])
@@ -221,7 +235,7 @@ def _of_readings(several: Sequence[Any], initials: Any) -> ReadingsStack:
     places = rows[:, 1:-1] if first.grid.ndim > 1 else rows[:, 1]
     ones = np.ones(len(rows))
     template = Readings(first.grid, first.initial, rows[:, 0], places, ones, ones if known else None, first.start)
-    return ReadingsStack(template, initials, values, sigma)
+    return ReadingsStack(template, initials, values, sigma, missing)
 
 
 def _keyed(one: Readings) -> np.ndarray:

@@ -66,10 +66,13 @@ def test_the_first_row_as_profile_with_the_walls(tmp_path):
     np.testing.assert_array_equal(wall.values, WIDE["left"])
 
 
-def test_a_column_in_a_source_is_linear_over_what_is_missing(tmp_path):
+def test_a_column_in_a_source_is_linear_over_what_is_missing_where_that_is_stated(tmp_path):
     equation = {"kind": "diffusion", "diffusivity": "D", "decay": "k", "source": "k*air"}
     parameters = {"D": 1.0, "k": {"start": 0.5, "positive": True}}
-    done = problem(tmp_path, WIDE, data=SENSORS, equation=equation, parameters=parameters)
+    with pytest.raises(ValueError, match=r"row 3 \(line 4\) of column 'air' .* is empty; .* interpolation = { air = "):
+        problem(tmp_path, WIDE, data=SENSORS, equation=equation, parameters=parameters)
+    data = {**SENSORS, "interpolation": {"air": "linear"}}
+    done = problem(tmp_path, WIDE, data=data, equation=equation, parameters=parameters)
     source = done.model(D=1.0, k=2.0).source
     np.testing.assert_allclose(source.values, [40.0, 42.0, 44.0, 46.0])
     assert float(source(90.0)) == 43.0
@@ -217,7 +220,7 @@ REFUSED = [
     ({"data": {**SENSORS, "time": True}}, "[data] time must be a number"),
     ({"data": {"kind": "trajectory", "value": "left"}}, "give one of them"),
     ({"data": {**SENSORS, "kind": "reading"}}, "did you mean 'readings'"),
-    ({"data": SENSORS, "equation": {"kind": "diffusion", "diffusivity": "D*air*x"}}, "mixes a column of the data"),
+    ({"data": SENSORS, "equation": {"kind": "diffusion", "diffusivity": "D*left*x"}}, "mixes a column of the data"),
     ({"data": SENSORS, "equation": {"kind": "diffusion", "diffusivity": "D*aire"}}, "known are D, time, air, left"),
     ({"data": {**SENSORS, "time": 1.0}, "boundaries": {"x-": {"kind": "dirichlet", "value": "air"}}}, "course in time"),
     ({"data": SENSORS, "initial": {"profile": "first row", "start": 1.0}}, "leave it out"),

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 # Each module imports, when it is imported, only from those above it (docs/design.md). A folder counts as one.
 ORDER = """
     interrupts staging
-    quantities parameters checks compilation devices decomposition checkpoint progress grid expression coefficients interfaces curves operators boundaries equations systems lattice tensors schemes spectral problem steppers magnus
+    quantities parameters arguments checks compilation devices decomposition checkpoint progress interfaces averages grid expression coefficients curves operators boundaries equations systems lattice tensors schemes spectral problem steppers magnus
     quadrature rosenbrock segments adaptive plan methods memory evolve solve analysis lamperti reference windows transition
     measurements readings histograms coarseness paths stacks losses objective optimizers run batch result uncertainty fit fits many bootstrap
     exact datasets delimited tables panels maps outcome plot report config demo cli __init__ __main__ benchmarks

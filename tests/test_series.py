@@ -144,11 +144,11 @@ def configured(tmp_path, interpolation=None, **equation):
 @pytest.mark.parametrize(
     "interpolation, source, wall",
     [
-        (None, 5.0, 3.0),
+        ({"heater": "linear"}, 5.0, 3.0),
         ("linear", 5.0, 3.0),
         ("previous", 10.0, 2.0),
         ({"heater": "previous"}, 10.0, 3.0),
-        ({"air": "previous"}, 5.0, 2.0),
+        ({"air": "previous", "heater": "linear"}, 5.0, 2.0),
     ],
 )
 def test_columns_of_a_configuration(tmp_path, interpolation, source, wall):
@@ -166,6 +166,7 @@ def test_models_of_other_interpolation_are_others(tmp_path):
     [
         ("previuos", r"\[data\] interpolation is 'previuos'; did you mean 'previous'"),
         (3, r"\[data\] interpolation is 3; choose one of linear, previous"),
+        (None, r"row 3 \(line 4\) of column 'heater' .* is empty; fill it in, or say how it goes on there"),
         ({"heater": "next"}, r"\[data\] interpolation heater is 'next'; choose one of linear, previous"),
         ({"heeter": "previous"}, "no column 'heeter'"),
         ({"heater": "previous"}, r"source: 'heater \+ air' mixes 'heater', held between rows, with 'air', linear"),

@@ -17,6 +17,7 @@ from jaxdiff.expression import names
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
 from jaxdiff.paths import Trajectory
+from jaxdiff.quantities import checked_unit, clocked
 from jaxdiff.readings import Readings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ SOURCE = (
     "comment",
     "scale",
     "time",
+    "time_unit",
     "interpolation",
 )
 KINDS = {
@@ -128,19 +130,19 @@ class Data:
                 "[data] of a trajectory needs time = a column or interval = the constant step; give one of them"
             )
         values = tables.column(self.frame, s["value"], scale=self.scale.get(s["value"], 1.0))
-        groups = np.zeros(len(values), int)
-        if "paths" in s:
-            groups = np.unique(tables.column(self.frame, s["paths"], missing=False), return_inverse=True)[1]
         if "time" in s:
             times = tables.column(self.frame, s["time"], missing=False, scale=self.scale.get(s["time"], 1.0))
         else:
             times = float(s["interval"]) * np.arange(len(values))
-        good = np.isfinite(values)
-        parts = [good & (groups == group) for group in range(groups.max() + 1)]
+        parts = tables.groups(self.frame, s.get("paths"))
         return [times[part] for part in parts], [values[part] for part in parts]
 
     def measurement(self, grid: Grid, initial: Any, start: float, after: bool) -> Any:
         """What was measured; only what came after the start, where the first row is the initial state."""
+        with tables.named(self.frame):
+            return self._measurement(grid, initial, start, after)
+
+    def _measurement(self, grid: Grid, initial: Any, start: float, after: bool) -> Any:
         if self.kind == "trajectory":
             paths = self.trajectory()
             return Trajectory(grid, *paths) if len(paths[0]) > 1 else Trajectory(grid, paths[0][0], paths[1][0])
@@ -187,10 +189,10 @@ def read_data(
         raise ValueError(f"[data] of kind trajectory holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
     frame = _frame(settings, folder, table)
+    frame = _on_clock(frame.iloc[:: int(settings.get("every", 1))], settings)
     kinds = settings.get("interpolation", {})
     for name in (*settings.get("scale", {}), *(kinds if isinstance(kinds, dict) else ())):
         tables.column(frame, name)
-    frame = frame.iloc[:: int(settings.get("every", 1))]
     data = Data(frame, settings)
     used = dict.fromkeys(name for text in texts for name in _names(text))
     courses = [name for name in used if name in frame.columns and name not in reserved]
@@ -204,7 +206,9 @@ def read_data(
     instants, first = np.unique(times, return_index=True)
     columns = {"t": instants}
     for name in courses:
-        values = tables.column(frame, name, scale=data.scale.get(name, 1.0))[first]
+        stated = isinstance(kinds, str) or name in kinds  # what it is between its rows
+        missing = stated or f'fill it in, or say how it goes on there, [data] interpolation = {{ {name} = "linear" }}'
+        values = tables.column(frame, name, missing=missing, scale=data.scale.get(name, 1.0))[first]
         good = np.isfinite(values)
         if data.interpolation(name) == "linear":
             columns[name] = np.interp(instants, instants[good], values[good])
@@ -212,6 +216,19 @@ def read_data(
             last = np.searchsorted(instants[good], instants, side="right") - 1
             columns[name] = values[good][np.maximum(last, 0)]
     return Data(frame, settings, columns)
+
+
+def _on_clock(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with its dates or durations as numbers, in the unit that is stated: dates from the earliest of them."""
+    name, unit = settings.get("time"), settings.get("time_unit")
+    if not isinstance(name, str):
+        return frame
+    times = tables.moments(frame, name, unit)
+    if times.dtype.kind == "f":
+        return frame
+    if name in settings.get("scale", {}):
+        raise ValueError(f"[data] has a time_unit and a scale for the dates in {name!r}; leave the scale out")
+    return frame.assign(**{name: clocked(times, 0.0, unit)[0]})
 
 
 def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
@@ -242,6 +259,8 @@ def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
             else:
                 for name, entry in value.items():
                     (text_or_number if key == "sigma" else number)(entry, f"{where} {name}")
+        elif key == "time_unit":
+            checked_unit(value)
         elif key == "interpolation":
             settings[key] = (
                 {name: choose(kind, f"{where} {name}", INTERPOLATIONS) for name, kind in value.items()}
@@ -249,7 +268,7 @@ def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
                 else choose(value, where, INTERPOLATIONS)
             )
         elif key in ("time", "sigma"):
-            text_or_number(value, where)
+            text_or_number(value, where, finite=key != "time")
         else:
             text(value, where)
     return settings

@@ -1,0 +1,174 @@
+"""CSV files: their bytes into text, whatever they are called, and the text into named columns of numbers or texts."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxdiff.quantities import each
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What stands for a missing number in files of spreadsheets, loggers and other libraries, in lower case.
+_ERRORS = ("#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#n/a", "#na", "#n/a n/a")
+_MISSING = {"", "na", "n/a", "<na>", "nan", "-nan", "null", "none", *_ERRORS}
+_MISSING |= {f"{sign}1.#{word}" for sign in ("", "-") for word in ("ind", "qnan", "snan")}
+# Beginnings of files that are no text, whatever their names.
+_BINARY = {
+    b"\x1f\x8b": "a gzip archive",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"BZh": "a bzip2 archive",
+    b"PAR1": "a Parquet file",
+    b"\x89HDF": "an HDF5 file",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table comes from: its name, the line of the file of each row, the decimal mark of its texts."""
+
+    label: str
+    lines: Sequence[int] = ()
+    decimal: str = "."
+
+    def __deepcopy__(self, memo: Any) -> Source:
+        """Itself: pandas copies with every view of a table what is attached to it."""
+        return self
+
+
+def text_of(table: Any) -> tuple[str, str]:
+    """The whole text of a file, a pipe or an open file, read once, and its name."""
+    if hasattr(table, "read"):
+        name = getattr(table, "name", None)
+        label = name if isinstance(name, str) else "the table"
+        data = table.read()
+    elif isinstance(table, (str, os.PathLike)):
+        label = os.path.expanduser(os.fspath(table))
+        if not isinstance(label, str) or "\n" in label:
+            raise ValueError("a table is named by a path, got a text of several lines or bytes; wrap it in io.StringIO")
+        data = _bytes(label)
+    else:
+        raise TypeError(
+            f"a table is the path of a CSV file, a DataFrame, a dictionary of columns or an open file, got {type(table).__name__}; make it a pandas.DataFrame"
+        )
+    text = data if isinstance(data, str) else _decoded(bytes(data), label)
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), label
+
+
+def columns_of(
+    text: str, label: str, names: Sequence[str] | None, skip: int, separator: str | None, comment: str, decimal: str
+) -> pd.DataFrame:
+    """The table in a text."""
+    import pandas as pd
+
+    lines = [_bare(line, comment) if comment and comment in line else line for line in text.split("\n")]
+    carrying = [i for i, line in enumerate(lines) if i >= skip and line.strip()]
+    if not carrying:
+        raise ValueError(f"{label} is empty: no line is left after skipping {skip} and comments")
+    if separator is None:
+        separator = _separator(lines[carrying[0]], decimal)
+    blank = separator.isspace() and separator != "\t"
+    if not blank and (len(separator) != 1 or separator in (decimal, '"')) or len(decimal) != 1:
+        raise ValueError(
+            f"separator and decimal must be different single characters, got {separator!r} and {decimal!r}"
+        )
+    body = [" ".join(lines[i].split()) if blank else lines[i] for i in range(carrying[0], len(lines))]
+    reader = csv.reader(
+        (line + "\n" for line in body), delimiter=" " if blank else separator, skipinitialspace=True, strict=True
+    )
+    table: list[list[str]] = []
+    places: list[int] = []
+    before = 0
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if row:
+                table.append(cells)
+                places.append(carrying[0] + before + 1)
+            before = reader.line_num
+    except csv.Error as error:
+        raise ValueError(f"{label} cannot be read as a table: {error} in line {carrying[0] + before + 1}") from None
+    while len(table) > 1 and not any(table[-1]):  # separators alone, as spreadsheets leave them
+        table.pop(), places.pop()
+    if not table:
+        raise ValueError(f"{label} is empty: it has no row of data")
+    if names is not None and len(table[0]) != len(names):
+        raise ValueError(f"{label} has {len(table[0])} columns but {len(names)} names are given: {', '.join(names)}")
+    header = table.pop(0) if names is None else [str(name) for name in names]
+    places = places[1:] if names is None else places
+    width = len(header)
+    for cells, line in zip(table, places, strict=True):
+        if any(cells[width:]):
+            raise ValueError(
+                f"{label} cannot be read as a table: line {line} has more entries than there are columns, {len(cells)} for {width}"
+            )
+    columns = []
+    for k in range(width):
+        cells = [row[k] if k < len(row) else "" for row in table]
+        entries = np.array([None if cell.lower() in _MISSING else cell for cell in cells], object)
+        values, wrong = each(entries if decimal == "." else pointed(entries, decimal))
+        columns.append(entries if wrong.any() else values)
+    frame = pd.DataFrame(dict(enumerate(columns)))
+    frame.columns = pd.Index(header, dtype=object)
+    frame.attrs = {"source": Source(label, tuple(places), decimal)}
+    return frame
+
+
+def _bytes(label: str) -> bytes:
+    path = Path(label)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {label}; check the path")
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{label} is a folder; name the CSV file in it")
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise ValueError(f"{label} is a device and no file; name a CSV file or a pipe")
+    return path.read_bytes()
+
+
+def _decoded(data: bytes, label: str) -> str:
+    kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), None)
+    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "latin-1"]
+    for encoding in encodings[: 1 if kind else 2]:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            if "\0" not in text:
+                return text
+    raise ValueError(f"{label} is {f'{kind}, ' if kind else ''}not a text file; save the table as CSV")
+
+
+def _bare(line: str, comment: str) -> str:
+    """A line without its comment, which starts an entry or follows white space outside quotes; #DIV/0! is none."""
+    place = line.find(comment)
+    while place >= 0:
+        before, after = line[:place], line[place:].lower()
+        if before[-1:] in ("", " ", "\t", ",", ";") and before.count('"') % 2 == 0 and not after.startswith(_ERRORS):
+            return before
+        place = line.find(comment, place + 1)
+    return line
+
+
+def _separator(line: str, decimal: str) -> str:
+    """The most frequent of tab, semicolon and comma outside quotes; white space if there is none."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    counts = {mark: bare.count(mark) for mark in ("\t", ";", ",") if mark != decimal}
+    mark = max(counts, key=lambda m: counts[m])
+    return mark if counts[mark] else " "
+
+
+def pointed(entries: np.ndarray, mark: str) -> np.ndarray:
+    swap = str.maketrans({mark: ".", ".": "_"})  # a point marks thousands then, and 1.234 is no number
+    return np.array([entry.translate(swap) if isinstance(entry, str) else entry for entry in entries], object)
