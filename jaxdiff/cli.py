@@ -240,31 +240,22 @@ def run_info() -> None:
 
     from jaxdiff.report import versions
 
-    folder = prepare_jax()
+    kept = prepare_jax()
     for name, version in versions().items():
         print(f"{name:10s} {version}")
     print(f"{'devices':10s} {', '.join(str(d) for d in jax.devices())}")
     print(f"{'precision':10s} float64 in the shell and in fits")
-    print(f"{'cache':10s} {folder or 'off'}")
+    print(f"{'cache':10s} {kept}")
 
 
-def prepare_jax() -> str | None:
-    """Float64, and compiled code kept between runs; returns the folder of that cache."""
+def prepare_jax() -> str:
+    """Float64, and compiled code kept between runs; returns the folder of that cache, or why there is none."""
     import jax
 
+    from jaxdiff.compilation import keep
+
     jax.config.update("jax_enable_x64", True)
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = cache_folder()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return None
-        if not os.access(folder, os.W_OK):
-            return None
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return jax.config.values["jax_compilation_cache_dir"]
+    return jax.config.values["jax_compilation_cache_dir"] or keep(cache_folder())
 
 
 def cache_folder() -> Path:

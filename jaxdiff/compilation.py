@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +15,7 @@ import numpy as np
 
 # Measured on jax 0.10: 5.2 s become 2.7 s for a Levenberg–Marquardt loop over 50 output times, at the same speed of running.
 OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_llvm_disable_expensive_passes": True}
+KEPT, YOUNG = 2**30, 3600.0  # bytes of compiled code that are kept; seconds in which a file is not old
 _LARGE = 2**18  # cells on several axes: the emitters compile 1.5 s longer, and halve the time of a pass over a lattice
 
 
@@ -80,3 +84,36 @@ def solver_jit(function: Callable[..., Any]) -> Callable[..., Any]:
             return plain(*args)  # a function of position closes over a tracer
 
     return call
+
+
+def keep(folder: Path) -> str:
+    """Keep compiled code in a folder, at most `KEPT` bytes of it; returns the folder, or "off" and why.
+
+    What lies there is run. So it is made for this user alone, and not used where another owns it or may write to it.
+    """
+    try:
+        for place in (folder.parent, folder):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.mkdir(mode=0o700, exist_ok=True)
+            found = place.stat()
+            if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+                return f"off: {place} belongs to another or can be written by others; remove it"
+        _trim(folder)
+    except OSError as error:
+        return f"off: {folder} cannot be used: {error.strerror or error}"
+    if not os.access(folder, os.W_OK):
+        return f"off: {folder} cannot be written"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return str(folder)
+
+
+def _trim(folder: Path) -> None:
+    """Remove the oldest files beyond `KEPT` bytes."""
+    files = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
+    size = 0
+    for found, file in sorted(files, key=lambda each: -each[0].st_mtime):
+        size += found.st_size
+        if size > KEPT and time.time() - found.st_mtime > YOUNG:  # another run may be writing younger ones
+            file.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def forget() -> None:
 
 def _again(lost: Any) -> None:
     if lost.exc_type is KeyboardInterrupt:
-        _thread.interrupt_main()
+        threading.Timer(0.01, _thread.interrupt_main).start()  # from elsewhere: here it would be lost again
     else:
         _usual(lost)
 

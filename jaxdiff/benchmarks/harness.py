@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.staging import replacing
+
 PEERS = (
     "jaxdiff",
     "jax",
@@ -204,8 +206,9 @@ def publish(options: Options, name: str, data: dict[str, Any], table: str, pictu
 def write(options: Options, name: str, data: dict[str, Any], table: str) -> None:
     """Write NAME.json and NAME.md."""
     content = json.dumps({"smoke": options.smoke, **data}, indent=1, default=float)
-    (options.folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
-    (options.folder / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+    for kind, text in (("json", content), ("md", table)):
+        with replacing(options.folder / f"{name}.{kind}") as part:  # a run may be interrupted here
+            part.write_text(text + "\n", encoding="utf-8")
 
 
 def figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:

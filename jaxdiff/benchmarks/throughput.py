@@ -83,7 +83,8 @@ class _Run:
     def _add(self, entry: dict[str, Any]) -> None:
         """Keep an entry, and write all so far: a run that is cut short has what it measured."""
         self.entries.append(entry)
-        write(self.options, "throughput", *summary(self.facts, self.entries))
+        data, told = summary(self.facts, self.entries)
+        write(self.options, "throughput", {"complete": False, **data}, f"{told} Not complete.")
 
     def copy(self) -> None:
         dtype = np.dtype(self.dtype)
