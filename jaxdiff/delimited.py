@@ -56,9 +56,9 @@ def text_of(table: Any) -> tuple[str, str]:
         label = name if isinstance(name, str) else "the table"
         data = table.read()
     elif isinstance(table, (str, os.PathLike)):
-        label = os.path.expanduser(os.fspath(table))
-        if not isinstance(label, str) or "\n" in label:
-            raise ValueError("a table is named by a path, got a text of several lines or bytes; wrap it in io.StringIO")
+        label = os.path.expanduser(os.fsdecode(table))
+        if "\n" in label:
+            raise ValueError("a table is named by its path, got a text of several lines; wrap it in io.StringIO")
         data = _bytes(label)
     else:
         raise TypeError(
@@ -74,21 +74,27 @@ def columns_of(
     """The table in a text."""
     import pandas as pd
 
-    lines = [_bare(line, comment) if comment and comment in line else line for line in text.split("\n")]
+    lines = ["" if _is_comment(line, comment) else line for line in text.split("\n")]
     carrying = [i for i, line in enumerate(lines) if i >= skip and line.strip()]
     if not carrying:
         raise ValueError(f"{label} is empty: no line is left after skipping {skip} and comments")
     if separator is None:
-        separator = _separator(lines[carrying[0]], decimal)
+        separator = _separator([lines[i] for i in carrying[:2]], decimal)
     blank = separator.isspace() and separator != "\t"
     if not blank and (len(separator) != 1 or separator in (decimal, '"')) or len(decimal) != 1:
         raise ValueError(
-            f"separator and decimal must be different single characters, got {separator!r} and {decimal!r}"
+            f"{label}: separator and decimal must be different single characters, got {separator!r} and {decimal!r}"
         )
-    body = [" ".join(lines[i].split()) if blank else lines[i] for i in range(carrying[0], len(lines))]
-    reader = csv.reader(
-        (line + "\n" for line in body), delimiter=" " if blank else separator, skipinitialspace=True, strict=True
-    )
+    mark = " " if blank else separator
+    body = [" ".join(line.split()) if blank or (not line.strip() and mark not in line) else line for line in lines]
+    body = body[carrying[0] :]
+    if comment:
+        width = _count(body[0], mark) if names is None else len(names)
+        body = [
+            _bare(line, comment, mark, width) if comment in line and (i or names) else line
+            for i, line in enumerate(body)
+        ]
+    reader = csv.reader((line + "\n" for line in body), delimiter=mark, skipinitialspace=True, strict=True)
     table: list[list[str]] = []
     places: list[int] = []
     before = 0
@@ -150,23 +156,37 @@ def _decoded(data: bytes, label: str) -> str:
     raise ValueError(f"{label} is {f'{kind}, ' if kind else ''}not a text file; save the table as CSV")
 
 
-def _bare(line: str, comment: str) -> str:
-    """A line without its comment, which starts an entry or follows white space outside quotes; #DIV/0! is none."""
+def _is_comment(line: str, comment: str) -> bool:
+    start = line.lstrip()
+    return bool(comment) and start.startswith(comment) and not start.lower().startswith(_ERRORS)
+
+
+def _bare(line: str, comment: str, mark: str, width: int) -> str:
+    """A row without the comment behind it: what comes before is a whole row, or it is an entry such as #1."""
     place = line.find(comment)
     while place >= 0:
-        before, after = line[:place], line[place:].lower()
-        if before[-1:] in ("", " ", "\t", ",", ";") and before.count('"') % 2 == 0 and not after.startswith(_ERRORS):
+        before = line[:place].rstrip()
+        if line[place - 1 : place] in (" ", "\t", mark) and _count(before.removesuffix(mark), mark) >= width:
             return before
         place = line.find(comment, place + 1)
     return line
 
 
-def _separator(line: str, decimal: str) -> str:
-    """The most frequent of tab, semicolon and comma outside quotes; white space if there is none."""
-    bare = re.sub(r'"[^"]*"', "", line)
-    counts = {mark: bare.count(mark) for mark in ("\t", ";", ",") if mark != decimal}
-    mark = max(counts, key=lambda m: counts[m])
-    return mark if counts[mark] else " "
+def _count(line: str, mark: str) -> int:
+    """How many entries there are; none outside of closed quotes."""
+    return 0 if line.count('"') % 2 else _unquoted(line).count(mark) + 1
+
+
+def _unquoted(line: str) -> str:
+    return re.sub(r'"[^"]*"', "", line)
+
+
+def _separator(lines: list[str], decimal: str) -> str:
+    """Which of tab, semicolon and comma the first rows have most of outside quotes, both of them if one is in both;
+    white space if there is none."""
+    counts = {mark: [_unquoted(line).count(mark) for line in lines] for mark in ("\t", ";", ",") if mark != decimal}
+    mark = max(counts, key=lambda m: (min(counts[m]), counts[m][0]))
+    return mark if counts[mark][0] else " "
 
 
 def pointed(entries: np.ndarray, mark: str) -> np.ndarray:

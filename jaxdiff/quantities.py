@@ -119,7 +119,7 @@ def each(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def mend(entry: Any, dates: str) -> str:
     """What to do about an entry that is no number."""
-    if isinstance(entry, (bool, np.bool_)):
+    if isinstance(entry, (bool, np.bool_)) or str(entry).strip().lower() in ("true", "false"):
         return "write 1 and 0 where they are numbers"
     if isinstance(entry, (complex, np.complexfloating)):
         return "take the real part or the magnitude first"
@@ -130,7 +130,7 @@ def mend(entry: Any, dates: str) -> str:
         if _OTHER.fullmatch(text):
             return "write dates with the year first, 2024-01-31 12:00, and durations as numbers"
         if re.fullmatch(r"[-+]?\d+,\d+", text):
-            return 'the decimal mark is a point unless decimal = "," says otherwise'
+            return 'the decimal mark is a point; pass pandas.read_csv(path, sep=";", decimal=","), or in [data] decimal = ","'
     if isinstance(entry, (np.datetime64, np.timedelta64)) or hasattr(entry, "total_seconds") or hasattr(entry, "year"):
         return dates
     if isinstance(entry, (abstract.Number, str)) and str(entry).strip().lstrip("+-")[:1].isdigit():

@@ -38,7 +38,7 @@ def read(
         skip: lines to leave out at the top, before the header if there is one.
         rows: first and last row of data to keep, counted from 1 below the header.
         separator: one character, or None to find out whether it is a comma, a semicolon, a tab or white space.
-        comment: what starts a comment, at the start of a line or of an entry or after white space; an empty text for none.
+        comment: what starts a comment, at the start of a line or behind a whole row; an empty text for none.
         decimal: the decimal mark.
 
     Columns of a file in which all entries are numbers or missing are float64, others texts. A row that is shorter than the

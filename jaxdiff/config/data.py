@@ -301,7 +301,7 @@ def _frame(settings: Mapping[str, Any], folder: Path, table: str | os.PathLike[s
         return tables.read(datasets.load(settings["dataset"]), rows=rows)
     if table is None and "table" not in settings:
         raise ValueError("[data] names no table; add table = 'readings.csv' or pass --data TABLE")
-    path = Path(table) if table is not None else folder / Path(settings["table"]).expanduser()
+    path = Path(table) if table is not None else folder / os.path.expanduser(settings["table"])
     return tables.read(
         path,
         names=settings.get("names"),
