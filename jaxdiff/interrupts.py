@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,9 +26,14 @@ def forget() -> None:
 
 def _again(lost: Any) -> None:
     if lost.exc_type is KeyboardInterrupt:
-        threading.Timer(0.01, _thread.interrupt_main).start()  # from elsewhere: here it would be lost again
+        _thread.start_new_thread(_once_more, ())  # from elsewhere: here it would be lost again
     else:
         _usual(lost)
+
+
+def _once_more() -> None:
+    time.sleep(0.02)
+    _thread.interrupt_main()
 
 
 @contextlib.contextmanager

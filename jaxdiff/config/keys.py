@@ -19,7 +19,7 @@ def check_keys(table: Mapping[str, Any], where: str, allowed: Sequence[str]) -> 
 def choose(value: Any, where: str, allowed: Sequence[str]) -> str:
     name = value.lower() if isinstance(value, str) else value
     if name not in allowed:
-        near = get_close_matches(shown(name), allowed, 1)
+        near = get_close_matches(shown(name).strip("'"), allowed, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"{where} is {shown(value)}; {hint}choose one of {', '.join(allowed)}")
     return str(name)

@@ -1,0 +1,41 @@
+"""Damaged configurations through the whole shell: they run with honest numbers, or are refused in one line."""
+
+import pytest
+
+from jaxdiff.benchmarks.attacks import configurations
+from jaxdiff.benchmarks.attacks.examples import EXAMPLES
+
+SEED, COUNT = 1, 25
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_configurations_themselves_run(name):
+    case = configurations.example(name)
+    assert configurations.judged(case)[0] == "ran"
+
+
+def test_damaged_configurations():
+    found = configurations.run(COUNT, SEED)
+    assert len(found) == COUNT
+    wrong = [record for record in found if record["verdict"] not in ("ran", "refused")]
+    assert not wrong
+
+
+HELD = {
+    "a word in place of a number": ("cells = 12", 'cells = "many"', True),
+    "a misspelt key": ("cells = 12", "cell = 12", True),
+    "two of one key": ("cells = 12", "cells = 12\ncells = 13", True),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_must_be_refused_is_seen_where_it_runs(name):
+    """The judge itself: a mistake is refused; the same case, were it harmless, is found out."""
+    old, new, must = HELD[name]
+    case = configurations.example("wall")
+    case.text = lambda: EXAMPLES["wall"].replace(old, new)
+    case.must = must
+    assert configurations.judged(case)[0] == "refused"
+    case.text = lambda: EXAMPLES["plate"]
+    case.command = "solve"
+    assert configurations.judged(case) == ("WRONG", "it must be refused, and ran")
