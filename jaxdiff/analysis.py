@@ -134,8 +134,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
     system = FiniteVolume().systems(equation, grid)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
-    if grid.ndim > 1:
-        memory.require_at_rest(grid)
+    memory.require_at_rest(grid)
     initial = None if initial is None else grid.average(plain(initial))
     u, checks = _compiled(equation, grid, initial)
     if isinstance(checks.table, jax.core.Tracer):

@@ -19,7 +19,7 @@ from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.progress import Progress
 from jaxdiff.readings import Readings
 from jaxdiff.result import Fit
-from jaxdiff.run import STEPS, Run
+from jaxdiff.run import STEPS, Run, on_host
 from jaxdiff.stacks import Stack, stack
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class Bootstrap:
         return self.fits.plot()
 
 
+@on_host
 def bootstrap(
     fit: Fit,
     repeats: int = 400,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -109,9 +111,10 @@ def raise_failed(checks: Checks) -> None:
 
 def enforce(value: Any, checks: Checks, last: tuple[str, Any] | None = None) -> Any:
     """Inside a user's own jit: the same errors, raised when the compiled program runs; `last` (message, whether) after all.
+    In a `vmap` the lane that fails is not a number, and a warning says which and why.
 
-    One call to the host for all messages, as each takes time to compile; tied to a zero, as what an error is tied to
-    goes through one device.
+    One call to the host for all messages, as each takes time to compile; tied to a factor of one, as what an error is
+    tied to goes through one device.
     """
     places = {
         r"in cell (\(\{where.*?\)|\{where\})": "in some cell",
@@ -126,4 +129,25 @@ def enforce(value: Any, checks: Checks, last: tuple[str, Any] | None = None) -> 
     if last is not None:
         messages.append(last[0])
         code = jnp.where((code == 0) & last[1], len(messages), code)
-    return value + eqx.branched_error_if(jnp.zeros((), value.dtype), code > 0, jnp.maximum(code - 1, 0), messages)
+    dtype = value.dtype
+
+    @jax.custom_batching.custom_vmap
+    def factor(code: Any) -> Any:
+        return eqx.branched_error_if(jnp.ones((), dtype), code > 0, jnp.maximum(code - 1, 0), messages)
+
+    @factor.def_vmap
+    def lanes(size: int, batched: Any, codes: Any) -> Any:
+        jax.debug.callback(partial(_told, messages), codes)
+        return jnp.where(codes > 0, jnp.nan, 1.0).astype(dtype), True
+
+    return value * factor(jax.lax.stop_gradient(code))
+
+
+def _told(messages: list[str], codes: Any) -> None:
+    """A word on the lanes of a batch that failed."""
+    failed = np.flatnonzero(np.asarray(codes))
+    if len(failed):
+        first = messages[int(np.ravel(codes)[failed[0]]) - 1]
+        warnings.warn(
+            f"{len(failed)} of {np.size(codes)} in this batch are NaN, the first at {failed[0]}: {first}", stacklevel=2
+        )

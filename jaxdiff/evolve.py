@@ -3,7 +3,7 @@
 | method   | when                                                      | cost                                       |
 |----------|-----------------------------------------------------------|--------------------------------------------|
 | direct   | diffusion, coefficients and forcing constant in time      | seven resolvents per output time, together |
-| window   | the same, many times and a tolerance of at least 2e-10    | 20–32 resolvents per factor 60 of time     |
+| window   | the same, many times and a tolerance of at least 2e-10    | 20–38 resolvents per factor 60 of time     |
 | segments | the same with a drift, growth or forcing by measured series | a few substeps per stretch between knots |
 | adaptive | coefficients or forcing any function of time              | steps of high order, with error control    |
 | steps    | a stepper named by the user                               | `substeps` per output interval             |
@@ -66,8 +66,7 @@ def prepare(
             does not fit in memory.
     """
     plan = lay_out(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
-    if grid.ndim > 1:
-        memory.require(plan, grid)
+    memory.require(plan, grid, observed=grid.ndim == 1)
     return plan
 
 

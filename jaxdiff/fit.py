@@ -19,7 +19,7 @@ from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
 from jaxdiff.readings import Readings
 from jaxdiff.result import Fit, load
-from jaxdiff.run import MANY, STEPS, Outcome, Run
+from jaxdiff.run import MANY, STEPS, Outcome, Run, on_host
 from jaxdiff.uncertainty import uncertainty
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
@@ -27,6 +27,7 @@ __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
 FEW = 64  # parameters for which a dense Jacobian is the better bargain
 
 
+@on_host
 def fit(
     model: Equation | Callable[..., Any],
     measurements: Measurement | list[Measurement] | tuple[Measurement, ...],

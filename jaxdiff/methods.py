@@ -17,7 +17,7 @@ from jaxdiff.segments import segments, squared
 from jaxdiff.steppers import Exponential, march, not_below_zero, several
 from jaxdiff.systems import System
 
-_LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, held at once
+LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, held at once
 _ROOM = 8  # substeps that an unbalanced operator on a lattice may take, if it needs them
 
 
@@ -28,13 +28,13 @@ def _needed_substeps(operator: Any, span: Any) -> Any:
 def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
-    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance)
+    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance, weights=system.weights)
     return _in_parts(run, after, 7 * len(u)), _needed_substeps(operator, after[-1]), []
 
 
 def _in_parts(run: Any, times: Any, cells: int) -> Any:
     """`run` of times (T,), as many at once as memory allows where each takes so many cells."""
-    chunk = max(1, _LANE_CELLS // cells)
+    chunk = max(1, LANE_CELLS // cells)
     if len(times) <= chunk:
         return run(times)
     padded = jnp.concatenate([times, jnp.full(-len(times) % chunk, times[-1])])
@@ -45,7 +45,7 @@ def _in_parts(run: Any, times: Any, cells: int) -> Any:
 def _window(system: System, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
-    out = propagate_window(operator, plan.nodes, plan.weights, after, u, forcing, observe)
+    out = propagate_window(operator, plan.nodes, plan.weights, after, u, forcing, system.weights, observe)
     return out, _needed_substeps(operator, after[-1]), []
 
 

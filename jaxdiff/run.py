@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -28,6 +29,28 @@ RENEWALS = 50  # of plans within one fit
 RETREATS = 30  # in a row, from coefficients that no plan resolves
 PLAN_STEPS = 10  # of an optax transformation between two looks at the plans
 _PACES: dict[Objective, float] = {}  # seconds an evaluation last took: tells a repeated fit how far it may run at once
+
+
+_P, _T = ParamSpec("_P"), TypeVar("_T")
+
+
+def on_host(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Refuse to look at numbers under a transformation of JAX, where there are none; tell what no plan can follow as a
+    plain `ValueError`."""
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        found = (jnp.zeros(()), *jax.tree.leaves((args, list(kwargs.values()))))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in found):
+            raise TypeError(
+                f"{function.__name__} decides by numbers and got tracers, as inside jax.jit, vmap or grad; call it outside, and jd.fit_many for many data sets"
+            )
+        try:
+            return function(*args, **kwargs)
+        except Unplannable as error:
+            raise ValueError(str(error)) from None
+
+    return call
 
 
 class Outcome:

@@ -98,7 +98,9 @@ def solve(
     if grid.ndim == 1:  # where a fit may not hold all states, but a solution does
         memory.require(plan, grid)
     u = _state(grid, initial)
-    _require_resolved(plan.times, jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float)))
+    dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
+    _require_resolved(plan.times, dtype)
+    _require_cells_resolved(grid, dtype)
     times = plan.times[: plan.outputs + 1]
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
     if save is not None and traced:
@@ -146,6 +148,21 @@ def _require_resolved(times: Any, dtype: Any) -> None:
         raise ValueError(
             f"times near {first:g} that are {second - first:g} apart are not told apart in {dtype}; count them from the start, or use float64"
         )
+
+
+def _require_cells_resolved(grid: Grid, dtype: Any) -> None:
+    """Raise if cells are too far from zero for their widths: in float32 those of a millimetre at a hundred metres."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return
+    for name, edges in zip(grid.names, grid.edges, strict=True):
+        if isinstance(edges, jax.core.Tracer):
+            continue
+        edges = np.asarray(edges, float)
+        far, length, least = np.abs(edges).max(), np.ptp(edges), np.diff(edges).min()
+        if far > 4 * length and float(jnp.finfo(dtype).eps) * far > 3e-5 * least:
+            raise ValueError(
+                f"cells along {name} are {least:.3g} wide at {far:.3g}, which {dtype} does not tell apart; count {name} from where the domain starts, or use float64"
+            )
 
 
 def _interval_by_interval(

@@ -10,7 +10,14 @@ from jaxdiff.solve import evolve, prepare
 
 PLANE = jd.Grid.uniform((0.0, 1.0, 64), (0.0, 1.0, 64))
 BOX = jd.Grid.uniform((0.0, 1.0, 16), (0.0, 1.0, 16), (0.0, 1.0, 16))
+LINE = jd.Grid.uniform((0.0, 1.0, 20000))
 RUNS = {
+    "line": (jd.Diffusion(1.0), LINE, 3, {}, False),
+    "line, many times": (jd.Diffusion(1.0), LINE, 32, {}, False),
+    "contours": (jd.Diffusion(1.0), LINE, 32, {"tolerance": 1e-6}, False),
+    "segments": (jd.FokkerPlanck(1.0, 1.0), LINE, 4, {}, False),
+    "order 4": (jd.Diffusion(1.0), LINE, 2, {"scheme": jd.FiniteVolume(order=4)}, False),
+    "line, implicit": (jd.Diffusion(1.0), LINE, 4, {"stepper": jd.TRBDF2()}, False),
     "chebyshev": (jd.Diffusion(np.ones((64, 64))), PLANE, 1, {}, True),
     "chebyshev, four times": (jd.Diffusion(np.ones((64, 64))), PLANE, 4, {}, True),
     "fed": (jd.Diffusion(np.ones((64, 64)), source=np.ones((64, 64))), PLANE, 1, {}, True),
@@ -45,3 +52,22 @@ def test_what_does_not_fit_is_refused_before_it_is_tried():
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="1000000 × 1000000 cells at rest need about .* GiB"):
         jd.steady_state(jd.Diffusion(1.0, boundaries=jd.absorbing), grid)
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    monkeypatch.setattr("jaxdiff.memory._room", lambda parts: (2.0**30, "this machine"))
+
+
+@pytest.mark.parametrize("drift", [0.0, 1.0])
+def test_one_axis_does_not_fit_either(small_machine, drift):
+    grid = jd.Grid.uniform((0.0, 1.0, 3 * 10**6))
+    equation = jd.FokkerPlanck(1.0, 1.0) if drift else jd.Diffusion(1.0)
+    with pytest.raises(ValueError, match="^3000000 cells and 1 output time need about .* GiB, this machine has 1 free"):
+        jd.solve(equation, grid, 0.0, [0.0, 1.0])
+    readings = jd.Readings(grid, 0.0, np.linspace(0.0, 1.0, 2000), np.full(2000, 0.5), np.zeros(2000), sigma=1.0)
+    marked = jd.FokkerPlanck(jd.Free(1.0), 1.0) if drift else jd.Diffusion(jd.Positive(1.0))
+    with pytest.raises(ValueError, match="^3000000 cells and .* output times need about .* GiB"):
+        jd.fit(marked, readings, progress=False)
+    with pytest.raises(ValueError, match="^4000000 cells at rest need about .* GiB"):
+        jd.steady_state(jd.Diffusion(1.0, boundaries=jd.absorbing), jd.Grid.uniform((0.0, 1.0, 4 * 10**6)))

@@ -1,0 +1,288 @@
+"""Random problems through `jd.solve` and `jd.steady_state`, each right, refused in one line, or found out.
+
+Numbers are drawn anew for every problem and structures, which compile, for a batch of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxdiff as jd
+from jaxdiff.benchmarks.attacks import exponentials
+from jaxdiff.parameters import plain
+from jaxdiff.schemes import FiniteVolume
+
+BATCH = 25  # problems of one structure
+DOUBLE, SINGLE = 1e-9, 1e-4  # of the peak, what `solve` promises
+WALLS = ("Dirichlet", "Neumann", "Robin", "Flux", "closed")
+
+
+def one_axis(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Records {"seed", "problem", "error", "verdict", "detail"} of `count` random problems on one axis.
+
+    Against exact exponentials of the same matrix. A verdict is "right" (error, a share of the peak, below what is
+    promised), "refused" (in one line of the library), "WRONG" or "TRACEBACK".
+    """
+    return _attack(_line, count, seed)
+
+
+def two_axes(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The same on two axes, with tensors and drifts that turn."""
+    return _attack(_plane, count, seed)
+
+
+def _attack(family: Callable[..., Any], count: int, seed: int, batch: int = BATCH) -> list[dict[str, Any]]:
+    records = []
+    for first in range(0, count, batch):
+        rng = np.random.default_rng([seed, first // batch])
+        draw = family(rng, first // batch)
+        for i in range(first, min(first + batch, count)):
+            own, found = np.random.default_rng([seed, first // batch, i]), None
+            while found is None:
+                found = judged(*draw(own))
+            records.append({"seed": (seed, i), **found})
+    return records
+
+
+def judged(
+    problem: str, equation: Any, grid: Any, start: Any, times: Any, dtype: Any, options: Any
+) -> dict[str, Any] | None:
+    """The verdict on one problem, None where the exact solution is not to be believed; `times` None asks for the steady state."""
+    record = {"problem": f"{problem}, start {start!r}, times {times!r}", "error": np.nan, "detail": ""}
+    with jax.enable_x64(dtype == np.float64):
+        try:
+            if times is None:
+                values = np.asarray(jd.steady_state(equation, grid, start))[None]
+            else:
+                values = np.asarray(jd.solve(equation, grid, start, times, **options).values)[1:]
+        except Exception as error:
+            ours = isinstance(error, (ValueError, TypeError, RuntimeError)) and "\n" not in str(error).strip()
+            ours = ours and "jaxdiff" in _raised_in(error)
+            return {
+                **record,
+                "verdict": "refused" if ours else "TRACEBACK",
+                "detail": f"{type(error).__name__}: {error}",
+            }
+    with jax.enable_x64(True):
+        expected, doubt = _expected(equation, grid, np.asarray(start, float), times, float(np.finfo(dtype).eps))
+    floor = 0.0 if times is None else (1e-3 if dtype == np.float64 else 0.1) * np.abs(start).max()
+    peaks = [max(np.abs(e).max(), floor) for e in expected]
+    missed = [np.abs(v - e).max() / max(p, 1e-300) for v, e, p in zip(values, expected, peaks, strict=True)]
+    error = float(max(missed)) if np.isfinite(values).all() else np.inf
+    allowed = options.get("tolerance", DOUBLE) if dtype == np.float64 else SINGLE
+    if not doubt < 0.1 * allowed:
+        return None
+    return {**record, "error": error, "verdict": "right" if error <= allowed else "WRONG"}
+
+
+def _raised_in(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_code.co_filename
+
+
+def _expected(equation: Any, grid: Any, start: np.ndarray, times: Any, eps: float) -> tuple[list[np.ndarray], float]:
+    """States after the first time, and what they may be wrong by, as a share of the largest."""
+    system = FiniteVolume().systems(plain(equation), grid)[0]
+    rates = exponentials.matrix_of(system.operator(0.0), grid.shape)
+    forcing, weights = np.asarray(system.forcing(0.0), float).ravel(), np.asarray(system.weights, float).ravel()
+    contents = np.broadcast_to(start, grid.shape).ravel() * weights
+    if times is None:
+        found = exponentials.steady(rates, forcing, np.sum(contents.astype(exponentials.WIDE)))
+        if found is None:
+            return [np.full(grid.shape, np.nan)], np.inf  # with growth nothing is told
+        return [(found / weights).astype(float).reshape(grid.shape)], 1e-16 if np.isfinite(found).all() else np.inf
+    states, doubts = [], [0.0]
+    for t in times[1:]:
+        with np.errstate(over="ignore", invalid="ignore"):  # then the doubt is not a number
+            state, doubt = exponentials.solution(rates, forcing, contents, t, weights, eps)
+        states.append(state.astype(float).reshape(grid.shape))
+        doubts.append(doubt)
+    return states, float(np.max(doubts))
+
+
+def _powers(rng: Any, low: float, high: float, size: Any = None) -> Any:
+    return 10 ** rng.uniform(low, high, size)
+
+
+def _kinds(rng: Any, count: int) -> list[str]:
+    return [str(rng.choice(WALLS)) for _ in range(count)]
+
+
+def _wall(rng: Any, kind: str, speed: float, scale: float) -> Any:
+    """Numbers for a wall where contents move at a `speed` [length/time] over a `scale` [length]."""
+    value = float(rng.normal() * (rng.random() < 0.7))
+    if kind == "Dirichlet":
+        return jd.Dirichlet(value)
+    if kind == "Neumann":
+        return jd.Neumann(value / scale)
+    if kind == "Robin":
+        return jd.Robin(float(speed * _powers(rng, -3, 3)), value)
+    return jd.Flux(0.0 if kind == "closed" else value * speed)
+
+
+def _rate(rng: Any, t: float, kind: str) -> float:
+    """A decay, or growth that does not overflow by t."""
+    if kind == "none":
+        return 0.0
+    size = _powers(rng, -4, 1.3) / min(t, 1e12)
+    return float(-min(size, 30.0 / t) if kind == "growth" else size)
+
+
+def _start(rng: Any, shape: tuple[int, ...]) -> np.ndarray:
+    kind = rng.choice(["random", "one", "point", "signs", "zero"], p=[0.4, 0.2, 0.25, 0.1, 0.05])
+    if kind == "point":
+        state = np.zeros(shape)
+        state[tuple(rng.integers(0, n) for n in shape)] = 1.0
+        return state
+    state = {"random": rng.random(shape), "one": np.ones(shape), "signs": rng.normal(size=shape)}
+    return state.get(str(kind), np.zeros(shape)) * float(_powers(rng, -3, 3))
+
+
+def _narrow(tree: Any, dtype: Any) -> Any:
+    """Numbers that single precision holds, so that both are asked about the same problem."""
+    if dtype == np.float64:
+        return tree
+    return jax.tree.map(lambda x: np.asarray(x, np.float32).astype(float) if np.ndim(x) < 9 else x, tree)
+
+
+def _line(rng: Any, number: int) -> Callable[[Any], Any]:
+    """A structure on one axis, as a function that draws its numbers."""
+    geometry = str(rng.choice(["uniform", "ring", "graded", "radial"], p=[0.45, 0.15, 0.2, 0.2]))
+    cells, outputs = int(rng.choice([5, 12, 24])), int(rng.choice([1, 4]))
+    dtype = np.float64 if number % 3 else np.float32
+    walls, drifting = _kinds(rng, 2), bool(rng.random() < 0.5)
+    form, forced = str(rng.choice(["number", "array", "function"])), bool(rng.random() < 0.5)
+    pull = str(rng.choice(["number", "array", "function", "potential"]))
+    interpretation = str(rng.choice(["ito", "stratonovich", "isothermal"]))
+    loss = str(rng.choice(["none", "decay", "growth"], p=[0.5, 0.3, 0.2]))
+    options = {"tolerance": float(rng.choice([1e-4, 1e-8]))} if rng.random() < 0.15 else {}
+
+    def draw(rng: Any) -> Any:
+        length, diffusivity = float(_powers(rng, -3, 3)), float(_powers(rng, -6, 6))
+        lower = float(rng.choice([0.0, 1.0, 100.0])) * length
+        grid: Any = jd.Grid.uniform((lower, lower + length, cells))
+        if geometry == "graded":
+            ratio = _powers(rng, -0.5, 0.5)
+            edges = np.cumsum(np.r_[0.0, ratio ** np.arange(cells)])
+            grid = jd.Grid(edges=(lower + length * edges / edges[-1],))
+        if geometry == "radial":
+            inner = float(rng.choice([0.0, 0.5])) * length
+            grid = jd.Grid.radial((inner, inner + length, cells), geometry=["cylindrical", "spherical"][number % 2])
+        x = np.asarray(grid.centers[0])
+        peclet = float(_powers(rng, -3, 6) * rng.choice([-1, 1]))
+        speed = abs(peclet) * diffusivity / length if drifting else diffusivity / length
+        # From far before the first cell has felt anything to long after the last one has.
+        t = float(_powers(rng, -12, 12)) if rng.random() < 0.3 else float(_powers(rng, -4, 3) * length / speed)
+        times = np.r_[0.0, t * np.sort(rng.random(outputs - 1)), t] if outputs > 1 else np.r_[0.0, t]
+        shape = lambda mean, spread: {
+            "number": mean,
+            "array": mean * _powers(rng, -spread, spread, cells),
+            "function": jd.Expression("a*exp(b*(x-m))", a=mean, b=spread * rng.normal() / length, m=x.mean()),
+        }
+        rate = _rate(rng, t, loss)
+        name = grid.names[0]
+        sides = {
+            side: _wall(rng, kind, speed, length) for side, kind in zip((f"{name}-", f"{name}+"), walls, strict=True)
+        }
+        if geometry == "ring":
+            sides = {f"{name}-": jd.Periodic(), f"{name}+": jd.Periodic()}
+        elif grid.edges[0][0] == 0.0 and geometry == "radial":
+            sides.pop(f"{name}-")
+        if drifting:
+            mean = peclet * diffusivity / length
+            drift = {
+                **shape(mean, 0.5),
+                "potential": jd.Potential(jd.Expression("a*(x-m)**2", a=mean / length, m=x.mean())),
+            }[pull]
+            equation: Any = jd.FokkerPlanck(
+                drift, shape(diffusivity, 1.0)[form], killing=rate, interpretation=interpretation, boundaries=sides
+            )
+        else:
+            source: Any = 0.0
+            if forced:
+                source = rng.normal(size=cells) * speed / length
+                volumes = np.asarray(grid.volumes)
+                source -= (source @ volumes / volumes.sum()) * (rng.random() < 0.5)
+            equation = jd.Diffusion(
+                shape(diffusivity, 2.0)[form],
+                decay=rate,
+                source=source,
+                capacity=float(_powers(rng, -2, 2)),
+                boundaries=sides,
+            )
+        equation, grid, start, times = _narrow((equation, grid, _start(rng, (cells,)), times), dtype)
+        told = f"{geometry}, {cells} cells on {length:.3g} from {lower:.3g}, {np.dtype(dtype).name}, {options}, {_told(equation)}"
+        return told, equation, grid, start, None if rng.random() < 0.12 else times, dtype, options
+
+    return draw
+
+
+def _told(equation: Any) -> str:
+    return " ".join(repr(jax.tree.map(lambda x: np.asarray(x).tolist(), equation)).split())
+
+
+def _plane(rng: Any, number: int) -> Callable[[Any], Any]:
+    """A structure on two axes, as a function that draws its numbers."""
+    kind = ["numbers", "lines", "rough", "turning", "drift", "tensor", "potential", "tensor, turning"][number % 8]
+    dtype = np.float32 if rng.random() < 0.25 else np.float64
+    walls, outputs = _kinds(rng, 4), int(rng.choice([1, 3]))
+    if "tensor" in kind:
+        walls = ["Dirichlet" if wall in ("Neumann", "Robin") else wall for wall in walls]
+    ring, graded, forced = (bool(b) for b in rng.random(3) < [0.3, 0.4, 0.5])
+    ring, graded = ring and kind != "potential", graded and "tensor" not in kind
+    loss = str(rng.choice(["none", "decay", "growth"], p=[0.6, 0.25, 0.15]))
+    cells = (5, 6)
+
+    def draw(rng: Any) -> Any:
+        length, diffusivity = float(_powers(rng, -3, 3)), float(_powers(rng, -6, 6))
+        edges = [
+            np.linspace(0.0, length * side, n + 1) for side, n in zip((1.0, _powers(rng, -1, 1)), cells, strict=True)
+        ]
+        if graded:
+            edges[0] = length * np.linspace(0.0, 1.0, cells[0] + 1) ** 2
+        grid = (
+            jd.Grid(edges=tuple(edges))
+            if graded
+            else jd.Grid.uniform(*((0.0, e[-1], n) for e, n in zip(edges, cells, strict=True)))
+        )
+        peclet, drifting = float(_powers(rng, -2, 3)), kind in ("turning", "drift", "potential", "tensor, turning")
+        speed = (peclet if drifting else 1.0) * diffusivity / length
+        t = float(_powers(rng, -12, 12)) if rng.random() < 0.2 else float(_powers(rng, -4, 2) * length / speed)
+        times = np.r_[0.0, t * np.sort(rng.random(outputs - 1)), t]
+        sides: Any = {
+            side: _wall(rng, wall, speed, length) for side, wall in zip(("x-", "x+", "y-", "y+"), walls, strict=True)
+        }
+        if ring:
+            sides |= {"y-": jd.Periodic(), "y+": jd.Periodic()}
+        turn = rng.normal(size=(2, 2))
+        matrix = diffusivity * (turn @ turn.T + 0.03 * np.eye(2))
+        spread: Any = {
+            "lines": jd.PerAxis(diffusivity, jd.Expression("a*(1+y*y)", a=diffusivity)),
+            "rough": diffusivity * _powers(rng, -1, 1, cells),
+            "tensor": jd.Tensor(matrix),
+            "tensor, turning": jd.Tensor(matrix),
+        }.get(kind, diffusivity)
+        rate, v = _rate(rng, t, loss), peclet * diffusivity / length
+        if drifting:
+            fields: Any = {
+                "drift": (jd.Expression("a*cos(b*x)", a=v, b=2 / length), jd.Expression("a", a=-v)),
+                "potential": jd.Potential(jd.Expression("a*(x-y)**2", a=v / length)),
+            }
+            turning = (jd.Expression("a*y", a=v / length), jd.Expression("a*x", a=-v / length))
+            equation: Any = jd.FokkerPlanck(fields.get(kind, turning), spread, killing=rate, boundaries=sides)
+        else:
+            source = rng.normal(size=cells) * speed / length if forced else np.zeros(())
+            if forced and rng.random() < 0.5:
+                source -= (source * np.asarray(grid.volumes)).sum() / np.asarray(grid.volumes).sum()
+            equation = jd.Diffusion(spread, decay=rate, source=source, boundaries=sides)
+        equation, grid, start, times = _narrow((equation, grid, _start(rng, cells), times), dtype)
+        told = f"{kind}, {length:.3g}, {'graded, ' * graded}{np.dtype(dtype).name}, {_told(equation)}"
+        return told, equation, grid, start, None if rng.random() < 0.15 else times, dtype, {}
+
+    return draw
