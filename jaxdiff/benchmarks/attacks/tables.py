@@ -252,7 +252,7 @@ def no_text(sheet: Sheet, rng: np.random.Generator) -> None:
     sheet.encoding = str(rng.choice(["utf-32", "utf-16-le"]))
 
 
-DAMAGE = (
+DAMAGE: tuple[Callable[[Sheet, np.random.Generator], None], ...] = (
     missing,
     missing,
     no_number,
