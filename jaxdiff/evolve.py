@@ -33,6 +33,7 @@ from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.parameters import plain
 from jaxdiff.plan import Plan, segmented
 from jaxdiff.quadrature import Quadrature
+from jaxdiff.quantities import SINCE, numbers
 from jaxdiff.rosenbrock import Rosenbrock
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.segments import FINEST
@@ -177,9 +178,9 @@ def _checked_times(times: Any) -> Any:
     if isinstance(times, jax.core.Tracer):
         return times
     try:
-        times = np.asarray(times, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"times must be numbers, got {times!r}; the first is that of the initial state") from None
+        times = numbers(times, "times", SINCE)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{error}; the first is that of the initial state") from None
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times must be a sequence of at least two, the first that of the initial state, got {times}")
     if not np.isfinite(times).all():
@@ -216,7 +217,7 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     """
     u = jnp.asarray(initial)
     u = spread(u if jnp.issubdtype(u.dtype, jnp.floating) else u.astype(jnp.result_type(float)), grid.names)
-    narrow = lambda x: x.astype(u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
+    narrow = lambda x: jnp.asarray(x, u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
     equation, grid = jax.tree.map(lambda x: narrow(x) if eqx.is_array_like(x) else x, (equation, grid))
     t0 = jnp.asarray(plan.times[0], u.dtype)
     run = METHODS[plan.method]

@@ -107,7 +107,7 @@ def fit(
                 )
         finally:
             run.progress.close()
-        found = settled(run, outcome, loss, len(measured))
+        found = settled(run, outcome, loss, measured)
         if not held:
             return found
         losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
@@ -121,20 +121,20 @@ def given(scheme: Any, stepper: Any, substeps: Any, tolerance: Any) -> dict[str,
     return {name: value for name, value in options.items() if value is not None}
 
 
-def settled(run: Run, outcome: Outcome, loss: Any, experiments: int) -> Fit:
-    """What a run found, with error bars."""
+def settled(run: Run, outcome: Outcome, loss: Any, measured: tuple[Measurement, ...]) -> Fit:
+    """What a run found in what was measured, with error bars."""
     fitted, trained = run.parameters, run.measurements
     reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
     unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
     bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
     remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
-    remarks += _coarse(run, outcome.z, bars)
+    remarks += _coarse(run, outcome.z, bars) + tuple(note for one in measured for note in one.notes)
     return as_fit(
         run,
         np.asarray(fitted.transform(outcome.z), float),
         bars,
         loss=float(outcome.history[-1]) if outcome.here is None else float(outcome.here.value),
-        loss_name=loss_name(run.objective, loss, experiments),
+        loss_name=loss_name(run.objective, loss, len(measured)),
         history=outcome.history,
         converged=outcome.converged,
         notes=remarks,

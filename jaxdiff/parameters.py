@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.quantities import SINCE, told
+
 REACH = 80.0  # the furthest a logarithm may run from its start: a factor of 1e35
 EDGE = 18.0  # logit of a point within 1.5e-8 of the width from a bound
 
@@ -29,8 +31,8 @@ class Function(eqx.Module):
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.function)
 
-    def __call__(self, *args: Any) -> Any:
-        return self.function(*args)
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self.function(*args, **named)
 
 
 def numeric(value: Any) -> Any:
@@ -50,10 +52,11 @@ def numeric(value: Any) -> Any:
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):  # numbers under a transformation
         return jnp.asarray(value)
     array = np.asarray(value)
-    if array.dtype == object or array.dtype.kind in "USO":
-        raise TypeError(
-            f"expected a number, an array or a callable, got {value!r}; pass numbers, or jd.Expression for text"
-        )
+    if array.dtype.kind in "USOTmM":
+        first = array.flat[0] if array.size else value
+        dates = array.dtype.kind in "mM" or hasattr(first, "year")
+        how = SINCE if dates else "pass numbers, or jd.Expression for text"
+        raise TypeError(f"expected a number, an array or a callable, got {told(first)}; {how}")
     return array if array.dtype.kind == "c" else array.astype(np.float64)
 
 
@@ -247,7 +250,7 @@ class Parameters:
         for place in self.places:
             shape = np.shape(leaves[place])
             size = int(np.prod(shape))
-            leaves[place] = x[at : at + size].reshape(shape)
+            leaves[place] = x[at : at + size].reshape(shape) if shape else x[at]
             at += size
         return jax.tree.unflatten(self.treedef, leaves)
 

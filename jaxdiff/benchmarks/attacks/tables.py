@@ -23,7 +23,7 @@ import jaxdiff as jd
 GRID = jd.Grid.uniform((0.0, 1.0, 4))
 COLUMNS = ("t", "x", "T")
 MARKS = ("", "NA", "NaN", "nan", "n/a", "null", "None", "#N/A", "#DIV/0!", "#VALUE!", "#REF!", "1.#QNAN", "-1.#IND")
-WORDS = (
+WORDS: tuple[str, ...] = (
     "---",
     "?",
     "-",
