@@ -146,13 +146,16 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
             raise ValueError(f"{config}: nothing to fit; name the unknown numbers in [parameters]")
         interrupts.check()
         _import_meanwhile("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
-        fit = jaxdiff.fit(
-            problem.model,
-            problem.measurement,
-            parameters=problem.parameters,
-            progress=_interactive(),
-            **problem.fit_options,
-        )
+        try:
+            fit = jaxdiff.fit(
+                problem.model,
+                problem.measurement,
+                parameters=problem.parameters,
+                progress=_interactive(),
+                **problem.fit_options,
+            )
+        except ValueError as error:
+            raise ValueError(f"{config}: {error}") from error
         title = problem.title or config.stem
         outcome = Outcome(fit, problem.labels)
         print(f"{title}\n\n{_result(outcome)}")
@@ -176,7 +179,7 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             times, values = _solved(problem)
         except ValueError as error:
             told = str(error).replace("pass initial=", "add [initial]")
-            raise ValueError(f"{config}: {told}") from None
+            raise ValueError(f"{config}: {told}") from error
         grid = problem.grid
         if grid.ndim == 1:
             frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import signal
 import stat
 import time
+import traceback
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from jaxdiff import cli, compilation, interrupts
 from jaxdiff.benchmarks import throughput
+from jaxdiff.measurements import Unplannable
 
 CONFIG = """
 [equation]
@@ -84,7 +87,7 @@ BAD = [
     ("value = 1.0 }", "value = inf }", "[boundaries] x- value must be finite"),
     ('"x-" = {', '"x+" = 5\n"x-" = {', "[boundaries] x+ must be a table such as { kind = 'dirichlet'"),
     ("times = [0.0, 0.1]", "times = []", "[solve] times is empty"),
-    ("times = [0.0, 0.1]", "times = -inf", "times mixes finite times with inf"),
+    ("times = [0.0, 0.1]", "times = -inf", "[solve] times must be numbers, or inf for the steady state, got -inf"),
     ("times = [0.0, 0.1]", "times = [-1.0, 0.1]", "must not come before the initial state, at 0, got -1"),
     ("times = [0.0, 0.1]", "times = { stop = 1.0, count = 1 }", "count must be from 2"),
     ("times = [0.0, 0.1]", "times = { stop = 1.0, count = 999999999999 }", "count must be from 2 to 10000000"),
@@ -279,3 +282,11 @@ def test_compiled_code_is_bounded(tmp_path, monkeypatch):
         os.utime(tmp_path / str(number), (0, 1e9 + number))
     compilation._trim(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"2", "3"}
+
+
+def test_no_name_of_an_error_of_the_library_is_seen():
+    with pytest.raises(ValueError, match="too far") as caught:
+        raise Unplannable("too far")
+    assert repr(caught.value) == "ValueError('too far')"
+    assert traceback.format_exception_only(caught.value) == ["ValueError: too far\n"]
+    assert type(pickle.loads(pickle.dumps(caught.value))) is ValueError

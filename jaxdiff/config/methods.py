@@ -38,7 +38,10 @@ def solve_times(setting: Any, start: float) -> np.ndarray | None:
     values = setting if isinstance(setting, list) else [setting]
     if not values:
         raise ValueError("[solve] times is empty; list the times, or leave it out for those of the data")
-    return np.asarray([number(value, "[solve] times", finite=False) for value in values])
+    times = np.asarray([number(value, "[solve] times", finite=False) for value in values])
+    if np.any(times == -np.inf):
+        raise ValueError("[solve] times must be numbers, or inf for the steady state, got -inf")
+    return times
 
 
 def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
