@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from functools import partial
@@ -35,21 +34,6 @@ class Checks(eqx.Module):
         one, two = (jnp.pad(checks.table, ((0, 0), (0, wide - checks.table.shape[1]))) for checks in (self, other))
         two = two.at[:, 0].add(jnp.where(two[:, 0] > 0, len(self.messages), 0))
         return Checks(self.messages + other.messages, jnp.concatenate([one, two]), self.needed)
-
-
-def at_place(function: Any, *place: Any) -> Any:
-    """function(*place), or one line where it takes another number of coordinates."""
-    try:
-        inspect.signature(function).bind(*place)
-    except TypeError:
-        takes = ", ".join(inspect.signature(function).parameters)
-        name = getattr(function, "__name__", type(function).__name__).replace("<lambda>", "lambda")
-        raise TypeError(
-            f"a function of position, after the time where it depends on it, is called here with {len(place)} argument{'s' * (len(place) != 1)}, got {name}({takes}); write one that takes so many"
-        ) from None
-    except ValueError:  # a builtin tells nothing
-        pass
-    return function(*place)
 
 
 def check(conditions: list[Condition], needed: Any = None) -> Checks:

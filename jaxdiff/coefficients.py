@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.checks import at_place
+from jaxdiff.arguments import at_place, one_number, takes
 from jaxdiff.expression import Expression
 from jaxdiff.parameters import Mark, marked, numeric, plain
 
@@ -31,8 +31,8 @@ class TimeDependent(eqx.Module):
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.coefficient)
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self.coefficient(*arguments)
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.coefficient(*arguments, **named)
 
     def __check_init__(self) -> None:
         if not callable(self.coefficient) and not isinstance(self.coefficient, Mark):
@@ -166,7 +166,7 @@ class Potential(eqx.Module):
 
     def __call__(self, x: Any) -> Any:
         x = jnp.asarray(x, jnp.result_type(float))
-        return -jax.grad(lambda y: jnp.asarray(self.energy(y), y.dtype).reshape(()))(x)
+        return -jax.grad(lambda y: as_number(self.energy, y, "potential"))(x)
 
 
 def _told(value: Any) -> str:
@@ -266,7 +266,7 @@ class Tensor(eqx.Module):
         stack, d = np.stack if all(isinstance(e, np.ndarray) for e in entries) else jnp.stack, int(len(entries) ** 0.5)
         return stack(entries, -1).reshape(*np.shape(self.xx), d, d)
 
-    def require_shape(self, cells: tuple[int, ...]) -> None:
+    def require_shape(self, cells: tuple[int, ...], names: tuple[str, ...]) -> None:
         """Raise unless it holds on so many cells along each axis."""
         matrix, ndim = self.matrix, len(cells)
         if not callable(matrix):
@@ -274,23 +274,24 @@ class Tensor(eqx.Module):
             if np.shape(matrix) not in (one, each):
                 raise ValueError(f"a Tensor here has shape {one}, or {each} over cells, got {np.shape(matrix)}")
             return
-        point = [jnp.zeros(())] * (ndim + isinstance(matrix, TimeDependent))
+        names = ("t", *names) if isinstance(matrix, TimeDependent) else names
+        point = [jnp.zeros(())] * len(names)
         try:
-            found = jax.eval_shape(lambda *x: jnp.asarray(matrix(*x)), *point)
+            found = jax.eval_shape(lambda *x: jnp.asarray(at_place(matrix, names, *x)), *point)
         except (TypeError, ValueError, IndexError) as error:
             told = " ".join(str(error).split())[:200]
             raise ValueError(f"the function of a Tensor here takes {len(point)} numbers, and fails: {told}") from None
-        if found.shape != (ndim, ndim) or not jnp.issubdtype(found.dtype, jnp.floating):
+        if found.shape != (ndim, ndim) or jnp.issubdtype(found.dtype, jnp.complexfloating):
             raise ValueError(
                 f"the function of a Tensor here returns a real matrix {(ndim, ndim)}, got shape {found.shape}, {found.dtype}"
             )
 
-    def entry(self, k: int) -> Any:
+    def entry(self, k: int, names: tuple[str, ...]) -> Any:
         """D_kk as a coefficient."""
         matrix = self.matrix
         if isinstance(matrix, TimeDependent):
-            return TimeDependent(lambda t, *x: matrix(t, *x)[k][k])
-        return (lambda *x: matrix(*x)[k][k]) if callable(matrix) else matrix[..., k, k]
+            return TimeDependent(lambda t, *x: at_place(matrix, ("t", *names), t, *x)[k][k])
+        return (lambda *x: at_place(matrix, names, *x)[k][k]) if callable(matrix) else matrix[..., k, k]
 
 
 def varies(coefficient: Any) -> bool:
@@ -298,12 +299,12 @@ def varies(coefficient: Any) -> bool:
     return isinstance(coefficient, (TimeDependent, Series))
 
 
-def at_time(coefficient: Any, t: Any) -> Any:
-    """A boundary's number, or a coefficient of position, at one time."""
+def at_time(coefficient: Any, t: Any, names: tuple[str, ...] = ("x",)) -> Any:
+    """A boundary's number, or a coefficient of position, at one time; `names` of the coordinates."""
     if isinstance(coefficient, Series):
         return coefficient(t)
     if isinstance(coefficient, TimeDependent):
-        return lambda *x: at_place(coefficient, t, *x)
+        return lambda *x: at_place(coefficient, ("t", *names), t, *x)
     return coefficient
 
 
@@ -312,31 +313,37 @@ def _array(value: Any) -> Any:
     return jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
 
 
-def on_wall(value: Any, place: Any) -> Any:
-    """A boundary's number at one place on it, given by the coordinates that vary along it: of c(y), or of a
+def on_wall(value: Any, names: tuple[str, ...], place: Any, elsewhere: tuple[str, ...]) -> Any:
+    """A boundary's number at one place on it, given by the coordinates `names` that vary along it: of c(y), or of a
     `TimeDependent` c(t, y), what is left is a number or depends on time alone."""
-    if isinstance(value, TimeDependent):
-        try:
-            inspect.signature(value).bind(None, *place)
-        except (TypeError, ValueError):
-            return value
-        return TimeDependent(lambda t: value(t, *place))
-    return at_place(value, *place) if callable(value) and not isinstance(value, Series) else value
+    if isinstance(value, Series) or not callable(value):
+        return value
+    if not isinstance(value, TimeDependent):
+        return at_place(value, names, *place, elsewhere=elsewhere)
+    if takes(value, ("t",)) and not takes(value, ("t", *names)):
+        return value
+    return TimeDependent(lambda t: at_place(value, ("t", *names), t, *place, elsewhere=elsewhere))
 
 
 def number(coefficient: Any, t: Any) -> Any:
     """A boundary's number at time t."""
-    value = at_time(coefficient, t)
-    return _array(value() if callable(value) else value)
+    if isinstance(coefficient, Series) or not callable(coefficient):
+        return _array(at_time(coefficient, t))
+    names, values = (("t",), (t,)) if isinstance(coefficient, TimeDependent) else ((), ())
+    found = at_place(coefficient, names, *values, elsewhere=("x", "y", "z", "r"))
+    return _array(one_number(found, jnp.result_type(float), "a wall"))
+
+
+def as_number(function: Any, x: Any, what: str = "coefficient") -> Any:
+    """A function of one position at x."""
+    return one_number(at_place(function, ("x",), x), x.dtype, what)
 
 
 def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") -> Any:
     """Values `(m,)` at `points` (m,); an array coefficient must have one value per point."""
     value = at_time(coefficient, t)
     if callable(value):
-        dtype = jnp.result_type(points)
-        scalar = lambda x: jnp.asarray(at_place(value, x), dtype).reshape(())
-        return jax.vmap(scalar)(jnp.asarray(points))
+        return jax.vmap(lambda x: as_number(value, x, what))(jnp.asarray(points))
     value = _array(value)
     if value.ndim and value.shape != jnp.shape(points):
         raise ValueError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdiff import boundaries as _boundaries
 from jaxdiff.boundaries import Boundary, reflecting
-from jaxdiff.coefficients import Tensor, is_cells, varies
+from jaxdiff.coefficients import Tensor, absent, as_number, is_cells, varies
 from jaxdiff.parameters import numeric
 
 _ALPHA = {"ito": 0.0, "stratonovich": 0.5, "isothermal": 1.0}
@@ -25,6 +25,7 @@ class Equation(eqx.Module):
     """A linear equation of motion; its fields are its parameters."""
 
     boundaries: eqx.AbstractVar[Any]
+    source: eqx.AbstractVar[Any]
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(self, short_arrays=False)
@@ -49,6 +50,8 @@ class Equation(eqx.Module):
                 raise ValueError(f"paths need a {name} that does not depend on time")
             if isinstance(c, Tensor):
                 raise ValueError("paths need a diffusivity that is a number or a function of position, got a Tensor")
+        if not absent(self.source):
+            raise ValueError("paths are of particles that are there from the start, got a source; leave it out")
         f, d, k = (_function(c, grid) for c in (drift, diffusivity, killing))
         if self.alpha == 0.0:
             return f, d, k
@@ -89,12 +92,13 @@ class Diffusion(Equation):
 
 
 class FokkerPlanck(Equation):
-    """∂p/∂t = −∇·(f p) + ∇²(D p) − k p, the density of dX = f dt + √(2D) dW.
+    """∂p/∂t = −∇·(f p) + ∇²(D p) − k p + s, the density of dX = f dt + √(2D) dW.
 
     Args:
         drift: f [length/time]: a number, an array over cells, a callable, or a `Potential`.
         diffusivity: D [length²/time]; D = 0 is allowed at a wall.
         killing: k [1/time].
+        source: s [p/time], of particles that arrive: p is then their number per volume and not of mass one.
         interpretation: of the noise where D depends on position: "ito" (above), "stratonovich",
             J = f p − √D ∂ₓ(√D p), or "isothermal" (Hänggi–Klimontovich), J = f p − D ∂ₓp.
         boundaries: as in `Diffusion`; J is the flux of probability.
@@ -106,6 +110,7 @@ class FokkerPlanck(Equation):
     drift: Any = eqx.field(converter=numeric)
     diffusivity: Any = eqx.field(converter=numeric)
     killing: Any = eqx.field(converter=numeric, default=0.0, kw_only=True)
+    source: Any = eqx.field(converter=numeric, default=0.0, kw_only=True)
     interpretation: str = eqx.field(static=True, default="ito", kw_only=True)
     boundaries: Any = eqx.field(converter=_sides, default=reflecting, kw_only=True)
 
@@ -123,7 +128,7 @@ class FokkerPlanck(Equation):
 
 def _function(coefficient: Any, grid: Any) -> Callable[[Any], Any]:
     if callable(coefficient):
-        return lambda x: jnp.asarray(coefficient(x), jnp.result_type(float)).reshape(())
+        return lambda x: as_number(coefficient, jnp.asarray(x, jnp.result_type(float)))
     if is_cells(coefficient):
         return lambda x: grid.interpolate(coefficient, x)
     return lambda x: jnp.asarray(coefficient, jnp.result_type(float))

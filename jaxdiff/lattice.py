@@ -13,9 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from jaxdiff.arguments import at_place
 from jaxdiff.boundaries import Dirichlet, Periodic, Robin
-from jaxdiff.checks import Condition, at_place
-from jaxdiff.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, is_cells, on_wall, varies
+from jaxdiff.checks import Condition, cell
+from jaxdiff.coefficients import (
+    PerAxis,
+    Potential,
+    Series,
+    Tensor,
+    TimeDependent,
+    absent,
+    at_time,
+    is_cells,
+    on_wall,
+    varies,
+)
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
 from jaxdiff.operators.halo import cuts, spread
@@ -35,7 +47,7 @@ class LatticeSystem(SemiDiscrete):
     @property
     def forced(self) -> bool:
         """Whether anything may enter but by hopping: numbers that are known to be zero do not."""
-        values = [self.equation.source] if isinstance(self.equation, Diffusion) else []
+        values = [self.equation.source]
         for side in self.equation.sides(self.grid):
             values += [getattr(side, name) for name in ("value", "ambient", "gradient") if hasattr(side, name)]
         return not all(map(absent, values))
@@ -125,12 +137,25 @@ class LatticeSystem(SemiDiscrete):
         """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
         first."""
         along = lambda k: self._lines(k, lambda system: system.forcing(t, rates)) * self._across(k)
-        return tuple(along(k).astype(jnp.result_type(self.grid.edges[0])) for k in range(self.grid.ndim))
+        found = [along(k) for k in range(self.grid.ndim)]
+        if self._heated:
+            source = at_time(self.equation.source, t, self.grid.names)
+            found[0] = found[0] + self.grid.average(source) * jnp.asarray(self.grid.volumes)
+        return tuple(each.astype(jnp.result_type(self.grid.edges[0])) for each in found)
+
+    @property
+    def _heated(self) -> bool:
+        """Whether the source is a function of position."""
+        return callable(self.equation.source) and not isinstance(self.equation.source, Series)
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""
         found: list[Condition] = []
         names, ndim = self.grid.names, self.grid.ndim
+        if self._heated:
+            source = at_time(self.equation.source, t, names)
+            finite = f"source is {{value}} in cell {cell(ndim)}; it must be finite"
+            found += [(finite, None, None, self.grid.average(source)), self.grid.unresolved(source, "source")]
         for k in range(ndim):
             messages: list[str] = []
 
@@ -201,12 +226,10 @@ class LatticeSystem(SemiDiscrete):
                 raise ValueError(f"PerAxis needs {ndim} coefficients here, got {len(diffusivity.coefficients)}")
             diffusivity = diffusivity.coefficients[k]
         if isinstance(diffusivity, Tensor):
-            diffusivity = diffusivity.entry(k)
+            diffusivity = diffusivity.entry(k, self.grid.names)
         zero = np.zeros(())
-        if not isinstance(self.equation, Diffusion):
-            return [drift, diffusivity, loss if k == 0 else zero]
-        source, capacity = self.equation.source, self.equation.capacity
-        return [drift, diffusivity, loss if k == 0 else zero, source if k == 0 else zero, capacity]
+        found = [drift, diffusivity, loss if k == 0 else zero, self.equation.source if k == 0 else zero]
+        return [*found, self.equation.capacity] if isinstance(self.equation, Diffusion) else found
 
     def _along(self, k: int, coordinates: Any = None, slices: Any = ()) -> Equation:
         """The equation on one line along axis k, at these coordinates on the other axes."""
@@ -215,17 +238,19 @@ class LatticeSystem(SemiDiscrete):
         for i, c in enumerate(self._coefficients(k)):
             if is_cells(c):
                 found.append(slices.pop(0) if slices else c)
+            elif i == 3 and coordinates is not None and self._heated:  # over whole cells, see `forcings`
+                found.append(np.zeros(()))
             else:
-                found.append(_on_line(c, k, coordinates, k if i == 0 and vector else None))
+                found.append(_on_line(c, self.grid.names, k, coordinates, k if i == 0 and vector else None))
         pair = self.equation.sides(self.grid)[2 * k : 2 * k + 2]
-        ends = [_wall_on_line(side, coordinates) for side in pair]
+        ends = [_wall_on_line(side, self.grid.names, k, coordinates) for side in pair]
         boundaries = dict(zip(self.grid.axis(k).sides, ends, strict=True))
         if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
             del boundaries["r-"]
         if isinstance(self.equation, Diffusion):
             return Diffusion(found[1], decay=found[2], source=found[3], capacity=found[4], boundaries=boundaries)
         return eqx.tree_at(
-            lambda e: (e.drift, e.diffusivity, e.killing, e.boundaries),
+            lambda e: (e.drift, e.diffusivity, e.killing, e.source, e.boundaries),
             self.equation,
             (*found, boundaries),
             is_leaf=lambda x: x is None,
@@ -267,10 +292,10 @@ def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:
     return call
 
 
-def _on_line(coefficient: Any, k: int, coordinates: Any, component: int | None) -> Any:
+def _on_line(coefficient: Any, names: tuple[str, ...], k: int, coordinates: Any, component: int | None) -> Any:
     """A coefficient of position as one of the position along axis k alone."""
     if isinstance(coefficient, Potential):
-        return Potential(_on_line(coefficient.energy, k, coordinates, None))
+        return Potential(_on_line(coefficient.energy, names, k, coordinates, None))
     if isinstance(coefficient, Series) or not callable(coefficient):
         return coefficient
     if coordinates is None:
@@ -278,8 +303,8 @@ def _on_line(coefficient: Any, k: int, coordinates: Any, component: int | None) 
     pick = (lambda value: value) if component is None else partial(_component, component, len(coordinates) + 1)
     around = lambda x: (*coordinates[:k], x, *coordinates[k:])
     if isinstance(coefficient, TimeDependent):
-        return TimeDependent(lambda t, x: pick(at_place(coefficient, t, *around(x))))
-    return lambda x: pick(at_place(coefficient, *around(x)))
+        return TimeDependent(lambda t, x: pick(at_place(coefficient, ("t", *names), t, *around(x))))
+    return lambda x: pick(at_place(coefficient, names, *around(x)))
 
 
 def _component(k: int, ndim: int, drift: Any) -> Any:
@@ -290,10 +315,11 @@ def _component(k: int, ndim: int, drift: Any) -> Any:
     return drift[k]
 
 
-def _wall_on_line(side: Any, coordinates: Any) -> Any:
+def _wall_on_line(side: Any, names: tuple[str, ...], k: int, coordinates: Any) -> Any:
     """A wall whose numbers may be functions of the place on it, at one place."""
     if coordinates is None:
         return side
+    along, across = (*names[:k], *names[k + 1 :]), names[k : k + 1]
     for name in [name for name in ("value", "gradient", "rate", "ambient") if hasattr(side, name)]:
-        side = eqx.tree_at(attrgetter(name), side, on_wall(getattr(side, name), coordinates))
+        side = eqx.tree_at(attrgetter(name), side, on_wall(getattr(side, name), along, coordinates, across))
     return side

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.analysis import stationary
-from jaxdiff.checks import Checks
+from jaxdiff.checks import Checks, check
 from jaxdiff.grid import Grid
 from jaxdiff.parameters import plain
 from jaxdiff.schemes import FiniteVolume
@@ -46,6 +46,13 @@ class Measurement(eqx.Module):
 
 class Unplannable(ValueError):
     """At these coefficients a measurement cannot be predicted with any effort that is within reason."""
+
+    def __reduce__(self) -> Any:
+        return ValueError, self.args
+
+
+Unplannable.__name__ = Unplannable.__qualname__ = "ValueError"  # what a user sees of it, wherever it comes out
+Unplannable.__module__ = "builtins"
 
 
 class Prediction(NamedTuple):
@@ -101,6 +108,7 @@ class Course:
         """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
         states, checks, fine = [], Checks(), True
         start = None if initial is None else self.grid.average(initial)
+        seen = [self.grid.unresolved(initial, "initial")] if callable(initial) else []
         if self.solve is not None:
             values, checks = evolve(equation, self.grid, start, self.solve, observe)
             fine = self.solve.holds(checks.needed)
@@ -110,6 +118,8 @@ class Course:
             u, found = stationary(equation, self.grid, start)
             states.append(observe(u[None]))
             checks = eqx.tree_at(lambda c: c.needed, checks + found, checks.needed, is_leaf=lambda x: x is None)
+        if seen:
+            checks = eqx.tree_at(lambda c: c.needed, check(seen) + checks, checks.needed, is_leaf=lambda x: x is None)
         return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
 
     def refined(self, checks: Checks) -> Course:

@@ -211,7 +211,7 @@ class SpectralSystem:
 
     @property
     def _source(self) -> Any:
-        return self.equation.source if isinstance(self.equation, Diffusion) else np.zeros(())
+        return self.equation.source
 
     @property
     def _capacity(self) -> Any:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin
 from jaxdiff.checks import Condition
-from jaxdiff.coefficients import Potential, Series, at_points, is_cells, jumps, number, varies
+from jaxdiff.coefficients import Potential, Series, as_number, at_points, at_time, is_cells, jumps, number, varies
 from jaxdiff.equations import Diffusion, Equation
 from jaxdiff.grid import Grid
+from jaxdiff.interfaces import mean_between
 from jaxdiff.operators import Tridiagonal
 
 STEEP = 3.0  # |z| over half a cell: beyond, e^|z| is more than five times the 1 + |z| of a smooth slope
@@ -90,7 +92,7 @@ class System(SemiDiscrete):
 
     @property
     def _source(self) -> Any:
-        return self.equation.source if isinstance(self.equation, Diffusion) else np.zeros(())
+        return self.equation.source
 
     @property
     def weights(self) -> Any:
@@ -116,11 +118,18 @@ class System(SemiDiscrete):
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at time t: sources and what the walls feed in, `(n,)`; at the rates of another time, if one is given."""
-        b = jnp.asarray(self.grid.volumes) * at_points(self._source, self.grid.centers[0], t, "source")
+        b = jnp.asarray(self.grid.volumes) * self._heating(t)
         if self.ring:
             return b
         lower, upper = self._walls(t, rates)
         return b.at[0].add(lower[1]).at[-1].add(upper[1])
+
+    def _heating(self, t: Any) -> Any:
+        """The source in cells `(n,)`; of a function its averages."""
+        source = at_time(self._source, t)
+        if callable(source):
+            return self.grid.average(source)
+        return at_points(source, self.grid.centers[0], t, "source")
 
     def conditions(self, t: Any) -> list[Condition]:
         """Diffusivity positive inside and not negative at a wall, capacity positive, numbers finite."""
@@ -147,8 +156,10 @@ class System(SemiDiscrete):
         if f is not None:
             found.append((f"drift or potential is {{value}} {where}; it must be finite", ~jnp.isfinite(f), e, f))
         b = self.forcing(t)
+        source = at_time(self._source, t)
         return [
             *found,
+            *([self.grid.unresolved(source, "source")] if callable(source) else []),
             *self._entering(t),
             (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
         ]
@@ -169,12 +180,12 @@ class System(SemiDiscrete):
         return found
 
     def _diffusivity(self, t: Any) -> tuple[Any, Any]:
-        """D in cells `(n,)` and on faces `(n + 1,)`; an array meets at a face by harmonic mean."""
+        """D in cells `(n,)` and on faces `(n + 1,)`; two media meet by harmonic mean, wherever a function jumps."""
         diffusivity = self.equation._transport()[1]
         x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
         cells = at_points(diffusivity, x, t, "diffusivity")
         if not is_cells(diffusivity):
-            return cells, at_points(diffusivity, e, t)
+            return cells, self._across(diffusivity, at_points(diffusivity, e, t), t, power=-1)
         w = jnp.asarray(self.grid.widths[0])
         safe = jnp.where(cells > 0, cells, 1.0)
         meet = lambda w1, d1, w2, d2: (w1 + w2) / (w1 / d1 + w2 / d2)
@@ -202,7 +213,33 @@ class System(SemiDiscrete):
             inner = jnp.interp(e[1:-1], x, f)
             ends = ((f[0] + f[-1]) / 2, (f[0] + f[-1]) / 2) if self.ring else (f[0], f[-1])
             return jnp.concatenate([ends[0][None], inner, ends[1][None]]) * h
-        return at_points(drift, e, t, "drift") * h
+        return self._across(drift, at_points(drift, e, t, "drift"), t) * h
+
+    def _across(self, coefficient: Any, faces: Any, t: Any, power: int = 1) -> Any:
+        """Means across the faces, from centre to centre or to the wall, where a function of position jumps there; else its
+        values on `faces` `(n + 1,)`.
+
+        A diffusivity takes the harmonic mean: with the areas A of shells h/(A D) is the resistance of a way h, and ways
+        stand in series.
+        """
+        function = at_time(coefficient, t)
+        if not callable(function):
+            return faces
+        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
+        lower, upper = jnp.concatenate([e[:1], x]), jnp.concatenate([x, e[-1:]])
+        exponent = -self.grid.exponent if power == -1 else 0
+        value = lambda at: as_number(function, at)
+        found, cut = mean_between(value, lower, upper, faces, power, exponent)
+        if not self.ring:
+            return found
+        ends = np.array([0, -1])  # what does not come back to itself jumps at the seam
+        halves = jnp.where(cut[ends], found[ends], jax.vmap(value)((lower[ends] + upper[ends]) / 2))
+        widths = (upper - lower)[ends]
+        good = halves if power == 1 else jnp.where(halves > 0, halves, 1.0)
+        seam = (jnp.sum(widths * good**power) / jnp.sum(widths)) ** power
+        seam = jnp.where(jnp.all(halves > 0), seam, jnp.min(halves)) if power == -1 else seam
+        apart = jnp.abs(faces[0] - faces[-1]) > 1e-6 * jnp.maximum(jnp.abs(faces[0]), jnp.abs(faces[-1]))
+        return found.at[ends].set(jnp.where(cut[ends].any() | apart, seam, faces[ends]))
 
     def _spans(self) -> Any:
         """Distances across the faces; across the period at the ends of a ring."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.arguments import at_place
 from jaxdiff.boundaries import Dirichlet, Neumann, Periodic, Robin, reflecting
 from jaxdiff.checks import Condition
 from jaxdiff.coefficients import Potential, at_time, number, on_wall
@@ -50,7 +51,7 @@ class TensorSystem(LatticeSystem):
                 raise ValueError(
                     f"Neumann at {name} leaves the flux of a Tensor open, which depends on the slope along the wall too; use jd.Flux"
                 )
-        self.equation.diffusivity.require_shape(grid.shape)
+        self.equation.diffusivity.require_shape(grid.shape, grid.names)
         return self
 
     def operator(self, t: Any) -> EdgeSum:
@@ -111,7 +112,7 @@ class TensorSystem(LatticeSystem):
 
     def conditions(self, t: Any) -> list[Condition]:
         """The tensor finite, symmetric and positive definite; then what holds on a lattice, for its diagonal."""
-        matrix = at_time(self.equation.diffusivity.matrix, t)
+        matrix = at_time(self.equation.diffusivity.matrix, t, self.grid.names)
         kinds = self._kinds if callable(matrix) else np.zeros((1, self.grid.ndim), np.int32)
         inner = self._inner(kinds)
         if callable(matrix):
@@ -198,7 +199,7 @@ class TensorSystem(LatticeSystem):
         """
         ndim = self.grid.ndim
         if callable(coefficient):
-            mapped: Callable[..., Any] = lambda *x: jnp.asarray(coefficient(*x), x[0].dtype)
+            mapped: Callable[..., Any] = lambda *x: jnp.asarray(at_place(coefficient, self.grid.names, *x), x[0].dtype)
             for k in reversed(range(ndim)):
                 mapped = _over(mapped, [0 if i == k else None for i in range(ndim)])
             points = zip(self.grid.edges, self.grid.centers, kind, strict=True)
@@ -214,30 +215,33 @@ class TensorSystem(LatticeSystem):
     def _at_points(self, points: Any, coefficient: Any, rank: int) -> Any:
         """A coefficient at points `(…, *cells, ndim)` that belong to the cells."""
         if callable(coefficient):
-            one = lambda x: jnp.asarray(coefficient(*x), x.dtype)
+            names = self.grid.names[: points.shape[-1]]
+            one = lambda x: jnp.asarray(at_place(coefficient, names, *x), x.dtype)
             found = jax.vmap(one)(points.reshape(-1, points.shape[-1]))
             return found.reshape(*points.shape[:-1], *found.shape[1:])
         return jnp.asarray(coefficient)
 
     def _matrix(self, t: Any) -> Any:
         """D at time t, an array or a function of position."""
-        matrix = at_time(self.equation.diffusivity.matrix, t)
+        matrix = at_time(self.equation.diffusivity.matrix, t, self.grid.names)
         if not callable(matrix):
             return _symmetric(jnp.asarray(matrix))
-        return lambda *x: _symmetric(jnp.asarray(matrix(*x)))
+        return lambda *x: _symmetric(jnp.asarray(at_place(matrix, self.grid.names, *x), self._widths.dtype))
 
     def _medium(self, look: Callable[..., Any], t: Any) -> tuple[Any, Any]:
         """D and, where there is a drift, b = f − (1 − α)∇·D without the part of a `Potential`."""
         matrix = self._matrix(t)
         if isinstance(self.equation, Diffusion):
             return look(matrix, 2), None
-        drift = at_time(self.equation.drift, t)
+        drift = at_time(self.equation.drift, t, self.grid.names)
         if isinstance(drift, Potential):
             flow = look(jnp.zeros(self.grid.ndim, self._widths.dtype), 1)
         elif callable(drift):
-            flow = look(lambda *x: jnp.stack([jnp.asarray(f, x[0].dtype) for f in drift(*x)]), 1)
+            flow = look(
+                lambda *x: jnp.stack([jnp.asarray(f, x[0].dtype) for f in at_place(drift, self.grid.names, *x)]), 1
+            )
         else:
-            each = [look(at_time(self._coefficients(k)[0], t), 0) for k in range(self.grid.ndim)]
+            each = [look(at_time(self._coefficients(k)[0], t, self.grid.names), 0) for k in range(self.grid.ndim)]
             flow = jnp.stack(jnp.broadcast_arrays(*each), -1)
         if self.equation.alpha < 1.0:
             flow = flow - (1.0 - self.equation.alpha) * look(self._divergence(matrix), 1)
@@ -312,7 +316,7 @@ class TensorSystem(LatticeSystem):
         from_wall = jnp.minimum(middle - self._origin, self._origin + self._extent - middle)
         room = jnp.where(np.array(self._rings), jnp.inf, 2 * from_wall) / jnp.maximum(jnp.abs(across), 1e-30)
         half = across * jnp.minimum(jnp.min(room, -1, keepdims=True), 1.0) / 2
-        energy = partial(self._at_points, coefficient=at_time(drift.energy, t), rank=0)
+        energy = partial(self._at_points, coefficient=at_time(drift.energy, t, self.grid.names), rank=0)
         return z - (energy(middle + half) - energy(middle - half)) * (length(way) / (2 * length(half)))[..., 0]
 
     def _films(self, nearest: Any) -> Any:
@@ -365,10 +369,11 @@ class TensorSystem(LatticeSystem):
             b, a = bernoulli(jnp.where(hit, self._tilt(straight, matrix, flow, centre + path / 2, rates), 0.0))
             out, back = out * a, back * b
         inflow = jnp.zeros(self.grid.shape, h.dtype)
+        names = self.grid.names
         for i, wall in walls.items():
-            value = self._at_points(
-                jnp.delete(end, i // 2, axis=-1), lambda *y, w=wall: number(on_wall(w.value, y), t), 0
-            )
+            along, across = (*names[: i // 2], *names[i // 2 + 1 :]), names[i // 2 : i // 2 + 1]
+            at_wall = lambda *y, w=wall, along=along, across=across: number(on_wall(w.value, along, y, across), t)
+            value = self._at_points(jnp.delete(end, i // 2, axis=-1), at_wall, 0)
             inflow = inflow + jnp.sum(jnp.where(side == i, back * value, 0.0), 0)
         return jnp.sum(out, 0), inflow, found
 

@@ -1,0 +1,125 @@
+"""What the arguments of a user's function mean: t, x, y, z, r by their names, others in the order of the coordinates."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+KNOWN = ("t", "u", "x", "y", "z", "r")
+_TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+
+
+def at_place(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[str] = ()) -> Any:
+    """function at these values of the coordinates `names`, of which the first may be t.
+
+    Arguments are bound by name; a function with none of these names takes the values in order, and one coordinate is
+    what the one argument beside t means, whatever its name. Raises `TypeError` in one line where that is not clear, or
+    the function cannot be traced; `elsewhere` are coordinates that do not vary here.
+    """
+    given, named = bind(function, names, *values, elsewhere=elsewhere)
+    try:
+        return function(*given, **named)
+    except _TRACED:
+        raise TypeError(
+            f"{_told(function)} asks for the value of an argument, which JAX gives at many places at once; use jnp.sin in place of np.sin, jnp.where in place of if, a jd.Expression, or an array"
+        ) from None
+
+
+def one_number(found: Any, dtype: Any, what: str) -> Any:
+    """What a function gave at one point, which must be one real number."""
+    try:
+        found = jnp.asarray(found)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what}: expected one number at each point, got {found!r}") from None
+    if found.shape != () or jnp.issubdtype(found.dtype, jnp.complexfloating):
+        got = f"shape {found.shape}" if found.shape else found.dtype
+        raise ValueError(f"{what}: expected one number at each point, got {got}")
+    return found.astype(dtype)
+
+
+def takes(function: Any, names: Sequence[str]) -> bool:
+    """Whether a function can be called with these coordinates."""
+    try:
+        bind(function, names, *names)
+    except TypeError:
+        return False
+    return True
+
+
+def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[str] = ()) -> Any:
+    """The positional and the named arguments of that call."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin tells nothing
+        return values, {}
+    parameters = list(signature.parameters.values())
+    kinds = {parameter.kind for parameter in parameters}
+    open_ = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    own, required = [p.name for p in open_], [p.name for p in open_ if p.default is p.empty]
+    for name in required:
+        if name in KNOWN and name not in names:
+            _refuse_strange(function, name, elsewhere)
+    few = f"is called here with {len(values)} argument{'s' * (len(values) != 1)}"
+    wants = f"; write one that takes so many{': ' * bool(names)}{', '.join(names)}"
+    ordered = inspect.Parameter.VAR_POSITIONAL in kinds and own == list(names[: len(own)])
+    apart = set(own).isdisjoint(KNOWN if "t" in names else names)
+    if ordered or apart or inspect.Parameter.POSITIONAL_ONLY in kinds:
+        try:
+            signature.bind(*values)
+            return values, {}
+        except TypeError:
+            if not apart or not required or inspect.Parameter.KEYWORD_ONLY not in kinds:
+                raise TypeError(
+                    f"a function of position, after the time where it depends on it, {few}, got {_told(function)}{wants}"
+                ) from None
+    places = [name for name in names if name != "t"]
+    found = {"t": "t"} if "t" in names and "t" in own else {}
+    beside = [name for name in required if name not in found]
+    if len(places) == 1 and len(beside) == 1:
+        found[beside[0]] = places[0]
+    else:
+        found.update((name, name) for name in places if name in own)
+        free = [name for name in required if name not in found]
+        if len(free) == len(places) and not set(found) & set(places):
+            found.update(zip(free, places))
+    missing = [name for name in names if name not in found.values()]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        missing = []
+    if any(name not in found for name in required) or (missing and (missing != places or "t" not in found)):
+        raise TypeError(
+            f"a function of position, after the time where it depends on it, {few}, got {_told(function)}{wants}"
+        )
+    at = dict(zip(names, values, strict=True))
+    given: list[Any] = []
+    named = {name: at[place] for name, place in found.items()}
+    for parameter in parameters:  # in order as far as that goes: a wrapper may know no names
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.name not in named:
+            break
+        given.append(named.pop(parameter.name))
+    return tuple(given), named
+
+
+def _refuse_strange(function: Any, name: str, elsewhere: Sequence[str]) -> None:
+    """Raise where an argument means what there is none of."""
+    if name == "u":
+        raise TypeError(
+            f"u is the state, on which nothing depends in a linear equation, got {_told(function)}; call the position x, or give the constant u a value"
+        )
+    if name == "t":
+        raise TypeError(
+            f"t is the time, which a function of position is not given, got {_told(function)}; wrap a coefficient in jd.TimeDependent, and leave t out of an initial state"
+        )
+    if name in elsewhere:
+        raise TypeError(f"{name} does not vary on this wall, got {_told(function)}; name the sides one by one")
+
+
+def _told(function: Any) -> str:
+    name = getattr(function, "__name__", type(function).__name__).replace("<lambda>", "lambda")
+    try:
+        return f"{name}({', '.join(inspect.signature(function).parameters)})"
+    except ValueError:
+        return str(name)

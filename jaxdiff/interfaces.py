@@ -1,0 +1,139 @@
+"""Where a function jumps between two points: read off the comparisons that it makes, not guessed from its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+MOST = 4  # jumps that are told apart between two points
+
+# What changes its sign where an operation jumps.
+_MARGINS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("lt", "le", "gt", "ge"), lambda a, b: a - b),
+    "sign": lambda a: a,
+    "floor": lambda a: jnp.sin(jnp.pi * a),
+    "ceil": lambda a: jnp.sin(jnp.pi * a),
+    "round": lambda a: jnp.cos(jnp.pi * a),
+    "rem": lambda a, b: jnp.sin(jnp.pi * a / b),
+}
+
+
+def _follow(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> list[Any]:
+    """Run a jaxpr on pairs (value, whether it depends on the position), collecting margins of what depends on it."""
+    values = dict(zip(jaxpr.constvars, ((const, False) for const in consts), strict=True))
+    values.update(zip(jaxpr.invars, given, strict=True))
+    read = lambda v: (v.val, False) if isinstance(v, Literal) else values[v]
+    for step in jaxpr.eqns:
+        name, pairs = step.primitive.name, [read(v) for v in step.invars]
+        numbers, moves = [pair[0] for pair in pairs], any(pair[1] for pair in pairs)
+        if name == "jit" and step.params["name"] == "searchsorted" and pairs[1][1]:
+            margins.append(jnp.ravel(numbers[1] - numbers[0]))
+        elif moves and name in _MARGINS and jnp.issubdtype(jnp.result_type(numbers[0]), jnp.floating):
+            margins.append(jnp.ravel(_MARGINS[name](*numbers)))
+        if name == "jit":
+            inner = step.params["jaxpr"]
+            found = _follow(inner.jaxpr, inner.consts, pairs, margins)
+        else:
+            out = step.primitive.bind(*numbers, **step.primitive.get_bind_params(step.params))
+            found = [(each, moves) for each in (out if step.primitive.multiple_results else [out])]
+        values.update(zip(step.outvars, found, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _margins(function: Callable[[Any], Any], like: Any) -> Callable[..., Any] | None:
+    """What changes sign where a function of one position jumps, `(m,)` of a position; None if it compares nothing.
+
+    With `held`, without derivatives by the numbers in the function.
+    """
+    closed = jax.make_jaxpr(function)(like)
+    if not _compares(closed.jaxpr):
+        return None
+
+    def margins(x: Any, held: bool = False) -> Any:
+        consts = jax.lax.stop_gradient(closed.consts) if held else closed.consts
+        found: list[Any] = []
+        _follow(closed.jaxpr, consts, [(x, True)], found)
+        return jnp.concatenate(found) if found else jnp.zeros(0, like.dtype)
+
+    return margins if jax.eval_shape(margins, like).size else None
+
+
+def _compares(jaxpr: Any) -> bool:
+    inner = lambda step: step.primitive.name == "jit" and _compares(step.params["jaxpr"].jaxpr)
+    return any(step.primitive.name in _MARGINS or inner(step) for step in jaxpr.eqns)
+
+
+def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
+    """The ends `(n, k + 2)` of the parts in which a function of one position is continuous between `lower` and `upper`
+    (n,), of which some may have no length; None if it compares nothing.
+
+    A jump is where a comparison changes: found by Newton, exact where it is linear in the position, from both ends, as
+    |x − a| < w may change twice. Its derivative by the numbers in the function is that of the implicit function.
+    """
+    margins = _margins(function, jax.lax.stop_gradient(lower[0]))
+    if margins is None:
+        return None
+    low, high = jax.lax.stop_gradient((lower, upper))
+    every = jax.vmap(lambda x: margins(x, held=True))
+    first, last = every(low), every(high)
+    crossed = (first < 0) != (last < 0)
+    start, wide = jnp.broadcast_to(low[:, None], first.shape), (high - low)[:, None]
+    between = start + wide * first / jnp.where(crossed, first - last, 1.0)
+    guess = jnp.concatenate([start, jnp.where(crossed, between, start), start + wide], axis=1)
+    which = jnp.broadcast_to(jnp.tile(jnp.arange(first.shape[1]), 3), guess.shape)
+
+    def step(at: Any, which: Any, held: bool) -> Any:
+        one = lambda x, j: jax.jvp(lambda y: margins(y, held)[j], (x,), (jnp.ones_like(x),))
+        value, slope = jax.vmap(jax.vmap(one))(at, which)
+        return jnp.where(slope != 0, -value / jnp.where(slope != 0, slope, 1.0), jnp.where(value == 0, 0.0, jnp.inf))
+
+    def closer(_: Any, at: Any) -> Any:
+        return jnp.clip(at + step(at, which, held=True), start[:, :1], start[:, :1] + wide)
+
+    guess = jax.lax.fori_loop(0, 5, closer, guess)
+    there = (
+        (jnp.abs(step(guess, which, held=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
+    )
+    guess = jnp.where(there, guess, start[:, :1] + wide)
+    ordered = jnp.sort(guess, axis=1)
+    again = jnp.pad(jnp.diff(ordered, axis=1) < 1e-6 * wide, ((0, 0), (1, 0)))  # what several starts have led to
+    order = jnp.argsort(guess, axis=1)
+    there = jnp.take_along_axis(there, order, axis=1) & ~again
+    guess, which = jnp.where(there, ordered, start[:, :1] + wide), jnp.take_along_axis(which, order, axis=1)
+    order = jnp.argsort(guess, axis=1)[:, :MOST]
+    guess, there, which = (jnp.take_along_axis(each, order, axis=1) for each in (guess, there, which))
+    move = step(jax.lax.stop_gradient(guess), which, held=False)
+    at = jax.lax.stop_gradient(guess) + jnp.where(there, move, 0.0)
+    ends = jnp.where(there, jnp.clip(at, lower[:, None], upper[:, None]), upper[:, None])
+    return jnp.concatenate([lower[:, None], jnp.sort(ends, axis=1), upper[:, None]], axis=1)
+
+
+def mean_between(
+    function: Callable[[Any], Any], lower: Any, upper: Any, smooth: Any, power: int = 1, exponent: int = 0
+) -> tuple[Any, Any]:
+    """The mean of a function of one position between `lower` and `upper` (n,), and whether it jumps there.
+
+        (∫ f^power r^exponent dr / ∫ r^exponent dr)^(1/power),  power 1 or −1
+
+    Where it does not jump the mean is `smooth`; where it does, that of the middles of its parts.
+    """
+    ends = pieces(function, lower, upper)
+    if ends is None:
+        return smooth, jnp.zeros(jnp.shape(smooth), bool)
+    lengths, middles = jnp.diff(ends, axis=1), (ends[:, 1:] + ends[:, :-1]) / 2
+    values = jax.vmap(jax.vmap(function))(middles)
+    there = lengths > 0
+    weights = jnp.where(there, lengths * jnp.where(there, middles, 1.0) ** exponent, 0.0)
+    safe = jnp.where(there, values, 1.0)
+    if power == -1:
+        least = jnp.min(jnp.where(there, values, jnp.inf), axis=1)
+        safe = jnp.where(safe > 0, safe, 1.0)
+    mean = (jnp.sum(weights * safe**power, axis=1) / jnp.sum(weights, axis=1)) ** power
+    if power == -1:  # as it is where it is not positive, which is refused
+        mean = jnp.where(least > 0, mean, least)
+    cut = jnp.sum(there, axis=1) > 1
+    return jnp.where(cut, mean, smooth), cut
