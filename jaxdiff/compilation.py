@@ -44,6 +44,19 @@ def _in_full(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _afresh(function: Callable[..., Any], *args: Any) -> Any:
+    """function(*args), once more with empty caches where JAX 0.10 takes a constant of another program, of float64 and
+    float32 the other one."""
+    try:
+        return function(*args)
+    except (TypeError, ValueError) as error:
+        mixed = "to have the same dtypes" in str(error) or "verifier errors" in str(error)
+        if not mixed or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+            raise
+    jax.clear_caches()
+    return function(*args)
+
+
 def quick_jit(function: Callable[..., Any], static: Any = ()) -> Callable[..., Any]:
     """`jax.jit` with positional static arguments, for the backend in use when it is first called."""
     function = _in_full(function)
@@ -55,7 +68,7 @@ def quick_jit(function: Callable[..., Any], static: Any = ()) -> Callable[..., A
     @wraps(function)
     def call(*args: Any) -> Any:
         large = any(np.ndim(leaf) > 1 and np.size(leaf) >= _LARGE for leaf in jax.tree.leaves(args))
-        return compiled(jax.default_backend(), large)(*args)
+        return _afresh(compiled(jax.default_backend(), large), *args)
 
     return call
 
@@ -75,7 +88,7 @@ def solver_jit(function: Callable[..., Any]) -> Callable[..., Any]:
             arrays = all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in leaves)
             return (plain if arrays else general)(*args)
         if not all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in leaves):
-            return general(*args)
+            return _afresh(general, *args)
         try:
             return quick(*args)
         except ValueError as error:

@@ -1,5 +1,6 @@
 """What a fit predicts afterwards is what it was fitted with, whatever plan that took: predict, plot, report, load."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,3 +62,21 @@ def test_a_prediction_is_that_of_the_fit(name, given, tmp_path):
         at = np.atleast_2d(place[0]) if grid is PLANE else np.atleast_1d(place[0])
         expected = [float(grid.interpolate(u, at)[0]) for u in rest]
         np.testing.assert_allclose(fit.predict(finer), expected, atol=2e-5)
+
+
+def test_a_fitted_model_is_solved_in_a_session_of_single_precision():
+    """Its closures hold numbers in float64, which JAX 0.10 confuses with those of the program that fitted them."""
+
+    def model(D, a):
+        drift = jd.TimeDependent(lambda x, y, t: (jnp.asarray([D, a])[0] * x, t * a * y))
+        return jd.FokkerPlanck(drift, D), lambda x, y: jnp.exp(-x / jnp.asarray(a))
+
+    times, places = np.repeat([0.02, 0.05, 0.1], 3), [(x, 0.5) for x in (0.2, 0.5, 0.8)] * 3
+    parameters = {"D": jd.Positive(0.5), "a": jd.Positive(0.1)}
+    with jax.enable_x64(False):
+        readings = jd.Readings(PLANE, None, times, places, np.linspace(1.0, 0.3, 9))
+        fit = jd.fit(model, readings, parameters=parameters, progress=False, steps=3)
+        values = jd.solve(fit.model, PLANE, fit.initial, [0.0, 0.05]).values
+        assert values.dtype == np.float32
+    exact = jd.solve(fit.model, PLANE, fit.initial, [0.0, 0.05]).values
+    np.testing.assert_allclose(values, exact, atol=1e-4 * float(exact.max()))
