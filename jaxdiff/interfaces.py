@@ -94,7 +94,7 @@ def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     def closer(_: Any, at: Any) -> Any:
         return jnp.clip(at + step(at, which, held=True), start[:, :1], start[:, :1] + wide)
 
-    guess = jax.lax.fori_loop(0, 5, closer, guess)
+    guess = jax.lax.fori_loop(0, 12, closer, guess)
     there = (
         (jnp.abs(step(guess, which, held=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
     )

@@ -10,6 +10,7 @@ from jaxdiff.losses import Expansion
 from jaxdiff.parameters import Parameters
 
 SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
+INVOLVED = 1e-3  # share of a parameter in such a direction from which on it is not identified: data that see it little hide it there
 
 VAGUE = 1e3  # ratio of the ends of a 95 % interval beyond which a positive number is hardly identified
 NEAR = 12.0  # the logit from which on a bounded parameter counts as being at its bound: 6e-6 of the width
@@ -159,7 +160,7 @@ def _invert(curvature: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.nda
     out = blind[:, :, None] | blind[:, None]
     values, vectors = np.linalg.eigh(np.where(out, blind[:, None] * np.eye(held.shape[1]), scaled))
     flat = values < SINGULAR
-    lost = blind | (flat[:, None] & (np.abs(vectors) > 0.05)).any(axis=2)
+    lost = blind | (flat[:, None] & (np.abs(vectors) > INVOLVED)).any(axis=2)
     parts = np.where(flat, 0.0, 1 / np.where(flat, 1.0, values))
     inverse = (vectors * parts[:, None]) @ np.swapaxes(vectors, 1, 2) / scale[:, None] / scale[:, :, None]
     return lost & ~held, np.where(held[:, :, None] | held[:, None], 0.0, inverse)
