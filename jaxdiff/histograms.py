@@ -21,6 +21,7 @@ from jaxdiff.measurements import (
     course_of,
 )
 from jaxdiff.parameters import numeric
+from jaxdiff.quantities import clocked, numbers
 
 
 class Histograms(Measurement):
@@ -28,12 +29,12 @@ class Histograms(Measurement):
 
         mass of a bin = ∫ u dV over it; data and model are both normalised over the bins
 
-    grid, initial, start: as in `Readings`; times: (m,) [time]; counts: (m, bins), or (bins,) for one time: whole numbers
-    are counts, others are densities [1/length]; edges: (bins + 1,) [length], None: the grid's cells
+    grid, initial, start, time_unit: as in `Readings`; times: (m,) [time]; counts: (m, bins), or (bins,) for one time:
+    whole numbers are counts, others are densities [1/length]; edges: (bins + 1,) [length], None: the grid's cells
     total: a number or (m,), individuals at each time: what is in no bin becomes one more bin, and densities count
 
     Raises ValueError if shapes differ, a count is negative or not finite, a time holds nothing, edges do not increase or
-    leave the grid, or the bins hold more than the total.
+    leave the grid (on a periodic axis, one period), the bins hold more than the total, or something is no real number.
 
     >>> import jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 4))
@@ -58,15 +59,17 @@ class Histograms(Measurement):
         counts: Any,
         edges: Any = None,
         total: Any = None,
-        start: float = 0.0,
+        start: Any = 0.0,
+        *,
+        time_unit: str | None = None,
     ):
-        times = np.atleast_1d(np.asarray(times, float))
-        counts = np.asarray(counts, float)
+        times, self.start = clocked(times, start, time_unit)
+        times, counts = np.atleast_1d(times), numbers(counts, "counts")
         counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
         edges = grid.edges if edges is None else edges if isinstance(edges, tuple) else (edges,)
         if len(edges) != grid.ndim:
             raise ValueError(f"edges must be a tuple of {grid.ndim} arrays, one per axis, got {len(edges)}")
-        edges = tuple(_checked_edges(np.asarray(one, float), grid.axis(k)) for k, one in enumerate(edges))
+        edges = tuple(_checked_edges(numbers(one, "edges"), grid.axis(k)) for k, one in enumerate(edges))
         bins = tuple(len(one) - 1 for one in edges)
         if times.ndim != 1 or counts.shape != (len(times), *bins):
             raise ValueError(
@@ -85,12 +88,11 @@ class Histograms(Measurement):
             raise ValueError(
                 f"every histogram must hold something, got zeros only at time {times[np.argmin(held)]:g}; drop that time"
             )
-        self.start = float(start)
         check_times(times, self.start)
         self.grid, self.initial, self.times, self.counts = grid, numeric(initial), times, counts
         self.edges = edges if grid.ndim > 1 else edges[0]
         check_initial(self.initial, grid)
-        self.total = None if total is None else np.array(np.broadcast_to(np.asarray(total, float), times.shape))
+        self.total = None if total is None else _checked_total(total, times)
         if self.total is not None:
             inside = self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total
             if not (inside <= self.total * (1 + 1e-6)).all():
@@ -202,6 +204,13 @@ def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:
         )
     line.require_inside(edges, "edge")
     return edges
+
+
+def _checked_total(total: Any, times: np.ndarray) -> np.ndarray:
+    total = numbers(total, "total")
+    if total.shape not in ((), times.shape):
+        raise ValueError(f"total must be a number or one for each of {len(times)} times, got shape {total.shape}")
+    return np.array(np.broadcast_to(total, times.shape))
 
 
 def _volume(grid: Grid, edges: np.ndarray) -> np.ndarray:
