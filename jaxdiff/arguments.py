@@ -58,6 +58,8 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
         return values, {}
     parameters = list(signature.parameters.values())
     kinds = {parameter.kind for parameter in parameters}
+    if kinds == {inspect.Parameter.VAR_KEYWORD}:  # an expression in which no coordinate stands
+        return (), dict(zip(names, values, strict=True))
     open_ = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     own, required = [p.name for p in open_], [p.name for p in open_ if p.default is p.empty]
     for name in required:

@@ -50,7 +50,7 @@ class Equation(eqx.Module):
                 raise ValueError(f"paths need a {name} that does not depend on time")
             if isinstance(c, Tensor):
                 raise ValueError("paths need a diffusivity that is a number or a function of position, got a Tensor")
-        if not absent(self.source):
+        if not (absent(self.source) or isinstance(self.source, jax.core.Tracer)):  # traced, it was seen before
             raise ValueError("paths are of particles that are there from the start, got a source; leave it out")
         f, d, k = (_function(c, grid) for c in (drift, diffusivity, killing))
         if self.alpha == 0.0:
