@@ -13,7 +13,7 @@ from jaxdiff.checks import Condition
 from jaxdiff.operators import CUTS, Pade, chebyshev, most_of_batch, parts_needed, propagate, terms_needed
 from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.problem import Frozen
-from jaxdiff.segments import segments, squared
+from jaxdiff.segments import SINGLE, segments, squared
 from jaxdiff.steppers import Exponential, march, not_below_zero, several
 from jaxdiff.systems import System
 
@@ -29,7 +29,18 @@ def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
     run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance, weights=system.weights)
-    return _in_parts(run, after, 7 * len(u)), _needed_substeps(operator, after[-1]), []
+    out = _in_parts(run, after, 7 * len(u))
+    return out, _needed_substeps(operator, after[-1]), _balance(operator, forcing, after[-1], out)
+
+
+def _balance(operator: Any, forcing: Any, span: Any, out: Any) -> list[Condition]:
+    """Whether what a closed domain is fed and loses by the end leaves digits to what stays."""
+    single = jnp.finfo(out.dtype).bits < 64
+    passed = span * jnp.max(jnp.abs(forcing)) / jnp.maximum(jnp.max(jnp.abs(out)), jnp.finfo(out.dtype).tiny)
+    lost = jnp.finfo(out.dtype).eps * passed
+    message = "sources and walls pass so much through the closed domain by then that roundoff is {value} of what stays; jd.steady_state tells the limit, shorter times the way"
+    closed = (jnp.abs(operator.leak) <= 0).all()
+    return [(message, closed & (lost > (SINGLE if single else 1e-9)), jnp.zeros(()), lost)]
 
 
 def _in_parts(run: Any, times: Any, cells: int) -> Any:

@@ -255,7 +255,7 @@ def propagate(
     w = operator.resolvent(lanes[0], -lanes[1])(jnp.broadcast_to(rhs, (len(u), len(lanes[0]))))
     if weights is not None:
         entered = jnp.sum(u) + lanes[2] * (_gain(constant) + lanes[2] * _gain(slope))
-        w = _with_content(w, (entered - lanes[1] * (operator.leak @ w)) / lanes[0], weights)
+        w = _with_content(w, entered / lanes[0], weights, operator.leak)
     out = rational.constant * scale * u - _twice_real(w.reshape(len(u), -1, k), residues).T
     return out.reshape(*t.shape, len(u))
 
@@ -266,9 +266,11 @@ def _gain(forcing: Any) -> Any:
     return total - jax.lax.stop_gradient(jnp.where(jnp.abs(total) <= 64 * jnp.finfo(size.dtype).eps * size, total, 0.0))
 
 
-def _with_content(w: Any, content: Any, weights: Any) -> Any:
-    """Columns w `(n, k)` with the sums that column sums of A tell, made up for where diffusion leaves it in the end."""
-    return w + (weights / jnp.sum(weights))[:, None] * jax.lax.stop_gradient(content - jnp.sum(w, axis=0))
+def _with_content(w: Any, content: Any, weights: Any, leak: Any) -> Any:
+    """Columns w `(n, k)`, of a closed domain with the sums that column sums of A tell, made up for where diffusion leaves it
+    in the end. Of an open one they tell no more than w does."""
+    missing = jnp.where((jnp.abs(leak) <= 0).all(), content - jnp.sum(w, axis=0), 0.0)
+    return w + (weights / jnp.sum(weights))[:, None] * jax.lax.stop_gradient(missing)
 
 
 def _twice_real(w: Any, weights: Any) -> Any:
@@ -301,7 +303,7 @@ def propagate_window(
     column = lambda x: jnp.asarray(x, dtype).reshape(-1, 1)
     rhs = column(u) + column(constant) / lanes
     w = operator.resolvent(lanes, -jnp.ones(lanes.shape, dtype))(jnp.broadcast_to(rhs, (len(u), len(lanes))))
-    w = _with_content(w, (jnp.sum(u) + _gain(constant) / lanes - operator.leak @ w) / lanes, weights)
+    w = _with_content(w, (jnp.sum(u) + _gain(constant) / lanes) / lanes, weights, operator.leak)
     seen = w.T if observe is None else observe(w.T)
     seen = jnp.concatenate([seen.real, seen.imag])
     return jnp.exp(column(t) * shift) * jnp.matmul(jnp.asarray(shares, dtype), seen, precision="highest")
