@@ -111,7 +111,7 @@ class Plan:
         held = error * np.maximum.accumulate(peaks) <= 2 * self.tolerance * np.maximum(peaks, 1e-3 * peaks[0])
         return self if held.all() else replace(segmented(self, ()), times=self.times)
 
-    def refined(self, needed: Any) -> Plan:
+    def refined(self, needed: Any, grid: Any = None) -> Plan:
         """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
         counts = np.asarray(needed).reshape(-1, 2).max(0)
         if not np.isfinite(counts).all():
@@ -125,9 +125,9 @@ class Plan:
             raise ValueError(
                 f"the coefficients need {substeps} substeps per interval; shorten the intervals or check drift, decay and rates"
             )
-        if self.method == "lattice" and substeps * steps > _MOST_PRODUCTS:
+        if self.method == "lattice" and (substeps * steps > _MOST_PRODUCTS or steps > MOST_STEPS):
             raise ValueError(
-                "the longest interval takes more than a million products with the operator; what has come to rest by then jd.steady_state tells, and what has not jd.TRBDF2()"
+                f"the longest interval takes more than {MOST_STEPS} products with the operator; what has come to rest by then jd.steady_state tells, and what has not jd.TRBDF2() or jd.BackwardEuler(){_smallest(grid)}"
             )
         if steps > MOST_STEPS:
             raise ValueError(
@@ -149,6 +149,14 @@ class Plan:
         if steps > self.capacity:
             return replace(self, capacity=1 << (steps - 1).bit_length())
         return self
+
+
+def _smallest(grid: Any) -> str:
+    """The width of the smallest cells, in words, where it is known."""
+    if grid is None or any(isinstance(edges, jax.core.Tracer) for edges in grid.edges):
+        return ""
+    width, name = min((float(np.diff(edges).min()), name) for edges, name in zip(grid.edges, grid.names, strict=True))
+    return f"; the smallest cells, {width:.3g} wide along {name}, ask for so many"
 
 
 def _room(parts: int) -> int:

@@ -31,7 +31,8 @@ PLAN_STEPS = 10  # of an optax transformation between two looks at the plans
 _PACES: dict[Objective, float] = {}  # seconds an evaluation last took: tells a repeated fit how far it may run at once
 
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def on_host(function: Callable[_P, _T]) -> Callable[_P, _T]:

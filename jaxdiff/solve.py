@@ -132,7 +132,7 @@ def solve(
 
 def _refined(equation: Any, grid: Grid, u: Any, plan: Plan, values: Any, checks: Any) -> tuple[Plan, Any, Any]:
     """A run by a plan that it did not ask more of, and that plan."""
-    while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed)) is not plan:
+    while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed, grid)) is not plan:
         plan = finer
         values, checks = _compiled(equation, grid, u, plan)
     raise_failed(checks)

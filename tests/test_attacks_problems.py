@@ -119,3 +119,11 @@ def test_an_open_domain_is_at_rest_after_any_time(tolerance):
     equation = jd.Diffusion(1.0, source=SOURCE.source, boundaries={"x-": jd.Robin(2.0, 1.0)})
     late = jd.solve(equation, CLOSED, 0.0, [0.0, 1e12], tolerance=tolerance).values[-1]
     np.testing.assert_allclose(late, jd.steady_state(equation, CLOSED), rtol=tolerance or 1e-9)
+
+
+def test_cells_too_small_for_products_are_named():
+    edges = np.r_[0.0, 3.0 ** np.arange(-13, 1)]
+    grid = jd.Grid(edges=(edges, edges[-6:]))
+    with pytest.raises(ValueError, match="wide along x, ask for so many$") as told:
+        jd.solve(jd.Diffusion(1.0, source=np.ones(grid.shape)), grid, 1.0, [0.0, 1.0])
+    assert "jd.TRBDF2() or jd.BackwardEuler()" in str(told.value)

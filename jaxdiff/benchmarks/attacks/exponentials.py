@@ -23,7 +23,7 @@ def matrix_of(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
     return columns
 
 
-def exponential(rates: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray, float]:
+def exponential(rates: Any, t: Any) -> tuple[np.ndarray, np.ndarray, float]:
     """(P, Φ, a bound on the relative errors) of e^{tA} = P and ∫₀ᵗ e^{sA} ds = Φ."""
     n = len(rates)
     leak = np.diag(rates).copy()
@@ -37,7 +37,8 @@ def exponential(rates: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray, fl
     squarings = max(0, int(np.ceil(np.log2(float(max(t * (fastest + growth), 1e-30))))) + 1)
     h = t / WIDE(2) ** squarings
     step = h * (full + np.diag(fastest - exit))
-    power, flow = np.eye(n + 1, dtype=WIDE), np.eye(n + 1, dtype=WIDE)  # Taylor: φ₀ and φ₁ of the shifted matrix
+    power: Any = np.eye(n + 1, dtype=WIDE)
+    flow = power  # Taylor: φ₀ and φ₁ of the shifted matrix
     whole, integral = power.copy(), h * flow
     # ∫ e^{s(A + c) − cs} ds by the series of e^{−cs} sᵏ would cancel: of A itself, whose terms fall as fast, in h‖A‖ ≤ ½.
     plain = h * (full - np.diag(exit)) + h * growth * np.eye(n + 1, dtype=WIDE)

@@ -59,13 +59,13 @@ def judged(
                 values = np.asarray(jd.steady_state(equation, grid, start))[None]
             else:
                 values = np.asarray(jd.solve(equation, grid, start, times, **options).values)[1:]
-        except Exception as error:
-            ours = isinstance(error, (ValueError, TypeError, RuntimeError)) and "\n" not in str(error).strip()
-            ours = ours and "jaxdiff" in _raised_in(error)
+        except Exception as raised:
+            ours = isinstance(raised, (ValueError, TypeError, RuntimeError)) and "\n" not in str(raised).strip()
+            ours = ours and "jaxdiff" in _raised_in(raised)
             return {
                 **record,
                 "verdict": "refused" if ours else "TRACEBACK",
-                "detail": f"{type(error).__name__}: {error}",
+                "detail": f"{type(raised).__name__}: {raised}",
             }
     with jax.enable_x64(True):
         expected, doubt = _expected(equation, grid, np.asarray(start, float), times, float(np.finfo(dtype).eps))
@@ -140,8 +140,8 @@ def _start(rng: Any, shape: tuple[int, ...]) -> np.ndarray:
         state = np.zeros(shape)
         state[tuple(rng.integers(0, n) for n in shape)] = 1.0
         return state
-    state = {"random": rng.random(shape), "one": np.ones(shape), "signs": rng.normal(size=shape)}
-    return state.get(str(kind), np.zeros(shape)) * float(_powers(rng, -3, 3))
+    states = {"random": rng.random(shape), "one": np.ones(shape), "signs": rng.normal(size=shape)}
+    return states.get(str(kind), np.zeros(shape)) * float(_powers(rng, -3, 3))
 
 
 def _narrow(tree: Any, dtype: Any) -> Any:
