@@ -28,7 +28,8 @@ def _needed_substeps(operator: Any, span: Any) -> Any:
 def _direct(system: System, plan: Any, t0: Any, u: Any) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
-    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance, weights=system.weights)
+    weights = system.weights.astype(u.dtype)
+    run = lambda t: propagate(operator, t, u, forcing, tolerance=plan.tolerance, weights=weights)
     out = _in_parts(run, after, 7 * len(u))
     return out, _needed_substeps(operator, after[-1]), _balance(operator, forcing, after[-1], out)
 
@@ -56,7 +57,9 @@ def _in_parts(run: Any, times: Any, cells: int) -> Any:
 def _window(system: System, plan: Any, t0: Any, u: Any, observe: Any = None) -> Any:
     operator, forcing = system.operator(t0), system.forcing(t0)
     after = jnp.asarray(plan.times[1:], u.dtype) - t0
-    out = propagate_window(operator, plan.nodes, plan.weights, after, u, forcing, system.weights, observe)
+    out = propagate_window(
+        operator, plan.nodes, plan.weights, after, u, forcing, system.weights.astype(u.dtype), observe
+    )
     return out, _needed_substeps(operator, after[-1]), []
 
 
