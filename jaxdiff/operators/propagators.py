@@ -270,7 +270,7 @@ def _with_content(w: Any, content: Any, weights: Any, leak: Any) -> Any:
     """Columns w `(n, k)`, of a closed domain with the sums that column sums of A tell, made up for where diffusion leaves it
     in the end. Of an open one they tell no more than w does."""
     missing = jnp.where((jnp.abs(leak) <= 0).all(), content - jnp.sum(w, axis=0), 0.0)
-    return w + (weights / jnp.sum(weights))[:, None] * jax.lax.stop_gradient(missing)
+    return w + (weights / jnp.sum(weights))[:, None] * jax.lax.stop_gradient(missing).astype(w.dtype)
 
 
 def _twice_real(w: Any, weights: Any) -> Any:
