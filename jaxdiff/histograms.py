@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.checks import Checks
+from jaxdiff.checks import Checks, check
 from jaxdiff.grid import Grid
 from jaxdiff.measurements import (
     Course,
@@ -22,6 +22,7 @@ from jaxdiff.measurements import (
 )
 from jaxdiff.parameters import numeric
 from jaxdiff.quantities import clocked, numbers
+from jaxdiff.schemes import FiniteVolume
 
 
 class Histograms(Measurement):
@@ -31,7 +32,8 @@ class Histograms(Measurement):
 
     grid, initial, start, time_unit: as in `Readings`; times: (m,) [time]; counts: (m, bins), or (bins,) for one time:
     whole numbers are counts, others are densities [1/length]; edges: (bins + 1,) [length], None: the grid's cells
-    total: a number or (m,), individuals at each time: what is in no bin becomes one more bin, and densities count
+    total: a number or (m,), individuals at each time: what is in no bin becomes one more bin, and densities count.
+        Of the model it is what the start held and the bins do not, wherever it went
 
     Raises ValueError if shapes differ, a count is negative or not finite, a time holds nothing, edges do not increase or
     leave the grid (on a periodic axis, one period), the bins hold more than the total, or something is no real number.
@@ -151,6 +153,7 @@ class Histograms(Measurement):
         shares, size = normalised(self.mass, self.whole, self.total)
         own = all(map(np.array_equal, self.bins, self.grid.edges))
         overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
+        self._check_rest(equation)
         return HistogramsPlan(
             observation=shares,
             weight=np.ones(len(shares)) if size is None else size,
@@ -161,6 +164,21 @@ class Histograms(Measurement):
             rest=self.total is not None,
             known=self.known,
         )
+
+    def _check_rest(self, equation: Any) -> None:
+        """Refuse individuals outside of the bins where the model can put none."""
+        if self.total is None:
+            return
+        missing = self.total - (self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total)
+        ends = zip(self.bins, self.grid.edges, strict=True)
+        if (missing <= 1e-6 * self.total).all() or not all(np.allclose(b[[0, -1]], e[[0, -1]]) for b, e in ends):
+            return
+        system = FiniteVolume().systems(equation, self.grid)[0]
+        if not system.operator_varies and not np.any(np.asarray(system.operator(0.0).leak)):
+            i = int(np.argmax(missing))
+            raise ValueError(
+                f"total says that {missing[i]:g} of {self.total[i]:g} are in no bin at time {self.times[i]:g}, but the bins cover a domain that nothing leaves; drop total=, open a wall, or take a wider grid"
+            )
 
 
 class HistogramsPlan(Plan):
@@ -180,8 +198,13 @@ class HistogramsPlan(Plan):
         for k, share in enumerate(self.overlap or ()):
             mass = jnp.moveaxis(jnp.tensordot(mass, share, axes=(k + 1, 1), precision="highest"), -1, k + 1)
         mass = mass.reshape(len(mass), -1)
-        if self.rest:
-            mass = jnp.concatenate([mass, 1.0 - mass.sum(1, keepdims=True)], axis=1)
+        if self.rest:  # of what there was at the start, which need not be normalised
+            grid = self.course.grid
+            whole = 1.0 if initial is None else grid.integrate(jnp.broadcast_to(grid.average(initial), grid.shape))
+            rest = whole - mass.sum(1, keepdims=True)
+            born = "the model leaves {value} of its start outside the bins: total= counts what leaves, and here something is born; drop it"
+            checks = checks + check([(born, rest < -1e-6 * whole, None, rest)], checks.needed)
+            mass = jnp.concatenate([mass, rest], axis=1)
         return Prediction(mass, checks, fine)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> HistogramsPlan:

@@ -143,7 +143,7 @@ def draw(plans: Any, size: int, key: Any) -> tuple[Any, ...]:
 def passed(predictions: Any) -> Any:
     """Whether every check of the solver passed."""
     tables = [prediction.checks.table for prediction in predictions if prediction.checks.messages]
-    return jnp.array(True) if not tables else ~jnp.any(jnp.concatenate(tables)[:, 0] > 0)
+    return ~jnp.any(jnp.stack([jnp.any(table[:, 0] > 0) for table in tables])) if tables else jnp.array(True)
 
 
 def assemble(

@@ -379,7 +379,7 @@ def test_a_benchmark_writes_numbers_table_and_plot(workplace, capsys, monkeypatc
 
 
 BENCHMARKS = [
-    (("speed",), "no benchmark is called 'speed'; choose one of throughput, peers, scaling"),
+    (("speed",), "no benchmark is called 'speed'; choose one of throughput, peers, scaling, attacks"),
     (("throughput", "--device", "tpu"), "JAX sees no tpu here, only cpu"),
     (("throughput", "--dtype", "float16"), "is not one of 'float64', 'float32'"),
     (("peers", "--dtype", "float32"), "peers are compared on the CPU in float64"),
@@ -393,7 +393,7 @@ def test_a_benchmark_that_cannot_be_is_refused(workplace, capsys, arguments, mes
 
 def test_the_benchmarks_are_listed(workplace, capsys):
     code, out, _ = run(capsys, "benchmark")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["throughput", "peers", "scaling"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["throughput", "peers", "scaling", "attacks"]
 
 
 def test_info_in_a_process_of_its_own(tmp_path):

@@ -104,6 +104,30 @@ def test_what_is_in_no_bin_is_one_more_with_a_total():
     np.testing.assert_allclose(densities.prepare(jd.Diffusion(0.1)).observation, [[0.3, 0.1, 0.6]])
 
 
+def test_what_is_in_no_bin_is_told_from_the_start_whatever_it_holds():
+    """A start of another content than one: 0.4 came out 0.25 ± 0.009."""
+    edges, times = np.linspace(-1.0, 1.0, 21), [0.2, 0.5, 1.0]
+    grid, rng = jd.Grid.uniform((-3.0, 3.0, 120)), np.random.default_rng(0)
+    counts = [np.histogram(rng.normal(0, np.sqrt(0.02 + 0.8 * t), 5000), edges)[0] for t in times]
+    start, found = lambda x: jnp.exp(-(x**2) / 0.04), []
+    for content in (1.0, 7.0):
+        one = jd.Histograms(grid, lambda x, c=content: c * start(x), times, counts, edges, total=5000)
+        found.append(jd.fit(jd.Diffusion(jd.Positive(0.3)), one, progress=False))
+    assert abs(found[0].parameters["diffusivity"] - 0.4) < 3 * found[0].standard_errors["diffusivity"]
+    assert found[1].parameters["diffusivity"] == pytest.approx(found[0].parameters["diffusivity"], rel=1e-6)
+
+
+def test_nothing_lies_outside_of_bins_that_cover_a_closed_domain():
+    histograms = jd.Histograms(GRID, 1.0, [0.1], [[40, 50]], edges=[0.0, 0.5, 1.0], total=100)
+    with pytest.raises(ValueError, match="10 of 100 are in no bin at time 0.1, but the bins cover a domain"):
+        jd.fit(jd.Diffusion(jd.Positive(0.1)), histograms, progress=False)
+    assert predicted(histograms, jd.Diffusion(0.1, boundaries=jd.absorbing))[0][-1] > 0
+    assert predicted(histograms, jd.Diffusion(0.1, decay=0.5))[0][-1] > 0
+    grown = jd.Histograms(GRID, 1.0, [0.1], [[40, 50]], edges=[0.0, 0.5, 0.9], total=100)
+    with pytest.raises(ValueError, match="something is born"):
+        jd.fit(jd.Diffusion(jd.Positive(0.1), decay=-9.0), grown, progress=False)
+
+
 def test_the_last_part_in_time_is_held_out():
     readings = jd.Readings(GRID, 0.0, [4.0, 1.0, 2.0, 3.0, 5.0], 0.5, np.arange(5.0))
     first, last = readings.split(0.4)
@@ -231,3 +255,21 @@ series = lambda initial=1.0, images=IMAGES, **more: jd.Readings.from_images(
 def test_what_a_series_of_images_cannot_be(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("huge", [1e308, -1e308, 1e200])
+def test_coefficients_beyond_all_numbers_end_in_one_line(huge):
+    grid, times = jd.Grid.uniform((-3.0, 3.0, 60)), np.arange(1.0, 5.0)
+    path = jd.Trajectory(grid, times, [0.0, 0.1, -0.1, 0.2])
+    readings = jd.Readings(grid, 1.0, times, [0.0, 0.1, 0.2, 0.3], times)
+    trap = jd.Expression("k*(m-x)", k=jd.Positive(1.0), m=huge)
+    for equation, data in (
+        (jd.FokkerPlanck(trap, jd.Positive(0.05)), path),
+        (jd.FokkerPlanck(0.1, jd.Positive(abs(huge))), path),
+        (jd.FokkerPlanck(jd.Free(huge), jd.Positive(1.0)), readings),
+        (jd.Diffusion(jd.Positive(abs(huge))), readings),
+    ):
+        with pytest.raises(ValueError) as caught:
+            jd.fit(equation, data, progress=False)
+        assert "\n" not in str(caught.value) and "NaN to integer" not in str(caught.value)
