@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdiff import memory
 from jaxdiff.checks import Checks, check, enforce, raise_failed
-from jaxdiff.compilation import solver_jit
+from jaxdiff.compilation import as_written, solver_jit
 from jaxdiff.equations import FokkerPlanck
 from jaxdiff.operators import Tridiagonal, eliminable, eliminated, equipped
 from jaxdiff.parameters import plain
@@ -113,6 +113,7 @@ def _on_chain(operator: Tridiagonal) -> Any:
 _compiled = solver_jit(stationary)
 
 
+@as_written
 def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
     """Cell averages `(*cells,)` of the steady state, the limit of long times: A N + b = 0; by elimination on one axis,
     iterations on several.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -32,14 +32,25 @@ def _options(backend: str, large: bool) -> dict[str, Any] | None:
     return options
 
 
-def _in_full(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with all matrix products, a user's among them, in the precision of what they multiply: accelerators round
-    float32 to ten bits there, and a wall that varied in time was 0.03 off on one."""
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def as_written(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`function` by the rules it was written for, whatever those of the session: ranks and dtypes are promoted, and matrix
+    products, a user's among them, keep the precision of what they multiply.
+
+    Accelerators round float32 to ten bits there by default, and a wall that varied in time was 0.03 off on one.
+    """
 
     @wraps(function)
-    def call(*args: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
-            return function(*args)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with (
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.default_matmul_precision("highest"),
+        ):
+            return function(*args, **kwargs)
 
     return call
 
@@ -59,7 +70,7 @@ def _afresh(function: Callable[..., Any], *args: Any) -> Any:
 
 def quick_jit(function: Callable[..., Any], static: Any = ()) -> Callable[..., Any]:
     """`jax.jit` with positional static arguments, for the backend in use when it is first called."""
-    function = _in_full(function)
+    function = as_written(function)
 
     @cache
     def compiled(backend: str, large: bool) -> Callable[..., Any]:
@@ -78,7 +89,7 @@ def solver_jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     XLA takes options at top level alone, and `jax.jit` takes arrays alone; what does not fit goes the general way.
     """
-    full = _in_full(function)
+    full = as_written(function)
     quick, plain, general = quick_jit(function), jax.jit(full), eqx.filter_jit(full)
 
     @wraps(function)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from jaxdiff.arguments import at_place, one_number
 from jaxdiff.averages import DOUBTFUL, looked, refined
 from jaxdiff.checks import Condition
+from jaxdiff.compilation import as_written
 from jaxdiff.quantities import numbers
 
 # Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
@@ -128,6 +129,7 @@ class Grid(eqx.Module):
         x, e = self.centers[0], self.edges[0]
         return (jnp if isinstance(e, jax.Array) else np).concatenate([x[:1] - e[:1], x[1:] - x[:-1], e[-1:] - x[-1:]])
 
+    @as_written
     def average(self, function: Callable[..., Any] | Any) -> Any:
         """Cell averages of a function of position, or a number on every cell.
 
@@ -189,10 +191,12 @@ class Grid(eqx.Module):
         above = xp.concatenate([xp.ones(1), below[:-1]])
         return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
 
+    @as_written
     def integrate(self, u: Any) -> Any:
         """∫u dV over the axes of the grid, the last of u."""
         return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
 
+    @as_written
     def interpolate(self, u: Any, points: Any) -> Any:
         """Values at `points` (m, ndim), or (m,) on one axis: linear between cell centres along every axis, extrapolated
         linearly to the walls. On one axis a number is a point, on several a row of `ndim` coordinates."""

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxdiff.checks import raise_failed
-from jaxdiff.compilation import quick_jit
+from jaxdiff.compilation import as_written, quick_jit
 from jaxdiff.measurements import Measurement
 from jaxdiff.parameters import numeric, plain
 from jaxdiff.staging import replacing, require_file
@@ -66,6 +66,7 @@ class Fit:
         deviation = np.sqrt(np.diag(self.covariance))
         return self.covariance / deviation / deviation[:, None]
 
+    @as_written
     def predict(self, measurement: Measurement | None = None) -> np.ndarray:
         """What the fitted model predicts for a measurement, in the shape of its data; None: the one that was fitted.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checks import raise_failed
-from jaxdiff.compilation import quick_jit
+from jaxdiff.compilation import as_written, quick_jit
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
 from jaxdiff.measurements import Unplannable
@@ -47,7 +47,7 @@ def on_host(function: Callable[_P, _T]) -> Callable[_P, _T]:
                 f"{function.__name__} decides by numbers and got tracers, as inside jax.jit, vmap or grad; call it outside, and jd.fit_many for many data sets"
             )
         try:
-            return function(*args, **kwargs)
+            return as_written(function)(*args, **kwargs)
         except Unplannable as error:
             raise ValueError(str(error)) from None
 

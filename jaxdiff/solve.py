@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff import memory
 from jaxdiff.checkpoint import Checkpoint, digest
 from jaxdiff.checks import enforce, raise_failed
-from jaxdiff.compilation import solver_jit
+from jaxdiff.compilation import as_written, solver_jit
 from jaxdiff.decomposition import whole
 from jaxdiff.equations import Diffusion
 from jaxdiff.evolve import Plan, evolve, lay_out, prepare
@@ -48,6 +48,7 @@ class Solution:
 _compiled = solver_jit(evolve)
 
 
+@as_written
 def solve(
     equation: Any,
     grid: Grid,
@@ -188,6 +189,7 @@ def _interval_by_interval(
     return jnp.stack(values), method
 
 
+@as_written
 def memory_needed(
     equation: Any,
     grid: Grid,
