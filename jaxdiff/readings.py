@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
@@ -302,12 +303,13 @@ class ReadingsPlan(Plan):
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
-        grid = self.course.grid
+        order = 2 if self.course.solve is None else getattr(self.course.solve.scheme, "order", 2)
+        read = partial(self.course.grid.interpolate, order=order)
         if self.sensor is None:
             states, checks, fine = self.course(equation, initial)
-            read = jax.vmap(lambda u, x: grid.interpolate(u, x[None])[0])
-            return Prediction(read(states[self.row], self.place), checks, fine)
-        at_sensors, checks, fine = self.course(equation, initial, lambda states: grid.interpolate(states, self.place))
+            each = jax.vmap(lambda u, x: read(u, x[None])[0])
+            return Prediction(each(states[self.row], self.place), checks, fine)
+        at_sensors, checks, fine = self.course(equation, initial, lambda states: read(states, self.place))
         return Prediction(at_sensors[self.row, self.sensor], checks, fine)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:

@@ -80,3 +80,19 @@ def test_a_fitted_model_is_solved_in_a_session_of_single_precision():
         assert values.dtype == np.float32
     exact = jd.solve(fit.model, PLANE, fit.initial, [0.0, 0.05]).values
     np.testing.assert_allclose(values, exact, atol=1e-4 * float(exact.max()))
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_order_four_is_read_at_its_order(dense):
+    """cos(πx) e^{−π²Dt} at sensors anywhere, beside the walls too, on 8, 16 and 32 cells."""
+    times, places = np.array([0.1, 0.3]), np.array([0.003, 0.2137, 0.5, 0.871, 0.999])
+    rows = (np.repeat(times, 5), np.tile(places, 2))
+    if not dense:
+        rows = (np.linspace(0.1, 0.3, 11), np.linspace(0.003, 0.999, 11))
+    exact, missed = np.cos(np.pi * rows[1]) * np.exp(-(np.pi**2) * 0.4 * rows[0]), []
+    for n in (8, 16, 32):
+        grid = jd.Grid.uniform((0.0, 1.0, n))
+        readings = jd.Readings(grid, lambda x: jnp.cos(jnp.pi * x), *rows, exact)
+        fit = jd.fit(jd.Diffusion(jd.Positive(0.4)), readings, scheme=jd.FiniteVolume(order=4), steps=1, progress=False)
+        missed.append(np.abs(fit.predict() - exact).max())
+    assert missed[2] < 2e-5 and np.log2(missed[1] / missed[2]) > 3.5
