@@ -3,7 +3,7 @@
 | method   | when                                                      | cost                                       |
 |----------|-----------------------------------------------------------|--------------------------------------------|
 | direct   | diffusion, coefficients and forcing constant in time      | seven resolvents per output time, together |
-| window   | the same, many times and a tolerance of at least 2e-10    | 20–38 resolvents per factor 60 of time     |
+| window   | the same, many times and a tolerance of at least 4e-11    | 20–38 resolvents per factor 60 of time     |
 | segments | the same with a drift, growth or forcing by measured series | a few substeps per stretch between knots |
 | adaptive | coefficients or forcing any function of time              | steps of high order, with error control    |
 | steps    | a stepper named by the user                               | `substeps` per output interval             |
