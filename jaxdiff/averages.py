@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.interfaces import pieces
+from jaxdiff.interfaces import known, library, pieces
 
 DOUBTFUL = 0.1  # of the whole in one cell: then a function is as good as not seen
 _AGREED = 1e-5  # of the whole, up to which two rules may differ in a cell
@@ -20,6 +20,7 @@ _BLOCK = 512  # parts looked at together, so that their number compiles nothing
 Found = tuple[Any, Any, Any]  # averages of f, of the error, and of |f|
 
 
+@np.errstate(all="ignore")  # what is not finite is told by others
 def looked(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int) -> Found:
     """Averages of a function of one point over all cells, their errors, and those of its size.
 
@@ -27,32 +28,33 @@ def looked(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int) 
     point in the middle, or half the square of what the function varies by, to the third power: tiny where a function is
     smooth, and of its size where it is not.
     """
-    edges = tuple(jnp.asarray(each) for each in edges)
+    edges = tuple(known(jnp.asarray(each)) for each in edges)  # in the precision of the session
     if len(edges) == 1:
         lower, upper = edges[0][:-1], edges[0][1:]
         ends = pieces(function, lower, upper)
-        ends = jnp.stack([lower, upper], axis=1) if ends is None else ends
-        middles, halves = (ends[:, 1:] + ends[:, :-1]) / 2, jnp.diff(ends, axis=1) / 2
+        ends = library(lower).stack([lower, upper], axis=1) if ends is None else ends
+        middles, halves = (ends[:, 1:] + ends[:, :-1]) / 2, (ends[:, 1:] - ends[:, :-1]) / 2
         nodes, weights = _gauss(5, ends.dtype)
         at = middles[..., None] + halves[..., None] * nodes
-        values = jax.vmap(function)(at.reshape(-1)).reshape(at.shape)
-        found = _compared(values, weights * halves[..., None] * at**exponent, 2)
-        volume = jnp.sum(weights * halves[..., None] * at**exponent, axis=(1, 2))
-        return tuple(jnp.sum(each, axis=1) / volume for each in found)  # type: ignore[return-value]
+        values = known(jax.vmap(function)(at.reshape(-1))).reshape(at.shape)
+        shares = weights * halves[..., None] * at**exponent
+        volume = shares.sum((1, 2))
+        return tuple(each.sum(1) / volume for each in _compared(values, shares, 2))  # type: ignore[return-value]
     nodes, weights = _gauss(3, edges[0].dtype)
     mapped: Any = function
     for k in reversed(range(len(edges))):
         mapped = jax.vmap(mapped, in_axes=[0 if i == k else None for i in range(len(edges))])
-    at = [((e[1:] + e[:-1])[:, None] + jnp.diff(e)[:, None] * nodes) / 2 for e in edges]
+    at = [((e[1:] + e[:-1])[:, None] + (e[1:] - e[:-1])[:, None] * nodes) / 2 for e in edges]
     shares = [weights * x ** (exponent if k == 0 else 0) for k, x in enumerate(at)]
-    shares = [share / jnp.sum(share, axis=1, keepdims=True) for share in shares]
-    values = mapped(*(x.ravel() for x in at)).reshape([n for x in at for n in x.shape])
-    together = jnp.ones((), values.dtype)
+    shares = [share / share.sum(1, keepdims=True) for share in shares]
+    values = known(mapped(*(x.ravel() for x in at))).reshape([n for x in at for n in x.shape])
+    xp = library(values, *at)
+    together = np.ones((), values.dtype)
     for k, share in enumerate(shares):
         together = together * share.reshape([n for j, x in enumerate(at) for n in (x.shape if j == k else (1, 1))])
     inner = tuple(range(1, 2 * len(edges), 2))
     order = (*range(0, 2 * len(edges), 2), *inner)
-    return _compared(values.transpose(order), jnp.broadcast_to(together, values.shape).transpose(order), len(edges))
+    return _compared(values.transpose(order), xp.broadcast_to(together, values.shape).transpose(order), len(edges))
 
 
 def _gauss(count: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -62,15 +64,15 @@ def _gauss(count: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _compared(values: Any, weights: Any, first: int) -> Found:
     """Integrals over the last axes, from `first` on, their errors and sizes."""
-    axes = tuple(range(first, values.ndim))
-    total = lambda each: jnp.sum(each * weights, axis=axes)
-    whole, size = total(values), total(jnp.abs(values))
+    xp, axes = library(values, weights), tuple(range(first, values.ndim))
+    total = lambda each: (each * weights).sum(axes)
+    whole, size, volume = total(values), total(xp.abs(values)), weights.sum(axes)
     middle = tuple(n // 2 for n in values.shape[first:])
-    coarse = values[(..., *middle)] * jnp.sum(weights, axis=axes)
-    safe, volume = jnp.where(size > 0, size, 1.0), jnp.sum(weights, axis=axes)
-    mean = whole / jnp.where(volume > 0, volume, 1.0)
-    spread = total(jnp.abs(values - mean.reshape(*mean.shape, *(1,) * len(axes)))) / safe
-    share = jnp.minimum(jnp.maximum(jnp.abs(whole - coarse) / safe, spread**2 / 2), 1.0)
+    coarse = values[(..., *middle)] * volume
+    safe = xp.where(size > 0, size, 1.0)
+    mean = whole / xp.where(volume > 0, volume, 1.0)
+    spread = total(xp.abs(values - mean.reshape(*mean.shape, *(1,) * len(axes)))) / safe
+    share = xp.minimum(xp.maximum(xp.abs(whole - coarse) / safe, spread**2 / 2), 1.0)
     return whole, size * share**3, size
 
 
@@ -98,8 +100,7 @@ def refined(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int,
         )
         values = np.concatenate([np.asarray(jax.vmap(function)(*jnp.asarray(block.T))) for block in padded])
         values, ends = np.split(values.reshape(-1, at.shape[1])[: len(at)].astype(np.float64), [len(shares)], axis=1)
-        found = _compared(values.reshape(-1, *shape), weight.reshape(-1, *shape), 1)
-        whole, error, size = (np.asarray(each, np.float64) for each in found)
+        whole, error, size = _compared(values.reshape(-1, *shape), weight.reshape(-1, *shape), 1)
         room = np.sum(weight, axis=1)
         apart = room * np.max(np.abs(ends - (whole / room)[:, None]), axis=1)  # by what stands in the corners
         error = np.maximum(error, (size + apart) * (apart / np.maximum(size + apart, 1e-300)) ** 6 / 8)

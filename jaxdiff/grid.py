@@ -152,7 +152,9 @@ class Grid(eqx.Module):
         found = self._looked(function)
         if any(isinstance(each, jax.core.Tracer) for each in (*found, *self.edges)):
             return found[0]
-        return refined(self._of_point(function), self.edges, self.exponent, np.asarray(self.volumes), found)
+        return jnp.asarray(
+            refined(self._of_point(function), self.edges, self.exponent, np.asarray(self.volumes), found)
+        )
 
     def unresolved(self, function: Callable[..., Any], what: str) -> Condition:
         """The condition that a function is not so narrow that cells do not see it, where `average` cannot divide them."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
 MOST = 4  # jumps that are told apart between two points
@@ -20,6 +21,16 @@ _MARGINS: dict[str, Callable[..., Any]] = {
     "round": lambda a: jnp.cos(jnp.pi * a),
     "rem": lambda a, b: jnp.sin(jnp.pi * a / b),
 }
+
+
+def known(array: Any) -> Any:
+    """In NumPy where it is no tracer: of operations on the host JAX compiles each for itself, and loops at every call."""
+    return array if isinstance(array, jax.core.Tracer) else np.asarray(array)
+
+
+def library(*arrays: Any) -> Any:
+    """NumPy, or that of JAX for tracers."""
+    return jnp if any(isinstance(array, jax.core.Tracer) for array in arrays) else np
 
 
 def _follow(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> list[Any]:
@@ -67,6 +78,7 @@ def _compares(jaxpr: Any) -> bool:
     return any(step.primitive.name in _MARGINS or inner(step) for step in jaxpr.eqns)
 
 
+@np.errstate(all="ignore")
 def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     """The ends `(n, k + 2)` of the parts in which a function of one position is continuous between `lower` and `upper`
     (n,), of which some may have no length; None if it compares nothing.
@@ -79,37 +91,50 @@ def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
         return None
     low, high = jax.lax.stop_gradient((lower, upper))
     every = jax.vmap(lambda x: margins(x, held=True))
-    first, last = every(low), every(high)
+    first, last = known(every(low)), known(every(high))
+    xp = library(first)
     crossed = (first < 0) != (last < 0)
-    start, wide = jnp.broadcast_to(low[:, None], first.shape), (high - low)[:, None]
-    between = start + wide * first / jnp.where(crossed, first - last, 1.0)
-    guess = jnp.concatenate([start, jnp.where(crossed, between, start), start + wide], axis=1)
-    which = jnp.broadcast_to(jnp.tile(jnp.arange(first.shape[1]), 3), guess.shape)
+    start, wide = xp.broadcast_to(low[:, None], first.shape), (high - low)[:, None]
+    between = start + wide * first / xp.where(crossed, first - last, 1.0)
+    guess = xp.concatenate([start, xp.where(crossed, between, start), start + wide], axis=1)
+    which = np.broadcast_to(np.tile(np.arange(first.shape[1]), 3), guess.shape)
 
     def step(at: Any, which: Any, held: bool) -> Any:
         one = lambda x, j: jax.jvp(lambda y: margins(y, held)[j], (x,), (jnp.ones_like(x),))
-        value, slope = jax.vmap(jax.vmap(one))(at, which)
-        return jnp.where(slope != 0, -value / jnp.where(slope != 0, slope, 1.0), jnp.where(value == 0, 0.0, jnp.inf))
+        value, slope = map(known, jax.vmap(jax.vmap(one))(at, which))
+        return xp.where(slope != 0, -value / xp.where(slope != 0, slope, 1.0), xp.where(value == 0, 0.0, xp.inf))
 
     def closer(_: Any, at: Any) -> Any:
-        return jnp.clip(at + step(at, which, held=True), start[:, :1], start[:, :1] + wide)
+        return xp.clip(at + step(at, which, held=True), start[:, :1], start[:, :1] + wide)
 
-    guess = jax.lax.fori_loop(0, 12, closer, guess)
+    guess = _repeated(closer, guess, 12)
     there = (
-        (jnp.abs(step(guess, which, held=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
+        (xp.abs(step(guess, which, held=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
     )
-    guess = jnp.where(there, guess, start[:, :1] + wide)
-    ordered = jnp.sort(guess, axis=1)
-    again = jnp.pad(jnp.diff(ordered, axis=1) < 1e-6 * wide, ((0, 0), (1, 0)))  # what several starts have led to
-    order = jnp.argsort(guess, axis=1)
-    there = jnp.take_along_axis(there, order, axis=1) & ~again
-    guess, which = jnp.where(there, ordered, start[:, :1] + wide), jnp.take_along_axis(which, order, axis=1)
-    order = jnp.argsort(guess, axis=1)[:, :MOST]
-    guess, there, which = (jnp.take_along_axis(each, order, axis=1) for each in (guess, there, which))
+    guess = xp.where(there, guess, start[:, :1] + wide)
+    order = xp.argsort(guess, axis=1)
+    ordered, there, which = (xp.take_along_axis(each, order, axis=1) for each in (guess, there, which))
+    again = xp.pad(xp.diff(ordered, axis=1) < 1e-6 * wide, ((0, 0), (1, 0)))  # what several starts have led to
+    there = there & ~again
+    guess = xp.where(there, ordered, start[:, :1] + wide)
+    order = xp.argsort(guess, axis=1)[:, :MOST]
+    guess, there, which = (xp.take_along_axis(each, order, axis=1) for each in (guess, there, which))
     move = step(jax.lax.stop_gradient(guess), which, held=False)
-    at = jax.lax.stop_gradient(guess) + jnp.where(there, move, 0.0)
-    ends = jnp.where(there, jnp.clip(at, lower[:, None], upper[:, None]), upper[:, None])
-    return jnp.concatenate([lower[:, None], jnp.sort(ends, axis=1), upper[:, None]], axis=1)
+    at = jax.lax.stop_gradient(guess) + xp.where(there, move, 0.0)
+    ends = xp.where(there, xp.clip(at, lower[:, None], upper[:, None]), upper[:, None])
+    return xp.concatenate([lower[:, None], xp.sort(ends, axis=1), upper[:, None]], axis=1)
+
+
+def _repeated(closer: Callable[[Any, Any], Any], guess: Any, most: int) -> Any:
+    """`guess` brought closer so many times; on the host until it stays."""
+    if isinstance(guess, jax.core.Tracer):
+        return jax.lax.fori_loop(0, most, closer, guess)
+    last = [guess]
+    for k in range(most):
+        last = [*last[-2:], closer(k, last[-1])]
+        if (last[-1] == last[0]).all():  # at rest, or to and fro where nothing jumps
+            break
+    return last[-1]
 
 
 def mean_between(

@@ -14,9 +14,7 @@ from jaxdiff.benchmarks.attacks import exponentials, problems
 def test_a_random_problem_is_right_or_refused(attack, count):
     records = attack(count, seed=7)
     assert len(records) == count
-    # In single precision a drift has no bound on its roundoff yet (docs/design.md, Limits).
-    promised = [r for r in records if not ("float32" in r["problem"] and "FokkerPlanck" in r["problem"])]
-    assert [r for r in promised if r["verdict"] not in ("right", "refused")] == []
+    assert [r for r in records if r["verdict"] not in ("right", "refused")] == []
     assert sum(r["verdict"] == "right" for r in records) > 0.7 * count
 
 
