@@ -21,6 +21,7 @@ _MARGINS: dict[str, Callable[..., Any]] = {
     "round": lambda a: jnp.cos(jnp.pi * a),
     "rem": lambda a, b: jnp.sin(jnp.pi * a / b),
 }
+_CALLS = ("jit", "remat2", "checkpoint")  # of functions, with their jaxpr
 
 
 def known(array: Any) -> Any:
@@ -33,21 +34,27 @@ def library(*arrays: Any) -> Any:
     return jnp if any(isinstance(array, jax.core.Tracer) for array in arrays) else np
 
 
+def _named(step: Any) -> str:
+    """What an operation is; one that makes a number whole jumps as floor does."""
+    whole = step.primitive.name == "convert_element_type" and jnp.issubdtype(step.params["new_dtype"], jnp.integer)
+    return "floor" if whole else str(step.primitive.name)
+
+
 def _follow(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> list[Any]:
     """Run a jaxpr on pairs (value, whether it depends on the position), collecting margins of what depends on it."""
     values = dict(zip(jaxpr.constvars, ((const, False) for const in consts), strict=True))
     values.update(zip(jaxpr.invars, given, strict=True))
     read = lambda v: (v.val, False) if isinstance(v, Literal) else values[v]
     for step in jaxpr.eqns:
-        name, pairs = step.primitive.name, [read(v) for v in step.invars]
+        name, pairs = _named(step), [read(v) for v in step.invars]
         numbers, moves = [pair[0] for pair in pairs], any(pair[1] for pair in pairs)
         if name == "jit" and step.params["name"] == "searchsorted" and pairs[1][1]:
             margins.append(jnp.ravel(numbers[1] - numbers[0]))
         elif moves and name in _MARGINS and jnp.issubdtype(jnp.result_type(numbers[0]), jnp.floating):
             margins.append(jnp.ravel(_MARGINS[name](*numbers)))
-        if name == "jit":
+        if name in _CALLS:
             inner = step.params["jaxpr"]
-            found = _follow(inner.jaxpr, inner.consts, pairs, margins)
+            found = _follow(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), pairs, margins)
         else:
             out = step.primitive.bind(*numbers, **step.primitive.get_bind_params(step.params))
             found = [(each, moves) for each in (out if step.primitive.multiple_results else [out])]
@@ -74,8 +81,11 @@ def _margins(function: Callable[[Any], Any], like: Any) -> Callable[..., Any] | 
 
 
 def _compares(jaxpr: Any) -> bool:
-    inner = lambda step: step.primitive.name == "jit" and _compares(step.params["jaxpr"].jaxpr)
-    return any(step.primitive.name in _MARGINS or inner(step) for step in jaxpr.eqns)
+    inner = lambda call: getattr(call, "jaxpr", call)
+    return any(
+        _named(step) in _MARGINS or _named(step) in _CALLS and _compares(inner(step.params["jaxpr"]))
+        for step in jaxpr.eqns
+    )
 
 
 @np.errstate(all="ignore")
@@ -102,12 +112,13 @@ def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     def step(at: Any, which: Any, held: bool) -> Any:
         one = lambda x, j: jax.jvp(lambda y: margins(y, held)[j], (x,), (jnp.ones_like(x),))
         value, slope = map(known, jax.vmap(jax.vmap(one))(at, which))
-        return xp.where(slope != 0, -value / xp.where(slope != 0, slope, 1.0), xp.where(value == 0, 0.0, xp.inf))
+        xp = library(value, slope)
+        return xp.where(slope != 0, -value / xp.where(slope != 0, slope, 1.0), xp.where(value == 0, value, xp.inf))
 
     def closer(_: Any, at: Any) -> Any:
         return xp.clip(at + step(at, which, held=True), start[:, :1], start[:, :1] + wide)
 
-    guess = _repeated(closer, guess, 12)
+    guess = _repeated(closer, guess, 12, 1e-6 * wide)
     there = (
         (xp.abs(step(guess, which, held=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
     )
@@ -120,19 +131,20 @@ def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     order = xp.argsort(guess, axis=1)[:, :MOST]
     guess, there, which = (xp.take_along_axis(each, order, axis=1) for each in (guess, there, which))
     move = step(jax.lax.stop_gradient(guess), which, held=False)
+    xp = library(move, lower, upper)
     at = jax.lax.stop_gradient(guess) + xp.where(there, move, 0.0)
     ends = xp.where(there, xp.clip(at, lower[:, None], upper[:, None]), upper[:, None])
     return xp.concatenate([lower[:, None], xp.sort(ends, axis=1), upper[:, None]], axis=1)
 
 
-def _repeated(closer: Callable[[Any, Any], Any], guess: Any, most: int) -> Any:
-    """`guess` brought closer so many times; on the host until it stays."""
+def _repeated(closer: Callable[[Any, Any], Any], guess: Any, most: int, apart: Any) -> Any:
+    """`guess` brought closer so many times; on the host until it stays, or goes to and fro where nothing jumps."""
     if isinstance(guess, jax.core.Tracer):
         return jax.lax.fori_loop(0, most, closer, guess)
     last = [guess]
     for k in range(most):
         last = [*last[-2:], closer(k, last[-1])]
-        if (last[-1] == last[0]).all():  # at rest, or to and fro where nothing jumps
+        if (abs(last[-1] - last[0]) <= apart).all():
             break
     return last[-1]
 

@@ -103,3 +103,23 @@ def test_a_source_of_particles():
     u = jd.solve(plane, PLANE, 0.0, [0.0, 0.6]).values[-1]
     whole = float(PLANE.integrate(PLANE.average(plane.source)))
     assert float(PLANE.integrate(u)) == pytest.approx(whole * (1 - np.exp(-1.2)) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("start", ["a function", "an expression"])
+def test_a_start_that_jumps_compiles_nothing_again(start, caplog):
+    box = lambda i: {
+        "a function": lambda x: jnp.where(jnp.abs(x - 4.0 - 0.01 * i) < 1.3, 1.0, 0.0),
+        "an expression": jd.Expression("where(x < a, 1, 0)", a=4.0 + 0.01 * i),
+    }[start]
+    LINE.average(box(0))
+    with jax.log_compiles():
+        for i in (1, 2):
+            LINE.average(box(i))
+    assert caplog.records and not [record for record in caplog.records if "Compiling" in record.getMessage()]
+
+
+def test_an_average_outside_of_jit_has_derivatives_by_what_the_function_closes_over():
+    average = lambda a: LINE.average(lambda x: jnp.where(x < a, 1.0, 0.0))
+    np.testing.assert_allclose(jax.jacobian(average)(4.3), np.eye(10)[4], atol=1e-12)
+    found = average(jnp.asarray(4.3))
+    assert isinstance(found, jax.Array) and found.dtype == jnp.result_type(float)
