@@ -60,7 +60,7 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
     kinds = {parameter.kind for parameter in parameters}
     if kinds == {inspect.Parameter.VAR_KEYWORD}:  # an expression in which no coordinate stands
         return (), dict(zip(names, values, strict=True))
-    open_ = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    open_ = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     own, required = [p.name for p in open_], [p.name for p in open_ if p.default is p.empty]
     for name in required:
         if name in KNOWN and name not in names:
@@ -69,7 +69,7 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
     wants = f"; write one that takes so many{': ' * bool(names)}{', '.join(names)}"
     ordered = inspect.Parameter.VAR_POSITIONAL in kinds and own == list(names[: len(own)])
     apart = set(own).isdisjoint(KNOWN if "t" in names else names)
-    if ordered or apart or inspect.Parameter.POSITIONAL_ONLY in kinds:
+    if ordered or apart:
         try:
             signature.bind(*values)
             return values, {}
@@ -99,7 +99,7 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
     given: list[Any] = []
     named = {name: at[place] for name, place in found.items()}
     for parameter in parameters:  # in order as far as that goes: a wrapper may know no names
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.name not in named:
+        if parameter.kind is parameter.KEYWORD_ONLY or parameter.name not in named:
             break
         given.append(named.pop(parameter.name))
     return tuple(given), named

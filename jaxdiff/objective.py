@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff.equations import Equation
 from jaxdiff.losses import Expansion, Loss, expand, value
 from jaxdiff.measurements import Prediction
-from jaxdiff.parameters import Free, Parameters, collect, marked, plain, released
+from jaxdiff.parameters import Free, Parameters, collect, marked, released, unmarked
 
 NUDGE = 1e-4  # of a coordinate, for differences of gradients
 
@@ -166,7 +166,7 @@ def assemble(
                 "a model that is a function needs parameters={name: start}, got none; name each argument with its start"
             )
         function = model
-        _check_function(function, starts)
+        check_function(function, starts)
         fitted = OrderedDict((name, start if marked(start) else Free(start)) for name, start in dict(starts).items())
     else:
         raise TypeError(f"model must be an equation or a function that returns one, got {type(model).__name__}")
@@ -185,12 +185,12 @@ def assemble(
             found.append(index)
         return tuple(found)
 
-    which, beside = places(measurements, lambda initial: initial), places(held, plain)
+    which, beside = places(measurements, lambda initial: initial), places(held, unmarked)
     initials = own[0][1] if len(own) == 1 else OrderedDict((str(i), initial) for i, (_, initial) in enumerate(own))
     return collect({"": fitted, "initial": initials}), function, which, beside
 
 
-def _check_function(function: Callable[..., Any], names: Any) -> None:
+def check_function(function: Callable[..., Any], names: Any) -> None:
     import inspect
 
     try:

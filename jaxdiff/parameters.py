@@ -162,6 +162,15 @@ def plain(tree: Any) -> Any:
     return jax.tree.map(lambda node: plain(node.value) if is_mark(node) else node, tree, is_leaf=is_mark)
 
 
+def unmarked(tree: Any) -> Any:
+    """An initial state that no fit has filled, as numbers; raises ValueError where it waits for one."""
+    if marked(released(tree)):
+        raise ValueError(
+            "the initial state of this measurement has marks that no fit has filled; give it numbers, or the very initial state that was fitted"
+        )
+    return plain(tree)
+
+
 def released(tree: Any) -> Any:
     """The tree without the marks of what is held."""
     return jax.tree.map(lambda node: plain(node.value) if isinstance(node, Fixed) else node, tree, is_leaf=is_mark)

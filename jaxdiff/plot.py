@@ -76,7 +76,7 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
     """The pictures of a fit, each on its own: "fit", "residuals", "course", "history", where they apply."""
     sheets = {}
     for name, draw in _drawers(outcome).items():
-        wide = name.startswith("course") or isinstance(outcome.fit.measurements[0], Trajectory) and name != "history"
+        wide = name.startswith("course") or name != "history" and isinstance(outcome.fit.measurements[0], Trajectory)
         with canvas(9.0 if wide else SIZE[0], SIZE[1]) as figure:
             draw(figure)
             sheets[name] = figure

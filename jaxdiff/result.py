@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff.checks import raise_failed
 from jaxdiff.compilation import as_written, quick_jit
 from jaxdiff.measurements import Measurement
-from jaxdiff.parameters import numeric, plain
+from jaxdiff.parameters import numeric, unmarked
 from jaxdiff.staging import replacing, require_file
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Fit:
         with jax.enable_x64(True):
             own = getattr(measurement, "initial", None)
             given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
-            initial = numeric(given[0] if given else plain(own))
+            initial = numeric(given[0] if given else unmarked(own))
             plan = measurement.prepare(self.model, initial, pad=False, **self.options)
             prediction = _forward(self.model, initial, plan)
             for _ in range(_RENEWALS):
@@ -250,9 +250,14 @@ def _restored(stored: dict[str, Any]) -> Fit:
 
 def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
     from jaxdiff.equations import Equation
+    from jaxdiff.objective import check_function
     from jaxdiff.parameters import collect
 
     if not isinstance(model, Equation):
+        try:
+            check_function(model, numbers)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         made = model(**numbers)
         return made if isinstance(made, tuple) else (made, None)
     marks = collect(model)

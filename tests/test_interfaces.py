@@ -143,6 +143,8 @@ def test_where_nothing_is_compared_nothing_is_looked_for(function):
         (lambda x: jnp.where((x - 0.5) ** 2 < 0.01**2, 1.0, 2.0), [0.49, 0.51]),
         (lambda x: jnp.floor(3 * x), [1 / 3, 2 / 3]),
         (lambda x: jnp.round(3 * x), [1 / 6, 1 / 2, 5 / 6]),
+        (lambda x: jnp.array([1.0, 5.0, 2.0])[(3 * x).astype(int)], [1 / 3, 2 / 3]),
+        (jax.checkpoint(lambda x: jnp.where(x < 0.33, 1.0, 2.0)), [0.33]),
         (lambda x: jnp.mod(x, 0.31), [0.31, 0.62, 0.93]),
         (lambda x: jnp.sign(x - 0.77), [0.77]),
         (lambda x: jnp.array([1.0, 2.0, 3.0])[jnp.searchsorted(jnp.array([0.22, 0.54]), x)], [0.22, 0.54]),

@@ -48,6 +48,8 @@ SAME = {
     "all arguments": lambda: (ends(T(lambda *a: 1 + 2 * a[1] + 9 * a[0])), ends(T(lambda t, x: 1 + 2 * x + 9 * t))),
     "turned": lambda: (ends(lambda y, x: 1 + x + 3 * y, PLANE), ends(lambda x, y: 1 + x + 3 * y, PLANE)),
     "text of one": lambda: (ends(E("1 + y"), PLANE), ends(lambda x, y: 1 + y, PLANE)),
+    "turned by position": lambda: (ends(eval("lambda y, x, /: 1 + x + 3 * y"), PLANE), ends(lambda x, y: 1 + x + 3 * y, PLANE)),
+    "time second by position": lambda: (ends(T(eval("lambda x, t, /: 1 + x + 9 * t"))), ends(T(lambda t, x: 1 + x + 9 * t))),
     "turned with time": lambda: (
         ends(T(lambda y, t, x: 1 + x + 3 * y + 9 * t), PLANE), ends(T(lambda t, x, y: 1 + x + 3 * y + 9 * t), PLANE),
     ),

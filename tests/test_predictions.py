@@ -96,3 +96,33 @@ def test_order_four_is_read_at_its_order(dense):
         fit = jd.fit(jd.Diffusion(jd.Positive(0.4)), readings, scheme=jd.FiniteVolume(order=4), steps=1, progress=False)
         missed.append(np.abs(fit.predict() - exact).max())
     assert missed[2] < 2e-5 and np.log2(missed[1] / missed[2]) > 3.5
+
+
+def test_a_start_that_no_fit_has_filled_is_no_number(tmp_path):
+    bump = lambda: jd.Expression("1 + a*cos(pi*x)", a=jd.Free(0.2))
+    times, places = [0.02, 0.1, 0.02, 0.1], [0.2, 0.2, 0.7, 0.7]
+    read = lambda initial: jd.Readings(LINE, initial, times, places, 1 + 0.3 * np.cos(np.pi * np.array(places)))
+    model = jd.Diffusion(jd.Positive(1.0))
+    fitted, other = read(bump()), read(bump())
+    fit = jd.fit(model, fitted, progress=False)
+    np.testing.assert_array_equal(fit.predict(read(fitted.initial)), fit.predict())
+    loaded = jd.load(fit.save(tmp_path / "fit.json"), model)
+    for ask in (
+        lambda: fit.predict(other),
+        lambda: loaded.predict(fitted),
+        lambda: jd.fit(model, fitted, validation=other),
+    ):
+        with pytest.raises(ValueError, match="marks that no fit has filled; give it numbers"):
+            ask()
+    np.testing.assert_allclose(loaded.predict(read(fit.initial)), fit.predict(), atol=1e-12)
+    assert fit.predict(read(jd.Expression("1 + a*cos(pi*x)", a=jd.Fixed(0.3)))).shape == (4,)
+
+
+def test_a_loaded_fit_is_told_and_wants_its_own_model(tmp_path):
+    readings = jd.Readings(LINE, BUMP, [0.02, 0.1, 0.2], [0.2] * 3, [0.3, 0.35, 0.3])
+    build = lambda D: jd.Diffusion(D)
+    fit = jd.fit(build, readings, parameters={"D": jd.Positive(1.0)}, progress=False)
+    path = fit.save(tmp_path / "fit.json")
+    assert "0.357" in jd.load(path, build).report(tmp_path / "loaded.html").read_text()
+    with pytest.raises(ValueError, match="cannot be called with the parameters D: missing a required argument: 'b'"):
+        jd.load(path, lambda D, b: jd.Diffusion(D + b))
