@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -25,7 +25,8 @@ class Equation(eqx.Module):
     """A linear equation of motion; its fields are its parameters."""
 
     boundaries: eqx.AbstractVar[Any]
-    source: eqx.AbstractVar[Any]
+    if TYPE_CHECKING:
+        source: Any  # last in the order of fields
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(self, short_arrays=False)
