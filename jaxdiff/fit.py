@@ -148,8 +148,13 @@ def loss_name(objective: Objective, loss: Any, experiments: int) -> str:
 def as_fit(run: Run, x: np.ndarray, bars: Any, **told: Any) -> Fit:
     """The fit whose parameters are x, with covariance, errors and intervals as in `bars`."""
     fitted = run.parameters
-    equation, initials = run.objective.unpack(jax.tree.map(np.asarray, fitted.rebuild(x)))
-    own = (getattr(m, "initial", None) for m in run.measurements)
+    tree = jax.tree.map(np.asarray, fitted.rebuild(x))
+    equation, initials = run.objective.unpack(tree)
+    states = tree["initial"].values() if isinstance(tree["initial"], dict) else [tree["initial"]]
+    made = not all(
+        any(initial is state for state in states) for initial in initials
+    )  # by the model, for any measurement
+    own = (None if made else getattr(m, "initial", None) for m in run.measurements)
     return Fit(
         model=equation,
         initial=initials[0] if all(initial is initials[0] for initial in initials) else initials,

@@ -126,3 +126,13 @@ def test_a_loaded_fit_is_told_and_wants_its_own_model(tmp_path):
     assert "0.357" in jd.load(path, build).report(tmp_path / "loaded.html").read_text()
     with pytest.raises(ValueError, match="cannot be called with the parameters D: missing a required argument: 'b'"):
         jd.load(path, lambda D, b: jd.Diffusion(D + b))
+
+
+def test_the_start_of_a_model_is_that_of_its_predictions():
+    read = lambda level: jd.Readings(
+        LINE, level and (lambda x: level + 0 * x), [0.02, 0.1, 0.2], [0.2] * 3, [1.2, 1.1, 1.0]
+    )
+    model = lambda D: (jd.Diffusion(D), BUMP)
+    fit = jd.fit(model, read(5.0), parameters={"D": jd.Positive(1.0)}, progress=False)
+    for level in (None, 7.0):
+        np.testing.assert_array_equal(fit.predict(read(level)), fit.predict())
