@@ -76,7 +76,8 @@ def adaptive(system: Any, plan: Any, t0: Any, u: Any, sound: Any = True) -> tupl
 def first_failure(system: Any, start: Any, end: Any) -> tuple[Any, Any]:
     """Whether a coefficient that varies in time is refused at some time looked at, and the first of these, or the start."""
     times = start + (end - start) * jnp.linspace(0.0, 1.0, 17, dtype=start.dtype)
-    failed = jax.lax.map(lambda t: jnp.stack([jnp.any(c[1]) for c in system.conditions(t)]).any(), times)
+    bad = lambda failed, value: jnp.any(~jnp.isfinite(value) if failed is None else failed)
+    failed = jax.lax.map(lambda t: jnp.stack([bad(c[1], c[3]) for c in system.conditions(t)]).any(), times)
     return failed.any(), times[jnp.argmax(failed)]
 
 

@@ -61,7 +61,8 @@ def test_constants_as_functions_and_what_fades():
     assert steps(found) < 30
     mode = np.sin(np.pi * grid.centers[0])
     rate = 4 * 0.1 * 50**2 * np.sin(np.pi / 100) ** 2  # that of the mode on these cells
-    source = jd.TimeDependent(lambda t, x: (rate - 1.0) * jnp.exp(-t) * jnp.sin(jnp.pi * x))
+    averaged = (np.pi / 100) / np.sin(np.pi / 100)  # a cell is fed the average of its source
+    source = jd.TimeDependent(lambda t, x: (rate - 1.0) * averaged * jnp.exp(-t) * jnp.sin(jnp.pi * x))
     fading = jd.solve(jd.Diffusion(0.1, source=source, boundaries=jd.absorbing), grid, mode, [0.0, 2.0], tolerance=1e-8)
     np.testing.assert_allclose(fading.values[-1], np.exp(-2.0) * mode, atol=1e-8)
 

@@ -87,7 +87,7 @@ def test_gradients(precision):
     slope = jax.jit(jax.grad(energy))(jnp.asarray(WAVY))
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         expected = jax.grad(energy)(jnp.asarray(WAVY))
-    assert np.abs(np.asarray(slope) - np.asarray(expected)).max() < 20 * LIMITS[precision] * np.abs(expected).max()
+    assert np.abs(np.asarray(slope) - np.asarray(expected)).max() < 40 * LIMITS[precision] * np.abs(expected).max()
 
 
 def test_fits_one_and_many(precision):

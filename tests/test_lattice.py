@@ -431,7 +431,7 @@ def test_densities_on_two_axes_are_masses_over_volumes():
     start = lambda x, y: 1 + jnp.cos(np.pi * x)
     density = jd.solve(jd.Diffusion(0.3), grid, start, [0.0, 0.1]).values[1:]
     found = jd.fit(jd.Diffusion(jd.Positive(0.1)), jd.Histograms(grid, start, [0.1], density), progress=False)
-    assert abs(found.parameters["diffusivity"] / 0.3 - 1) < 1e-5
+    assert abs(found.parameters["diffusivity"] / 0.3 - 1) < 5e-5  # inside a fit starts are averaged by one rule, whatever they are
 
 
 def test_a_coefficient_may_be_any_module_whatever_its_fields_are_called():

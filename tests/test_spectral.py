@@ -155,7 +155,7 @@ def test_many_times_are_taken_in_parts(monkeypatch):
     grid, times = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 8)), np.linspace(0.0, 0.3, 12)
     equation, u = jd.Diffusion(0.2, decay=0.1, source=1.0, boundaries={"y": jd.absorbing}), RNG.random(grid.shape)
     whole = jd.solve(equation, grid, u, times, scheme=SPECTRAL).values
-    monkeypatch.setattr(methods, "_LANE_CELLS", 4 * u.size)
+    monkeypatch.setattr(methods, "LANE_CELLS", 4 * u.size)
     plan = prepare(equation, grid, times, scheme=SPECTRAL)
     parts, _ = evolve(equation, grid, u, plan)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-15)

@@ -402,7 +402,7 @@ BAD = {
     "not square": (lambda: jd.Tensor([1.0, 2.0]), r"got shape \(2,\); use jd.PerAxis"),
     "of another size": (lambda: tensor(np.eye(3)), r"has shape \(2, 2\), or \(9, 11, 2, 2\) over cells, got \(3, 3\)"),
     "a number": (lambda: tensor(lambda x, y: 1.0 + x), r"returns a real matrix \(2, 2\), got shape \(\)"),
-    "arguments": (lambda: tensor(lambda x: jnp.eye(2)), "takes 2 numbers, and fails: .* 1 positional argument"),
+    "arguments": (lambda: tensor(lambda x: jnp.eye(2)), "takes 2 numbers, and fails: .* 2 arguments, got lambda\\(x\\)"),
     "per axis": (lambda: jd.PerAxis(jd.Tensor(np.eye(2)), 1.0), "PerAxis takes one diffusivity for each axis, got a Tensor"),
     "one axis": (lambda: tensor(np.eye(2), LINE), "2 or 3 axes, got a cartesian one of 1"),
     "radial": (lambda: tensor(np.eye(2), ROUND), "got a cylindrical one"),
