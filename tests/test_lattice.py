@@ -382,7 +382,7 @@ def test_a_batch_skips_the_terms_and_substeps_that_none_of_it_needs():
     equation = lambda k: jd.FokkerPlanck(lambda x, y: (-k * y, k * x), 0.1)
     f = lambda k: jd.solve(equation(k), PLANE, 1.0, [0.0, 0.1]).values
     program = jax.make_jaxpr(jax.vmap(f))(jnp.ones(2))
-    assert str(program).count("cond[") >= 2  # of substeps, and of errors
+    assert str(program).count("cond[") >= 1  # of substeps
 
     def loops(jaxpr):
         for equation in jaxpr.eqns:
@@ -431,7 +431,9 @@ def test_densities_on_two_axes_are_masses_over_volumes():
     start = lambda x, y: 1 + jnp.cos(np.pi * x)
     density = jd.solve(jd.Diffusion(0.3), grid, start, [0.0, 0.1]).values[1:]
     found = jd.fit(jd.Diffusion(jd.Positive(0.1)), jd.Histograms(grid, start, [0.1], density), progress=False)
-    assert abs(found.parameters["diffusivity"] / 0.3 - 1) < 5e-5  # inside a fit starts are averaged by one rule, whatever they are
+    assert (
+        abs(found.parameters["diffusivity"] / 0.3 - 1) < 5e-5
+    )  # inside a fit starts are averaged by one rule, whatever they are
 
 
 def test_a_coefficient_may_be_any_module_whatever_its_fields_are_called():

@@ -42,6 +42,14 @@ optimizer = "levenberg_marquardt"
 """
 
 
+@pytest.fixture(autouse=True)
+def attentive():
+    """Ctrl-C is heard, also where the tests were started in the background and so deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     (tmp_path / "heat.csv").write_text("t,x,T\n0.05,0.25,0.43\n0.1,0.25,0.58\n0.2,0.25,0.70\n0.3,0.25,0.77\n")
