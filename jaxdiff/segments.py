@@ -13,6 +13,7 @@ from jaxdiff.checks import Condition
 from jaxdiff.operators import CUTS, Pade, most_of_batch
 
 TOLERANCE = 1e-10  # of the peak; what is promised is ten times as much
+_HIGH = 85.0  # logarithm of what single precision holds
 _FAR = 1e12  # substeps over the time of a hop, from which powers of their ratio leave single precision
 FINEST, SINGLE = 1e-12, 1e-4  # that roundoff leaves, in double and in single precision
 MOST_PARTS = 4096
@@ -117,7 +118,10 @@ class _Run:
         lost = self.rational.noise * jnp.sqrt(len(self.which) * self.repeats * wanted)
         turns = jnp.max(self.operator.exit) * jnp.max(self.durations) / (self.repeats * wanted)
         far = "float32 does not hold both a cell's rates and times {value} times as long; take float64, jax.config.update('jax_enable_x64', True), or jd.steady_state"
-        return [(message, lost > SINGLE, jnp.zeros(()), lost), (far, turns > _FAR, jnp.zeros(()), turns)]
+        grown = jnp.maximum(self.operator.growth(), 0.0) * self.after[-1]
+        high = "growth of up to exp({value}) leaves float32; take float64: jax.config.update('jax_enable_x64', True)"
+        found = ((message, lost, SINGLE), (far, turns, _FAR), (high, grown, _HIGH))
+        return [(words, value > most, jnp.zeros(()), value) for words, value, most in found]
 
     def judged(self, states: Any, errors: Any, parts: Any) -> tuple[Any, Any]:
         """Contents at the outputs, and the parts with which the errors, summed up, stay below the tolerance at all of them."""
