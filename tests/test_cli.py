@@ -335,6 +335,31 @@ def test_the_plate(workplace, capsys):
     assert (workplace / "out" / "solution.png").exists()
 
 
+def test_particles_that_arrive_in_a_well(workplace, capsys):
+    """Their number is the source's over the killing, s L/k (1 − e^{−kt}), wherever the well takes them."""
+    (workplace / "config.toml").write_text("""
+[equation]
+kind = "fokker_planck"
+potential = "3*x**2"
+diffusivity = 0.5
+killing = 2.0
+source = "1.5 + x"
+[grid]
+lower = -1.0
+upper = 1.0
+cells = 50
+[initial]
+value = 0.0
+[solve]
+times = [0.0, 0.7]
+""")
+    code, _, err = run(capsys, "solve", "config.toml")
+    assert code == 0, err
+    last = np.genfromtxt(workplace / "config-solve" / "solution.csv", delimiter=",", skip_header=1)[:, -1]
+    assert last.sum() * 0.04 == pytest.approx(1.5 * 2 / 2 * (1 - math.exp(-1.4)), rel=1e-9)
+    assert last[25] > 1.3 * last[-1]
+
+
 def test_predictions_on_several_axes_name_the_coordinates():
     m = jd.Readings(jd.Grid.uniform((0, 1, 4), (0, 1, 4)), None, np.inf, [[0.1, 0.2], [0.3, 0.4]], [1.0, 2.0])
     lines = report.to_csv(View(m, np.array([1.5, 2.0]))).splitlines()

@@ -18,7 +18,14 @@ from jaxdiff.parameters import numeric
 
 EQUATIONS: dict[str, dict[str, Any]] = {
     "diffusion": {"diffusivity": None, "decay": 0.0, "source": 0.0, "capacity": 1.0},
-    "fokker_planck": {"drift": 0.0, "potential": None, "diffusivity": None, "killing": 0.0, "interpretation": "ito"},
+    "fokker_planck": {
+        "drift": 0.0,
+        "potential": None,
+        "diffusivity": None,
+        "killing": 0.0,
+        "source": 0.0,
+        "interpretation": "ito",
+    },
 }
 BOUNDARIES: dict[str, tuple[type | walls.Boundary, tuple[str, ...]]] = {
     "dirichlet": (walls.Dirichlet, ("value",)),
