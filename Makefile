@@ -11,7 +11,7 @@ demo: $(VENV)/.core
 	$(VENV)/bin/jaxdiff demo
 
 test: $(VENV)/.test
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist loadfile  # programs are compiled once for the tests of a file
 
 check: $(VENV)/.dev
 	$(PYTHON) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -42,12 +43,11 @@ def require_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(output: Path, names: Sequence[str] = (), partial: bool = False) -> Iterator[Path]:
+def staged(output: Path, names: Sequence[str] = ()) -> Iterator[Path]:
     """A folder whose files take their place in `output` when all is done, and vanish on an error or an interruption.
 
     If `output` is there already, files of the same name are replaced and others left alone. `names` are patterns of what
-    will be written; what is there of these names and is no file is told at once. `partial`: an interruption leaves what
-    there is, in a folder "interrupted" of `output` if older results are in that.
+    will be written; what is there of these names and is no file is told at once.
     """
     output = Path(os.path.abspath(output))
     base = output
@@ -65,12 +65,6 @@ def staged(output: Path, names: Sequence[str] = (), partial: bool = False) -> It
         interrupts.check()
         with interrupts.deferred():
             _publish(folder, output)
-    except (KeyboardInterrupt, SystemExit):
-        if partial and any(folder.iterdir()):
-            older = output.is_dir() and any(fnmatch(file.name, name) for file in output.glob("*") for name in names)
-            with interrupts.deferred():
-                _publish(folder, output / "interrupted" if older else output)
-        raise
     except OSError as error:
         if Path(error.filename or "").is_relative_to(folder):  # the disk is full, say
             raise _unwritable(output, error) from None
@@ -78,6 +72,39 @@ def staged(output: Path, names: Sequence[str] = (), partial: bool = False) -> It
     finally:
         with interrupts.deferred():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def growing(output: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A folder for results that stay, whatever ends the run: `output`, or a folder "unfinished" in it while older results of
+    these names are in that, which are replaced when all is done. Write each file by `replacing`."""
+    output = Path(os.path.abspath(output))
+    try:
+        _free(output, names)
+        older = output.is_dir() and any(fnmatch(file.name, name) for file in output.iterdir() for name in names)
+        folder = _unused(output / "unfinished") if older else output
+        made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(output, error) from None
+    try:
+        yield folder
+        if older:
+            interrupts.check()
+            with interrupts.deferred():
+                _publish(folder, output)
+    finally:
+        with contextlib.suppress(OSError):  # what holds something stays
+            for place in made:
+                place.rmdir()
+        if folder.is_dir():
+            WRITTEN.append(folder)
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or with a number if it is there."""
+    names = itertools.chain([folder], (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _free(output: Path, names: Sequence[str]) -> None:

@@ -236,12 +236,17 @@ def test_an_interrupted_benchmark_keeps_what_was_measured(workplace, capsys, mon
     def record(self, name, *_):
         entries.append(name)
         if len(entries) == 3:
+            assert any(len(json.loads(f.read_text())["entries"]) == 2 for f in workplace.rglob("throughput.json"))
             interrupt()
         self._add({"device": "cpu", "kernel": name, "size": 1, "label": "1", "dtype": "float32", "skipped": "a test"})
 
     monkeypatch.setattr(throughput._Run, "record", record)
     arguments = ("benchmark", "throughput", "--smoke", "--device", "cpu", "--output", "out")
-    for folder in (workplace / "out", workplace / "out" / "interrupted"):  # older results stay
+    for folder in (
+        workplace / "out",
+        workplace / "out" / "unfinished",
+        workplace / "out" / "unfinished-2",
+    ):  # older stay
         entries.clear()
         code, _, err = run(capsys, *arguments)
         assert code == 130 and err.endswith(f"error: interrupted; what there is lies in {folder}\n")

@@ -6,6 +6,9 @@ import importlib
 import json
 from pathlib import Path
 
+from jaxdiff.staging import growing
+
+MEASURED = ("*.json", "*.md", "*.png")
 CASES = {
     "throughput": "cell updates, solves, gradients and fits per second on every device, as a share of its copy bandwidth",
     "peers": "time and error beside other libraries on the CPU, in float64 (they come with jaxdiff[bench])",
@@ -14,21 +17,26 @@ CASES = {
 }
 
 
-def run(case: str, folder: Path, *, smoke: bool = False, device: str | None = None, dtype: str | None = None) -> None:
-    """Measure a case and write its JSON, tables and plots into a folder.
+def run(case: str, output: Path, *, smoke: bool = False, device: str | None = None, dtype: str | None = None) -> None:
+    """Measure a case and write its JSON, tables and plots into a folder, where they grow with every measurement.
 
     Raises:
-        ValueError: an unknown case; a device that JAX does not see; a choice that the case does not leave.
+        ValueError: an unknown case; a device that JAX does not see; a choice that the case does not leave; a short run where
+            the results of a full one are.
     """
     if case not in CASES:
         raise ValueError(f"no benchmark is called {case!r}; choose one of {', '.join(CASES)}")
+    if smoke and output.is_dir() and _published(output):
+        raise ValueError(
+            f"{output} holds the results of a full run, which --smoke would replace; choose another --output"
+        )
     from jaxdiff.benchmarks.harness import Options, devices
 
     dtypes = (dtype,) if dtype else ("float64", "float32")
-    options = Options(folder, smoke, devices(device), dtypes)
-    importlib.import_module(f"jaxdiff.benchmarks.{case}").main(options)
+    with growing(output, MEASURED) as folder:
+        importlib.import_module(f"jaxdiff.benchmarks.{case}").main(Options(folder, smoke, devices(device), dtypes))
 
 
-def published(folder: Path) -> bool:
+def _published(folder: Path) -> bool:
     """Whether a folder holds results of full runs, which a short one must not replace."""
     return any(not json.loads(file.read_text()).get("smoke", True) for file in folder.glob("*.json"))

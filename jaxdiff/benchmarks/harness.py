@@ -197,8 +197,10 @@ def footer(device: dict[str, Any]) -> str:
 
 
 def publish(options: Options, name: str, data: dict[str, Any], table: str, picture: Any) -> None:
-    """Write NAME.json, NAME.md and NAME.png, and show the table."""
-    picture.savefig(options.folder / f"{name}.png", dpi=150, format="png", bbox_inches="tight")
+    """Write NAME.json, NAME.md and, of a picture, NAME.png, and show the table."""
+    if picture is not None:
+        with replacing(options.folder / f"{name}.png") as part:
+            picture.savefig(part, dpi=150, format="png", bbox_inches="tight")
     write(options, name, data, table)
     print(table + "\n", flush=True)
 
