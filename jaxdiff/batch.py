@@ -304,7 +304,7 @@ def _advance(
 
         def one(lane: Lanes, state: State) -> State:
             mine, held = _each(parameters, plans, lane)
-            expand = lambda z: objective.expand(mine, held, z)
+            expand = lambda z: objective.expand(mine, held, z)._replace(seen=())
             return advance(expand, mine.transform.kind, mine.transform.limit, state, until, tolerance)
 
         return jax.vmap(one)(*parts)

@@ -82,6 +82,7 @@ class Expansion(NamedTuple):
     squares: Any
     resolved: Any = True  # whether the plan of each measurement still resolves the coefficients here
     memory: Any = 0.0  # correlation of residuals that follow each other in time, zero where it means nothing
+    seen: Any = ()  # of each measurement, its prediction and the Jacobian of it in z; empty where nobody asked
 
 
 Loss = Callable[[Any, Any], Any]

@@ -17,6 +17,7 @@ from jaxdiff.measurements import Prediction
 from jaxdiff.parameters import Free, Parameters, collect, marked, released, unmarked
 
 NUDGE = 1e-4  # of a coordinate, for differences of gradients
+KEPT = 2**22  # numbers of a Jacobian beyond which a fit does not keep it
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Objective:
         return jnp.where(passed(predictions), jnp.stack(each), jnp.nan), resolved
 
     def expand(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
-        """The loss with gradient and curvature; `noise` and `squares` have one entry per measurement."""
+        """The loss with gradient and curvature; `noise`, `squares` and `seen` have one entry per measurement."""
         paths = [i for i, plan in enumerate(plans) if plan.family == "density"]
         others = [i for i in range(len(plans)) if i not in paths]
         parts: dict[int, Expansion] = {i: self._observed(parameters, plans[i], i, z) for i in paths}
@@ -82,13 +83,15 @@ class Objective:
                 jnp.eye(z.shape[0], dtype=z.dtype)
             )
             for i, prediction, jacobian, resolved in zip(others, values, jacobians, fine, strict=True):
-                parts[i] = expand(self.losses[i], plans[i], prediction, jacobian)._replace(resolved=resolved)
+                part = expand(self.losses[i], plans[i], prediction, jacobian)
+                kept = jacobian if jacobian.size <= KEPT else jacobian[:0]
+                parts[i] = part._replace(resolved=resolved, seen=(prediction, kept))
         each = [parts[i] for i in range(len(plans))]
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
         memory = jnp.stack([jnp.asarray(part.memory, total.dtype) for part in each])
-        return Expansion(total, gradient, curvature, noise, squares, resolved, memory)
+        return Expansion(total, gradient, curvature, noise, squares, resolved, memory, tuple(part.seen for part in each))
 
     def _observed(self, parameters: Parameters, plan: Any, index: int, z: Any) -> Expansion:
         """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient.

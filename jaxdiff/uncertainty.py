@@ -62,7 +62,7 @@ def uncertainty(
         nothing = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
         held = _at_bounds(parameters, z[None], None)[0]
         return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
-    rows = Expansion(*(np.asarray(part)[None] for part in here))
+    rows = Expansion(*(np.asarray(part)[None] for part in here._replace(seen=())))
     bars = error_bars(parameters, z[None], rows, sizes[None], level)
     covariance, errors, intervals, held, lost, vague = (part[0] for part in bars)
     estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
