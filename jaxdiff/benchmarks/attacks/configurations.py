@@ -233,6 +233,8 @@ def run(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """
     records = []
     for number in range(count):
+        if number % 25 == 0:
+            jax.clear_caches()  # thousands of programs use up the memory maps of a process
         case = damaged(seed, number)
         verdict, detail = judged(case)
         told = f"{case.command} {case.name}: {case.words}"

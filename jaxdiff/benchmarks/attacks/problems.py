@@ -39,6 +39,8 @@ def two_axes(count: int, seed: int = 0) -> list[dict[str, Any]]:
 def _attack(family: Callable[..., Any], count: int, seed: int, batch: int = BATCH) -> list[dict[str, Any]]:
     records = []
     for first in range(0, count, batch):
+        if first % (4 * batch) == 0:
+            jax.clear_caches()  # thousands of programs use up the memory maps of a process
         rng = np.random.default_rng([seed, first // batch])
         draw = family(rng, first // batch)
         for i in range(first, min(first + batch, count)):
