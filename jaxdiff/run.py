@@ -79,6 +79,7 @@ class Run:
         self.plans: Any = ()
         self.renewals = self.retreats = 0
         self.pace = _PACES.get(objective, 0.0)  # seconds an evaluation
+        self.compiled = LevenbergMarquardt(), STEPS
         self.refused = ""  # why a trial had to be given up last
 
     @property
@@ -182,6 +183,7 @@ class Run:
     def _advance(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Compiled iterations, and the state in NumPy: what looks at it next is not worth compiling."""
         before, began = int(state.iteration), time.perf_counter()
+        self.compiled = method, len(state.history) - 1
         if not state.here.seen:
             state = state._replace(here=state.here._replace(seen=self._unseen(state.z)))
         state = _advance(self.objective, method.tolerance, self.parameters, self.plans, state, until)
@@ -191,6 +193,11 @@ class Run:
             _PACES.clear()
         _PACES[self.objective] = self.pace
         return state
+
+    def around(self, z: Any) -> Expansion:
+        """The loss around z by the plans at hand, from the program that was compiled last."""
+        method, steps = self.compiled
+        return self._advance(method, begin(z, len(self.plans), steps, method.damping), 0).here
 
     def _unseen(self, z: Any) -> tuple[Any, ...]:
         """What `Expansion.seen` holds before anything is seen."""
