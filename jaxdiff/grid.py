@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jaxdiff.arguments import at_place, one_number
 from jaxdiff.averages import DOUBTFUL, looked, refined
 from jaxdiff.checks import Condition
-from jaxdiff.compilation import as_written
+from jaxdiff.compilation import as_written, solver_jit
 from jaxdiff.quantities import numbers
 
 # Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
@@ -206,33 +206,10 @@ class Grid(eqx.Module):
         order: 4 on one axis of equal cells takes u for averages, and of the cubic with those of four cells its value
         """
         u, points = jnp.asarray(u), jnp.asarray(points)
-        points = points[..., None] if points.ndim <= 1 and self.ndim == 1 else points
-        if points.ndim == 0 or points.shape[-1] != self.ndim:
+        flat = self.ndim == 1 and points.ndim <= 1
+        if not flat and points.shape[-1:] != (self.ndim,):
             raise ValueError(f"a point has {self.ndim} coordinates here, got points of shape {points.shape}")
-        if order == 4:
-            return self._cubic(u, points[..., 0])
-        corners: list[tuple[tuple[Any, ...], Any]] = [((), 1.0)]
-        for k in range(self.ndim):
-            left, share = self._bracket(k, points[..., k])
-            here = [(left, 1.0 - share)] + ([(left + 1, share)] if self.shape[k] > 1 else [])
-            corners = [((*index, i), weight * part) for index, weight in corners for i, part in here]
-        return sum(weight * u[(..., *index)] for index, weight in corners)
-
-    def _cubic(self, u: Any, points: Any) -> Any:
-        lower, upper = self.edges[0][0], self.edges[0][-1]
-        n = self.shape[0]
-        place = (points - lower) / (upper - lower) * n
-        first = jnp.clip(jnp.round(jax.lax.stop_gradient(place)).astype(int) - 2, 0, n - 4)
-        powers = (place - first)[..., None] ** jnp.arange(4)
-        weights = powers @ jnp.asarray(_CUBIC, powers.dtype)
-        return sum(weights[..., k] * u[..., first + k] for k in range(4))
-
-    def _bracket(self, k: int, points: Any) -> tuple[Any, Any]:
-        x = jnp.asarray(self.centers[k])
-        left = jnp.clip(jnp.searchsorted(x, points, side="right") - 1, 0, max(len(x) - 2, 0))
-        if len(x) == 1:
-            return left, jnp.zeros(jnp.shape(points), x.dtype)
-        return left, (points - x[left]) / (x[left + 1] - x[left])
+        return (_cubic if order == 4 else _linear)(self, u, points)
 
     def require_inside(self, points: Any, what: str) -> None:
         """Raise if a point, (m,) or (m, ndim), lies outside the grid (by more than roundoff)."""
@@ -251,6 +228,39 @@ class Grid(eqx.Module):
 
 # Coefficients, by powers, of the cubics with an average of one in one of the cells [0, 1], … [3, 4], of zero in the others.
 _CUBIC = np.linalg.inv([[((j + 1) ** (k + 1) - j ** (k + 1)) / (k + 1) for k in range(4)] for j in range(4)])
+
+
+@solver_jit
+def _linear(grid: Grid, u: Any, points: Any) -> Any:
+    """Between centres along every axis."""
+    points = _columns(grid, points)
+    corners: list[tuple[tuple[Any, ...], Any]] = [((), 1.0)]
+    for k in range(grid.ndim):
+        x, at = jnp.asarray(grid.centers[k]), points[..., k]
+        left = jnp.clip(jnp.searchsorted(x, at, side="right") - 1, 0, max(len(x) - 2, 0))
+        here = [(left, 1.0)]
+        if len(x) > 1:
+            share = (at - x[left]) / (x[left + 1] - x[left])
+            here = [(left, 1.0 - share), (left + 1, share)]
+        corners = [((*index, i), weight * part) for index, weight in corners for i, part in here]
+    return sum(weight * u[(..., *index)] for index, weight in corners)
+
+
+@solver_jit
+def _cubic(grid: Grid, u: Any, points: Any) -> Any:
+    """By the averages of four cells, on one axis of equal ones."""
+    lower, upper = grid.edges[0][0], grid.edges[0][-1]
+    n = grid.shape[0]
+    place = (_columns(grid, points)[..., 0] - lower) / (upper - lower) * n
+    first = jnp.clip(jnp.round(jax.lax.stop_gradient(place)).astype(int) - 2, 0, n - 4)
+    powers = (place - first)[..., None] ** jnp.arange(4)
+    weights = powers @ jnp.asarray(_CUBIC, powers.dtype)
+    return sum(weights[..., k] * u[..., first + k] for k in range(4))
+
+
+def _columns(grid: Grid, points: Any) -> Any:
+    """Points (…, ndim)."""
+    return points[..., None] if grid.ndim == 1 and points.ndim <= 1 else points
 
 
 def _outer(factors: list[Any], xp: Any) -> Any:

@@ -86,6 +86,16 @@ def test_a_number_is_a_point(points, shape):
     np.testing.assert_allclose(found.ravel()[0], 0.6, rtol=1e-12)
 
 
+def test_values_at_points_are_one_program(caplog):
+    for order, u in ((2, np.arange(10.0)), (4, np.ones((3, 10)))):
+        points = np.linspace(0.5, 9.5, 7)
+        LINE.interpolate(u, np.zeros(2), order)
+        caplog.clear()
+        with jax.log_compiles():
+            LINE.interpolate(u, points, order)
+        assert sum("Compiling" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_a_point_of_too_few_coordinates():
     with pytest.raises(ValueError, match="a point has 2 coordinates here, got points of shape"):
         PLANE.interpolate(np.ones(PLANE.shape), 0.3)
