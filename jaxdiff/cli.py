@@ -283,13 +283,17 @@ def write_fit(outcome: Any, folder: Path, *, title: str, **more: Any) -> None:
 
 def _result(outcome: Any) -> str:
     from jaxdiff import report
+    from jaxdiff.result import DOUBT, MISFIT, few
 
     fit = outcome.fit
-    rows = [("name", "estimate", "standard error", "95 % interval")]
+    doubt = DOUBT if fit.verdict.describes is False else ""
+    rows = [("name", "estimate", "standard error" + doubt, "95 % interval")]
     rows += [(row["name"], row["estimate"], row["error"], row["interval"]) for row in report.parameter_rows(fit)]
     state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
     parts = [table(rows, header=True), table([*report.goodness(outcome), ("state", state)])]
-    return "\n\n".join([*parts, *(f"note: {note}" for note in fit.notes)])
+    if doubt:
+        parts.append("\n".join([MISFIT, *(f"  {reason}" for reason in few(fit.verdict.reasons))]))
+    return "\n\n".join([*parts, *(f"note: {note}" for note in (*fit.notes, *fit.verdict.remarks))])
 
 
 def table(rows: Sequence[Sequence[Any]], header: bool = False) -> str:

@@ -125,7 +125,7 @@ class Trajectory(Measurement):
 
     def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> TrajectoryPlan:
         left, right = equation.sides(self.grid)
-        walls = (_wall(left), _wall(right))
+        walls = (wall(left), wall(right))
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
         drift, diffusivity, killing = (Term(equation, self.grid, i) for i in range(3))
         try:
@@ -225,7 +225,8 @@ def _checked_path(
     return times, positions, missing
 
 
-def _wall(side: Any) -> str:
+def wall(side: Any) -> str:
+    """The kind of a wall, as transition densities know it."""
     if isinstance(side, Periodic):
         return "periodic"
     value = np.asarray(getattr(side, "value", np.nan))

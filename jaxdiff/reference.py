@@ -25,7 +25,7 @@ class Turn(eqx.Module):
         return self.function(self.lower + jnp.mod(x - self.lower, self.length))
 
 
-_coefficients = eqx.filter_jit(coefficients)
+at_points = eqx.filter_jit(coefficients)
 
 
 class Reference:
@@ -72,7 +72,7 @@ class Reference:
         """Coefficients at points of any shape, in batches of one size."""
         flat = np.ravel(x)
         padded = np.concatenate([flat, np.full(-len(flat) % BATCH, flat[-1])]).reshape(-1, BATCH)
-        parts = [_coefficients(*self.functions, batch) for batch in padded]
+        parts = [at_points(*self.functions, batch) for batch in padded]
         return Coefficients(*(np.concatenate(p)[: len(flat)].reshape(np.shape(x)) for p in zip(*parts)))
 
     # t: a coordinate in which x and y are smooth where D vanishes at a wall

@@ -21,6 +21,7 @@ from jaxdiff.histograms import Histograms
 from jaxdiff.outcome import Outcome, View, shares
 from jaxdiff.paths import Trajectory
 from jaxdiff.readings import Readings
+from jaxdiff.result import DOUBT
 from jaxdiff.staging import replacing
 
 
@@ -63,7 +64,9 @@ def write(
         quality=goodness(outcome),
         correlations=correlations(fit),
         converged=bool(fit.converged),
-        notes=fit.notes,
+        verdict=fit.verdict,
+        doubt=DOUBT if fit.verdict.describes is False else "",
+        notes=(*fit.notes, *fit.verdict.remarks),
         comparison=[list(row) for row in comparison],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         captions=CAPTIONS,
@@ -219,6 +222,7 @@ def to_json(outcome: Outcome, *, title: str = "") -> str:
         "validation_loss": fit.validation_loss,
         "converged": fit.converged,
         "notes": list(fit.notes),
+        "verdict": fit.verdict.record(),
         "goodness": dict(goodness(outcome)),
         "versions": versions(),
     }

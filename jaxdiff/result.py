@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from jaxdiff.compilation import as_written, quick_jit
 from jaxdiff.measurements import Measurement
 from jaxdiff.parameters import numeric, unmarked
 from jaxdiff.staging import replacing, require_file
+from jaxdiff.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +34,7 @@ class Fit:
     covariance: (p, p) of the single numbers in the order of `labels`
     loss, validation_loss: at the optimum, and on what was held out; history: the loss at every step
     converged: whether the optimum was reached; notes: what a reader must know, in words
+    verdict: whether the model describes the data, `describes`, and why not, `reasons`, by tests of the residuals
     """
 
     model: Any
@@ -53,7 +56,10 @@ class Fit:
     initials: tuple[tuple[Any, Any], ...] = ()  # as given to a measurement, and as fitted
     options: dict[str, Any] = field(default_factory=dict)
     problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
+    correlation_times: tuple[Any, ...] = ()  # of the noise at each row of a measurement, None where it is independent
     optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
+    seen: tuple[Any, ...] = field(default=(), repr=False)  # of each measurement, its prediction and the Jacobian in z
+    judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
 
     @property
     def equation(self) -> Any:
@@ -65,6 +71,24 @@ class Fit:
         """Of the single numbers, (p, p), in the order of `labels`."""
         deviation = np.sqrt(np.diag(self.covariance))
         return self.covariance / deviation / deviation[:, None]
+
+    @cached_property
+    @as_written
+    def verdict(self) -> Verdict:
+        """Whether the model describes the data: `describes`, and `reasons` if it does not, the most telling first.
+
+        All tests together call 2 % of right models wrong. Where the model does not describe the data, its error bars, which
+        take it as right, are not to be trusted. `describes` is None where that cannot be judged, as `reasons` tells.
+        """
+        if self.judged is not None:
+            return self.judged
+        if not self.converged:
+            return Verdict(None, ("the search did not end at an optimum",))
+        if not self.seen:
+            return Verdict(None, ("what is left of the data was not kept; fit this data set by itself with jd.fit",))
+        times = self.correlation_times or (None,) * len(self.measurements)
+        with jax.enable_x64(True):
+            return verdict(self.measurements, self.problem[0].losses, self.seen, times, self.model)
 
     @as_written
     def predict(self, measurement: Measurement | None = None) -> np.ndarray:
@@ -98,7 +122,8 @@ class Fit:
 
     def summary(self) -> str:
         """A table of names, estimates, standard errors and 95 % intervals, and what there is to say."""
-        rows = [("parameter", "estimate", "standard error", "95 % interval")]
+        doubtful = self.verdict.describes is False
+        rows = [("parameter", "estimate", "standard error" + DOUBT * doubtful, "95 % interval")]
         for label, value, error, (low, high) in zip(self.labels, *self.columns(), strict=True):
             bar = f"{low:.6g} … {high:.6g}" if np.isfinite(low) else "–"
             rows.append((label, f"{value:.6g}", f"{error:.2g}" if np.isfinite(error) else "–", bar))
@@ -107,12 +132,13 @@ class Fit:
         lines.insert(1, "─" * len(max(lines, key=len)))
         lines.append("")
         steps = max(len(self.history) - 1, 0)
-        lines.append(
-            f"{self.loss_name} {self.loss:.6g}, {'converged' if self.converged else 'NOT CONVERGED'} after {steps} step{'' if steps == 1 else 's'}"
-        )
+        state = "converged" if self.converged else "NOT CONVERGED"
+        lines.append(f"{self.loss_name} {self.loss:.6g}, {state} after {steps} step{'' if steps == 1 else 's'}")
+        if doubtful:
+            lines += [MISFIT, *(f"  {reason}" for reason in few(self.verdict.reasons))]
         if self.validation_loss is not None:
             lines.append(f"on data held out {self.validation_loss:.6g}")
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+        return "\n".join(lines + [f"note: {note}" for note in (*self.notes, *self.verdict.remarks)])
 
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Estimates (p,), standard errors (p,) and intervals (p, 2), in the order of `labels`."""
@@ -156,10 +182,19 @@ class Fit:
             "history": _listed(self.history),
             "converged": self.converged,
             "notes": list(self.notes),
+            "verdict": self.verdict.record(),
         }
 
 
 _RENEWALS = 20  # of a plan for a prediction
+MISFIT = "converged, but the model does not describe these data:"
+DOUBT = ", not to be trusted"
+
+
+def few(reasons: tuple[str, ...], most: int = 3) -> list[str]:
+    """The first reasons, and how many more there are."""
+    more = len(reasons) - most
+    return [*reasons[:most], *([f"and {more} more, see fit.verdict.reasons"] if more > 0 else [])]
 
 
 @quick_jit
@@ -239,6 +274,7 @@ def _restored(stored: dict[str, Any]) -> Fit:
         history=np.asarray(_number(stored["history"])),
         converged=stored["converged"],
         notes=tuple(stored["notes"]),
+        judged=Verdict.restored(stored.get("verdict")),
     )
     values, errors, ends = fit.columns()
     p, names = len(fit.labels), list(fit.parameters)
