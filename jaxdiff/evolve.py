@@ -216,7 +216,8 @@ def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = No
     apply it to their few resolvents instead of to every state.
     """
     u = jnp.asarray(initial)
-    u = spread(u if jnp.issubdtype(u.dtype, jnp.floating) else u.astype(jnp.result_type(float)), grid.names)
+    real = u.dtype if jnp.issubdtype(u.dtype, jnp.floating) else float
+    u = spread(u.astype(jax.dtypes.canonicalize_dtype(real)), grid.names)  # JAX may take it from a float64 program
     narrow = lambda x: jnp.asarray(x, u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
     equation, grid = jax.tree.map(lambda x: narrow(x) if eqx.is_array_like(x) else x, (equation, grid))
     t0 = jnp.asarray(plan.times[0], u.dtype)
