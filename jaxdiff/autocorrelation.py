@@ -13,8 +13,8 @@ LEVEL = 0.01  # share of uncorrelated data in which correlation is found all the
 OWN = 50  # rows from which on a sensor has a correlation time of its own
 SENSORS = 64  # beyond so many all share one, as the pixels of a camera do
 STEEPEST = 0.995  # correlation of neighbours in time beyond which residuals drift, and no correlation time can be told
-_TRIALS = np.tanh(np.linspace(0.01, np.arctanh(STEEPEST), 300))  # correlations at the typical interval
-_MOST = 1000  # distinct intervals; of more, those within a percent of each other are one
+_TRIALS = np.tanh(np.linspace(0.0, np.arctanh(STEEPEST), 25))  # correlations at the typical interval
+_MOST = 200  # distinct intervals; of more, those within a percent of each other are one
 
 
 def previous(times: Any, sensors: Any) -> np.ndarray:
@@ -96,14 +96,11 @@ def estimate(
     return taus if (taus > 0).any() else None
 
 
-def inflation(times: Any, last: np.ndarray, tau: Any) -> float:
-    """By what correlation widens error bars of white noise, √((1 + ρ)/(1 − ρ)), but no more than the √n of n rows a sensor."""
-    rho = correlations(times, last, tau)
-    return float(np.sqrt(len(rho) / max(effective(rho, last), 1.0)))
+def effective(rho: np.ndarray) -> float:
+    """How many independent readings tell as much of a mean as these: Σ (1 − ρ)/(1 + ρ), the first of a sensor counting one.
 
-
-def effective(rho: np.ndarray, last: np.ndarray) -> float:
-    """How many independent readings tell as much of a mean as these: Σ (1 − ρ)/(1 + ρ), the first of a sensor counting one."""
+    rho: (m,) of each row with the one before it
+    """
     return float(np.sum((1 - rho) / (1 + rho)))
 
 
@@ -128,15 +125,21 @@ def _fitted(
     squares, alone = (add(now**2), add(now * before), add(before**2)), float(np.sum(residuals[first] ** 2))
     if not squares[0].sum() + alone > 0:
         return 0.0, False
-    trials = np.concatenate([[0.0], _TRIALS])
-    each = trials[:, None] ** (gaps / typical)
-    rest = 1 - each**2
-    left = alone + ((squares[0] - 2 * each * squares[1] + each**2 * squares[2]) / rest).sum(1)
-    likelihood = -0.5 * (total * np.log(np.maximum(left, 1e-300)) + np.log(rest) @ count)
-    best = int(np.argmax(likelihood))
+
+    def likelihood(rho: np.ndarray) -> np.ndarray:
+        each = rho[:, None] ** (gaps / typical)
+        rest = 1 - each**2
+        left = alone + ((squares[0] - 2 * each * squares[1] + each**2 * squares[2]) / rest).sum(1)
+        return -0.5 * (total * np.log(np.maximum(left, 1e-300)) + np.log(rest) @ count)
+
+    coarse = likelihood(_TRIALS)
+    best = int(np.argmax(coarse))
     if not best:
         return 0.0, False
-    rho = trials[best]
+    near = np.linspace(_TRIALS[best - 1], _TRIALS[min(best + 1, len(_TRIALS) - 1)], 17)
+    close = likelihood(near)
+    rho, gain = float(near[np.argmax(close)]), float(np.max(close) - coarse[0])
     bias = 2 * rho / total + taken * (1 + rho)
     rho = min(1 - (1 - rho) ** 2 / (1 - rho + bias), STEEPEST)  # ρ + bias where that is far from one
-    return float(-typical / np.log(rho)), bool(2 * (likelihood[best] - likelihood[0]) > special.ndtri(1 - level) ** 2)
+    found = 2 * gain > max(special.ndtri(1 - level), 0.0) ** 2
+    return float(-typical / np.log(rho)), bool(found)

@@ -17,10 +17,9 @@ from jaxdiff.objective import Objective, assemble
 from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
-from jaxdiff.readings import Readings
+from jaxdiff.repair import ERRORS, repaired
 from jaxdiff.result import Fit, load
 from jaxdiff.run import MANY, STEPS, Outcome, Run, on_host
-from jaxdiff.uncertainty import uncertainty
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
 
@@ -44,6 +43,7 @@ def fit(
     substeps: int | None = None,
     tolerance: float | None = None,
     dtype: Any = None,
+    errors: str = "auto",
     progress: bool = True,
 ) -> Fit:
     """Fit what is marked in a model to measurements, with error bars.
@@ -65,6 +65,9 @@ def fit(
         validation: a fraction to hold out (the last part in time), or measurements; its loss is reported.
         scheme, stepper, substeps, tolerance: as in `solve`.
         dtype: float64 unless jnp.float32 is asked for, whatever the session's default.
+        errors: "auto" fits readings again with AR(1) noise, e^(−Δt/τ) at each position, where their residuals are found
+            correlated in time, and says so; "autocorrelated" whether or not they are; "iid" takes noise as independent;
+            "sandwich" takes the square of each residual for its variance (HC3), where noise is unequal and sigma unknown.
         progress: show a bar if it takes longer than a second.
 
     For paths the start is improved by the densities of Euler steps, if these lead to a higher likelihood.
@@ -83,6 +86,8 @@ def fit(
     (0.5, True)
     """
     narrow = is_narrow(dtype)
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be {', '.join(map(repr, ERRORS[:-1]))} or {ERRORS[-1]!r}, got {errors!r}")
     optimizer, steps = _checked_optimizer(optimizer), checked_count(steps, "steps")
     batch_size = checked_count(batch_size, "batch_size")
     measured = as_tuple(measurements, "measurements")
@@ -107,12 +112,12 @@ def fit(
                 )
         finally:
             run.progress.close()
-        found = settled(run, outcome, loss, measured)
+        found, z = settled(run, outcome, loss, measured, optimizer, errors)
         if not held:
             return found
         losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
         apart = Run(Objective(function, losses, beside), run.parameters, held, run.options, run.progress)
-        return replace(found, held_out=held, validation_loss=apart.value(outcome.z))
+        return replace(found, held_out=held, validation_loss=apart.value(z))
 
 
 def given(scheme: Any, stepper: Any, substeps: Any, tolerance: Any) -> dict[str, Any]:
@@ -121,24 +126,28 @@ def given(scheme: Any, stepper: Any, substeps: Any, tolerance: Any) -> dict[str,
     return {name: value for name, value in options.items() if value is not None}
 
 
-def settled(run: Run, outcome: Outcome, loss: Any, measured: tuple[Measurement, ...]) -> Fit:
-    """What a run found in what was measured, with error bars."""
+def settled(
+    run: Run, outcome: Outcome, loss: Any, measured: tuple[Measurement, ...], optimizer: Any, errors: str
+) -> tuple[Fit, np.ndarray]:
+    """(what a run found in what was measured, with error bars; where that is)."""
     fitted, trained = run.parameters, run.measurements
     reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
-    unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in trained])
-    bars = uncertainty(fitted, outcome.z, outcome.here, reason, unknown)
-    remarks = (*outcome.notes, *bars.notes, *(_memory(outcome.here, trained) if reason is None else ()))
-    remarks += _coarse(run, outcome.z, bars) + tuple(note for one in measured for note in one.notes)
-    return as_fit(
+    z, here, bars, notes, times = repaired(run, outcome, optimizer, errors, reason)
+    remarks = (*outcome.notes, *bars.notes, *notes)
+    remarks += _coarse(run, z, bars) + tuple(note for one in measured for note in one.notes)
+    found = as_fit(
         run,
-        np.asarray(fitted.transform(outcome.z), float),
+        np.asarray(fitted.transform(z), float),
         bars,
-        loss=float(outcome.history[-1]) if outcome.here is None else float(outcome.here.value),
+        loss=float(outcome.history[-1]) if here is None else float(here.value),
         loss_name=loss_name(run.objective, loss, len(measured)),
         history=outcome.history,
         converged=outcome.converged,
         notes=remarks,
+        correlation_times=times,
+        seen=() if here is None else here.seen,
     )
+    return found, z
 
 
 def loss_name(objective: Objective, loss: Any, experiments: int) -> str:
@@ -240,20 +249,6 @@ def no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str
         if measurement.family == "multinomial" and not measurement.known:
             return "densities do not tell how many were counted; give counts, or total=N"
     return None
-
-
-def _memory(here: Any, measurements: tuple[Measurement, ...]) -> list[str]:
-    """A word on residuals that remember the last one, beyond three standard deviations of such a correlation by chance."""
-    notes = []
-    for i, measurement in enumerate(measurements):
-        if isinstance(measurement, Readings):
-            pairs, memory = int(np.sum(measurement.last >= 0)), float(here.memory[i])
-            if pairs and memory > max(0.3, 3 / np.sqrt(pairs)):
-                which = f" of measurement {i + 1}" if len(measurements) > 1 else ""
-                notes.append(
-                    f"the residuals{which} are correlated in time (lag-1 {memory:.1f}): standard errors are too small"
-                )
-    return notes
 
 
 def _coarse(run: Run, z: Any, bars: Any) -> tuple[str, ...]:

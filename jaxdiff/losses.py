@@ -143,14 +143,19 @@ def value(loss: Loss, plan: Any, prediction: Any, rows: Any = None) -> Any:
 
 def _residual(plan: Any, prediction: Any) -> Any:
     # Padded rows predict something too; NaN in a real row must not be hidden.
-    return jnp.where(plan.weight > 0, prediction - plan.observation, 0.0)
+    return _innovation(plan, jnp.where(plan.weight > 0, prediction - plan.observation, 0.0))
+
+
+def _innovation(plan: Any, rows: Any) -> Any:
+    """What is new in each row (m, …): without what the noise of the one before lets expect."""
+    return rows - plan.carry.reshape(-1, *(1,) * (rows.ndim - 1)) * rows[plan.last]
 
 
 def _gaussian(plan: Any, squares: Any) -> Any:
     """Minus the log likelihood; without sigma the variance is the one that fits best."""
     if plan.known:
         return 0.5 * squares + plan.constant + 0.5 * plan.size * np.log(2 * np.pi)
-    return 0.5 * plan.size * (jnp.log(2 * np.pi * squares / plan.size) + 1)
+    return 0.5 * plan.size * (jnp.log(2 * np.pi * squares / plan.size) + 1) + plan.constant
 
 
 def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
@@ -174,7 +179,7 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
         total = loss(prediction, plan.observation)
         return Expansion(total, pull.reshape(-1) @ flat, curvature, jnp.zeros((count, count)), none)
     if plan.family == "gaussian":
-        residual = _residual(plan, prediction)
+        residual, jacobian = _residual(plan, prediction), _innovation(plan, jacobian)
         weighted = plan.weight[:, None] * jacobian
         squares = jnp.sum(plan.weight * residual**2)
         slope, bend = residual @ weighted, _gram(jacobian, weighted)

@@ -210,7 +210,7 @@ def multistart(
         best = replace(run.parameters, start=fits.x[optima[0][0]])
         refined = Run(objective, best, measured, options, Progress(progress))
         try:
-            found = settled(refined, refined.levenberg_marquardt(method, steps), loss, measured)
+            found, _ = settled(refined, refined.levenberg_marquardt(method, steps), loss, measured, method, "auto")
         finally:
             refined.progress.close()
     listed = tuple(

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from jaxdiff.autocorrelation import correlations, previous
 from jaxdiff.checks import Checks
 from jaxdiff.grid import Grid
 from jaxdiff.measurements import (
@@ -238,13 +239,22 @@ class Readings(Measurement):
     @property
     def last(self) -> np.ndarray:
         """(m,) the row before each one in time at the same position, -1 for none."""
-        places = self.positions.reshape(len(self.times), -1)
-        order = np.lexsort((self.times, *places.T))
-        one, two = order[:-1], order[1:]
-        follows = (places[one] == places[two]).all(1) & (self.times[one] < self.times[two])
-        last = np.full(len(order), -1)
-        last[two[follows]] = one[follows]
-        return last
+        return previous(self.times, self.positions)
+
+    def noise(self, tau: Any = 0.0) -> dict[str, Any]:
+        """What a plan holds of the noise: which row was before, what of its residual is expected in the next, the weight of
+        the rest, and half the logarithm of the determinant.
+
+            V = σᵢ σⱼ e^{−|tᵢ − tⱼ|/τ} at one position,  rᵀV⁻¹r = Σ (rᵢ − cᵢ rₗ)² wᵢ,  cᵢ = ρᵢ σᵢ/σₗ,  wᵢ = 1/(σᵢ² (1 − ρᵢ²))
+
+        tau: correlation time, a number or (m,) [time], zero for independent noise; l: the row before, as in `last`
+        """
+        last = self.last
+        sigma = np.ones(len(last)) if self.sigma is None else self.sigma
+        rho = correlations(self.times, last, tau)
+        constant = (0.0 if self.sigma is None else np.log(sigma).sum()) + 0.5 * np.log1p(-(rho**2)).sum()
+        carry, weight = rho * sigma / sigma[last], sigma**-2 / (1 - rho**2)
+        return {"weight": weight, "carry": carry, "last": last, "constant": np.float64(constant)}
 
     def split(self, fraction: float) -> tuple[Readings, Readings]:
         """(first, last) part in time; rows of one single time are held out evenly instead."""
@@ -269,37 +279,41 @@ class Readings(Measurement):
         sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
         count = len(self.values)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
-        weight = np.ones(count) if self.sigma is None else self.sigma**-2
-        pad_to = lambda column, length, fill: np.concatenate(
-            [column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)]
-        )
         rows = bucket(count) if pad else count
         places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
         return ReadingsPlan(
-            observation=pad_to(self.values, rows, 0),
-            weight=pad_to(weight, rows, 0),
+            observation=_padded(self.values, rows),
             size=np.float64(count),
-            constant=np.float64(0.0 if self.sigma is None else np.log(self.sigma).sum()),
             course=course,
-            row=pad_to(row, rows, 0),
-            place=pad_to(places, which, places[-1]),
-            sensor=pad_to(sensor, rows, 0) if dense else None,
-            last=pad_to(self.last, rows, -1),
+            row=_padded(row, rows),
+            place=_padded(places, which, places[-1]),
+            sensor=_padded(sensor, rows) if dense else None,
             known=self.known,
+            **_noise(self, 0.0, rows),
         )
+
+
+def _padded(column: np.ndarray, length: int, fill: Any = 0) -> np.ndarray:
+    return np.concatenate([column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)])
+
+
+def _noise(readings: Readings, tau: Any, length: int) -> dict[str, Any]:
+    filled = lambda name, part: _padded(part, length, -1 if name == "last" else 0) if np.ndim(part) else part
+    return {name: filled(name, part) for name, part in readings.noise(tau).items()}
 
 
 class ReadingsPlan(Plan):
     family: ClassVar[str] = "gaussian"
     observation: Any  # (m,), padded
-    weight: Any  # 1/sigma², 1 without sigma, 0 for padding
+    weight: Any  # 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
     size: Any
-    constant: Any  # Σ log sigma
+    constant: Any  # half the logarithm of the determinant of the noise: Σ log sigma where it is independent
     course: Course
     row: Any  # (m,) which time
     place: Any  # positions of the sensors, or of each row
     sensor: Any  # (m,) which sensor; None: a position a row
     last: Any  # (m,) which row came before at the same sensor, -1 for none
+    carry: Any  # (m,) what share of the residual there is expected in that of each row
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
@@ -311,6 +325,10 @@ class ReadingsPlan(Plan):
             return Prediction(each(states[self.row], self.place), checks, fine)
         at_sensors, checks, fine = self.course(equation, initial, lambda states: read(states, self.place))
         return Prediction(at_sensors[self.row, self.sensor], checks, fine)
+
+    def correlated(self, measurement: Readings, tau: Any) -> Plan:
+        """The same plan for noise of this correlation time, a number or (m,)."""
+        return self.holding(_noise(measurement, tau, len(self.weight)))
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:
         return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))

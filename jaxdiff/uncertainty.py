@@ -44,6 +44,8 @@ def uncertainty(
     reason: str | None,
     sizes: np.ndarray,
     level: float = 0.95,
+    widening: Any = 1.0,
+    freedom: float = np.inf,
 ) -> Uncertainty:
     """Standard errors by the delta method, intervals symmetric in z and mapped to the parameter.
 
@@ -54,7 +56,7 @@ def uncertainty(
     of Student's t with n − p degrees of freedom; otherwise q is normal.
 
     here: the loss around z; reason: why there are no error bars, or None; sizes: (measurements,) how many readings
-    of each have a variance to be estimated
+    of each have a variance to be estimated; widening: (measurements,) factors of its noise; freedom: at most so many degrees
     A parameter is not identified, and its error NaN, where a direction of vanishing curvature involves it.
     """
     count = len(z)
@@ -63,7 +65,7 @@ def uncertainty(
         held = _at_bounds(parameters, z[None], None)[0]
         return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
     rows = Expansion(*(np.asarray(part)[None] for part in here._replace(seen=())))
-    bars = error_bars(parameters, z[None], rows, sizes[None], level)
+    bars = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom)
     covariance, errors, intervals, held, lost, vague = (part[0] for part in bars)
     estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
     if reason is None and 0 < estimated <= fitted:
@@ -76,8 +78,16 @@ def uncertainty(
     return Uncertainty(covariance, errors, intervals, remarks(parameters, z, held, lost, vague))
 
 
-def error_bars(parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np.ndarray, level: float = 0.95) -> Bars:
-    """The error bars of many fits at once: z (B, p), here and sizes with the same leading axis; see `uncertainty`.
+def error_bars(
+    parameters: Parameters,
+    z: np.ndarray,
+    here: Expansion,
+    sizes: np.ndarray,
+    level: float = 0.95,
+    widening: Any = 1.0,
+    most: Any = np.inf,
+) -> Bars:
+    """The error bars of many fits at once: z (B, p); here, sizes and widening with the same leading axis; see `uncertainty`.
 
     They are NaN in a fit whose curvature is not finite or whose residuals leave no variance.
     """
@@ -87,10 +97,10 @@ def error_bars(parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np
     estimated, fitted = sizes.sum(1), count - held.sum(1)
     sound = np.isfinite(curvature).all((1, 2)) & ((estimated == 0) | (estimated > fitted))
     lost, inverse = _invert(np.where(sound[:, None, None], curvature, np.eye(count)), held)
-    freedom = np.where(estimated > 0, np.maximum(estimated - fitted, 1), np.inf)
+    freedom = np.minimum(np.where(estimated > 0, np.maximum(estimated - fitted, 1), np.inf), np.maximum(most, 1.0))
     mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
-    inflation = np.where(estimated > 0, estimated / freedom, 1.0)
-    variances = np.where(sizes > 0, mean * inflation[:, None], 1.0)
+    inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
+    variances = np.where(sizes > 0, mean * inflation[:, None], 1.0) * np.asarray(widening) ** 2
     spread = inverse @ np.einsum("bm,bmij->bij", variances, noise) @ inverse
     known = ~held & ~lost & sound[:, None]
     both = known[:, :, None] & known[:, None]

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(3)
 GRID = jd.Grid.uniform((0.0, 1.0, 4))
 
 
-def readings(known):
+def readings(known, remembered=0.0):
     sigma = RNG.uniform(0.5, 2.0, 5) if known else None
     observation, weight = np.pad(RNG.normal(size=5), (0, 1)), np.pad(np.ones(5) if sigma is None else sigma**-2, (0, 1))
     constant = 0.0 if sigma is None else np.log(sigma).sum()
@@ -30,6 +30,7 @@ def readings(known):
         place=None,
         sensor=None,
         last=np.array([-1, 0, 1, -1, 3, -1]),
+        carry=remembered * np.array([0.0, 0.5, 0.3, 0.0, 0.8, 0.0]),
     )
 
 
@@ -87,6 +88,8 @@ def quartic(prediction, observation):
         (jd.mse, readings(True)),
         (jd.negative_log_likelihood, readings(False)),
         (jd.negative_log_likelihood, readings(True)),
+        (jd.negative_log_likelihood, readings(True, remembered=1.0)),
+        (jd.negative_log_likelihood, readings(False, remembered=1.0)),
         (jd.kl_divergence, histograms()),
         (jd.negative_log_likelihood, histograms()),
         (quartic, readings(False)),
