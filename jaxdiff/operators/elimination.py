@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.halo import cuts
-from jaxdiff.operators.tridiagonal import recurrence
+from jaxdiff.operators.recurrence import recurrence
 
 _MOST = 2**32  # lines × cells³ of a line: a few seconds' work
 

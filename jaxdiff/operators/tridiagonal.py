@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdiff.operators.recurrence import affine, killed, reciprocal
+
 
 class Tridiagonal(eqx.Module):
     """A of dN/dt = A N for contents N that hop between neighbouring cells.
@@ -157,11 +159,6 @@ def _factors(rates: tuple[Any, Any, Any], a: Any, ring: bool) -> Chain | Ring:
     return (Ring if ring else Chain)(up, down, loss, a)
 
 
-def _reciprocal(d: Any) -> Any:
-    """1/d; pivots are far from overflow, so a complex one needs no scaling."""
-    return jnp.conj(d) * (1.0 / (d.real**2 + d.imag**2)) if jnp.iscomplexobj(d) else 1.0 / d
-
-
 class Chain(eqx.Module):
     """Elimination from both ends towards the middle, without subtraction (Grassmann, Taksar, Heyman 1985).
 
@@ -179,17 +176,12 @@ class Chain(eqx.Module):
 
     def __init__(self, up: Any, down: Any, loss: Any, a: Any):
         self.cells = len(up)
-        dtype, lanes = jnp.result_type(up, down, loss, a), (2, len(a))
+        dtype = jnp.result_type(up, down, loss, a)
         inward, outward, loss = self._fold(up, down, 0.0), self._fold(down, up, 0.0), self._fold(loss, loss, 1.0)
 
-        def eliminate(e: Any, row: Any) -> Any:
-            loss, outwards, inwards = row
-            return (a + loss) + outwards * (e * _reciprocal(e + inwards))
-
-        zero = jnp.zeros_like(inward[:1])
-        killed = recurrence(eliminate, jnp.ones(lanes, dtype), (loss, outward, jnp.concatenate([zero, inward[:-1]])))
-        e = killed[-1]
-        self.inverse = _reciprocal(killed + inward)
+        left = killed((a + loss).astype(dtype), outward, inward)
+        e = left[-1]
+        self.inverse = reciprocal(left + inward)
         self.last = jnp.broadcast_to(inward[-1], e.shape)
         self.end = e + self.last
         self.middle = 1.0 / (e[0] * e[1] + e[0] * self.last[1] + self.last[0] * e[1])
@@ -203,10 +195,9 @@ class Chain(eqx.Module):
 
     def _sweep(self, rhs: Any, forth: Any, back: Any, across: Any) -> Any:
         none = jnp.zeros_like(self.inverse[0])
-        step = lambda y, row: row[0] + row[1] * y
-        y = recurrence(step, none, (self._fold(rhs, rhs, 0.0), jnp.concatenate([none[None], forth])))
+        y = affine(self._fold(rhs, rhs, 0.0), jnp.concatenate([none[None], forth]), none)
         end = (y[-1] * self.end[::-1] + across * y[-1][::-1]) * self.middle
-        x = recurrence(step, end, ((y * self.inverse)[:-1][::-1], back[::-1]))
+        x = affine((y * self.inverse)[:-1][::-1], back[::-1], end)
         x = jnp.concatenate([x[::-1], end[None]])
         return jnp.concatenate([x[:, 0], x[::-1, 1][: self.cells // 2]])
 
@@ -217,16 +208,6 @@ class Chain(eqx.Module):
         if self.cells % 2:  # a cell of its own before the upper end makes the halves equal
             upper = jnp.concatenate([jnp.full((1, *upper.shape[1:]), fill, upper.dtype), upper])
         return jnp.stack([lower[:m], upper], axis=1)
-
-
-def recurrence(step: Callable[[Any, Any], Any], start: Any, rows: Any) -> Any:
-    """All yᵢ = step(yᵢ₋₁, rowᵢ), from y₋₁ = start."""
-
-    def both(y: Any, row: Any) -> Any:
-        y = step(y, row)
-        return y, y
-
-    return jax.lax.scan(both, start, rows)[1]
 
 
 class Ring(eqx.Module):

@@ -1,0 +1,40 @@
+"""Elimination along a line: all rows at once, as on an accelerator, is as exact as row after row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.operators import recurrence
+from jaxdiff.operators.tridiagonal import Tridiagonal
+
+RATES = {
+    "mild": lambda rng, n: rng.uniform(0.1, 1.0, n),
+    "stiff": lambda rng, n: 10 ** rng.uniform(-8, 8, n),
+    "carried": lambda rng, n: np.full(n, 1e4),
+}
+
+
+@pytest.mark.parametrize("kind", RATES)
+@pytest.mark.parametrize("shift, tolerance", [(1e-9, 1e-14), (-1 + 2j, 1e-13), (np.float32(1e-3), 1e-5)])
+def test_all_rows_at_once(kind, shift, tolerance):
+    """Each digit of what is left of every cell, the smallest too: nothing is subtracted."""
+    rng, n, dtype = np.random.default_rng(1), 257, np.abs(shift).dtype
+    inward, outward = RATES[kind](rng, n)[:, None], rng.uniform(0.1, 1.0, n)[:, None]
+    inward[0] = 0.0
+    loss = shift + rng.uniform(0.0, 0.1, n)[:, None].astype(dtype)
+    rows = [loss, *(x.astype(dtype) for x in (outward, inward))]
+    expected = recurrence._killed_rows(*rows)
+    np.testing.assert_allclose(recurrence._killed_at_once(*rows), expected, rtol=20 * tolerance)
+    factors = (rows[1] / (expected + rows[1])).astype(expected.dtype)
+    both = [f(rows[1], factors) for f in (recurrence._affine_at_once, recurrence._affine_rows)]
+    np.testing.assert_allclose(*both, rtol=20 * tolerance)
+
+
+@pytest.mark.parametrize("batch, loops", [(1, 0), (10**6, 3)])
+def test_an_accelerator_joins_narrow_rows_and_walks_along_wide_ones(batch, loops):
+    n = 64
+    resolve = jax.vmap(lambda rates, u: Tridiagonal(*rates).resolvent(1.0, -1.0)(u))
+    shapes = jax.ShapeDtypeStruct((batch, 3, n), jnp.float64), jax.ShapeDtypeStruct((batch, n), jnp.float64)
+    lowered = jax.jit(resolve).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+    assert lowered.count("stablehlo.while") == loops
