@@ -14,10 +14,10 @@ EACH = 24  # groups that a test compares at most
 
 
 class Finding(NamedTuple):
-    """The result of one test: its p-value, the share of the residuals' squares that it explains, and what it says."""
+    """The result of one test: its p-value, how telling it is (where, before how alike, before how large), and what it says."""
 
     p: float
-    share: float
+    weight: float
     text: str
 
 
@@ -145,7 +145,7 @@ def neighbours(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any, bot
     )
     size = float(np.sqrt(r[one] @ r[one] * (r[two] @ r[two])))
     correlation = products / size if size > 0 else 0.0
-    return Finding(p, abs(correlation), name(correlation))
+    return Finding(p, abs(correlation) - 1, name(correlation))
 
 
 def signs(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any) -> Finding | None:
@@ -164,14 +164,14 @@ def signs(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any) -> Findi
     if not 0 < chance < 1:
         return None
     p = float(special.bdtr(changes, pairs, chance))
-    return Finding(p, max(1 - changes / (chance * pairs), 0.0), name(changes, chance * pairs))
+    return Finding(p, -changes / (chance * pairs), name(changes, chance * pairs))
 
 
-def outliers(white: Whitened, level: float, most: int = 100) -> tuple[float, np.ndarray, np.ndarray]:
-    """(p, rows too far off for normal noise, by how many standard deviations): the generalised test of Rosner 1983.
+def outliers(white: Whitened, level: float, most: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """(rows too far off for normal noise, by how many standard deviations): the generalised test of Rosner 1983.
 
     Technometrics 25, 165, doi:10.1080/00401706.1983.10487848. Each row is held against its own standard deviation, which
-    leverage lessens; p is that of the row which stands out most beside those that remain.
+    leverage lessens, and against the fit without it.
     """
     from scipy import special
 
@@ -179,17 +179,21 @@ def outliers(white: Whitened, level: float, most: int = 100) -> tuple[float, np.
     count = int(min(max(n // 8, 1), most, m - 4))
     total = float(r @ r)
     if count < 1 or not total > 0:
-        return 1.0, np.zeros(0, int), np.zeros(0)
+        return np.zeros(0, int), np.zeros(0)
     size = np.abs(r) / np.sqrt(np.maximum(1 - np.einsum("ij,ij->i", white.basis, white.basis), 1e-3))
     first = np.argpartition(-size, count - 1)[:count]
     first = first[np.argsort(-size[first])]
+    left = (1 + 1e-9) * np.eye(count) - white.basis[first] @ white.basis[first].T  # of their noise, by the fit
+    apart = np.linalg.solve(np.linalg.cholesky(left), r[first])  # each without the ones before it
     steps = np.arange(1, count + 1)
-    rest = np.maximum(total - np.cumsum(size[first] ** 2), 1e-14 * total) / (m - steps)
-    away = size[first] / np.sqrt(rest)
-    p = 2 * (n - steps + 1) * special.stdtr(m - steps, -away)
+    rest = np.maximum(total - np.cumsum(apart**2), 1e-14 * total) / (m - steps)
+    p = 2 * (n - steps + 1) * special.stdtr(m - steps, -np.abs(apart) / np.sqrt(rest))
     found = int(np.max(np.flatnonzero(p < level), initial=-1)) + 1
-    scale = np.sqrt(rest[max(found - 1, 0)])
-    return float(min(p.min(), 1.0)), first[:found], size[first[:found]] / scale
+    if not found:
+        return first[:0], apart[:0]
+    away = np.abs(np.linalg.solve(left[:found, :found], r[first[:found]])) / np.sqrt(rest[found - 1])
+    order = np.argsort(-away)
+    return first[:found][order], away[order]
 
 
 def normality(r: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.autocorrelation import correlations
+from jaxdiff.autocorrelation import correlations, effective
 from jaxdiff.histograms import Histograms, normalised
 from jaxdiff.innovations import innovations
 from jaxdiff.losses import BUILT_IN
@@ -30,6 +30,7 @@ from jaxdiff.residuals import (
 LEVEL = 0.02  # of false alarms, over all tests of a fit
 LOUD = 1.2  # reduced χ² that matters: error bars a tenth too small
 NORMAL = "the residuals are not normally distributed: error bars hold, their 95 % roughly"
+WANDERING, INDEPENDENT = 0.97, 10.0  # correlation of neighbours, and independent readings left: noise hardly wanders so
 FEW = 5.0  # counts that are expected in a bin, or in several together
 
 
@@ -78,7 +79,7 @@ class Tests:
 
     def failed(self, level: float) -> list[Finding]:
         everything = self.found + [test(level) for test in self.late]
-        return sorted((one for one in everything if one.p < level), key=lambda one: -one.share)
+        return sorted((one for one in everything if one.p < level), key=lambda one: -one.weight)
 
 
 def verdict(
@@ -114,7 +115,7 @@ def verdict(
     level = 1 - (1 - LEVEL) ** (1 / max(sum(tests.count for tests in every), 1))
     which = [f"measurement {i + 1}: " if several else "" for i in range(len(every))]
     failed = [
-        (one.share, name + one.text) for name, tests in zip(which, every, strict=True) for one in tests.failed(level)
+        (one.weight, name + one.text) for name, tests in zip(which, every, strict=True) for one in tests.failed(level)
     ]
     reasons = tuple(text for _, text in sorted(failed, key=lambda one: -one[0]))
     remarks = tuple(name + text for name, tests in zip(which, every, strict=True) for text in tests.remarks)
@@ -142,7 +143,7 @@ def _readings(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Tests:
         ratio = squares / freedom
         p = float(special.chdtrc(freedom, squares)) if ratio > LOUD else 1.0
         told = f"residuals are {np.sqrt(ratio):.2g} times as large as sigma says, reduced χ² {ratio:.3g}"
-        tests.add(Finding(p, -1.0, told))
+        tests.add(Finding(p, -2.0, told))
         if ratio < 1 / LOUD and special.chdtr(freedom, squares) < LEVEL / 10:
             tests.remarks.append(
                 f"sigma is {np.sqrt(1 / ratio):.2g} times as large as the residuals, reduced χ² {ratio:.2g}: error bars are too wide"
@@ -175,13 +176,20 @@ def _readings(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Tests:
         signs(white, last[now], now, keep),
     )
 
+    wandering = float(np.median(rho[rho > 0])) if (rho > 0).any() else 0.0
+    if tau is not None and wandering > WANDERING and (count := effective(rho)) < INDEPENDENT:
+        told = f"residuals wander, lag-1 {wandering:.2g}, as where a model misses something: {n} readings count as {count:.2g}"
+        tests.add(Finding(0.0, 0.0, told))
+    plain = white if tau is None else whitened(e, jacobian / sigma[:, None], np.zeros(n), last)
+
     def rows(level: float) -> Finding:
-        p, found, away = outliers(white, level)
+        found, away = outliers(plain, level / 2 if tau is not None else level)
+        if tau is not None and not len(found):  # a jump stands out among what is whitened
+            found, away = outliers(white, level / 2)
         used = " of those used" if m.missing else ""
         told = [f"row {i}{used} ({_place(m, i)}) is {far:.2g} σ off" for i, far in zip(found[:3], away, strict=False)]
         more = f" and {len(found) - 3} more rows" if len(found) > 3 else ""
-        share = float(np.sum(white.r[found] ** 2)) / squares
-        return Finding(p, share, ", ".join(told) + more)
+        return Finding(0.0 if len(found) else 1.0, 1.0, ", ".join(told) + more)
 
     if freedom > 5:
         tests.late.append(rows)
@@ -341,7 +349,7 @@ def _path(m: Trajectory, equation: Any) -> Tests:
             Finding(float(special.chdtrc(len(lags), ljung)), max(map(abs, r), default=0.0), told) if lags else None
         )
         if both is not None:
-            tests.add(both._replace(p=2 * min(both.p, 1 - both.p), share=abs(r[0]) if r else both.share))
+            tests.add(both._replace(p=2 * min(both.p, 1 - both.p), weight=abs(r[0]) if r else both.weight))
         tests.add(neighbours(spread, one, one + 1, lambda r: f"large steps follow large ones, correlation {r:.2g}"))
     labels, texts = Axis.of(m.grid.names[0], m.starts).cut(min(12, n // 10))
     if len(texts) > 1:

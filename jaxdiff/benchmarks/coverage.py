@@ -1,0 +1,225 @@
+"""What a fit says of itself, held against many repeats with other noise: false alarms, misfits that are found, intervals that hold.
+
+A problem makes one data set from a generator of random numbers and fits it. Right models must not be called wrong, and their
+95 % intervals hold the truth; of wrong models the verdict must say so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdiff as jd
+from jaxdiff.losses import negative_log_likelihood
+from jaxdiff.verdict import Verdict, verdict
+
+if TYPE_CHECKING:
+    from jaxdiff.benchmarks.harness import Options
+
+REPEATS = {"right": 400, "wrong": 100}
+SHORT = {"right": 4, "wrong": 2}
+Found = tuple[Verdict, dict[str, bool]]  # the verdict, and whether the interval of each parameter holds the truth
+
+
+def fitted(model: Any, measurement: Any, truth: dict[str, float], **options: Any) -> Found:
+    """One fit, as a user makes it."""
+    fit = jd.fit(model, measurement, progress=False, **options)
+    held = {name: bool(low <= truth[name] <= high) for name, (low, high) in fit.intervals.items() if name in truth}
+    return fit.verdict, held
+
+
+def remembering(rng: Any, times: int, sensors: int, rho: float) -> np.ndarray:
+    """AR(1) noise of unit variance at each sensor, (times, sensors)."""
+    noise = rng.normal(size=(times, sensors))
+    for i in range(1, times):
+        noise[i] = rho * noise[i - 1] + np.sqrt(1 - rho**2) * noise[i]
+    return noise
+
+
+# An insulated bar of 0.6 m with three sensors, D = 1.1e-4 m²/s; in "loss" it loses heat, which the model lacks.
+ROD = jd.Grid.uniform((0.0, 0.6, 60))
+PLACES = np.array([0.05, 0.20, 0.45])
+D_ROD = 1.1e-4
+MODEL_ROD = jd.Diffusion(jd.Positive(5e-5))
+
+
+def warm(x: Any) -> Any:
+    return 20 + 30 * jnp.cos(jnp.pi * x / 0.6)
+
+
+def rod(
+    rng: Any,
+    *,
+    times: int = 30,
+    sigma: float | None = None,
+    rho: float = 0.0,
+    loss: float = 0.0,
+    zeros: int = 0,
+    places: np.ndarray = PLACES,
+) -> Found:
+    t = np.linspace(20.0, 600.0, times)
+    wave = 30 * np.cos(np.pi * places / 0.6) * np.exp(-D_ROD * (np.pi / 0.6) ** 2 * t[:, None])
+    values = 20 + wave + 0.3 * remembering(rng, times, len(places), rho)
+    values = values * np.exp(-loss * t[:, None])
+    if zeros:  # a logger that stopped
+        row = rng.integers(0, times - zeros)
+        values[row : row + zeros, rng.integers(len(places))] = 0.0
+    rows = np.repeat(t, len(places)), np.tile(places, times), values.ravel()
+    return fitted(MODEL_ROD, jd.Readings(ROD, warm, *rows, sigma=sigma), {"diffusivity": D_ROD})
+
+
+# A bleached spot in 16 images of 24 × 24 pixels, with the noise of a camera; "immobile" is the share that does not move.
+FIELD = jd.Grid.uniform((0.0, 24.0, 24), (0.0, 24.0, 24))
+SPOT = {"D": 1.5, "depth": 0.8, "width": 3.0}
+FRAMES = np.arange(16) * 0.8
+STARTS = {"D": jd.Positive(1.0), "depth": jd.Positive(0.5), "width": jd.Positive(2.0)}
+
+
+def spotted(D: Any, depth: Any, width: Any) -> Any:
+    return jd.Diffusion(D), lambda x, y: 1 - depth * jnp.exp(-((x - 12) ** 2 + (y - 12) ** 2) / (2 * width**2))
+
+
+@cache
+def recovery() -> np.ndarray:
+    with jax.enable_x64(True):
+        equation, spot = spotted(**SPOT)
+        return np.asarray(jd.solve(equation, FIELD, spot, FRAMES).values)
+
+
+def images(rng: Any, *, immobile: float = 0.0) -> Found:
+    clean = recovery()
+    seen = (1 - immobile) * clean + immobile * clean[0] + rng.normal(0, 0.05, clean.shape)
+    return fitted(spotted, jd.Readings.from_images(FIELD, None, FRAMES, seen), SPOT, parameters=STARTS)
+
+
+# Five thousand particles at three times, which drift to the middle: k = 1, m = 0, D = 0.4.
+LINE = jd.Grid.uniform((-3.0, 3.0, 240))
+EDGES = np.linspace(-3, 3, 31)
+AT = np.array([0.2, 0.5, 1.5])
+TRAP = jd.FokkerPlanck(jd.Expression("k*(m - x)", k=jd.Positive(0.5), m=jd.Free(0.3)), jd.Positive(0.7))
+
+
+def pulse(x: Any) -> Any:
+    return jnp.exp(-((x - 2) ** 2) / 0.02)
+
+
+def histograms(rng: Any, *, total: int = 5000) -> Found:
+    spread = np.sqrt(0.01 * np.exp(-2 * AT) + 0.4 * (1 - np.exp(-2 * AT)))
+    counts = [np.histogram(rng.normal(2 * np.exp(-t), s, total), EDGES)[0] for t, s in zip(AT, spread, strict=True)]
+    truth = {"drift.k": 1.0, "drift.m": 0.0, "diffusivity": 0.4}
+    return fitted(TRAP, jd.Histograms(LINE, pulse, AT, counts, EDGES), truth)
+
+
+# A bead in a trap, k = D = 1, a position every 0.1; "blur" is the exposure as a share of it. The likelihood of this model has
+# its maximum in closed form, where jd.fit ends too.
+WELL = jd.Grid.uniform((-8.0, 8.0, 100))
+
+
+def pull(k: Any, m: Any) -> Any:
+    return jd.Expression("k*(m - x)", k=k, m=m)
+
+
+def bead(rng: Any, *, steps: int = 1000, dt: float = 0.1, blur: float = 0.0) -> Found:
+    fine = 20
+    decay = np.exp(-dt / fine)
+    noise = rng.normal(0, np.sqrt(1 - decay**2), steps * fine + fine)
+    from scipy.signal import lfilter
+
+    x = lfilter([1.0], [1.0, -decay], noise, zi=[decay * rng.normal()])[0]
+    share = max(int(round(blur * fine)), 1)
+    x = x[: (steps + 1) * fine].reshape(steps + 1, fine)[:, -share:].mean(1)
+    before, after = x[:-1], x[1:]
+    slope = float(np.clip(np.cov(before, after)[0, 1] / np.var(before, ddof=1), 1e-3, 0.999))
+    offset = after.mean() - slope * before.mean()
+    variance = float(np.mean((after - offset - slope * before) ** 2))
+    k, m = -np.log(slope) / dt, offset / (1 - slope)
+    equation = jd.FokkerPlanck(pull(k, m), variance * k / (1 - slope**2))
+    path = jd.Trajectory(WELL, dt * np.arange(steps + 1), x)
+    with jax.enable_x64(True):
+        return verdict((path,), (negative_log_likelihood,), ((),), (None,), equation), {}
+
+
+RIGHT: dict[str, Callable[[Any], Found]] = {
+    "readings, sigma known": lambda rng: rod(rng, sigma=0.3),
+    "readings, sigma unknown": rod,
+    "readings, AR(1) 0.5": lambda rng: rod(rng, times=200, rho=0.5),
+    "readings, AR(1) 0.9": lambda rng: rod(rng, times=200, rho=0.9),
+    "images": images,
+    "histograms": histograms,
+    "paths": bead,
+}
+WRONG: dict[str, Callable[[Any], Found]] = {
+    "images of a recovery, 22 % immobile": lambda rng: images(rng, immobile=0.22),
+    "path of a bead, positions averaged over the exposure": lambda rng: bead(rng, steps=4000, blur=1.0),
+    "sigma three times too small": lambda rng: rod(rng, sigma=0.1),
+    "five readings of zero": lambda rng: rod(rng, zeros=5),
+    "a bar that loses heat, by a model without": lambda rng: rod(rng, loss=3e-4),
+}
+
+
+def measure(repeats: dict[str, int], seed: int = 0, only: Any = None) -> dict[str, list[dict[str, Any]]]:
+    """The tallies of each right and each wrong model."""
+    found: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
+    for kind, problems in (("right", RIGHT), ("wrong", WRONG)):
+        for name, problem in problems.items():
+            if only is None or name in only:
+                found[kind].append({"problem": name, **tally(problem, repeats[kind], seed)})
+                print({key: value for key, value in found[kind][-1].items() if key != "reasons"}, flush=True)
+    return found
+
+
+def tally(problem: Callable[[Any], Found], repeats: int, seed: int = 0) -> dict[str, Any]:
+    """Of so many repeats: how many the verdict calls wrong, and why first; how often the interval of each parameter holds."""
+    flagged, reasons, held = 0, Counter[str](), Counter[str]()
+    for i in range(repeats):
+        judged, inside = problem(np.random.default_rng([seed, i]))
+        flagged += judged.describes is False
+        reasons.update([" ".join(judged.reasons[0].split()[:3])] if judged.describes is False else [])
+        held.update({name: int(one) for name, one in inside.items()})
+    return {
+        "repeats": repeats,
+        "flagged": flagged,
+        "reasons": dict(reasons.most_common()),
+        "coverage": {name: count / repeats for name, count in held.items()},
+    }
+
+
+def table(found: dict[str, list[dict[str, Any]]], device: dict[str, Any]) -> str:
+    from jaxdiff.benchmarks.harness import footer, markdown
+
+    rows = [
+        [
+            one["problem"],
+            str(one["repeats"]),
+            f"{100 * one['flagged'] / one['repeats']:.1f} %",
+            ", ".join(f"{name} {100 * share:.1f} %" for name, share in one["coverage"].items()) or "–",
+        ]
+        for one in found["right"]
+    ]
+    missed = [[one["problem"], str(one["repeats"]), str(one["flagged"])] for one in found["wrong"]]
+    return f"""Right models: how often the verdict, all tests together, calls them wrong (its level is 2 %), and how often their 95 % intervals hold
+the truth.
+
+{markdown(["right model", "repeats", "called wrong", "95 % intervals that hold"], rows)}
+
+Wrong models: how often that is said.
+
+{markdown(["wrong model", "repeats", "found out"], missed)}
+
+{footer(device)}"""
+
+
+def main(options: Options) -> None:
+    """Repeat and publish."""
+    from jaxdiff.benchmarks.harness import facts, write
+
+    device, found = facts(), measure(SHORT if options.smoke else REPEATS)
+    text = table(found, device)
+    write(options, "coverage", {"device": device, **found}, text)
+    print(text + "\n", flush=True)
