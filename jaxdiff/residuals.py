@@ -104,9 +104,10 @@ def groups(white: Whitened, labels: np.ndarray, name: Any, known: bool = False) 
     noise = 1.0 if known else rest / freedom
     spread = np.sqrt(np.maximum(np.diag(left), 1e-6 * scale**2) * noise)
     off = slope / spread
-    worst = int(np.argmax(np.abs(off)))
+    mean = np.where(np.abs(off) > 0.8 * np.abs(off).max(), slope / scale**2, 0.0)  # a fit spreads what is off
+    worst = int(np.argmax(np.abs(mean)))
     share = max(1 - rest / total * white.freedom / max(freedom, 1), 0.0) if total > 0 else 0.0
-    return Finding(float(p), share, name(worst, slope[worst] / scale[worst] ** 2, float(off[worst])))
+    return Finding(float(p), share, name(worst, float(mean[worst]), float(off[worst])))
 
 
 def neighbours(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any, both: bool = False) -> Finding | None:
@@ -258,9 +259,9 @@ def _spaced(axes: list[Axis], most: int) -> list[Cells]:
 
 def arranged(when: Axis, where: list[Axis], most: int) -> list[Cells]:
     """Places, times, and both: what residuals are averaged over. Pixels hide what their means show."""
-    few = min(EACH, most)
-    both = min(2 * EACH, most)
-    share = _spaced(where, max(int(both**0.5), 2 if both >= 4 else 1))
+    size = EACH if most < 50 * EACH else 3 * EACH  # so many rows resolve more
+    few, both = min(size, most), min(2 * size, most)
+    share = _spaced(where, max(int(both**0.5) if len(where) == 1 else both // 3, 2 if both >= 4 else 1))
     later = when.cut(max(both // int(np.prod([len(names) for _, names in share])), 1))
     arranged = [_crossed(_spaced(where, few)), when.cut(few), _crossed([*share, later])]
     sizes = [len(names) for _, names in arranged]

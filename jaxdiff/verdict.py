@@ -144,15 +144,15 @@ def _readings(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Tests:
         p = float(special.chdtrc(freedom, squares)) if ratio > LOUD else 1.0
         told = f"residuals are {np.sqrt(ratio):.2g} times as large as sigma says, reduced χ² {ratio:.3g}"
         tests.add(Finding(p, -2.0, told))
-        if ratio < 1 / LOUD and special.chdtr(freedom, squares) < LEVEL / 10:
+        if 0 < ratio < 1 / LOUD and special.chdtr(freedom, squares) < LEVEL / 10:
             tests.remarks.append(
                 f"sigma is {np.sqrt(1 / ratio):.2g} times as large as the residuals, reduced χ² {ratio:.2g}: error bars are too wide"
             )
     least = 0.1 * freedom if m.known else 1e-10 * float(np.sum((m.values / sigma) ** 2))
+    if freedom < 3:
+        return tests
     if not squares > least:
         tests.unfit = "the residuals are next to nothing, as of data that were computed"
-        return tests
-    if freedom < 3:
         return tests
     places = m.positions.reshape(n, -1)
     when, where = Axis.of("t", m.times), [Axis.of(*one) for one in zip(m.grid.names, places.T, strict=True)]
@@ -271,8 +271,11 @@ def _histograms(m: Histograms, prediction: Any, jacobian: Any) -> Tests:
         i = int(np.argmin(p))
         told = f"the histogram at t = {m.times[several[i]]:.4g} is another, reduced χ² {each[i] / (bins[i] - 1):.3g}"
         tests.add(Finding(float(p[i]) * len(p), -0.2, told))
-    number, chance = np.round(o), np.clip(e / size[time], 0.0, 1.0)
-    p = 2 * np.minimum(special.bdtr(number, size[time], chance), special.bdtrc(number - 1, size[time], chance))
+    number, left = o, np.maximum(size[time] - o, 0.0)  # a binomial's tails, as beta integrals
+    chance = np.clip(e / size[time], 0.0, 1.0)
+    most = np.where(number > 0, special.betainc(np.maximum(number, 1e-9), left + 1, chance), 1.0)
+    least = np.where(left > 0, special.betainc(np.maximum(left, 1e-9), number + 1, 1 - chance), 1.0)
+    p = 2 * np.minimum(most, least)
     i = int(np.argmin(p))
     at = ", ".join(f"{name} = {line[i]:.4g}" for name, line in zip(m.grid.names, places, strict=True))
     told = f"at t = {m.times[time[i]]:.4g}, {at if np.isfinite(places[0][i]) else 'outside the bins'} are {number[i]:.6g} where {e[i]:.4g} are expected"
