@@ -55,6 +55,9 @@ class Series(eqx.Module):
     >>> float(Series([0.0, 1.0, 3.0], [0.0, 10.0, 0.0], "previous")(2.0))
     10.0
 
+    sigma: the standard deviation of values that were measured, a number or (m,), zero where they are exact; None: at a wall
+    that of the readings, if the values are as rough. It enters the error bars of a fit, and numbers scale it.
+
     Times and values may be marked for fitting. Series of one kind are added, and any is scaled and shifted by a number:
 
     >>> ramp, later = Series([0.0, 1.0], [0.0, 10.0]), Series([1.0, 2.0], [0.0, 1.0])
@@ -68,16 +71,21 @@ class Series(eqx.Module):
     times: Any
     values: Any
     interpolation: str = eqx.field(static=True)
+    sigma: Any
 
     __array_ufunc__ = None  # a NumPy number on the left leaves the arithmetic to the Series
 
-    def __init__(self, times: Any, values: Any, interpolation: str = "linear"):
+    def __init__(self, times: Any, values: Any, interpolation: str = "linear", sigma: Any = None):
         if interpolation not in INTERPOLATIONS:
             raise ValueError(
                 f"a Series is {' or '.join(map(repr, INTERPOLATIONS))} between times, got {interpolation!r}"
             )
         self.times, self.values, self.interpolation = _row(times), _row(values), interpolation
         start, numbers = plain(self.times), plain(self.values)
+        self.sigma = None if sigma is None else numeric(sigma)
+        if sigma is not None and not _traced(sigma):
+            if np.shape(sigma) not in ((), np.shape(start)) or not (np.asarray(sigma) >= 0).all():
+                raise ValueError(f"sigma of a Series is a number, or one a value, from zero up, got {sigma}")
         if not _traced(start):
             known = np.asarray(start)
             if known.ndim != 1 or len(known) < 2 or not np.isfinite(known).all() or (np.diff(known) <= 0).any():
@@ -149,7 +157,12 @@ def _join(symbol: str, a: Any, b: Any) -> Series:
             raise TypeError(f"arithmetic with a Series takes a number, got {_told(one)}; take its numbers one by one")
         return numeric(one)
 
-    return Series(times, _ARITHMETIC[symbol](value(a), value(b)), courses[0].interpolation)
+    sigma = courses[0].sigma
+    if len(courses) > 1 and any(one.sigma is not None for one in courses):
+        raise TypeError("a Series with sigma takes numbers alone, got a Series; join their values, and give a sigma")
+    if sigma is not None and symbol in "*/":
+        sigma = abs(_ARITHMETIC[symbol](sigma, numeric(b)) if courses[0] is a else sigma * numeric(a))
+    return Series(times, _ARITHMETIC[symbol](value(a), value(b)), courses[0].interpolation, sigma)
 
 
 class Potential(eqx.Module):

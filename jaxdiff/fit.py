@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdiff.coarseness import spread
 from jaxdiff.equations import Equation
+from jaxdiff.inputs import InputNoise, input_noise
 from jaxdiff.losses import BUILT_IN, choose
 from jaxdiff.measurements import Measurement
 from jaxdiff.objective import Objective, assemble
@@ -132,7 +133,9 @@ def settled(
     """(what a run found in what was measured, with error bars; where that is)."""
     fitted, trained = run.parameters, run.measurements
     reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
-    z, here, bars, notes, times = repaired(run, outcome, optimizer, errors, reason)
+    mended = repaired(run, outcome, optimizer, errors, reason)
+    inputs = input_noise(run, mended.z, mended.here) if reason is None else InputNoise()
+    (z, here, _, notes, times), bars = mended.beside(inputs, run)
     remarks = (*outcome.notes, *bars.notes, *notes)
     remarks += _coarse(run, z, bars) + tuple(note for one in measured for note in one.notes)
     found = as_fit(
@@ -145,7 +148,7 @@ def settled(
         converged=outcome.converged,
         notes=remarks,
         correlation_times=times,
-        seen=() if here is None else here.seen,
+        seen=inputs.seen or (() if here is None else here.seen),
     )
     return found, z
 

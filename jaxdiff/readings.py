@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,11 +23,18 @@ from jaxdiff.measurements import (
     check_times,
     course_of,
 )
-from jaxdiff.parameters import numeric
+from jaxdiff.parameters import numeric, plain
 from jaxdiff.quantities import clocked, numbers
 
 if TYPE_CHECKING:
     from jaxdiff import tables
+
+
+class StartNoise(NamedTuple):
+    """Independent errors of a start that was read at a few places: the profile (k, *cells) that a standard deviation of each
+    gives, in units of that of the readings where they have no sigma."""
+
+    profiles: np.ndarray
 
 
 class Readings(Measurement):
@@ -41,6 +48,8 @@ class Readings(Measurement):
     NaN means missing and drops the row, which a fit tells; sigma: a number or (m,), standard deviation of a value; start:
     [time]; time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times and start count where they
     are dates or durations. Dates count from the start if it is a date too, else from the earliest of them.
+    initial_sigma: where the initial state is an array that was measured, the standard deviation of its cells, a number or
+    (*cells), zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
     On a periodic axis positions lie within the grid, one period: wrap them, lower + (x - lower) % period.
 
     Raises ValueError if shapes differ, nothing is left, a position lies outside the grid, a time before the start, a
@@ -62,6 +71,7 @@ class Readings(Measurement):
     sigma: np.ndarray | None
     start: float = eqx.field(static=True)
     missing: int = eqx.field(static=True)  # rows that were given without a value
+    initial_sigma: Any
 
     def __init__(
         self,
@@ -74,6 +84,7 @@ class Readings(Measurement):
         start: Any = 0.0,
         *,
         time_unit: str | None = None,
+        initial_sigma: Any = None,
     ):
         values = numbers(values, "values")
         times, self.start = clocked(times, start, time_unit)
@@ -126,6 +137,7 @@ class Readings(Measurement):
         check_initial(self.initial, grid)
         self.times, self.positions, self.values = times, positions, values[kept]
         self.missing = int(np.sum(~kept))
+        self.initial_sigma = _checked_start(initial_sigma, self.initial, grid)
 
     @classmethod
     def from_table(
@@ -140,6 +152,7 @@ class Readings(Measurement):
         sigma: str | float | None = None,
         start: Any = 0.0,
         time_unit: str | None = None,
+        initial_sigma: Any = None,
     ) -> Readings:
         """Readings from a table, by the names of the columns.
 
@@ -147,7 +160,7 @@ class Readings(Measurement):
         time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
         sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
         {column: (x, y)}, and there is no value.
-        start, time_unit: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
+        start, time_unit, initial_sigma: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
 
         >>> import jaxdiff as jd, pandas
         >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
@@ -167,7 +180,8 @@ class Readings(Measurement):
         times, positions, values, deviations = columns
         with tables.named(frame):
             places = positions.reshape(len(values), -1)
-            return cls(grid, initial, times, places, values, deviations, start, time_unit=time_unit)
+            columns = (times, places, values, deviations)
+            return cls(grid, initial, *columns, start, time_unit=time_unit, initial_sigma=initial_sigma)
 
     @classmethod
     def from_images(
@@ -180,16 +194,17 @@ class Readings(Measurement):
         sigma: Any = None,
         start: Any = None,
         time_unit: str | None = None,
+        initial_sigma: Any = None,
     ) -> Readings:
         """Readings from a series of images, whose pixels are the cells of the grid.
 
         initial: the state at `start`, by default the time of the first image; None where the model returns one
         times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
-        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit: as in
-        `Readings`
+        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit,
+        initial_sigma: as in `Readings`
 
-        An image may be the initial state of those that follow it. It is then taken as exact: its noise spreads with what
-        was there, and error bars do not know of it. A start with a few parameters, which the model returns, has no such fault.
+        An image may be the initial state of those that follow it. Its noise spreads with what was there, and enters the error
+        bars: with initial_sigma, or the noise of the other images if it is as rough as they are.
 
         Raises ValueError if shapes differ from those of the grid, or the initial state is the first image.
 
@@ -222,7 +237,7 @@ class Readings(Measurement):
             )
         places = np.stack(np.meshgrid(*grid.centers, indexing="ij"), -1).reshape(-1, grid.ndim)
         rows = np.repeat(times, len(places)), np.tile(places, (len(times), 1)), images.ravel()
-        return cls(grid, initial, *rows, sigma, start)
+        return cls(grid, initial, *rows, sigma, start, initial_sigma=initial_sigma)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -232,9 +247,8 @@ class Readings(Measurement):
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
         sigma = None if self.sigma is None else self.sigma[kept]
-        return Readings(
-            self.grid, self.initial, self.times[kept], self.positions[kept], self.values[kept], sigma, self.start
-        )
+        columns = (self.times[kept], self.positions[kept], self.values[kept], sigma)
+        return Readings(self.grid, self.initial, *columns, self.start, initial_sigma=self.initial_sigma)
 
     @property
     def last(self) -> np.ndarray:
@@ -291,6 +305,17 @@ class Readings(Measurement):
             known=self.known,
             **_noise(self, 0.0, rows),
         )
+
+
+def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:
+    if sigma is None or isinstance(sigma, StartNoise):
+        return sigma
+    sigma = numbers(sigma, "initial_sigma")
+    if sigma.shape not in ((), grid.shape) or not (np.isfinite(sigma) & (sigma >= 0)).all():
+        raise ValueError(f"initial_sigma must be a number or {grid.shape} of them, from zero up, got {sigma}")
+    if np.any(sigma > 0) and np.shape(plain(initial)) != grid.shape:
+        raise ValueError("initial_sigma is that of an initial state that is an array over cells; leave it out")
+    return sigma
 
 
 def _padded(column: np.ndarray, length: int, fill: Any = 0) -> np.ndarray:

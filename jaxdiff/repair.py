@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdiff.autocorrelation import LEVEL, correlations, effective, estimate
+from jaxdiff.inputs import InputNoise
 from jaxdiff.losses import BUILT_IN, Expansion, mse
 from jaxdiff.optimizers import LevenbergMarquardt, begin
 from jaxdiff.readings import Readings
@@ -18,18 +21,38 @@ PASSES = 6  # of estimating the correlation time and fitting with it
 SETTLED = 0.02  # relative change of what correlation leaves to one, at which a pass is the last
 STEEP = 0.99  # correlation of neighbours beyond which noise cannot be told from what a model misses
 FAR = 3.0  # widened error bars that a refit may move an estimate
+LITTLE = 0.1  # error bars that noise of inputs may move an estimate, and be left
 FEW = 30  # independent readings below which a correlation time is hardly known
 
 
 class Repair(NamedTuple):
-    """z and the loss around it, the error bars, what there is to say, and per measurement the correlation time of the noise
-    at each row, None where it is independent."""
+    """z and the loss around it, what gives the error bars, what there is to say, and per measurement the correlation time of
+    the noise at each row, None where it is independent."""
 
     z: np.ndarray
     here: Expansion | None
-    bars: Uncertainty
+    bars: Callable[..., Uncertainty]
     notes: tuple[str, ...]
     times: tuple[np.ndarray | None, ...]
+
+    def beside(self, inputs: InputNoise, run: Run) -> tuple[Repair, Uncertainty]:
+        """The same with the noise of measured inputs: estimates that it does not move, and the error bars."""
+        if not np.any(inputs.covariance):
+            return self._replace(notes=(*self.notes, *inputs.notes)), self.bars()
+        bare, bars = self.bars(), self.bars(inputs=inputs.covariance)
+        spread = np.sqrt(np.diag(bars.covariance)) / np.abs(run.parameters.transform.slope(self.z))
+        moved = np.abs(inputs.shift) / np.where(spread > 0, spread, np.inf)
+        z, here, most = self.z, self.here, float(np.nanmax(moved, initial=0.0))
+        note = (
+            f"noise of {inputs.notes[0]} is in the error bars, {_times(bars, bare)} those without it (sigma=0 if exact)"
+        )
+        if LITTLE < most < FAR:  # else it is not worth it, or too much for a first order
+            z = np.asarray(self.z + inputs.shift)
+            here, bars = run.around(z), self.bars(z=z, inputs=inputs.covariance)
+            note += f", and what it moves on average, {most:.2g} error bars, is taken off the estimates"
+        elif most >= FAR:
+            note += f"; it also moves the estimates, by {most:.2g} error bars, which nothing here takes off"
+        return self._replace(z=z, here=here, notes=(*self.notes, note)), bars
 
 
 class _Noise(NamedTuple):
@@ -70,21 +93,23 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
     """
     measured, parameters, z, here = run.measurements, run.parameters, outcome.z, outcome.here
     unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in measured])
-    bars = lambda z, here, **how: uncertainty(parameters, z, here, reason, unknown, **how)
+    bars = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
     plain = Repair(z, here, bars(z, here), (), (None,) * len(measured))
-    if here is None or errors == "iid" or not np.isfinite(plain.bars.errors).any():
+    if here is None or errors == "iid" or not np.isfinite((bare := plain.bars()).errors).any():
         return plain
     if errors == "sandwich":
         own = _squared(run, here)
-        return plain._replace(bars=uncertainty(parameters, z, own, None, 0 * unknown, freedom=_left(unknown, z)))
+        return plain._replace(bars=partial(plain.bars, here=own, sizes=0 * unknown, freedom=_left(unknown, z)))
     noise = _estimated(run, here, None, LEVEL if errors == "auto" else 1.0)
     if all(one.tau is None for one in noise):
         return plain
-    wide = bars(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
-    kept = plain._replace(bars=wide, times=tuple(one.tau for one in noise))
+    widened = bars(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
+    kept, wide = plain._replace(bars=widened, times=tuple(one.tau for one in noise)), widened()
     told = _told(noise)
     if not isinstance(method, LevenbergMarquardt):
-        return kept._replace(notes=(f"{told}: error bars are {_wider(wide, plain)}", *_few(noise)))
+        return kept._replace(
+            notes=(f"{told}: error bars are {_times(wide, bare)} those of independent noise", *_few(noise))
+        )
     plans, state, steep = run.plans, None, max(one.typical for one in noise)
     for _ in range(PASSES):
         if steep > STEEP:
@@ -104,9 +129,15 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
     if state is None or not state.converged or steep > STEEP or np.nanmax(moved, initial=0.0) > FAR:
         run.plans = plans
         why = "as where a model misses something, and the estimates are those for independent noise"
-        return kept._replace(notes=(f"{told}, {why}: error bars are {_wider(wide, plain)}", *_few(noise)))
+        return kept._replace(
+            notes=(f"{told}, {why}: error bars are {_times(wide, bare)} those of independent noise", *_few(noise))
+        )
     fine = bars(z, here, freedom=_count(fitted) - len(z))
-    notes = (f"{_told(fitted)}: fitted with AR(1) noise, error bars are {_wider(fine, plain)}", *_few(fitted))
+    ratio = _times(fine(), bare)
+    notes = (
+        f"{_told(fitted)}: fitted with AR(1) noise, error bars are {ratio} those of independent noise",
+        *_few(fitted),
+    )
     return Repair(z, here, fine, notes, tuple(one.tau for one in fitted))
 
 
@@ -174,10 +205,9 @@ def _told(noise: tuple[_Noise, ...]) -> str:
     return f"the residuals{of} are correlated in time (lag-1 {max(one.typical for one in noise):.2g})"
 
 
-def _wider(bars: Uncertainty, plain: Repair) -> str:
-    known = np.isfinite(bars.errors) & (plain.bars.errors > 0)
-    ratio = float(np.median(bars.errors[known] / plain.bars.errors[known])) if known.any() else 1.0
-    return f"{ratio:.2g} times those of independent noise"
+def _times(bars: Uncertainty, bare: Uncertainty) -> str:
+    known = np.isfinite(bars.errors) & (bare.errors > 0)
+    return f"{float(np.median(bars.errors[known] / bare.errors[known])) if known.any() else 1.0:.2g} times"
 
 
 def _few(noise: tuple[_Noise, ...]) -> tuple[str, ...]:

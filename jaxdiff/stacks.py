@@ -71,7 +71,7 @@ class ReadingsStack(Stack):
         one, kept = self.template, ~np.isnan(self.values[i])
         deviation = None if one.sigma is None else (one.sigma if self.sigma is None else self.sigma[i])[kept]
         columns = (one.times[kept], one.positions[kept], self.values[i][kept], deviation)
-        return Readings(one.grid, self.initial_of(i), *columns, one.start)
+        return Readings(one.grid, self.initial_of(i), *columns, one.start, initial_sigma=one.initial_sigma)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def uncertainty(
     level: float = 0.95,
     widening: Any = 1.0,
     freedom: float = np.inf,
+    inputs: Any = 0.0,
 ) -> Uncertainty:
     """Standard errors by the delta method, intervals symmetric in z and mapped to the parameter.
 
@@ -56,7 +57,8 @@ def uncertainty(
     of Student's t with n − p degrees of freedom; otherwise q is normal.
 
     here: the loss around z; reason: why there are no error bars, or None; sizes: (measurements,) how many readings
-    of each have a variance to be estimated; widening: (measurements,) factors of its noise; freedom: at most so many degrees
+    of each have a variance to be estimated; widening: (measurements,) factors of its noise; freedom: at most so many
+    degrees; inputs: what noise of measured inputs adds to the covariance of the gradient (p, p)
     A parameter is not identified, and its error NaN, where a direction of vanishing curvature involves it.
     """
     count = len(z)
@@ -65,7 +67,7 @@ def uncertainty(
         held = _at_bounds(parameters, z[None], None)[0]
         return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
     rows = Expansion(*(np.asarray(part)[None] for part in here._replace(seen=())))
-    bars = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom)
+    bars = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom, inputs)
     covariance, errors, intervals, held, lost, vague = (part[0] for part in bars)
     estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
     if reason is None and 0 < estimated <= fitted:
@@ -86,6 +88,7 @@ def error_bars(
     level: float = 0.95,
     widening: Any = 1.0,
     most: Any = np.inf,
+    inputs: Any = 0.0,
 ) -> Bars:
     """The error bars of many fits at once: z (B, p); here, sizes and widening with the same leading axis; see `uncertainty`.
 
@@ -101,7 +104,7 @@ def error_bars(
     mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
     inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
     variances = np.where(sizes > 0, mean * inflation[:, None], 1.0) * np.asarray(widening) ** 2
-    spread = inverse @ np.einsum("bm,bmij->bij", variances, noise) @ inverse
+    spread = inverse @ (np.einsum("bm,bmij->bij", variances, noise) + inputs) @ inverse
     known = ~held & ~lost & sound[:, None]
     both = known[:, :, None] & known[:, None]
     slope = parameters.transform.slope(z)
