@@ -5,17 +5,16 @@ import gc
 import os
 from pathlib import Path
 
+import jax
+import pytest
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The suite spends its time tracing and compiling programs that run once: a third of it is saved by leaving machine code as
 # it comes, in one piece (workers keep the cores busy), and another fifth without a traceback for every operation and with
-# rarer garbage collections.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
-)
-
-import jax
-import pytest
+# rarer garbage collections. XLA ends the process at a flag that it does not know.
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+FLAGS += ["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_include_full_tracebacks_in_locations", False)

@@ -1,5 +1,8 @@
 """The ways through time, gradients and fits on whatever device JAX computes on, in both precisions (`make device`)."""
 
+import contextlib
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,23 +19,41 @@ TIMES = (0.0, 0.05, 0.2)
 WALLS = {"x-": jd.Dirichlet(0.3), "x+": jd.Robin(0.7, 0.2)}
 
 
-@pytest.fixture(params=["float64", "float32"])
+@pytest.fixture(scope="module", params=["float64", "float32"])
 def precision(request):
     with jax.enable_x64(request.param == "float64"):
         yield request.param
     jax.clear_caches()
 
 
-def exact(equation, grid, initial):
-    """Values by SciPy's exponential of the same matrix, formed in float64 on the CPU."""
+@contextlib.contextmanager
+def reference():
+    """What is right comes from the CPU in float64, and once for both precisions."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+def dense(equation, grid):
+    """A function of time: the matrix of an equation, what is fed in, and what a cell weighs, over the cells in a row."""
+
+    @jax.jit
+    def parts(t):
         system = FiniteVolume().systems(equation, grid)[0]
-        operator, weights, n = system.operator(0.0), np.asarray(system.weights).ravel(), int(np.prod(grid.shape))
+        operator, n = system.operator(t), int(np.prod(grid.shape))
         unit = jnp.eye(n).reshape(n, *grid.shape)
-        matrix = np.asarray(jax.vmap(lambda e: operator @ e)(unit)).reshape(n, n).T
-        forcing = np.broadcast_to(np.asarray(system.forcing(0.0)), grid.shape).ravel()
-        whole = np.zeros((n + 1, n + 1))
-        whole[:-1, :-1], whole[:-1, -1] = matrix, forcing
+        matrix = jax.vmap(lambda e: operator @ e)(unit).reshape(n, n).T
+        return matrix, jnp.broadcast_to(system.forcing(t), grid.shape).ravel(), jnp.ravel(system.weights)
+
+    return lambda t: tuple(map(np.asarray, parts(t)))
+
+
+@cache
+def exact(name):
+    """Values by SciPy's exponential of the same matrix."""
+    equation, grid, initial = PROBLEMS[name]
+    with reference():
+        matrix, forcing, weights = dense(equation, grid)(0.0)
+    whole = np.pad(np.column_stack([matrix, forcing]), ((0, 1), (0, 0)))
     start = np.append(np.asarray(initial, float).ravel() * weights, 1.0)
     return np.stack([(scipy.linalg.expm(t * whole) @ start)[:-1] / weights for t in TIMES]).reshape(-1, *grid.shape)
 
@@ -43,62 +64,81 @@ HILL = np.exp(-20 * ((PLANE.centers[0][:, None] - 0.4) ** 2 + (PLANE.centers[1] 
 WAVY = 1.0 + 0.5 * np.sin(6 * LINE.centers[0])
 ROUGH = np.random.default_rng(0).random(PLANE.shape) + 0.5
 PROBLEMS = {
-    "poles": (jd.Diffusion(WAVY, source=0.5, boundaries=WALLS), LINE, BUMP, None),
-    "cosines": (jd.Diffusion(0.5), LINE, BUMP, None),
-    "carried": (jd.FokkerPlanck(5.0, 0.02), LINE, BUMP, None),
-    "a ring": (jd.FokkerPlanck(3.0, WAVY * 0.05, boundaries=jd.Periodic()), LINE, BUMP, None),
-    "a well": (jd.FokkerPlanck(jd.Potential(jd.Polynomial([0.0, 0.0, 20.0])), 0.1), LINE, BUMP, None),
-    "products": (jd.Diffusion(1.0, boundaries=WALLS), PLANE, HILL, None),
-    "rough": (jd.Diffusion(ROUGH), PLANE, HILL, None),
-    "swept": (jd.FokkerPlanck(lambda x, y: (y - 0.5, 0.5 - x), 0.05), PLANE, HILL, None),
+    "poles": (jd.Diffusion(WAVY, source=0.5, boundaries=WALLS), LINE, BUMP),
+    "cosines": (jd.Diffusion(0.5), LINE, BUMP),
+    "carried": (jd.FokkerPlanck(5.0, 0.02), LINE, BUMP),
+    "a ring": (jd.FokkerPlanck(3.0, WAVY * 0.05, boundaries=jd.Periodic()), LINE, BUMP),
+    "a well": (jd.FokkerPlanck(jd.Potential(jd.Polynomial([0.0, 0.0, 20.0])), 0.1), LINE, BUMP),
+    "products": (jd.Diffusion(1.0, boundaries=WALLS), PLANE, HILL),
+    "rough": (jd.Diffusion(ROUGH), PLANE, HILL),
+    "swept": (jd.FokkerPlanck(lambda x, y: (y - 0.5, 0.5 - x), 0.05), PLANE, HILL),
 }
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_solve_is_the_exponential(name, precision):
-    equation, grid, initial, stepper = PROBLEMS[name]
-    values = jd.solve(equation, grid, initial, list(TIMES), stepper=stepper).values
+    values = jd.solve(*PROBLEMS[name], list(TIMES)).values
     assert values.dtype == precision
-    right = exact(equation, grid, initial)
+    right = exact(name)
     assert np.abs(np.asarray(values, float) - right).max() < LIMITS[precision] * np.abs(right).max()
 
 
-@pytest.mark.parametrize("name, t, x", [("forcing", 0.5, 0.0), ("coefficients", 0.0, 0.5)])
-def test_what_depends_on_time(name, t, x, precision):
-    wall = jd.TimeDependent(lambda t: jnp.sin(3 * t)) if t else 0.0
-    d = jd.TimeDependent(lambda x, t: 1.0 + x * jnp.sin(5 * t) + 0 * x) if x else 1.0
-    equation = jd.Diffusion(0.1, boundaries={"x-": jd.Dirichlet(wall)}) if t else jd.Diffusion(d)
-    values = jd.solve(equation, LINE, BUMP, list(TIMES)).values
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        system = FiniteVolume().systems(equation, LINE)[0]
-        matrix = jax.jit(lambda t: jax.vmap(lambda e: system.operator(t) @ e)(jnp.eye(64)).T)
-        fed = jax.jit(lambda t: jnp.broadcast_to(system.forcing(t), 64) / jnp.asarray(system.weights))
-        slope = lambda t, u: np.asarray(matrix(t)) @ u + np.asarray(fed(t))
-        right = scipy.integrate.solve_ivp(
-            slope, (0.0, TIMES[-1]), BUMP, "BDF", TIMES, jac=lambda t, _: np.asarray(matrix(t)), rtol=1e-9, atol=1e-11
-        )
-    assert np.abs(np.asarray(values, float) - right.y.T).max() < (1e-7 if precision == "float64" else 2e-5)
+WALL = jd.TimeDependent(lambda t: jnp.sin(3 * t))
+VARIED = {
+    "forcing": jd.Diffusion(0.1, boundaries={"x-": jd.Dirichlet(WALL)}),
+    "coefficients": jd.Diffusion(jd.TimeDependent(lambda x, t: 1.0 + x * jnp.sin(5 * t))),
+}
+
+
+@cache
+def integrated(name):
+    """Values by SciPy's BDF."""
+    with reference():
+        parts, weights = dense(VARIED[name], LINE), np.asarray(LINE.volumes)
+        slope = lambda t, u: parts(t)[0] @ u + parts(t)[1] / weights
+        options = {"jac": lambda t, _: parts(t)[0], "rtol": 1e-9, "atol": 1e-11}
+        return scipy.integrate.solve_ivp(slope, (0.0, TIMES[-1]), BUMP, "BDF", TIMES, **options).y.T
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_what_depends_on_time(name, precision):
+    values = jd.solve(VARIED[name], LINE, BUMP, list(TIMES)).values
+    assert np.abs(np.asarray(values, float) - integrated(name)).max() < (1e-7 if precision == "float64" else 2e-5)
+
+
+def slope(d):
+    energy = lambda d: 0.5 * LINE.integrate(jd.solve(jd.Diffusion(d), LINE, BUMP, [0.0, 0.1]).values[-1] ** 2)
+    return np.asarray(jax.jit(jax.grad(energy))(jnp.asarray(d)), float)
+
+
+@cache
+def exact_slope():
+    with reference():
+        return slope(WAVY)
 
 
 def test_gradients(precision):
-    def energy(d):
-        return 0.5 * LINE.integrate(jd.solve(jd.Diffusion(d), LINE, BUMP, [0.0, 0.1]).values[-1] ** 2)
-
-    slope = jax.jit(jax.grad(energy))(jnp.asarray(WAVY))
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        expected = jax.grad(energy)(jnp.asarray(WAVY))
-    assert np.abs(np.asarray(slope) - np.asarray(expected)).max() < 40 * LIMITS[precision] * np.abs(expected).max()
+    expected = exact_slope()
+    assert np.abs(slope(WAVY) - expected).max() < 40 * LIMITS[precision] * np.abs(expected).max()
 
 
+T, X = np.repeat([0.02, 0.05, 0.1, 0.2], 5), np.tile([0.1, 0.3, 0.5, 0.7, 0.9], 4)
+
+
+@cache
+def clean():
+    """Readings without noise."""
+    with reference():
+        times, rows = np.unique(T, return_inverse=True)
+        states = np.asarray(jd.solve(jd.Diffusion(0.3, decay=0.5), LINE, BUMP, [0.0, *times]).values)[1:]
+    return np.array([np.interp(x, LINE.centers[0], states[row]) for row, x in zip(rows, X, strict=True)])
+
+
+@pytest.mark.filterwarnings("error:Explicitly requested dtype")
 def test_fits_one_and_many(precision):
-    times, places = np.repeat([0.02, 0.05, 0.1, 0.2], 5), np.tile([0.1, 0.3, 0.5, 0.7, 0.9], 4)
     model = lambda D, k: (jd.Diffusion(D, decay=k), BUMP)
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        clean = np.asarray(jd.solve(*model(0.3, 0.5)[:1], LINE, BUMP, np.unique(np.append(0.0, times))).values)
-    rows = np.searchsorted(np.unique(np.append(0.0, times)), times)
-    exact = np.array([np.interp(x, LINE.centers[0], clean[r]) for r, x in zip(rows, places, strict=True)])
-    many = exact + np.random.default_rng(0).normal(0.0, 0.01, (8, len(exact)))
-    readings = jd.Readings(LINE, None, times, places, many[0], sigma=0.01)
+    many = clean() + np.random.default_rng(0).normal(0.0, 0.01, (8, len(T)))
+    readings = jd.Readings(LINE, None, T, X, many[0], sigma=0.01)
     starts = {"D": jd.Positive(0.6), "k": jd.Positive(0.2)}
     one = jd.fit(model, readings, parameters=starts, progress=False)
     fits = jd.fit_many(model, readings, many, parameters=starts, dtype=precision, progress=False)
@@ -113,8 +153,9 @@ def test_fits_one_and_many(precision):
 def test_the_kernel_of_two_products(shape, precision):
     grid = jd.Grid.uniform(*[(0.0, 1.0, n) for n in shape])
     d = np.random.default_rng(0).random(shape) + 0.5
-    operator = jd.FiniteVolume().systems(jd.Diffusion(d, boundaries={"x-": jd.Dirichlet(1.0)}), grid)[0].operator(0.0)
-    operator = jax.tree.map(lambda x: x.astype(precision), operator)
+    equation = jd.Diffusion(d, boundaries={"x-": jd.Dirichlet(1.0)})
+    formed = jax.jit(lambda: FiniteVolume().systems(equation, grid)[0].operator(0.0))()
+    operator = jax.tree.map(lambda x: x.astype(precision), formed)
     end, u = jnp.asarray([40.0 / float(operator.bound())], precision), jnp.asarray(d, precision)
     run = jax.jit(
         lambda u, kernel: chebyshev(operator, end, u, terms=64, needed=64.0, kernel=kernel)[0], static_argnums=1
@@ -134,11 +175,10 @@ def products(jaxpr):
 
 
 def test_no_product_is_rounded_to_ten_bits():
-    wall = jd.Dirichlet(jd.TimeDependent(lambda t: jnp.sin(3 * t)))
     net = jd.MLP(4, 1, key=jax.random.key(0))
     programs = [
         lambda u: jd.solve(jd.Diffusion(1.0, boundaries=WALLS), PLANE, jnp.outer(u[:16], u[:12]), list(TIMES)).values,
-        lambda u: jd.solve(jd.Diffusion(0.1, boundaries={"x-": wall}), LINE, u, list(TIMES)).values,
+        lambda u: jd.solve(VARIED["forcing"], LINE, u, list(TIMES)).values,
         jax.grad(lambda u: jd.solve(jd.FokkerPlanck(net, 0.1), LINE, u, list(TIMES)).values.sum()),
     ]
     for program in programs:

@@ -66,5 +66,5 @@ def check(bump: Bump, found: Any, dtype: str) -> None:
 # How fits are made: what makes the call, and in which batches.
 FITS = {
     "jd.fit, one after another": (plain_fits, (1,)),
-    "jd.fit_many": (batched_fits, (16, 256, 4096, 100_000)),
+    "jd.fit_many": (batched_fits, (256, 4096, 100_000)),
 }

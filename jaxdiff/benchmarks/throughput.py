@@ -26,27 +26,29 @@ from jaxdiff.benchmarks.harness import (
     publish,
     write,
 )
-from jaxdiff.benchmarks.kernels import FUSED, KERNELS, LOOPS, Kernel, Work, copy
+from jaxdiff.benchmarks.kernels import FUSED, KERNELS, LOOPS, Work, copy
 
 LARGEST = {"cpu": 2**24, "other": 2**28}  # cells that are updated at once
 ROOM = {"cpu": 2**20, "other": 2**26}  # cells × batch of small problems
 COPIED = {"cpu": 2**27, "other": 2**31}  # bytes, several times the largest cache
 LONG = 0.7  # seconds of a call after which nothing larger is tried
-SOLVED, BATCHES = (64, 256, 1024), (1, 16, 256, 4096, 100_000)
+SOLVED, BATCHES = (64, 256, 1024), (1, 256, 4096, 100_000)
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
     """An entry for every device, precision, kernel and size."""
     entries: list[dict[str, Any]] = []
-    for device in reversed(options.devices):  # the accelerator first: a run may be cut short
-        for dtype in options.dtypes:
-            if device.platform == "tpu" and dtype == "float64":
-                continue
-            with jax.enable_x64(dtype == "float64"), jax.default_device(device):
-                run = _Run(device, dtype, options, entries)
-                run.copy()
-                run.kernels(KERNELS + (LOOPS if device.platform == "cpu" else FUSED))
-                run.batches()
+    runs = [
+        _Run(device, dtype, options, entries)
+        for device in reversed(options.devices)  # the accelerator first: a run may be cut short
+        for dtype in options.dtypes
+        if not (device.platform == "tpu" and dtype == "float64")
+    ]
+    for kind in dict.fromkeys(run.kind for run in runs):
+        for part in (_Run.copy, _Run.fits, _Run.solves, _Run.kernels):  # what is asked for most comes early
+            for run in (run for run in runs if run.kind == kind):
+                with jax.enable_x64(run.dtype == "float64"), jax.default_device(run.device):
+                    part(run)
     return entries
 
 
@@ -92,9 +94,9 @@ class _Run:
         self.record("copy", size, f"{size * dtype.itemsize / 2**20:.3g} MiB", "cells", partial(copy, size, dtype))
         self.bandwidth = self.entries[-1].get("bytes per second", np.nan)
 
-    def kernels(self, kernels: tuple[Kernel, ...]) -> None:
+    def kernels(self) -> None:
         dtype = np.dtype(self.dtype)
-        for kernel in kernels:
+        for kernel in KERNELS + (LOOPS if self.kind == "cpu" else FUSED):
             if kernel.needs and not importlib.util.find_spec(kernel.needs):
                 self.entries.append({"kernel": kernel.name, "skipped": f"{kernel.needs} is not installed"})
                 continue
@@ -106,7 +108,7 @@ class _Run:
                 if self.entries[-1].get("median", np.inf) > LONG:
                     break
 
-    def batches(self) -> None:
+    def solves(self) -> None:
         for gradient in (False, True):
             for n in (32,) if self.smoke else (256,) if gradient else SOLVED:
                 name = f"{'gradients' if gradient else 'solves'}, {n} cells"
@@ -114,6 +116,8 @@ class _Run:
                     if n * batch <= ROOM[self.kind]:
                         of_all = partial(solves, n, batch, self.dtype, gradient)
                         self.record(name, batch, f"{batch:,}", "problems", partial(_problems, of_all, batch))
+
+    def fits(self) -> None:
         bump = Bump(20 if self.smoke else 200, np.linspace(0.01, 0.6, 50))
         for name, (how, batches) in FITS.items():
             for batch in batches[:1] if self.smoke else batches:
@@ -231,6 +235,7 @@ def summary(device: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[dict
 
 
 def main(options: Options) -> None:
-    """Measure and publish."""
+    """Measure and publish; without matplotlib, as on a device that has JAX alone, no picture."""
     device, entries = facts(), measure(options)
-    publish(options, "throughput", *summary(device, entries), picture(entries))
+    drawn = picture(entries) if importlib.util.find_spec("matplotlib") else None
+    publish(options, "throughput", *summary(device, entries), drawn)
