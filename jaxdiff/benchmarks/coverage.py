@@ -105,6 +105,46 @@ AT = np.array([0.2, 0.5, 1.5])
 TRAP = jd.FokkerPlanck(jd.Expression("k*(m - x)", k=jd.Positive(0.5), m=jd.Free(0.3)), jd.Positive(0.7))
 
 
+def from_first(rng: Any) -> Found:
+    """A spot that spreads in 5 images, of which the first is the start, noise and all."""
+    clean, sigma = spreading(), 0.1
+    seen = clean + sigma * rng.normal(size=clean.shape)
+    series = jd.Readings.from_images(PLANE, seen[0], MOMENTS[1:], seen[1:], start=0.0)
+    return fitted(jd.Diffusion(jd.Positive(0.4)), series, {"diffusivity": 0.3})
+
+
+PLANE, MOMENTS = jd.Grid.uniform((0.0, 1.0, 24), (0.0, 1.0, 24)), np.linspace(0.0, 0.04, 5)
+
+
+@cache
+def spreading() -> np.ndarray:
+    with jax.enable_x64(True):
+        spot = lambda x, y: jnp.exp(-((x - 0.5) ** 2 + (y - 0.4) ** 2) / 0.02)
+        return np.asarray(jd.solve(jd.Diffusion(0.3), PLANE, PLANE.average(spot), MOMENTS).values)
+
+
+# A slab between two walls that a thermometer reads, as noisy as the two in it.
+SLAB, CLOCK = jd.Grid.uniform((0.0, 1.0, 50)), np.linspace(0.0, 1.0, 41)
+
+
+def walls(rng: Any) -> Found:
+    """Its diffusivity, from walls that were read 41 times and two places inside, 20 times."""
+    sigma, wall = 0.1, 2 * np.sin(3 * CLOCK)
+    read = jd.Series(CLOCK, wall + sigma * rng.normal(size=wall.shape))
+    inside = driven() + sigma * rng.normal(size=driven().shape)
+    rows = np.repeat(CLOCK[2::2], 2), np.tile([0.2, 0.5], 20), inside.ravel()
+    model = jd.Diffusion(jd.Positive(0.4), boundaries=jd.Dirichlet(read))
+    return fitted(model, jd.Readings(SLAB, 0.0, *rows), {"diffusivity": 0.5})
+
+
+@cache
+def driven() -> np.ndarray:
+    with jax.enable_x64(True):
+        slab = jd.Diffusion(0.5, boundaries=jd.Dirichlet(jd.Series(CLOCK, 2 * np.sin(3 * CLOCK))))
+        states = jd.solve(slab, SLAB, 0.0, CLOCK[::2]).values[1:]
+        return np.asarray(jax.vmap(lambda u: SLAB.interpolate(u, np.array([0.2, 0.5])))(states))
+
+
 def pulse(x: Any) -> Any:
     return jnp.exp(-((x - 2) ** 2) / 0.02)
 
@@ -151,6 +191,8 @@ RIGHT: dict[str, Callable[[Any], Found]] = {
     "readings, AR(1) 0.5": lambda rng: rod(rng, times=200, rho=0.5),
     "readings, AR(1) 0.9": lambda rng: rod(rng, times=200, rho=0.9),
     "images": images,
+    "images, from the first": from_first,
+    "readings between walls that were read": walls,
     "histograms": histograms,
     "paths": bead,
 }
