@@ -418,7 +418,8 @@ def test_a_benchmark_that_cannot_be_is_refused(workplace, capsys, arguments, mes
 
 def test_the_benchmarks_are_listed(workplace, capsys):
     code, out, _ = run(capsys, "benchmark")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["throughput", "peers", "scaling", "attacks"]
+    listed = ["throughput", "peers", "scaling", "attacks", "coverage"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == listed
 
 
 def test_info_in_a_process_of_its_own(tmp_path):
