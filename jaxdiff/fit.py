@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.coarseness import spread
+from jaxdiff import coarseness
 from jaxdiff.equations import Equation
 from jaxdiff.inputs import InputNoise, input_noise
 from jaxdiff.losses import BUILT_IN, choose
@@ -137,7 +137,7 @@ def settled(
     inputs = input_noise(run, mended.z, mended.here) if reason is None else InputNoise()
     (z, here, _, notes, times), bars = mended.beside(inputs, run)
     remarks = (*outcome.notes, *bars.notes, *notes)
-    remarks += _coarse(run, z, bars) + tuple(note for one in measured for note in one.notes)
+    remarks += coarseness.remark(run, z, here, bars) + tuple(note for one in measured for note in one.notes)
     found = as_fit(
         run,
         np.asarray(fitted.transform(z), float),
@@ -252,24 +252,6 @@ def no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str
         if measurement.family == "multinomial" and not measurement.known:
             return "densities do not tell how many were counted; give counts, or total=N"
     return None
-
-
-def _coarse(run: Run, z: Any, bars: Any) -> tuple[str, ...]:
-    """A word on cells so large that what the scheme spreads is more than an error bar."""
-    scheme = run.options.get("scheme")
-    if not np.isfinite(bars.errors).any() or getattr(scheme, "order", 2 if scheme is None else 0) != 2:
-        return ()
-    parts = zip(run.plans, run.measurements, strict=True)
-    found = [spread(run.objective, run.parameters, plan, z, m, i, bars) for i, (plan, m) in enumerate(parts)]
-    worst = max((one for each in found for one in each), key=lambda one: one.finer, default=None)
-    if worst is None:
-        return ()
-    finer = np.ceil(10 * worst.finer) / 10
-    return (
-        f"cells are large for this drift: they add {100 * worst.added:.2g}% to the diffusivity, more than an error bar of "
-        f"{100 * worst.error:.2g}%, and set it instead of the data; take {finer:g} times as many along {worst.axis}, "
-        f"{int(np.ceil(finer * worst.cells))}",
-    )
 
 
 def _intervals(parameters: Parameters, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:

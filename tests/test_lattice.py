@@ -422,7 +422,7 @@ def test_a_fit_tells_when_cells_are_large_for_a_drift():
 
     coarse, fine = fit(24), fit(72)
     assert coarse.parameters["d"] < truth["d"] - 3 * coarse.standard_errors["d"]
-    assert any("cells are large for this drift" in note for note in coarse.notes)
+    assert any("cells are too large" in note for note in coarse.notes)
     assert abs(fine.parameters["d"] - truth["d"]) < abs(coarse.parameters["d"] - truth["d"]) / 2
 
 
