@@ -24,7 +24,7 @@ from jaxdiff.parameters import Bounded, Free, Mark, Positive
 
 SECTIONS = {
     "grid": ("lower", "upper", "cells", "edges", "geometry"),
-    "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", *METHOD),
+    "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
     "solve": ("times", *METHOD),
 }
 ENDS = ("lower", -math.inf), ("upper", math.inf)
@@ -130,7 +130,8 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     model(**starts)  # every mistake of a text shows here
     measurement = None
     if data and data.has_readings:
-        measurement = data.measurement(grid, state, start, after="profile" in initial)
+        noise = initials.noise_of(initial, grid, sides, data)
+        measurement = data.measurement(grid, state, start, after="profile" in initial, noise=noise)
     times = solve_times(sections["solve"].get("times"), start)
     if times is None and data is not None:
         times = data.times(start)

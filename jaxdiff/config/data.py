@@ -137,12 +137,12 @@ class Data:
         parts = tables.groups(self.frame, s.get("paths"))
         return [times[part] for part in parts], [values[part] for part in parts]
 
-    def measurement(self, grid: Grid, initial: Any, start: float, after: bool) -> Any:
+    def measurement(self, grid: Grid, initial: Any, start: float, after: bool, noise: Any = None) -> Any:
         """What was measured; only what came after the start, where the first row is the initial state."""
         with tables.named(self.frame):
-            return self._measurement(grid, initial, start, after)
+            return self._measurement(grid, initial, start, after, noise)
 
-    def _measurement(self, grid: Grid, initial: Any, start: float, after: bool) -> Any:
+    def _measurement(self, grid: Grid, initial: Any, start: float, after: bool, noise: Any) -> Any:
         if self.kind == "trajectory":
             paths = self.trajectory()
             return Trajectory(grid, *paths) if len(paths[0]) > 1 else Trajectory(grid, paths[0][0], paths[1][0])
@@ -154,7 +154,8 @@ class Data:
         times, positions, values, sigma = self.readings()
         kept = (times > start) | (not after)
         sigma = None if sigma is None else sigma[kept]
-        return Readings(grid, _state(initial, times), times[kept], positions[kept], values[kept], sigma, start)
+        rows = (times[kept], positions[kept], values[kept], sigma)
+        return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise)
 
     def times(self, start: float) -> np.ndarray | None:
         """Instants of the table, for a solve."""

@@ -13,8 +13,10 @@ from jaxdiff.config.data import Data
 from jaxdiff.config.keys import check_keys, choose, number, per_axis, text
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
+from jaxdiff.readings import StartNoise
 
 KEYS = ("value", "profile", "delta", "table", "position", "column", "start")
+FEW = 256  # sensors of a first row; more are an image, whose noise is that of its cells
 
 
 def read_initial(table: Any, grid: Grid) -> dict[str, Any]:
@@ -77,21 +79,43 @@ def _profile(table: Mapping[str, Any], grid: Grid, folder: Path, data: Data | No
     return _on_cells(grid, places, tables.column(frame, table["column"]), "[initial] column")
 
 
+def noise_of(
+    table: Mapping[str, Any], grid: Grid, sides: Mapping[str, Mapping[str, Any]], data: Data | None
+) -> StartNoise | None:
+    """What the noise of each sensor in the first row does to the cells, where the start is the profile of few of them."""
+    if "profile" not in table or data is None or data.kind != "readings":
+        return None
+    _, places, heights, sigma = _first_row(grid, sides, data)
+    if len(heights) > FEW:
+        return None
+    return StartNoise(np.stack([_on_cells(grid, places, row, "") for row in np.diag(sigma)]))
+
+
 def _first_readings(grid: Grid, sides: Mapping[str, Mapping[str, Any]], data: Data) -> tuple[float, np.ndarray]:
-    """The sensors of the first instant and, on one axis, columns that are the value at a wall: sensors too, here."""
-    times, positions, values, _ = data.readings()
+    first, places, heights, _ = _first_row(grid, sides, data)
+    return first, _on_cells(grid, places, heights, '[initial] profile = "first row"')
+
+
+def _first_row(
+    grid: Grid, sides: Mapping[str, Mapping[str, Any]], data: Data
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """(time, places, values, their sigma or 1) of the sensors at the first instant and, on one axis, of columns that are the
+    value at a wall: sensors too, here."""
+    times, positions, values, deviations = data.readings()
     first = np.min(times)
     here = (times == first) & np.isfinite(values)
     places, heights = positions[here].reshape(-1, grid.ndim), values[here]
+    sigma = np.ones(len(heights)) if deviations is None else np.asarray(deviations)[here]
     for name, place in zip(grid.sides, grid.edges[0][[0, -1]]) if grid.ndim == 1 else ():
         side = sides.get(name, sides.get(name[0], sides.get("all", {})))
         if side.get("kind") == "dirichlet" and side.get("value") in data.columns:
             course = data.columns[side["value"]]
             places = np.append(places, [[place]], axis=0)
             heights = np.append(heights, np.interp(first, data.columns["t"], course))
+            sigma = np.append(sigma, np.median(sigma) if len(sigma) else 1.0)
     if not len(places) or not np.isfinite(first):
         raise ValueError('[initial] profile = "first row": the first row holds no reading at a finite time')
-    return float(first), _on_cells(grid, places, heights, '[initial] profile = "first row"')
+    return float(first), places, heights, sigma
 
 
 def _first_histogram(grid: Grid, data: Data) -> tuple[float, np.ndarray]:

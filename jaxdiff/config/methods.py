@@ -12,6 +12,7 @@ import numpy as np
 from jaxdiff import losses
 from jaxdiff.config.keys import check_keys, choose, count, flag, number
 from jaxdiff.optimizers import LevenbergMarquardt
+from jaxdiff.repair import ERRORS
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.spectral import Spectral
 from jaxdiff.steppers import STEPPERS as CLASSES
@@ -69,6 +70,8 @@ def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("steps", "batch_size"):
         if key in table:
             options[key] = count(table[key], f"[fit] {key}")
+    if "errors" in table:
+        options["errors"] = choose(table["errors"], "[fit] errors", ERRORS)
     if "validation" in table:
         options["validation"] = number(table["validation"], "[fit] validation")
     if "seed" in table:
