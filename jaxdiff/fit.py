@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff import coarseness
+from jaxdiff import coarseness, search
 from jaxdiff.equations import Equation
 from jaxdiff.inputs import InputNoise, input_noise
 from jaxdiff.losses import BUILT_IN, choose
@@ -104,16 +104,29 @@ def fit(
                 "batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)"
             )
         run = Run(objective, fitted, trained, given(scheme, stepper, substeps, tolerance), Progress(progress))
-        try:
+        some = steps or (
+            STEPS if isinstance(optimizer, LevenbergMarquardt) else 500 if optimizer is default_descent() else 2000
+        )
+
+        def go(run: Run) -> Outcome:
             if isinstance(optimizer, LevenbergMarquardt):
-                outcome = run.levenberg_marquardt(optimizer, steps or STEPS)
-            else:
-                outcome = run.descend(
-                    optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key
-                )
+                return run.levenberg_marquardt(optimizer, some)
+            return run.descend(optimizer, some, batch_size, key)
+
+        try:
+            outcome = go(run)
+            found, z = settled(run, outcome, loss, measured, optimizer, errors)
+            seen = ~search.blind(run, outcome, *found.columns()[:2])
+            if not seen.all():
+                ask = search.units(run, run.start)
+                if (better := search.elsewhere(run, outcome, seen, go)) is not None:
+                    note, (run, outcome) = search.told(run, better[0], seen), better
+                    found, z = settled(run, outcome, loss, measured, optimizer, errors)
+                    found = replace(found, notes=(note, *found.notes))
+                if ask is not None:
+                    found = replace(found, notes=(ask, *found.notes))
         finally:
             run.progress.close()
-        found, z = settled(run, outcome, loss, measured, optimizer, errors)
         if not held:
             return found
         losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
