@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxdiff.autocorrelation import correlations, previous
 from jaxdiff.checks import Checks
+from jaxdiff.contradictions import doubts
 from jaxdiff.grid import Grid
 from jaxdiff.measurements import (
     Course,
@@ -242,7 +243,8 @@ class Readings(Measurement):
     @property
     def notes(self) -> tuple[str, ...]:
         count = len(self.values)
-        return (f"{count} of {count + self.missing} rows used; {self.missing} missing",) if self.missing else ()
+        told = (f"{count} of {count + self.missing} rows used; {self.missing} missing",) if self.missing else ()
+        return told + doubts(self.times, self.positions, self.values, self.sigma)
 
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
