@@ -5,6 +5,8 @@ import gc
 import os
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # workers keep the cores busy
+
 import jax
 import pytest
 

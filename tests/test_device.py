@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
-import scipy.linalg
+from oracles import dense, exponential
 
 import jaxdiff as jd
 from jaxdiff.operators import chebyshev
@@ -33,29 +33,12 @@ def reference():
         yield
 
 
-def dense(equation, grid):
-    """A function of time: the matrix of an equation, what is fed in, and what a cell weighs, over the cells in a row."""
-
-    @jax.jit
-    def parts(t):
-        system = FiniteVolume().systems(equation, grid)[0]
-        operator, n = system.operator(t), int(np.prod(grid.shape))
-        unit = jnp.eye(n).reshape(n, *grid.shape)
-        matrix = jax.vmap(lambda e: operator @ e)(unit).reshape(n, n).T
-        return matrix, jnp.broadcast_to(system.forcing(t), grid.shape).ravel(), jnp.ravel(system.weights)
-
-    return lambda t: tuple(map(np.asarray, parts(t)))
-
-
 @cache
 def exact(name):
     """Values by SciPy's exponential of the same matrix."""
     equation, grid, initial = PROBLEMS[name]
     with reference():
-        matrix, forcing, weights = dense(equation, grid)(0.0)
-    whole = np.pad(np.column_stack([matrix, forcing]), ((0, 1), (0, 0)))
-    start = np.append(np.asarray(initial, float).ravel() * weights, 1.0)
-    return np.stack([(scipy.linalg.expm(t * whole) @ start)[:-1] / weights for t in TIMES]).reshape(-1, *grid.shape)
+        return exponential(equation, grid, TIMES)(initial)
 
 
 LINE, PLANE = jd.Grid.uniform((0.0, 1.0, 64)), jd.Grid.uniform((0.0, 1.0, 16), (0.0, 1.0, 12))
