@@ -35,6 +35,9 @@ def doubts(times: np.ndarray, positions: np.ndarray, values: np.ndarray, sigma: 
         )
     by_row = np.lexsort((np.arange(len(times)), *places.T))
     ends = np.flatnonzero((places[by_row][1:] != places[by_row][:-1]).any(1)) + 1
+    first = np.concatenate([[0], ends])
+    if not (values[by_row[first]] == values[by_row[np.minimum(first + 1, len(values) - 1)]]).any():
+        return tuple(found)
     heads = []
     for rows in np.split(by_row, ends) if len(ends) < 200 else ():
         changes = np.flatnonzero(values[rows] != values[rows[0]])

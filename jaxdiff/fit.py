@@ -149,8 +149,8 @@ def settled(
     mended = repaired(run, outcome, optimizer, errors, reason)
     inputs = input_noise(run, mended.z, mended.here) if reason is None else InputNoise()
     (z, here, _, notes, times), bars = mended.beside(inputs, run)
-    remarks = (*outcome.notes, *bars.notes, *notes)
-    remarks += coarseness.remark(run, z, here, bars) + tuple(note for one in measured for note in one.notes)
+    remarks = (*outcome.notes, *coarseness.remark(run, z, here, bars), *bars.notes, *notes)
+    remarks += tuple(note for one in measured for note in one.notes)
     found = as_fit(
         run,
         np.asarray(fitted.transform(z), float),
