@@ -178,7 +178,7 @@ class Fit:
         >>> start = lambda x: jax.numpy.cos(np.pi * x)
         >>> readings = jd.Readings(grid, start, times, np.full(9, 0.25), values, sigma=0.001)
         >>> check = jd.fit(jd.Diffusion(jd.Positive(0.4)), readings, progress=False).check_grid()
-        >>> check.error_bars["diffusivity"] < -1, check.cells[0][0] > 16
+        >>> bool(abs(check.error_bars["diffusivity"]) > 1 / 3), check.cells[0][0] > 16
         (True, True)
         """
         from jaxdiff.coarseness import checked
