@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.coefficients import absent
+from jaxdiff.lamperti import Coefficients
 from jaxdiff.paths import Term, Trajectory, wall
 from jaxdiff.reference import BATCH, Turn, at_points
 
@@ -74,7 +75,7 @@ class _Table:
 
     @classmethod
     def of(cls, terms: Any, start: Any, stop: Any, duration: Any, bounds: Any, killed: bool) -> _Table | None:
-        look = lambda x: type(here)(*map(np.asarray, here)) if (here := at_points(*terms, x)) else None
+        look = lambda x: Coefficients._make(map(np.asarray, at_points(terms[0], terms[1], terms[2], x)))
         low, high = min(start.min(), stop.min()), max(start.max(), stop.max())
         widest = np.nanmax(look(np.linspace(low, high, BATCH)).diffusivity)
         pad = 9 * np.sqrt(2 * widest * duration.max())

@@ -281,4 +281,5 @@ def beside(axes: list[Axis]) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(key, kind="stable")
         near = (line[order[1:]] == line[order[:-1]]) & (key[order[1:]] != key[order[:-1]])
         pairs.append((order[:-1][near], order[1:][near]))
-    return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+    one, two = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return one, two

@@ -54,11 +54,11 @@ class Verdict(NamedTuple):
         """From what `record` gave; ValueError if it did not."""
         if stored is None:
             return cls(None, ("the fit was stored without a verdict",))
-        told = [stored.get("reasons"), stored.get("remarks")] if isinstance(stored, dict) else [None]
+        told: list[Any] = [stored.get("reasons"), stored.get("remarks")] if isinstance(stored, dict) else [None]
         texts = all(isinstance(some, list) and all(isinstance(text, str) for text in some) for some in told)
         if not texts or not isinstance(stored.get("describes"), bool | None):
             raise ValueError("verdict holds describes (true, false or null), and lists of texts, reasons and remarks")
-        return cls(stored["describes"], *map(tuple, told))
+        return cls(stored["describes"], tuple(told[0]), tuple(told[1]))
 
 
 class Tests:
@@ -97,12 +97,13 @@ def verdict(
     All tests share one level of false alarms, 2 %, by Šidák's inequality. Each takes out what a fit takes out of residuals.
     """
     every: list[Tests] = []
+    part: Any
     for m, loss, part, tau in zip(measurements, losses, seen, times, strict=True):
         if loss not in BUILT_IN:
             own = getattr(loss, "__name__", "loss")
             every.append(Tests(f"your own loss, {own}, says nothing of the noise of the data"))
         elif isinstance(m, Readings):
-            every.append(_readings(m, *part, tau))
+            every.append(_readings(m, part[0], part[1], tau))
         elif isinstance(m, Histograms) and m.known:
             every.append(_histograms(m, *part))
         elif isinstance(m, Histograms):
@@ -225,7 +226,8 @@ def _histograms(m: Histograms, prediction: Any, jacobian: Any) -> Tests:
     from scipy import special
 
     tests = Tests()
-    shares, size = normalised(m.mass, m.whole, m.total)
+    shares, counted = normalised(m.mass, m.whole, m.total)
+    size = np.asarray(counted, float)
     prediction, jacobian = np.asarray(prediction, float), np.asarray(jacobian, float)
     if len(jacobian) < len(prediction):
         jacobian = np.zeros((*prediction.shape, 0))
@@ -287,13 +289,13 @@ def _histograms(m: Histograms, prediction: Any, jacobian: Any) -> Tests:
     inside = np.isfinite(places[0])
     when = Axis.of("t", m.times[time])
     where = [Axis.of(name, np.where(inside, line, 0.0)) for name, line in zip(m.grid.names, places, strict=True)]
-    counted = white._replace(own=np.sqrt(e))
+    weighed = white._replace(own=np.sqrt(e))
     for labels, texts in arranged(when, where, freedom)[::2]:
 
         def off(worst: int, mean: float, away: float, texts: list[str] = texts) -> str:
             return f"at {texts[worst]} are {abs(100 * mean):.2g} % {'more' if mean > 0 else 'fewer'} than the model says, {abs(away):.2g} standard errors"
 
-        tests.add(groups(counted, np.where(inside, labels, -1), off, known=True))
+        tests.add(groups(weighed, np.where(inside, labels, -1), off, known=True))
     one, two = beside([*where, when])
     tests.add(neighbours(white, one, two, lambda r: f"counts of neighbouring bins are off alike, correlation {r:.2g}"))
     return tests
