@@ -34,7 +34,7 @@ def shifts(run: Run, z: np.ndarray, here: Expansion | None, bars: Any) -> np.nda
     the model predicts there without these errors.
     """
     known = np.isfinite(bars.errors)
-    if here is None or not known.any() or not here.seen:
+    if here is None or not known.any() or not any(here.seen):
         return None
     x = np.asarray(run.parameters.transform(z), float)
     if len(_SHIFTS) > 256:  # fresh lambdas are fresh problems
@@ -125,8 +125,9 @@ def _key(run: Run) -> Any:
     numbers = [leaf for i, leaf in enumerate(run.parameters.leaves) if i not in fitted]
     for m in run.measurements:
         numbers += jax.tree.leaves(m.grid)
-        numbers += [getattr(m, name, None) for name in ("times", "start", "positions", "sigma", "size")]
-        numbers += jax.tree.leaves(getattr(m, "edges", None))
+        numbers += jax.tree.leaves(
+            [getattr(m, name, None) for name in ("times", "start", "positions", "sigma", "size", "edges")]
+        )
     digest = b"".join(np.asarray(one).tobytes() for one in numbers if one is not None)
     return run.objective, run.parameters.treedef, run.parameters.places, str(run.options), digest
 
