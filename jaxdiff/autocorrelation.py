@@ -62,6 +62,20 @@ def whiten(residuals: Any, times: Any, sensors: Any, tau: Any) -> np.ndarray:
     return (residuals - rho * residuals[last]) / np.sqrt(1 - rho**2)
 
 
+def coloured(innovations: Any, times: Any, sensors: Any, tau: Any) -> np.ndarray:
+    """Noise that remembers, (m, …) of unit variance, from independent numbers: what `whiten` takes back to them.
+
+    >>> coloured([1.0, 1.0], [0.0, 1.0], [0, 0], 1 / np.log(2)).round(3)
+    array([1.   , 1.366])
+    """
+    noise, last = np.array(innovations, float), previous(times, sensors)
+    rho = correlations(times, last, tau)
+    for i in np.argsort(times, kind="stable"):
+        if rho[i]:
+            noise[i] = rho[i] * noise[last[i]] + np.sqrt(1 - rho[i] ** 2) * noise[i]
+    return noise
+
+
 def estimate(
     residuals: Any, times: Any, sensors: Any, fitted: float = 1.0, level: float = LEVEL, last: Any = None
 ) -> np.ndarray | None:

@@ -145,7 +145,7 @@ def bootstrap(
         kind: "parametric" draws from the fitted model: readings Gaussian, with their sigma or the variance of the
             residuals over n − p; counts multinomial. "residual" asks less of the noise: residuals in units of sigma are
             drawn with replacement, centred and widened by √(n/(n − p)); individuals are drawn from the measured
-            histograms.
+            histograms. Where the fit found readings correlated in time, both draw noise with that memory.
         level: of the intervals; key: of jax.random, jax.random.key(0) unless given; the others: as in `fit_many`.
 
     The refits start from the estimate.
@@ -205,8 +205,8 @@ def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) ->
         raise ValueError(
             f"{scaled} readings do not leave a residual variance for {count} parameters; {mend}, or measure more"
         )
-    stacks = []
-    for one, prediction in zip(own, predictions, strict=True):
+    stacks, times = [], fit.correlation_times or (None,) * len(own)
+    for one, prediction, tau in zip(own, predictions, times, strict=True):
         spread = 1.0
         if one.template.family == "gaussian":
             sigma = 1.0 if one.template.sigma is None else one.template.sigma
@@ -215,5 +215,5 @@ def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) ->
                 spread = float(np.sqrt(np.mean(residual**2) * estimated / (estimated - count)))
             elif kind == "residual":
                 spread = float(np.sqrt(np.mean(residual**2) * readings / (readings - count)))
-        stacks.append(one.simulated(prediction, spread, kind, repeats, rng))
+        stacks.append(one.simulated(prediction, spread, kind, repeats, rng, tau))
     return tuple(stacks)

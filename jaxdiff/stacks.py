@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.autocorrelation import coloured, whiten
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms, normalised
 from jaxdiff.measurements import Measurement
@@ -39,8 +40,11 @@ class Stack:
         """What the plan of each data set holds in place of the template's, {field: (B, ...)}."""
 
     @abstractmethod
-    def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> Stack:
-        """Repeats of the first data set as the model predicts it; spread: of residuals in units of their sigma."""
+    def simulated(
+        self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any, tau: Any = None
+    ) -> Stack:
+        """Repeats of the first data set as the model predicts it; spread: of residuals in units of their sigma; tau: the
+        correlation time of the noise at each row, if it remembers."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -93,14 +97,19 @@ class ReadingsStack(Stack):
     def unknown(self) -> np.ndarray:
         return np.zeros(len(self), int) if self.template.known else (~np.isnan(self.values)).sum(1)
 
-    def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> ReadingsStack:
+    def simulated(
+        self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any, tau: Any = None
+    ) -> ReadingsStack:
         one, shape = self.template, (repeats, len(prediction))
-        sigma = 1.0 if one.sigma is None else one.sigma
+        sigma, rows = 1.0 if one.sigma is None else one.sigma, (one.times, one.positions)
         noise = rng.normal(size=shape)
         if kind == "residual":
             own = (self.values[0] - prediction) / sigma
+            own = own if tau is None else whiten(own, *rows, tau)
             own = own - own.mean()
             noise = rng.choice(own / (np.sqrt(np.mean(own**2)) or 1.0), shape)
+        if tau is not None:
+            noise = coloured(noise.T, *rows, tau).T
         return ReadingsStack(one, None, prediction + sigma * spread * noise)
 
 
@@ -144,7 +153,9 @@ class HistogramsStack(Stack):
             "size": seen.sum(1).astype(float),
         }
 
-    def simulated(self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any) -> HistogramsStack:
+    def simulated(
+        self, prediction: np.ndarray, spread: float, kind: str, repeats: int, rng: Any, tau: Any = None
+    ) -> HistogramsStack:
         one = self.template
         own, size = normalised(one.mass, one.whole, one.total)
         assert size is not None, "densities are refused before they are drawn"

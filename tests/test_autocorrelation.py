@@ -8,7 +8,7 @@ from scipy import stats
 
 import jaxdiff as jd
 from jaxdiff import config
-from jaxdiff.autocorrelation import effective, estimate, previous, whiten
+from jaxdiff.autocorrelation import coloured, effective, estimate, previous, whiten
 from jaxdiff.benchmarks.coverage import remembering
 from jaxdiff.inputs import roughness
 
@@ -37,6 +37,7 @@ def test_whitening_is_the_inverse_root_of_the_covariance(case):
     np.testing.assert_allclose(
         white.T @ white, rows.T @ np.linalg.solve(covariance(times, sensors, 2.0), rows), rtol=1e-12
     )
+    np.testing.assert_allclose(coloured(white, times, sensors, 2.0), rows, rtol=1e-12)
     noise = jd.Readings(GRID, None, times, np.asarray(sensors) / 8, rows[:, 0], sigma=0.5).noise(2.0)
     np.testing.assert_allclose(
         2 * noise["constant"], np.linalg.slogdet(covariance(times, sensors, 2.0) / 4)[1], atol=1e-12
@@ -130,6 +131,10 @@ def test_what_is_said_of_correlated_data(tmp_path):
     assert found.verdict.describes and np.shape(found.correlation_times[0]) == (120,)
     assert jd.load(found.save(tmp_path / "fit.json"), MODEL).notes == found.notes
     widened = fit(measured, optimizer=optax.adam(0.05), steps=200)
+    for kind in ("parametric", "residual"):
+        repeats = jd.bootstrap(found, 200, kind=kind, progress=False)
+        ratio = repeats.standard_errors["diffusivity"] / found.standard_errors["diffusivity"]
+        assert 0.75 < ratio < 1.4
     assert "error bars are" in words(widened) and "AR(1)" not in words(widened)
     iid = fit(measured, errors="iid")
     np.testing.assert_allclose(widened.parameters["diffusivity"], iid.parameters["diffusivity"], rtol=1e-3)
