@@ -152,17 +152,22 @@ def _require_resolved(times: Any, dtype: Any) -> None:
 
 
 def _require_cells_resolved(grid: Grid, dtype: Any) -> None:
-    """Raise if cells are too far from zero for their widths: in float32 those of a millimetre at a hundred metres."""
+    """Raise if cells are too far from zero for their widths: in float32 those of a millimetre at a hundred metres.
+
+    Equal cells of a domain that reaches to zero share their rounding, which evens out.
+    """
     if not jnp.issubdtype(dtype, jnp.floating):
         return
-    for name, edges in zip(grid.names, grid.edges, strict=True):
+    for name, edges, equal in zip(grid.names, grid.edges, grid.equal, strict=True):
         if isinstance(edges, jax.core.Tracer):
             continue
         edges = np.asarray(edges, float)
-        far, length, least = np.abs(edges).max(), np.ptp(edges), np.diff(edges).min()
-        if far > 4 * length and float(jnp.finfo(dtype).eps) * far > 3e-5 * least:
+        place, widths = np.maximum(np.abs(edges[1:]), np.abs(edges[:-1])), np.diff(edges)
+        worst = int(np.argmax(place / widths))
+        rounded = float(jnp.finfo(dtype).eps) * place[worst] / widths[worst]
+        if rounded > 3e-5 and (place.max() > 4 * np.ptp(edges) or (not equal and rounded > 1e-4)):
             raise ValueError(
-                f"cells along {name} are {least:.3g} wide at {far:.3g}, which {dtype} does not tell apart; count {name} from where the domain starts, or use float64"
+                f"cells along {name} are {widths[worst]:.3g} wide at {place[worst]:.3g}, which {dtype} does not tell apart; count {name} from where they are finest, or use float64"
             )
 
 

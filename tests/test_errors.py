@@ -66,6 +66,10 @@ CASES = {
     "more states than memory": (
         lambda: jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0, 1, 10**6)), 1.0, np.linspace(0, 1, 10**6)), "need about .* GiB",
     ),
+    "cells finest far from zero": (
+        lambda: jd.solve(jd.Diffusion(1.0), jd.Grid(edges=(100.0 - 100 * 0.5 ** np.arange(20.0),)), np.ones(19, np.float32), [0.0, 1.0]),
+        "cells along x are 0.00019. wide at 100, which float32 does not tell apart; count x from where they are finest",
+    ),
     "a clock far from zero": (lambda: run(jd.Diffusion(1.0), np.float32(ONES), times=[1.7e9, 1.7e9 + 1]), "times near 1.7e.09 that are 1 apart are not told apart in float32"),
     "series with a gap": (lambda: jd.Series([0.0, 1.0], [1.0, np.nan]), "value 1 of a Series is nan"),
 }  # fmt: skip

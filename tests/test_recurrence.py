@@ -31,6 +31,13 @@ def test_all_rows_at_once(kind, shift, tolerance):
     np.testing.assert_allclose(*both, rtol=20 * tolerance)
 
 
+def test_pivots_whose_squares_single_precision_does_not_hold():
+    rates = np.full(40, 1e25, np.float32)
+    line = Tridiagonal(rates, rates, np.zeros(40, np.float32))
+    one = line.resolvent(np.complex64(1 + 2j), np.float32(-1.0))(np.eye(40, dtype=np.float32)[0])
+    np.testing.assert_allclose(one, np.arange(40, 0, -1) / 41e25, rtol=1e-4)
+
+
 @pytest.mark.parametrize("batch, loops", [(1, 0), (10**6, 3)])
 def test_an_accelerator_joins_narrow_rows_and_walks_along_wide_ones(batch, loops):
     n = 64

@@ -43,8 +43,18 @@ def killed(loss: Any, outward: Any, inward: Any) -> Any:
 
 
 def reciprocal(d: Any) -> Any:
-    """1/d; pivots are far from overflow, so a complex one needs no scaling."""
-    return jnp.conj(d) * (1.0 / (d.real**2 + d.imag**2)) if jnp.iscomplexobj(d) else 1.0 / d
+    """1/d."""
+    if not jnp.iscomplexobj(d):
+        return 1.0 / d
+    size = unit(jnp.maximum(jnp.abs(d.real), jnp.abs(d.imag)), d.dtype)
+    d = d / size
+    return jnp.conj(d) * (1.0 / (d.real**2 + d.imag**2) / size)
+
+
+def unit(size: Any, dtype: Any) -> Any:
+    """What pivots are divided by before they are multiplied: their size in single precision, which does not hold the
+    squares of all rates, and one in double."""
+    return size if jnp.finfo(dtype).bits == 32 else 1.0
 
 
 def _affine_rows(terms: Any, factors: Any) -> Any:

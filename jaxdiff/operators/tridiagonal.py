@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.operators.recurrence import affine, killed, reciprocal
+from jaxdiff.operators.recurrence import affine, killed, reciprocal, unit
 
 
 class Tridiagonal(eqx.Module):
@@ -169,9 +169,9 @@ class Chain(eqx.Module):
     inverse: Any  # 1/d
     forth: Any  # what a row gives to the next one inwards,
     back: Any  # and takes from it on the way back
-    end: Any  # e + U of the two rows that meet in the middle,
+    end: Any  # e + U of the two rows that meet in the middle, in units of the largest,
     last: Any  # their rates towards each other,
-    middle: Any  # and the reciprocal of their determinant
+    middle: Any  # and the reciprocal of their determinant, in the same units but for one
     cells: int = eqx.field(static=True)
 
     def __init__(self, up: Any, down: Any, loss: Any, a: Any):
@@ -182,9 +182,11 @@ class Chain(eqx.Module):
         left = killed((a + loss).astype(dtype), outward, inward)
         e = left[-1]
         self.inverse = reciprocal(left + inward)
-        self.last = jnp.broadcast_to(inward[-1], e.shape)
+        last = jnp.broadcast_to(inward[-1], e.shape)
+        size = unit(jnp.maximum(jnp.max(jnp.abs(e), 0), jnp.max(jnp.abs(last), 0)), dtype)
+        e, self.last = e / size, last / size
         self.end = e + self.last
-        self.middle = 1.0 / (e[0] * e[1] + e[0] * self.last[1] + self.last[0] * e[1])
+        self.middle = 1.0 / (e[0] * e[1] + e[0] * self.last[1] + self.last[0] * e[1]) / size
         self.forth, self.back = inward[:-1] * self.inverse[:-1], outward[1:] * self.inverse[:-1]
 
     def substitute(self, rhs: Any) -> Any:

@@ -166,7 +166,9 @@ class Case:
 
     def flatten(self) -> None:
         path = self.pick([path for path, value in _walk(self.content) if isinstance(value, dict)])
-        self.put(path, self.pick([5, "text", [], [1, 2], True]), path[0] not in ("initial", "boundaries", "solve"))
+        value = self.pick([5, "text", [], [1, 2], True])
+        start = path[0] == "parameters" and len(path) == 2 and value is not True and value == 5  # as good as a table
+        self.put(path, value, path[0] not in ("initial", "boundaries", "solve") and not start)
 
     def nest(self) -> None:
         depth = self.pick([50, 300, 5000])
