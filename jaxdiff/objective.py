@@ -91,7 +91,9 @@ class Objective:
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
         memory = jnp.stack([jnp.asarray(part.memory, total.dtype) for part in each])
-        return Expansion(total, gradient, curvature, noise, squares, resolved, memory, tuple(part.seen for part in each))
+        return Expansion(
+            total, gradient, curvature, noise, squares, resolved, memory, tuple(part.seen for part in each)
+        )
 
     def _observed(self, parameters: Parameters, plan: Any, index: int, z: Any) -> Expansion:
         """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient.
@@ -208,3 +210,11 @@ def check_function(function: Callable[..., Any], names: Any) -> None:
 
 def start_vector(parameters: Parameters) -> np.ndarray:
     return parameters.transform.inverse(np.asarray(parameters.start))
+
+
+def unseen(plans: Any, z: Any) -> tuple[Any, ...]:
+    """What `Expansion.seen` holds before anything is seen."""
+    none = lambda *shape: np.zeros(shape, z.dtype)
+    shapes = [() if plan.family == "density" else np.shape(plan.observation) for plan in plans]
+    kept = [shape if np.prod(shape) * len(z) <= KEPT else (0, *shape[1:]) for shape in shapes]
+    return tuple((none(*shape), none(*part, len(z))) if shape else () for shape, part in zip(shapes, kept, strict=True))

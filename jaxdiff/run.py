@@ -18,7 +18,7 @@ from jaxdiff.compilation import as_written, quick_jit
 from jaxdiff.equations import Equation
 from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
 from jaxdiff.measurements import Unplannable
-from jaxdiff.objective import KEPT, Objective, draw, start_vector
+from jaxdiff.objective import Objective, draw, start_vector, unseen
 from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, bowl, finite, searches, set_out, wander
 from jaxdiff.parameters import Parameters, marked
 from jaxdiff.progress import Progress
@@ -184,8 +184,7 @@ class Run:
         """Compiled iterations, and the state in NumPy: what looks at it next is not worth compiling."""
         before, began = int(state.iteration), time.perf_counter()
         self.compiled = method, len(state.history) - 1
-        if not state.here.seen:
-            state = state._replace(here=state.here._replace(seen=self._unseen(state.z)))
+        state = state._replace(here=state.here._replace(seen=state.here.seen or unseen(self.plans, state.z)))
         state = _advance(self.objective, method.tolerance, self.parameters, self.plans, state, until)
         state = jax.tree.map(np.asarray, state)
         self.pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
@@ -198,15 +197,6 @@ class Run:
         """The loss around z by the plans at hand, from the program that was compiled last."""
         method, steps = self.compiled
         return self._advance(method, begin(z, len(self.plans), steps, method.damping), 0).here
-
-    def _unseen(self, z: Any) -> tuple[Any, ...]:
-        """What `Expansion.seen` holds before anything is seen."""
-        none = lambda *shape: np.zeros(shape, z.dtype)
-        shapes = [() if plan.family == "density" else np.shape(plan.observation) for plan in self.plans]
-        kept = [shape if np.prod(shape) * len(z) <= KEPT else (0, *shape[1:]) for shape in shapes]
-        return tuple(
-            (none(*shape), none(*part, len(z))) if shape else () for shape, part in zip(shapes, kept, strict=True)
-        )
 
     def _first(self, method: LevenbergMarquardt, steps: int, go_on: bool = False) -> State:
         """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better.
