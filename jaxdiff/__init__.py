@@ -14,9 +14,9 @@ from jaxdiff.fit import Fit, fit, load
 from jaxdiff.fits import Fits
 from jaxdiff.grid import Grid
 from jaxdiff.histograms import Histograms
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt, Minimum
 from jaxdiff.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.many import fit_many, multistart
-from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.paths import Trajectory
 from jaxdiff.readings import Readings

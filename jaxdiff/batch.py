@@ -15,12 +15,13 @@ from jaxdiff.checks import Checks
 from jaxdiff.compilation import quick_jit
 from jaxdiff.decomposition import whole
 from jaxdiff.devices import line, put
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.losses import Expansion
 from jaxdiff.measurements import Unplannable
 from jaxdiff.objective import Objective
-from jaxdiff.optimizers import LevenbergMarquardt, State, advance, begin
 from jaxdiff.parameters import Parameters
 from jaxdiff.run import Run
+from jaxdiff.trust_region import State, advance, begin
 
 FIRST = 10  # steps that all fits of a chunk may take before those that are not done are gathered from all chunks
 LEAP = 8  # how many times more substeps than so far a trial may ask for

@@ -13,9 +13,9 @@ from jaxdiff.batch import Batch, Lanes
 from jaxdiff.devices import choose
 from jaxdiff.fit import checked_count, is_narrow
 from jaxdiff.fits import Fits, split, table
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.many import carried_out
 from jaxdiff.objective import start_vector
-from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.progress import Progress
 from jaxdiff.readings import Readings
 from jaxdiff.result import Fit

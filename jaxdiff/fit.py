@@ -11,11 +11,12 @@ import numpy as np
 
 from jaxdiff import coarseness, search
 from jaxdiff.equations import Equation
+from jaxdiff.gradient_descent import default_descent, is_optax
 from jaxdiff.inputs import InputNoise, input_noise
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.losses import BUILT_IN, choose
 from jaxdiff.measurements import Measurement
 from jaxdiff.objective import Objective, assemble
-from jaxdiff.optimizers import LevenbergMarquardt, default_descent, is_optax
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
 from jaxdiff.repair import ERRORS, repaired

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdiff.batch import CONVERGED, FAILED, LOST, WAITING, WORDS, Batch, Rows
 from jaxdiff.fit import as_fit
-from jaxdiff.optimizers import finite
+from jaxdiff.gradient_descent import finite
 from jaxdiff.parameters import Parameters
 from jaxdiff.result import Fit
 from jaxdiff.run import Run

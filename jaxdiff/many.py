@@ -16,10 +16,10 @@ from jaxdiff.devices import choose as chosen
 from jaxdiff.equations import Equation
 from jaxdiff.fit import FEW, as_tuple, checked_count, given, is_narrow, loss_name, no_noise, settled
 from jaxdiff.fits import Fits, gathered, piece
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.losses import BUILT_IN, choose
 from jaxdiff.measurements import Measurement
 from jaxdiff.objective import Objective, assemble, start_vector
-from jaxdiff.optimizers import LevenbergMarquardt
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
 from jaxdiff.result import Fit

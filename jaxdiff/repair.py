@@ -10,10 +10,11 @@ import numpy as np
 
 from jaxdiff.autocorrelation import LEVEL, correlations, effective, estimate
 from jaxdiff.inputs import InputNoise
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.losses import BUILT_IN, Expansion, mse
-from jaxdiff.optimizers import LevenbergMarquardt, begin
 from jaxdiff.readings import Readings
 from jaxdiff.run import STEPS, Outcome, Run
+from jaxdiff.trust_region import begin
 from jaxdiff.uncertainty import Uncertainty, uncertainty
 
 ERRORS = ("auto", "iid", "autocorrelated", "sandwich")

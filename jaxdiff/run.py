@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +15,14 @@ import numpy as np
 from jaxdiff.checks import raise_failed
 from jaxdiff.compilation import as_written, quick_jit
 from jaxdiff.equations import Equation
+from jaxdiff.gradient_descent import Walk, finite, searches, set_out, wander
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.losses import BUILT_IN, Expansion, negative_log_likelihood
 from jaxdiff.measurements import Unplannable
 from jaxdiff.objective import Objective, draw, start_vector, unseen
-from jaxdiff.optimizers import LevenbergMarquardt, State, Walk, advance, begin, bowl, finite, searches, set_out, wander
 from jaxdiff.parameters import Parameters, marked
 from jaxdiff.progress import Progress
+from jaxdiff.trust_region import State, advance, begin, quadratic, rescaled
 
 MANY = 300  # parameters beyond which no curvature is computed
 STEPS = 100  # of Levenberg–Marquardt, unless told otherwise
@@ -233,17 +234,10 @@ class Run:
         return np.asarray(z) if np.isfinite(z).all() else None
 
     def rescale(self, here: Expansion) -> bool:
-        """A Free number that starts at zero takes the scale at which it changes the loss by about itself."""
-        transform = self.parameters.transform
-        bend = np.diag(np.asarray(here.curvature, float))
-        zero = (np.asarray(self.parameters.start) == 0) & (np.asarray(transform.kind) == 0) & (bend > 0)
-        scale = np.sqrt(np.abs(float(here.value)) / np.where(zero, bend, 1.0))
-        zero &= (scale > 0) & (np.asarray(transform.scale) == 1.0)
-        if not zero.any():
-            return False
-        scale = np.where(zero, scale, np.asarray(transform.scale))
-        self.parameters = eqx.tree_at(lambda p: p.transform.scale, self.parameters, scale)
-        return True
+        """Whether a Free number that starts at zero has taken a scale from the loss there."""
+        scaled = rescaled(self.parameters, here)
+        self.parameters = scaled or self.parameters
+        return scaled is not None
 
     def descend(self, optimizer: Any, steps: int, batch_size: int | None, key: Any) -> Outcome:
         key = jax.random.key(0) if key is None else key
@@ -316,9 +310,9 @@ class Run:
             converged = bool(walk.done) or float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
         else:
             kind, limit = self.parameters.transform.kind, self.parameters.transform.limit
-            there = bowl(here, z, limit)
+            there = quadratic(here, z, limit)
             size = np.where(kind == 0, np.abs(z), 1.0)
-            converged = bool(there.fall <= 1e-6 * jnp.abs(here.value)) or bool(
+            converged = bool(there.decrement <= 1e-6 * jnp.abs(here.value)) or bool(
                 np.all(np.abs(there.step(0.0)) <= 1e-4 * size)
             )
         note = f"not converged after {int(walk.iteration)} steps; allow more with steps=, or change the optimiser"

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdiff import losses
 from jaxdiff.config.keys import check_keys, choose, count, flag, number
-from jaxdiff.optimizers import LevenbergMarquardt
+from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.repair import ERRORS
 from jaxdiff.schemes import FiniteVolume
 from jaxdiff.spectral import Spectral
