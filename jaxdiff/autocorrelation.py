@@ -127,11 +127,14 @@ def _fitted(
     if len(rows) < 4:
         return 0.0, False
     gap = times[rows] - times[last[rows]]
+    now, before = residuals[rows], residuals[last[rows]]
+    score = float(now @ before) / max(float(np.sqrt((now @ now) * (before @ before))), 1e-300)
+    if level < 0.1 and score * np.sqrt(len(rows)) < 0.7 and np.ptp(gap) < 1e-6 * gap[0]:
+        return 0.0, False  # as far from 1.3, the least quantile, as equal intervals make plain
     distinct, which = np.unique(np.round(gap / np.median(gap), 6), return_inverse=True)
     if len(distinct) > _MOST:
         distinct, which = np.unique(np.round(100 * np.log(gap)), return_inverse=True)
     add = lambda weights: np.bincount(which, weights, len(distinct))
-    now, before = residuals[rows], residuals[last[rows]]
     first = np.setdiff1d(last[rows], rows)
     count, total = add(np.ones(len(rows))), len(rows) + len(first)
     gaps = add(gap) / count

@@ -98,6 +98,8 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
     plain = Repair(z, here, bars(z, here), (), (None,) * len(measured))
     if here is None or errors == "iid" or not np.isfinite((bare := plain.bars()).errors).any():
         return plain
+    anew = plain.bars
+    plain = plain._replace(bars=lambda **other: anew(**other) if other else bare)
     if errors == "sandwich":
         own = _squared(run, here)
         return plain._replace(bars=partial(plain.bars, here=own, sizes=0 * unknown, freedom=_left(unknown, z)))
