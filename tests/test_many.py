@@ -151,11 +151,11 @@ def sensors(truth, seed=1):
     return model, jd.Readings(GRID, None, times, places, values, 0.01), start
 
 
-def test_many_starts_find_the_optimum_that_one_misses():
+def test_many_starts_find_the_optimum_that_a_scan_finds():
     model, data, start = sensors(0.3)
     single = jd.fit(model, data, parameters=start, progress=False)
     best = jd.multistart(model, data, parameters=start, starts=24, key=jax.random.key(2), progress=False)
-    assert abs(single.parameters["m"] - 0.3) > 0.2 and single.loss > 10 * best.loss
+    assert "the data cannot be seen" in single.notes[0] and abs(single.loss / best.loss - 1) < 1e-6
     assert best.converged and abs(best.parameters["m"] - 0.3) < 3 * best.standard_errors["m"]
     assert len(best.optima) > 1 and best.optima[0]["count"] > 1
     assert best.optima[0]["loss"] == pytest.approx(best.loss, rel=1e-8)
