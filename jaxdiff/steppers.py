@@ -240,6 +240,7 @@ class Strang(Stepper):
     Second order; every line of cells is advanced by `inner`, with what its walls and sources feed in. Mass, the
     equilibrium of each line and so the Gibbs state stay; with `Exponential`, the default, and `BackwardEuler` no density
     falls below zero. Coefficients that depend on time are taken at the middle of the step. On one axis it is `inner`.
+    Its steps are yours to choose: where walls or sources feed small cells, halve them until nothing changes any more.
     Source: Strang 1968, doi:10.1137/0705041.
 
     >>> Strang(BackwardEuler()).inner
