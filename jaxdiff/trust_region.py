@@ -170,12 +170,13 @@ def propose(state: State, kind: Any, limit: Any) -> Trial:
     model = quadratic(here, z, limit, state.scale)
     near = (state.iteration >= 0) & (state.decrement <= float(np.finfo(z.dtype).eps) ** 0.5 * xp.abs(here.value))
     damping = xp.maximum(model.damping(state.radius), xp.where(near, 0.0, state.damping))
-    step = model.step(damping)
-    step = step / xp.maximum(1.0, xp.max(xp.abs(step) * (kind > 0)) / CAP)
-    trial = xp.clip(z + step, -limit, limit)
-    step = trial - z
-    promised = -(here.gradient @ step) - 0.5 * xp.abs(step @ here.curvature @ step)
-    return Trial(trial, model, damping, _norm(model.scale * step), promised, near & (damping == 0))
+    along = model.along(model.slope, damping)
+    step = model.back @ along
+    share = 1 / xp.maximum(1.0, xp.max(xp.abs(step) * (kind > 0)) / CAP)
+    trial, along = xp.clip(z + share * step, -limit, limit), share * along
+    promised = (along * (model.slope - 0.5 * model.bend * along)).sum()  # of terms that are positive each
+    length = _norm(model.scale * (trial - z))
+    return Trial(trial, model, damping, length, promised, near & (damping == 0))
 
 
 def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance: float, least: float) -> State:
@@ -209,11 +210,14 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     gone = ~logarithm & ((slopes * unit) ** 2 <= BLIND * size) & (scale**2 > BLIND * size)
     unit = xp.where(logarithm, 1.0, xp.abs(z) + 1e-6 * tolerance)
     small = xp.all(xp.abs(there.step(0.0)) <= 0.01 * tolerance * unit)
-    exact = size <= 0.5 * ((10 * eps * slopes * unit) ** 2).sum()
+    roundoff = lambda unit: size <= 0.5 * ((10 * eps * slopes * unit) ** 2).sum()
+    exact = roundoff(unit) | (
+        roundoff(unit + 1e-3) & (size <= eps**2 * xp.abs(state.history[0]))
+    )  # no residual is left
     bottom = xp.isfinite(here.value) & (small | exact | (decrement <= least * size))
     converged = ~xp.any(gone) & xp.where(taken, bottom, trial.near & sound)
     shortest = 1e2 * eps * _norm(scale * unit)
-    stalled = ~converged & ((first & ~sound & ~unknown) | (~taken & (length <= shortest)))
+    stalled = ~converged & ((first & ~sound & ~unknown) | (~taken & ~(length > shortest)))
     return state._replace(
         z=z,
         here=here,
@@ -263,16 +267,14 @@ def descend(
     Each step is corrected for the bend of the residuals along it, by the Jacobian at its foot.
     """
     while state.iteration < until and not (state.converged or state.stalled):
-        trial, here = propose(state, kind, limit), state.here
-        if state.iteration >= 0 and not trial.near:
+        trial, here, first = propose(state, kind, limit), state.here, state.iteration < 0
+        model = trial.model
+        if not first and not trial.near:
             found = residuals(trial.z)
-            bent = trial.model.along(
-                -2 * (found - here.residual - here.jacobian @ (trial.z - state.z)) @ here.jacobian @ trial.model.back,
-                trial.damping,
-            )
-            value = found @ found
-            bent = np.clip(trial.z + trial.model.back @ bent, -limit, limit)
-            if _norm(trial.model.scale * (bent - trial.z)) <= BENT * trial.length:
+            bend = found - here.residual - here.jacobian @ (trial.z - state.z)
+            back = model.back @ model.along(-2 * (bend @ here.jacobian @ model.back), trial.damping)
+            bent, value = np.clip(trial.z + back, -limit, limit), found @ found
+            if _norm(model.scale * (bent - trial.z)) <= BENT * trial.length:
                 other = residuals(bent)
                 if other @ other < value or np.isnan(value):
                     trial, value = trial._replace(z=bent), other @ other
@@ -280,7 +282,8 @@ def descend(
                 state = judge(state, kind, limit, trial, here._replace(value=value), tolerance, tolerance**2)
                 continue
         state = judge(state, kind, limit, trial, expand(trial.z), tolerance, tolerance**2)
-        state = state._replace(iteration=state.iteration + 1)
+        history = np.array([state.here.value]) if first else state.history
+        state = state._replace(iteration=state.iteration + 1, history=history)
     return state
 
 

@@ -14,6 +14,7 @@ CASES = {
     "peers": "time and error beside other libraries on the CPU, in float64 (they come with jaxdiff[bench])",
     "scaling": "cost against cells, output times, steps and batch",
     "attacks": "random problems, tables and configurations: right, refused in one line, or found out",
+    "nist": "27 certified problems of nonlinear regression, beside SciPy",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 
