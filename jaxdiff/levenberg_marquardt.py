@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.compilation import as_written, quick_jit
+from jaxdiff.compilation import quick_jit
 from jaxdiff.objective import start_vector
 from jaxdiff.parameters import Free, Parameters, collect, is_mark, numeric, plain
 from jaxdiff.trust_region import Squares, State, begin, descend, quadratic, rescaled
@@ -109,7 +109,7 @@ def _minimum(method: LevenbergMarquardt, residuals: Callable[[Any], Any], start:
     with jax.enable_x64(True), np.errstate(all="ignore"):
         parameters = _parameters(start)
         z, p = start_vector(parameters), parameters.count
-        n = jax.eval_shape(as_written(partial(_vector, residuals)), parameters, z).shape[0]
+        n = len(_values(residuals, parameters, z))
         zero = lambda *shape: np.zeros(shape)
         nothing = Squares(np.float64(np.inf), zero(p), zero(p, p), zero(n), zero(n, p))
         begun = begin(z, 1, 0, method.damping)._replace(here=nothing)

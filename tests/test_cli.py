@@ -418,7 +418,7 @@ def test_a_benchmark_that_cannot_be_is_refused(workplace, capsys, arguments, mes
 
 def test_the_benchmarks_are_listed(workplace, capsys):
     code, out, _ = run(capsys, "benchmark")
-    listed = ["throughput", "peers", "scaling", "attacks", "coverage"]
+    listed = ["throughput", "peers", "scaling", "attacks", "nist", "coverage"]
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == listed
 
 
