@@ -82,10 +82,11 @@ class Series(eqx.Module):
             )
         self.times, self.values, self.interpolation = _row(times), _row(values), interpolation
         start, numbers = plain(self.times), plain(self.values)
-        self.sigma = None if sigma is None else numeric(sigma)
         if sigma is not None and not _traced(sigma):
-            if np.shape(sigma) not in ((), np.shape(start)) or not (np.asarray(sigma) >= 0).all():
+            fine = not np.iscomplexobj(sigma) and ((np.asarray(sigma) >= 0) & np.isfinite(sigma)).all()
+            if not fine or np.shape(sigma) not in ((), np.shape(start)):
                 raise ValueError(f"sigma of a Series is a number, or one a value, from zero up, got {sigma}")
+        self.sigma = None if sigma is None else numeric(sigma)
         if not _traced(start):
             known = np.asarray(start)
             if known.ndim != 1 or len(known) < 2 or not np.isfinite(known).all() or (np.diff(known) <= 0).any():

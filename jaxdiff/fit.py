@@ -19,12 +19,14 @@ from jaxdiff.measurements import Measurement
 from jaxdiff.objective import Objective, assemble
 from jaxdiff.parameters import Parameters
 from jaxdiff.progress import Progress
-from jaxdiff.repair import ERRORS, repaired
+from jaxdiff.repair import ERRORS, repaired, widened
 from jaxdiff.result import Fit, load
 from jaxdiff.run import MANY, STEPS, Outcome, Run, on_host
+from jaxdiff.verdict import Verdict
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
 
+OUTWEIGHED = 2.0  # times that noise of inputs widens error bars, from which on residuals are theirs
 FEW = 64  # parameters for which a dense Jacobian is the better bargain
 
 
@@ -147,11 +149,18 @@ def settled(
     """(what a run found in what was measured, with error bars; where that is)."""
     fitted, trained = run.parameters, run.measurements
     reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
+    inputs = input_noise(run, outcome.z, outcome.here) if reason is None else InputNoise()
+    if errors == "auto" and np.any(inputs.covariance):
+        errors = "iid"  # what inputs err by is alike in many readings, and no memory of theirs
     mended = repaired(run, outcome, optimizer, errors, reason)
-    inputs = input_noise(run, mended.z, mended.here) if reason is None else InputNoise()
+    if mended.z is not outcome.z and reason is None:
+        inputs = input_noise(run, mended.z, mended.here)
     (z, here, _, notes, times), bars = mended.beside(inputs, run)
     remarks = (*outcome.notes, *coarseness.remark(run, z, here, bars), *bars.notes, *notes)
     remarks += tuple(note for one in measured for note in one.notes)
+    judged = None
+    if np.any(inputs.covariance) and widened(bars, mended.bars()) > OUTWEIGHED:
+        judged = Verdict(None, (f"the noise of {inputs.notes[0]} outweighs that of the readings",))
     found = as_fit(
         run,
         np.asarray(fitted.transform(z), float),
@@ -163,6 +172,7 @@ def settled(
         notes=remarks,
         correlation_times=times,
         seen=inputs.seen or (() if here is None else here.seen),
+        judged=judged,
     )
     return found, z
 

@@ -22,6 +22,7 @@ from jaxdiff.readings import Readings, StartNoise
 from jaxdiff.run import Run
 
 ROUGH = 0.5  # of the noise of the readings, from which on the roughness of an input is taken for noise of that size
+LOUD = 1.5  # times that noise, from which on it is its own
 LEAST = 8  # values from which on roughness can be told
 PROBES = 4  # draws of noise, each with both signs, that tell by how much it moves the estimates
 TURNS = 12  # of conjugate gradients, at most
@@ -50,7 +51,8 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
 
     Inputs are the values of every `Series` in the equation and the array over cells from which readings start. Their
     standard deviation is what they were given; else that of the readings, where an array of a start, or a `Series` at a wall
-    of Dirichlet or Robin, which share the unit of the field, are as rough as they are; else zero. The delta method.
+    of Dirichlet or Robin, which share the unit of the field, are as rough as they are, or their roughness where that is more;
+    else zero. The delta method.
     """
     which = [
         i for i, m in enumerate(run.measurements) if isinstance(m, Readings) and run.objective.losses[i] in BUILT_IN
@@ -92,6 +94,14 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
             seen = begun.likely(here, which, patterns, noise, lambda pulls: np.asarray(through(pulls)[1][0], float))
     inverse = np.linalg.pinv(np.asarray(here.curvature, float))
     return InputNoise(total, inverse @ push, seen, (told,))
+
+
+def handed_over(run: Run) -> bool:
+    """Whether noise of inputs was told."""
+    starts = [m.initial_sigma for m in run.measurements if isinstance(m, Readings)]
+    told = [one for one in starts if one is not None]
+    told += [one.sigma for one in _series(run._at(run.start)[0]) if one.sigma is not None]
+    return any(isinstance(one, StartNoise) or bool(np.any(np.asarray(one) > 0)) for one in told)
 
 
 class _Start:
@@ -181,7 +191,7 @@ def _courses(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, 
     for k, (one, other) in enumerate(zip(several, elsewhere, strict=True)):
         values, sigma = np.asarray(one.values, float), one.sigma
         if sigma is None and id(one) in walls and np.array_equal(values, np.asarray(other.values)):  # and not fitted
-            sigma = noise if roughness(values) > ROUGH * noise else None
+            sigma = _heard(values, noise)
         if sigma is not None and np.any(np.asarray(sigma) > 0):
             found[k] = np.broadcast_to(np.asarray(sigma, float), values.shape)
     return found
@@ -195,8 +205,15 @@ def _start(m: Readings, state: Any, noise: float) -> np.ndarray | None:
     if isinstance(given, StartNoise):
         return given.profiles * (noise if m.sigma is None else 1.0)
     if given is None:
-        return np.full(m.grid.shape, noise) if roughness(m.initial) > ROUGH * noise else None
+        sigma = _heard(m.initial, noise)
+        return None if sigma is None else np.full(m.grid.shape, sigma)
     return np.broadcast_to(given, m.grid.shape) if np.any(given > 0) else None
+
+
+def _heard(values: np.ndarray, noise: float) -> float | None:
+    """The noise of an input that nobody told: that of the readings, or its roughness where that is plainly more."""
+    rough = roughness(values)
+    return None if rough <= ROUGH * noise else rough if rough > LOUD * noise else noise
 
 
 def roughness(values: np.ndarray) -> float:

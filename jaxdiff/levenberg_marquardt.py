@@ -16,6 +16,7 @@ from jaxdiff.compilation import quick_jit
 from jaxdiff.objective import start_vector
 from jaxdiff.parameters import Free, Parameters, collect, is_mark, numeric, plain
 from jaxdiff.trust_region import Squares, State, begin, descend, quadratic, rescaled
+from jaxdiff.uncertainty import at_bounds, remarks
 
 STEPS = 1000  # Jacobians, unless told otherwise
 SINGULAR = 1e-11  # smallest singular value of a scaled Jacobian that still tells something
@@ -70,6 +71,11 @@ class LevenbergMarquardt(eqx.Module):
 
     tolerance: float = eqx.field(static=True, default=1e-10)
     damping: float = eqx.field(static=True, default=1e-3)
+
+    def __check_init__(self) -> None:
+        for name, most in (("tolerance", 0.1), ("damping", 1e12)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between 0 and {most:g}, got {getattr(self, name)}")
 
     def minimize(self, residuals: Callable[[Any], Any], start: Any, steps: int | None = None) -> Minimum:
         """Minimise a sum of squares of any scale, in double precision whatever the session's.
@@ -135,10 +141,14 @@ def _minimum(method: LevenbergMarquardt, residuals: Callable[[Any], Any], start:
             found = np.asarray(_values(residuals, parameters, last))
             if found @ found <= (1 + 1e-8) * value:
                 z, value = last, float(found @ found)
-    lost, covariance = _covariance(parameters, z, state.here)
+    held = at_bounds(parameters, z[None], None)[0]
+    lost, covariance = _covariance(parameters, z, state.here, held)
     x = parameters.rebuild(np.asarray(parameters.transform(z), float))["x"]
-    notes = _notes(parameters, state, lost, most + 1)
-    return Minimum(x, value, bool(state.converged), int(state.iteration) + 1, covariance, notes)
+    notes = _notes(parameters, state, lost & ~held, most + 1, remarks(parameters, z, held))
+    blind = not state.here.jacobian.any()
+    ended = held & (np.asarray(parameters.transform.kind) == 1)
+    converged = bool(state.converged) and not ended.any() and (value == 0 or not blind)
+    return Minimum(x, value, converged, int(state.iteration) + 1, covariance, notes)
 
 
 def _parameters(start: Any) -> Parameters:
@@ -174,11 +184,13 @@ def _squares(residual: np.ndarray, jacobian: np.ndarray) -> Squares:
     return Squares(residual @ residual, 2 * residual @ jacobian, 2 * jacobian.T @ jacobian, residual, jacobian)
 
 
-def _covariance(parameters: Parameters, z: np.ndarray, here: Squares) -> tuple[np.ndarray, np.ndarray]:
+def _covariance(
+    parameters: Parameters, z: np.ndarray, here: Squares, held: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(which numbers the residuals do not tell, covariance of x): NaN for those, and all of it where n ≤ p."""
     n, p = here.jacobian.shape
     scale = np.linalg.norm(here.jacobian, axis=0)
-    blind = scale <= 1e-12 * scale.max(initial=0.0) / np.maximum(1.0, np.abs(z))
+    blind = held | (scale <= 1e-12 * scale.max(initial=0.0) / np.maximum(1.0, np.abs(z)))
     scale = np.where(blind, 1.0, scale)
     _, values, right = np.linalg.svd(np.where(blind, 0.0, here.jacobian) / scale, full_matrices=n < p)
     values = np.concatenate([values, np.zeros(len(right) - len(values))])
@@ -189,8 +201,10 @@ def _covariance(parameters: Parameters, z: np.ndarray, here: Squares) -> tuple[n
     return lost, np.where(lost | lost[:, None], np.nan, variance * parts.T @ parts)
 
 
-def _notes(parameters: Parameters, state: State, lost: np.ndarray, steps: int) -> tuple[str, ...]:
-    notes, (n, p) = [], state.here.jacobian.shape
+def _notes(
+    parameters: Parameters, state: State, lost: np.ndarray, steps: int, held: tuple[str, ...]
+) -> tuple[str, ...]:
+    notes, (n, p) = list(held), state.here.jacobian.shape
     listed = ", ".join(label for label, out in zip(parameters.labels, lost, strict=True) if out)
     if not state.converged:
         if not state.stalled:

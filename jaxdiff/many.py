@@ -16,6 +16,7 @@ from jaxdiff.devices import choose as chosen
 from jaxdiff.equations import Equation
 from jaxdiff.fit import FEW, as_tuple, checked_count, given, is_narrow, loss_name, no_noise, settled
 from jaxdiff.fits import Fits, gathered, piece
+from jaxdiff.inputs import handed_over
 from jaxdiff.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.losses import BUILT_IN, choose
 from jaxdiff.measurements import Measurement
@@ -113,6 +114,10 @@ def carried_out(
     run, count = many.run, len(many.lanes.start)
     reason, kept = no_noise(run.objective, run.measurements), None
     notes = [note for one in stacks for note in one.notes]
+    if reason is None and handed_over(run):
+        notes.append(
+            "the noise of measured walls and starts is not in these error bars; jd.fit has it, one fit after another"
+        )
     pieces: list[dict[str, np.ndarray]] = []
     if save is not None:
         marks = digest(run.parameters, run.objective.model, *run.objective.losses)

@@ -23,6 +23,7 @@ SETTLED = 0.02  # relative change of what correlation leaves to one, at which a 
 STEEP = 0.99  # correlation of neighbours beyond which noise cannot be told from what a model misses
 FAR = 3.0  # widened error bars that a refit may move an estimate
 LITTLE = 0.1  # error bars that noise of inputs may move an estimate, and be left
+LONE = 10  # independent readings below which a refit follows a misfit as readily as noise
 FEW = 30  # independent readings below which a correlation time is hardly known
 
 
@@ -105,9 +106,10 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
         return plain._replace(bars=partial(plain.bars, here=own, sizes=0 * unknown, freedom=_left(unknown, z)))
     noise = _estimated(run, here, None, LEVEL if errors == "auto" else 1.0)
     if all(one.tau is None for one in noise):
-        return plain
-    widened = bars(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
-    kept, wide = plain._replace(bars=widened, times=tuple(one.tau for one in noise)), widened()
+        none = "errors='autocorrelated' found too few rows that follow each other at a sensor; noise is taken as independent"
+        return plain if errors == "auto" else plain._replace(notes=(none,))
+    broad = bars(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
+    kept, wide = plain._replace(bars=broad, times=tuple(one.tau for one in noise)), broad()
     told = _told(noise)
     if not isinstance(method, LevenbergMarquardt):
         return kept._replace(
@@ -115,7 +117,7 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
         )
     plans, state, steep = run.plans, None, max(one.typical for one in noise)
     for _ in range(PASSES):
-        if steep > STEEP:
+        if steep > STEEP or _count(noise) < LONE:
             break
         triples = zip(run.plans, measured, noise, strict=True)
         run.plans = tuple(p if one.tau is None else p.correlated(m, one.tau) for p, m, one in triples)
@@ -129,7 +131,13 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
             break
     x = lambda z: np.asarray(parameters.transform(z), float)
     moved = np.abs(x(z) - x(plain.z)) / np.where(wide.errors > 0, wide.errors, np.inf)
-    if state is None or not state.converged or steep > STEEP or np.nanmax(moved, initial=0.0) > FAR:
+    if (
+        state is None
+        or not state.converged
+        or steep > STEEP
+        or _count(noise) < LONE
+        or np.nanmax(moved, initial=0.0) > FAR
+    ):
         run.plans = plans
         why = "as where a model misses something, and the estimates are those for independent noise"
         return kept._replace(
@@ -208,9 +216,14 @@ def _told(noise: tuple[_Noise, ...]) -> str:
     return f"the residuals{of} are correlated in time (lag-1 {max(one.typical for one in noise):.2g})"
 
 
-def _times(bars: Uncertainty, bare: Uncertainty) -> str:
+def widened(bars: Uncertainty, bare: Uncertainty) -> float:
+    """How many times as wide error bars are as others."""
     known = np.isfinite(bars.errors) & (bare.errors > 0)
-    return f"{float(np.median(bars.errors[known] / bare.errors[known])) if known.any() else 1.0:.2g} times"
+    return float(np.median(bars.errors[known] / bare.errors[known])) if known.any() else 1.0
+
+
+def _times(bars: Uncertainty, bare: Uncertainty) -> str:
+    return f"{widened(bars, bare):.2g} times"
 
 
 def _few(noise: tuple[_Noise, ...]) -> tuple[str, ...]:

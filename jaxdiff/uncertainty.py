@@ -64,7 +64,7 @@ def uncertainty(
     count = len(z)
     if here is None:
         nothing = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
-        held = _at_bounds(parameters, z[None], None)[0]
+        held = at_bounds(parameters, z[None], None)[0]
         return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
     rows = Expansion(*(np.asarray(part)[None] for part in here._replace(seen=())))
     bars = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom, inputs)
@@ -95,7 +95,7 @@ def error_bars(
     They are NaN in a fit whose curvature is not finite or whose residuals leave no variance.
     """
     count = z.shape[1]
-    held = _at_bounds(parameters, z, here)
+    held = at_bounds(parameters, z, here)
     curvature, noise = np.asarray(here.curvature, float), np.asarray(here.noise, float)
     estimated, fitted = sizes.sum(1), count - held.sum(1)
     sound = np.isfinite(curvature).all((1, 2)) & ((estimated == 0) | (estimated > fitted))
@@ -152,7 +152,7 @@ def _vague(parameters: Parameters, reach: np.ndarray, ends: np.ndarray) -> np.nd
     return np.where(kind == 1, reach > 0.5 * np.log(VAGUE), np.where(kind == 2, between, free))
 
 
-def _at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> np.ndarray:
+def at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> np.ndarray:
     """Which parameters have run to the end of their range."""
     kind, limit = np.asarray(parameters.transform.kind), np.asarray(parameters.transform.limit)
     blind = np.zeros(z.shape, bool)

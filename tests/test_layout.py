@@ -14,7 +14,7 @@ ORDER = """
     interrupts staging
     quantities parameters arguments checks compilation devices decomposition checkpoint progress interfaces averages grid expression coefficients curves operators boundaries equations systems lattice tensors schemes spectral problem steppers magnus
     quadrature rosenbrock segments adaptive plan methods memory evolve solve analysis lamperti reference windows transition
-    autocorrelation contradictions measurements readings histograms paths stacks losses objective trust_region levenberg_marquardt gradient_descent run batch residuals innovations verdict result uncertainty alternate coarseness inputs repair search fit fits many bootstrap
+    autocorrelation contradictions measurements readings histograms paths stacks losses objective uncertainty trust_region levenberg_marquardt gradient_descent run batch residuals innovations verdict result alternate coarseness inputs repair search fit fits many bootstrap
     exact datasets delimited tables panels maps outcome plot report config demo cli __init__ __main__ benchmarks
 """.split()
 
