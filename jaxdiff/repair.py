@@ -23,7 +23,7 @@ SETTLED = 0.02  # relative change of what correlation leaves to one, at which a 
 STEEP = 0.99  # correlation of neighbours beyond which noise cannot be told from what a model misses
 FAR = 3.0  # widened error bars that a refit may move an estimate
 LITTLE = 0.1  # error bars that noise of inputs may move an estimate, and be left
-LONE = 10  # independent readings below which a refit follows a misfit as readily as noise
+LONE = 4  # independent readings below which a refit follows a misfit as readily as noise
 FEW = 30  # independent readings below which a correlation time is hardly known
 
 
