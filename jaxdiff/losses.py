@@ -81,7 +81,6 @@ class Expansion(NamedTuple):
     noise: Any
     squares: Any
     resolved: Any = True  # whether the plan of each measurement still resolves the coefficients here
-    memory: Any = 0.0  # correlation of residuals that follow each other in time, zero where it means nothing
     seen: Any = ()  # of each measurement, its prediction and the Jacobian of it in z; empty where nobody asked
 
 
@@ -194,7 +193,6 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
             factor * bend,
             factor**2 * bend,
             none if plan.known else squares,
-            memory=_memory(plan, jnp.sqrt(plan.weight) * residual),
         )
     mass = prediction.sum(-1, keepdims=True)
     p = jnp.maximum(prediction / mass, FLOOR)
@@ -207,16 +205,6 @@ def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
     curvature = jnp.sum(share[:, None, None] * fisher, axis=0)
     noise = jnp.sum(jnp.reshape(share**2 / jnp.where(seen, plan.weight, 1.0), (-1, 1, 1)) * fisher, axis=0)
     return Expansion(value(loss, plan, prediction), gradient, curvature, noise, none)
-
-
-def _memory(plan: Any, residual: Any) -> Any:
-    """Correlation of each residual with the one before it at its sensor; zero where they are not noise, but far below it."""
-    last = jnp.where(plan.last >= 0, residual[plan.last], 0.0)
-    now = jnp.where(plan.last >= 0, residual, 0.0)
-    least = 0.1 * plan.size if plan.known else 1e-10 * jnp.sum(plan.weight * plan.observation**2)
-    norm = jnp.sqrt(jnp.sum(now**2) * jnp.sum(last**2))
-    heard = (jnp.sum(residual**2) > least) & (norm > 0)
-    return jnp.where(heard, jnp.sum(now * last) / jnp.where(heard, norm, 1.0), 0.0)
 
 
 def _reweighted(pull: Any, residual: Any, flat: Any) -> Any:

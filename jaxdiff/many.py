@@ -51,7 +51,7 @@ def fit_many(
     save: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Fits:
-    """Fit one model to each of many data sets, as one compiled batch; the results are those of `fit` one by one.
+    """Fit one model to each of many data sets, as one compiled batch; the results are those of `fit(errors="iid")` one by one.
 
         θ*_b = argmin loss(prediction(θ), observation_b),  b = 1 … B
 

@@ -90,10 +90,7 @@ class Objective:
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
-        memory = jnp.stack([jnp.asarray(part.memory, total.dtype) for part in each])
-        return Expansion(
-            total, gradient, curvature, noise, squares, resolved, memory, tuple(part.seen for part in each)
-        )
+        return Expansion(total, gradient, curvature, noise, squares, resolved, tuple(part.seen for part in each))
 
     def _observed(self, parameters: Parameters, plan: Any, index: int, z: Any) -> Expansion:
         """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient.
@@ -133,7 +130,7 @@ class Objective:
         gradient = -(weight * residual) @ mean_slope + 0.5 * (1 - weight * residual**2) @ log_slope
         curvature = (weight[:, None] * mean_slope).T @ mean_slope + 0.5 * log_slope.T @ log_slope
         none = jnp.zeros(1)
-        return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), none, jnp.ones(1, bool), none)
+        return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), none, jnp.ones(1, bool))
 
 
 def draw(plans: Any, size: int, key: Any) -> tuple[Any, ...]:

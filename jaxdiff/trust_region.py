@@ -49,7 +49,7 @@ def begin(z: Any, measurements: int, steps: int, damping: float) -> State:
     square, noise = np.zeros((count, count), dtype), np.zeros((measurements, count, count), dtype)
     none, fine = np.zeros(measurements, dtype), np.ones(measurements, bool)
     number = lambda value: np.asarray(value, dtype)
-    here = Expansion(number(np.inf), np.zeros(count, dtype), square, noise, none, fine, none)
+    here = Expansion(number(np.inf), np.zeros(count, dtype), square, noise, none, fine)
     z, history, no = xp.asarray(z), np.full(steps + 1, np.nan, dtype), np.asarray(False)
     measures = number(damping), np.zeros(count, dtype), number(np.inf), number(0.0), number(np.inf)
     return State(z, here, z, *measures, np.asarray(-1), history, no, no)

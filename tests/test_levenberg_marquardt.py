@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.benchmarks.nist import FOLDER, MODELS, measure, summary
+from jaxdiff.benchmarks.nist import MODELS, measure, summary
 
 LM = jd.LevenbergMarquardt()
 T = np.linspace(0.0, 2.0, 9)
 
 
-@pytest.mark.skipif(not FOLDER.exists(), reason="NIST's data lie in a checkout")
 def test_the_certified_values_of_nist():
     rows = [row for name in MODELS for row in measure("jaxdiff", name)]
     found = summary(rows)
