@@ -24,9 +24,9 @@ check: $(VENV)/.dev
 device: | $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.test)
 	@mkdir -p $(OUT)
 	@export PYTHONUNBUFFERED=1; failed=0; \
-	$(if $(SMOKE),,XLA_FLAGS=) timeout -s INT 180 $(PYTHON) -m pytest -v --tb=short -p no:cacheprovider tests/test_device.py $(if $(SMOKE),-k cosines) > $(OUT)/tests.txt 2>&1 || failed=$$?; \
+	$(if $(SMOKE),,XLA_FLAGS=) timeout -s INT 195 $(PYTHON) -m pytest -v --tb=short -p no:cacheprovider tests/test_device.py $(if $(SMOKE),-k cosines) > $(OUT)/tests.txt 2>&1 || failed=$$?; \
 	tail -n 15 $(OUT)/tests.txt; \
-	timeout -s INT 330 $(PYTHON) -m jaxdiff.benchmarks throughput --output $(OUT) $(if $(SMOKE),--smoke) --device $$($(PYTHON) -c "import jax; print(jax.default_backend())") || failed=$$?; \
+	timeout -s INT 340 $(PYTHON) -m jaxdiff.benchmarks throughput --output $(OUT) $(if $(SMOKE),--smoke) --device $$($(PYTHON) -c "import jax; print(jax.default_backend())") || failed=$$?; \
 	exit $$failed
 
 clean:

@@ -32,7 +32,7 @@ LARGEST = {"cpu": 2**24, "other": 2**28}  # cells that are updated at once
 ROOM = {"cpu": 2**20, "other": 2**26}  # cells × batch of small problems
 COPIED = {"cpu": 2**27, "other": 2**31}  # bytes, several times the largest cache
 LONG = 0.7  # seconds of a call after which nothing larger is tried
-SOLVED, BATCHES = (64, 256, 1024), (1, 256, 4096, 100_000)
+SOLVED, BATCHES = (256, 1024), (1, 256, 4096, 100_000)
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
