@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jaxdiff as jd
-from jaxdiff import demo
-from jaxdiff.plot import COLORS, DATA, MODEL, STYLE
+from jaxdiff.reports.figures import COLORS, DATA, MODEL, STYLE
+from jaxdiff.shell import demo
 
 IMAGES = Path(__file__).resolve().parent / "images"
 POINTS = {"color": DATA, "linestyle": "none", "marker": "o", "markersize": 4.5}

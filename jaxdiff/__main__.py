@@ -1,5 +1,5 @@
 """python -m jaxdiff"""
 
-from jaxdiff.cli import main
+from jaxdiff.shell.cli import main
 
 main()

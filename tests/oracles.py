@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from jaxdiff.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume
 
 
 def dense(equation, grid):

@@ -8,7 +8,7 @@ import scipy.linalg
 from oracles import dense
 
 import jaxdiff as jd
-from jaxdiff.quadrature import _NODES, _POWERS, _SHARES
+from jaxdiff.integration.quadrature import _NODES, _POWERS, _SHARES
 
 COLUMN = jd.Grid.uniform((0.0, 10.0, 100))
 TIMES = np.linspace(0.0, 8.0, 17)

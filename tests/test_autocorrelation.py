@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 import jaxdiff as jd
-from jaxdiff import config
-from jaxdiff.autocorrelation import coloured, effective, estimate, previous, whiten
 from jaxdiff.benchmarks.coverage import remembering
-from jaxdiff.inputs import roughness
+from jaxdiff.inference.inputs import roughness
+from jaxdiff.measurements.autocorrelation import coloured, effective, estimate, previous, whiten
+from jaxdiff.shell import config
 
 INF = np.inf
 TIMES = {

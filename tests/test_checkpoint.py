@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.checkpoint import Checkpoint, digest
-from jaxdiff.result import write_whole
+from jaxdiff.inference.result import write_whole
+from jaxdiff.runtime.checkpoints import Checkpoint, digest
 
 GLOBAL = 0.1
 

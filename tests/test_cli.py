@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import cli, report
 from jaxdiff.benchmarks import throughput
-from jaxdiff.config import load
-from jaxdiff.outcome import View
+from jaxdiff.reports import page as report
+from jaxdiff.reports.views import View
+from jaxdiff.shell import cli
+from jaxdiff.shell.config import load
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -251,7 +252,7 @@ def test_nothing_is_half_written(workplace, capsys, monkeypatch, error):
     def stop(*_, **__):
         raise error
 
-    monkeypatch.setattr("jaxdiff.report.write", stop)  # the last thing that is done
+    monkeypatch.setattr("jaxdiff.reports.page.write", stop)  # the last thing that is done
     before = sorted(workplace.rglob("*"))
     if error is KeyboardInterrupt:
         assert run(capsys, "fit", "config.toml")[0] == 130

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.config import parse
 from jaxdiff.parameters import plain
+from jaxdiff.shell.config import parse
 
 WIDE = pd.DataFrame(
     {

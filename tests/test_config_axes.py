@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.config import parse
+from jaxdiff.shell.config import parse
 
 PLANE = {"lower": [0.0, 0.0], "upper": [1.0, 2.0], "cells": [5, 4]}
 

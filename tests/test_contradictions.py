@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.contradictions import doubts
+from jaxdiff.measurements.contradictions import doubts
 
 TIMES = np.linspace(0.02, 0.4, 40)
 VALUES = 20 + 30 * np.exp(-3 * TIMES) + 0.1 * np.random.default_rng(0).normal(size=40)

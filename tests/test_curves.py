@@ -7,8 +7,8 @@ import pytest
 from scipy.interpolate import CubicSpline
 
 import jaxdiff as jd
+from jaxdiff.inference.uncertainty import _invert
 from jaxdiff.parameters import plain
-from jaxdiff.uncertainty import _invert
 
 RNG = np.random.default_rng(0)
 PLANE = jd.Grid.uniform((0.0, 1.0, 9), (0.0, 1.0, 11))

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.config import parse
 from jaxdiff.quantities import clocked, numbers
+from jaxdiff.shell.config import parse
 
 GRID = jd.Grid.uniform((0.0, 1.0, 10))
 UTC = datetime.UTC

@@ -16,7 +16,7 @@ import jaxdiff as jd
 COMMON = """
 import jax, jax.numpy as jnp, numpy as np
 import jaxdiff as jd
-from jaxdiff.decomposition import whole
+from jaxdiff.runtime.sharding import whole
 jax.config.update("jax_enable_x64", True)
 rng = np.random.default_rng(0)
 plane, D, u = jd.Grid.uniform((0, 1, 16), (0, 2, 12)), rng.random((16, 12)) + 0.5, rng.random((16, 12))
@@ -128,7 +128,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
 def test_a_cut_that_does_not_divide_the_grid_is_refused(parts, message):
     from jax.sharding import AxisType
 
-    from jaxdiff.decomposition import require_whole_blocks
+    from jaxdiff.runtime.sharding import require_whole_blocks
 
     mesh = jax.sharding.AbstractMesh(tuple(parts.values()), tuple(parts), axis_types=(AxisType.Auto,))
     with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match=message):
@@ -139,7 +139,7 @@ def test_a_solve_goes_on_from_the_file_it_keeps(tmp_path, monkeypatch):
     grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 8))
     equation, times = jd.Diffusion(lambda x, y: 0.1 + x * y), [0.0, 0.1, 0.2, 0.3]
     whole = jd.solve(equation, grid, lambda x, y: x + y, times).values
-    solving = importlib.import_module("jaxdiff.solve")
+    solving = importlib.import_module("jaxdiff.integration.solve")
     path, original, calls = tmp_path / "run.npz", solving._compiled, []
 
     def two(*args):

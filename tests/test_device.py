@@ -11,8 +11,8 @@ import scipy.integrate
 from oracles import dense, exponential
 
 import jaxdiff as jd
+from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.operators import chebyshev
-from jaxdiff.schemes import FiniteVolume
 
 LIMITS = {"float64": 1e-9, "float32": 2e-5}
 TIMES = (0.0, 0.05, 0.2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.expression import names
+from jaxdiff.model.expression import names
 
 VALUES = [
     ("1 + 2*3", 7.0),

@@ -13,9 +13,9 @@ import pytest
 from scipy.optimize import minimize
 
 import jaxdiff as jd
-from jaxdiff import paths
+from jaxdiff.inference.run import Run
+from jaxdiff.measurements import trajectory as paths
 from jaxdiff.parameters import numeric
-from jaxdiff.run import Run
 
 GRID = jd.Grid.uniform((0.0, 1.0, 64))
 TRUTH = {"diffusivity": 0.3, "decay": 0.5}

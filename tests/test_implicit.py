@@ -9,9 +9,9 @@ import scipy.linalg
 from test_lattice import BOX, PLANE, PROBLEMS, RNG, dense
 
 import jaxdiff as jd
-from jaxdiff.compilation import quick_jit
-from jaxdiff.lattice import LatticeSystem
+from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.operators.iterative import solver
+from jaxdiff.runtime.compilation import quick_jit
 
 apply = quick_jit(lambda operator, a, b, u: solver(operator, a, b)(u))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.interfaces import pieces
+from jaxdiff.model.interfaces import pieces
 
 ENDS = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(0.0)}
 PLACES = (0.5, 0.3, 0.512, 0.3337, 0.9951)  # at a face, at another, in cells; the last between a centre and a wall

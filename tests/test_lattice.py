@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 import jaxdiff as jd
 from jaxdiff import exact
-from jaxdiff.lattice import LatticeSystem
+from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.parameters import numeric
 
 PLANE = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 2.0, 10))

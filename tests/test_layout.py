@@ -1,42 +1,34 @@
-"""The walls of the house: who may import whom, what is imported only when used, how long a file may be."""
+"""The floors of the house: who may import whom, what is imported only when used, how long a file may be."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 
-# Each module imports, when it is imported, only from those above it (docs/design.md). A folder counts as one.
-ORDER = """
-    interrupts staging
-    quantities parameters arguments checks compilation devices decomposition checkpoint progress interfaces averages grid expression coefficients curves operators boundaries equations systems lattice tensors schemes spectral problem steppers magnus
-    quadrature rosenbrock segments adaptive plan methods memory evolve solve analysis lamperti reference windows transition
-    autocorrelation contradictions measurements readings histograms paths stacks losses objective uncertainty trust_region levenberg_marquardt gradient_descent run batch residuals innovations verdict result alternate coarseness inputs repair search fit fits many bootstrap
-    exact datasets delimited tables panels maps outcome plot report config demo cli __init__ __main__ benchmarks
-""".split()
+# From the ground up: a file imports, at its top or inside its functions, from its own floor and those before it.
+FLOORS = (
+    "quantities parameters figures datasets exact operators runtime model discretisation integration transition "
+    "measurements reports inference benchmarks shell"
+).split()
+
+USERS = ("benchmarks", "shell")  # of the public names, which stand above the floors before these
 
 # Costly to import, or not needed by every use: imported inside functions.
 HEAVY = {"optax", "optimistix", "lineax", "pandas", "matplotlib", "jinja2", "tqdm", "click", "scipy", "numba"}
 
-FILES = sorted(ROOT.rglob("*.py"))
-ids = [str(file.relative_to(ROOT)) for file in FILES]
+FILES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sorted(ROOT.rglob("*.py"))}
 
 
-def module(file):
-    """The name in ORDER that a file counts as."""
-    return file.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imports(file):
-    """(line, dotted name) of what importing the file imports; blocks for the type checker do not count."""
+def imports(file, everywhere=True):
+    """(line, dotted name) of what a file imports, or importing it does; blocks for the type checker do not count."""
     package = ["jaxdiff", *file.relative_to(ROOT).parts[:-1]]
     found = []
 
     def visit(node):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        if not everywhere and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
@@ -44,11 +36,12 @@ def imports(file):
             found.extend((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            base = [*base, *(node.module.split(".") if node.module else [])]
-            if base == ["jaxdiff"]:  # from . import name: each name is a module
-                found.extend((node.lineno, f"jaxdiff.{alias.name}") for alias in node.names)
-            else:
-                found.append((node.lineno, ".".join(base)))
+            base = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            within = base.removeprefix("jaxdiff").lstrip(".")
+            for alias in node.names:  # from package import name: the name may be a module
+                module = f"{within}.{alias.name}".lstrip(".")
+                is_module = base.startswith("jaxdiff") and (module in FILES or f"{module}.__init__" in FILES)
+                found.append((node.lineno, f"{base}.{alias.name}" if is_module else base))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -56,23 +49,40 @@ def imports(file):
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_a_file_imports_only_from_those_above_it(file):
-    here = module(file)
-    assert here in ORDER, f"{file.name} has no place in ORDER: name it there and in docs/design.md"
-    above = ORDER[: ORDER.index(here)]
-    allowed = {"jaxdiff." + name for name in [*above, here]} | ({"jaxdiff"} if "__init__" in above else set())
+def within(file, everywhere=True):
+    """(line, module) of what a file imports of the package; the public names, which stand above all floors, as ""."""
+    for line, name in imports(file, everywhere):
+        if name.split(".")[0] == "jaxdiff":
+            yield line, name.removeprefix("jaxdiff").lstrip(".")
+
+
+def test_a_file_imports_from_its_own_floor_and_those_below():
+    wrong = []
+    for name, file in FILES.items():
+        floor = name.split(".")[0]
+        if floor in ("__init__", "__main__"):
+            continue
+        assert floor in FLOORS, f"{name} has no place in FLOORS: name it there and in docs/design.md"
+        for line, other in within(file):
+            reach = FLOORS[: FLOORS.index(floor) + 1] + [""] * (floor in USERS)
+            if other.split(".")[0] not in reach:
+                wrong.append(f"{name}, line {line}: {other or 'jaxdiff'}")
+    assert not wrong, f"imports from above: {wrong}"
+
+
+def test_no_circle():
+    graph = {name.removesuffix(".__init__"): {other for _, other in within(file)} for name, file in FILES.items()}
+    tuple(TopologicalSorter({name: others - {"", name} for name, others in graph.items()}).static_order())
+
+
+def test_heavy_libraries_are_imported_when_used():
     wrong = [
-        f"line {line}: {name}"
-        for line, name in imports(file)
-        if name.split(".")[0] == "jaxdiff" and ".".join(name.split(".")[:2]) not in allowed
+        f"{name}, line {line}: {library}"
+        for name, file in FILES.items()
+        for line, library in imports(file, everywhere=False)
+        if library.split(".")[0] in HEAVY
     ]
-    assert not wrong, f"{here} imports from below: {wrong}"
-
-
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_heavy_libraries_are_imported_when_used(file):
-    assert [f"line {line}: {name}" for line, name in imports(file) if name.split(".")[0] in HEAVY] == []
+    assert not wrong
 
 
 def test_importing_the_package_imports_nothing_heavy_and_changes_no_setting():
@@ -88,7 +98,5 @@ assert not changed, f"changed: {{changed}}"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_no_file_is_longer_than_400_lines(file):
-    length = len(file.read_text(encoding="utf-8").splitlines())
-    assert length <= 400
+def test_no_file_is_longer_than_400_lines():
+    assert not {name: n for name, file in FILES.items() if (n := len(file.read_text("utf-8").splitlines())) > 400}

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 import jaxdiff as jd
-from jaxdiff.histograms import HistogramsPlan
-from jaxdiff.losses import choose, expand, value
-from jaxdiff.readings import ReadingsPlan
+from jaxdiff.inference.losses import choose, expand, value
+from jaxdiff.measurements.histograms import HistogramsPlan
+from jaxdiff.measurements.readings import ReadingsPlan
 
 RNG = np.random.default_rng(3)
 GRID = jd.Grid.uniform((0.0, 1.0, 4))

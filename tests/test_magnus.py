@@ -7,9 +7,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import jaxdiff as jd
-from jaxdiff.magnus import Magnus
-from jaxdiff.problem import Frozen
-from jaxdiff.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.integration.frozen import Frozen
+from jaxdiff.integration.magnus import Magnus
 
 COARSE = jd.Grid.uniform((-1.0, 1.0, 7), (-1.5, 1.5, 6))
 PLANE = jd.Grid.uniform((-1.0, 1.0, 14), (-1.5, 1.5, 12))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import batch as batches
+from jaxdiff.inference import batch as batches
 
 GRID = jd.Grid.uniform((0.0, 1.0, 40))
 TRUTH = {"diffusivity": 0.3, "decay": 0.5}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.solve import evolve, prepare
+from jaxdiff.integration.evolve import evolve, prepare
 
 PLANE = jd.Grid.uniform((0.0, 1.0, 64), (0.0, 1.0, 64))
 BOX = jd.Grid.uniform((0.0, 1.0, 16), (0.0, 1.0, 16), (0.0, 1.0, 16))
@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused_before_it_is_tried():
 
 @pytest.fixture
 def small_machine(monkeypatch):
-    monkeypatch.setattr("jaxdiff.memory._room", lambda parts: (2.0**30, "this machine"))
+    monkeypatch.setattr("jaxdiff.integration.memory._room", lambda parts: (2.0**30, "this machine"))
 
 
 @pytest.mark.parametrize("drift", [0.0, 1.0])

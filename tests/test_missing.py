@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.config import parse
+from jaxdiff.shell.config import parse
 
 GRID = jd.Grid.uniform((0.0, 1.0, 20))
 EQUATION = jd.Diffusion(jd.Positive(0.1), boundaries={"x-": jd.Dirichlet(1.0)})

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import panels, plot, report
-from jaxdiff.outcome import Outcome
+from jaxdiff.figures import style as panels
+from jaxdiff.reports import figures as plot
+from jaxdiff.reports import page as report
+from jaxdiff.reports.views import Outcome
 
 GRID = jd.Grid.uniform((0.0, 1.0, 20))
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import jaxdiff as jd
-from jaxdiff.problem import Frozen, Held, inside
-from jaxdiff.rosenbrock import Rosenbrock
-from jaxdiff.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.integration.frozen import Frozen, Held, inside
+from jaxdiff.integration.rosenbrock import Rosenbrock
 
 T = jd.TimeDependent
 WAVE = T(lambda t, x: 1 + 0.5 * jnp.sin(2 * jnp.pi * t) + 0 * x)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.coefficients import jumps
-from jaxdiff.config import parse
+from jaxdiff.model.coefficients import jumps
 from jaxdiff.parameters import collect, plain
+from jaxdiff.shell.config import parse
 
 RAMP = jd.Series([0.0, 1.0, 3.0], [0.0, 10.0, 20.0])
 BEND = jd.Series([0.5, 2.0], [1.0, 4.0])

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdiff import cli, compilation, interrupts
 from jaxdiff.benchmarks import throughput
-from jaxdiff.measurements import Unplannable
+from jaxdiff.measurements.measurement import Unplannable
+from jaxdiff.runtime import compilation, interrupts
+from jaxdiff.shell import cli
 
 CONFIG = """
 [equation]
@@ -150,7 +151,7 @@ def test_the_steady_state_of_a_closed_domain_keeps_the_initial_content(workplace
 @pytest.mark.parametrize("name", ["fit.png", "report.html", "predictions.csv"])
 def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(workplace, capsys, monkeypatch, name):
     (workplace / "out" / name).mkdir(parents=True)
-    monkeypatch.setattr("jaxdiff.config.load", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("jaxdiff.shell.config.load", lambda *_: pytest.fail("the work began"))
     refused(workplace, capsys, f"{name} in it is no file; move it away", "fit", "config.toml", "--output", "out")
 
 
@@ -192,12 +193,15 @@ def swallowed(*_, **__):
 
 
 @pytest.mark.parametrize("how", [interrupt, swallowed], ids=["heard", "swallowed"])
-@pytest.mark.parametrize("where", ["jaxdiff.plot.profiles", "jaxdiff.config.load"])
+@pytest.mark.parametrize("where", ["jaxdiff.reports.figures.profiles", "jaxdiff.shell.config.load"])
 def test_an_interrupt_leaves_nothing(workplace, capsys, monkeypatch, how, where):
     import jaxdiff.config
     import jaxdiff.plot
 
-    real = {"jaxdiff.plot.profiles": jaxdiff.plot.profiles, "jaxdiff.config.load": jaxdiff.config.load}[where]
+    real = {
+        "jaxdiff.reports.figures.profiles": jaxdiff.plot.profiles,
+        "jaxdiff.shell.config.load": jaxdiff.config.load,
+    }[where]
     monkeypatch.setattr(where, lambda *given: (how(), real(*given))[1])
     before, handler = sorted(workplace.rglob("*")), signal.getsignal(signal.SIGINT)
     code, out, err = run(capsys, "solve", "config.toml")

@@ -8,7 +8,7 @@ import scipy.linalg
 
 import jaxdiff as jd
 from jaxdiff import exact
-from jaxdiff.systems import System
+from jaxdiff.discretisation.line import System
 
 T0, T1 = 0.02, 0.12  # the kernels start as narrow bells, which cell averages resolve
 

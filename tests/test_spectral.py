@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import exact, methods
+from jaxdiff import exact
+from jaxdiff.discretisation.modes import SpectralSystem
+from jaxdiff.integration import methods
+from jaxdiff.integration.evolve import evolve, prepare
 from jaxdiff.operators.basis import phi
-from jaxdiff.solve import evolve, prepare
-from jaxdiff.spectral import SpectralSystem
 
 SPECTRAL = jd.Spectral()
 RNG = np.random.default_rng(5)

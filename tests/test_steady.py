@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 import jaxdiff as jd
-from jaxdiff.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume
 
 LINE, PLANE = jd.Grid.uniform((0.0, 1.0, 7)), jd.Grid.uniform((0.0, 1.0, 5), (0.0, 2.0, 6))
 GRADED = jd.Grid(edges=(np.cumsum(1.5 ** np.arange(9.0)),))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import tables
+from jaxdiff.measurements import tables
 
 
 @pytest.fixture

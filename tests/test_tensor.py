@@ -8,10 +8,10 @@ import pytest
 import scipy.linalg
 
 import jaxdiff as jd
-from jaxdiff.compilation import quick_jit
-from jaxdiff.lattice import LatticeSystem
+from jaxdiff.discretisation.lattice import LatticeSystem
+from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.operators.selling import offsets, superbase, weights
-from jaxdiff.tensors import TensorSystem
+from jaxdiff.runtime.compilation import quick_jit
 
 RNG = np.random.default_rng(5)
 PLANE = jd.Grid.uniform((0.0, 1.0, 9), (0.0, 2.0, 11))

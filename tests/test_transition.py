@@ -9,7 +9,7 @@ from scipy.special import ive
 from scipy.stats import norm
 
 from jaxdiff import datasets
-from jaxdiff.transition import checked_log_density, log_density, prepare, resolved
+from jaxdiff.transition.density import checked_log_density, log_density, prepare, resolved
 
 REFLECTING, ABSORBING, PERIODIC = (("reflecting",) * 2, ("absorbing",) * 2, ("periodic",) * 2)
 

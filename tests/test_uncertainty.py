@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import jaxdiff as jd
-from jaxdiff.uncertainty import quantile
+from jaxdiff.inference.uncertainty import quantile
 
 GRID = jd.Grid.uniform((0.0, 1.0, 40))
 REPEATS = 400  # seeds chosen before looking

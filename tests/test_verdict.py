@@ -9,13 +9,13 @@ import pytest
 from scipy import special, stats
 
 import jaxdiff as jd
-from jaxdiff import report
 from jaxdiff.benchmarks import coverage
-from jaxdiff.innovations import innovations
-from jaxdiff.losses import kl_divergence, mse
-from jaxdiff.outcome import Outcome
-from jaxdiff.result import MISFIT
-from jaxdiff.verdict import verdict
+from jaxdiff.inference.innovations import innovations
+from jaxdiff.inference.losses import kl_divergence, mse
+from jaxdiff.inference.result import MISFIT
+from jaxdiff.inference.verdict import verdict
+from jaxdiff.reports import page as report
+from jaxdiff.reports.views import Outcome
 
 GRID = jd.Grid.uniform((0.0, 1.0, 10))
 LAYOUTS = {  # times, places, parameters, repeats

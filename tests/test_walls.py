@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import expm
 
 import jaxdiff as jd
-from jaxdiff.systems import System
+from jaxdiff.discretisation.line import System
 
 PECLET = [1e-9, 0.3, 4.0, 40.0, 60.0, 70.0, 76.0, 2000.0]  # of a cell
 N = 12

@@ -6,7 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
-from jaxdiff.staging import growing
+from jaxdiff.runtime.staging import growing
 
 MEASURED = ("*.json", "*.md", "*.png")
 CASES = {

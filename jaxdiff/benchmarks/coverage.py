@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from jaxdiff.losses import negative_log_likelihood
-from jaxdiff.verdict import Verdict, verdict
+from jaxdiff.inference.losses import negative_log_likelihood
+from jaxdiff.inference.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from jaxdiff.benchmarks.harness import Options

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.staging import replacing
+from jaxdiff.runtime.staging import replacing
 
 PEERS = (
     "jaxdiff",

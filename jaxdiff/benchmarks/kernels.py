@@ -13,8 +13,8 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.loops import euler
+from jaxdiff.integration.steppers import march
 from jaxdiff.operators import Tridiagonal, chebyshev
-from jaxdiff.steppers import march
 
 WORK = 2e7  # cell updates of one call, from which calls are long beside what starts them
 LINE = 256  # cells of each line in a batch

@@ -13,8 +13,8 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.attacks import exponentials
+from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.parameters import plain
-from jaxdiff.schemes import FiniteVolume
 
 BATCH = 25  # problems of one structure
 DOUBLE, SINGLE = 1e-9, 1e-4  # of the peak, what `solve` promises

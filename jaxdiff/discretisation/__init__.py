@@ -1,0 +1,1 @@
+"""From an equation on a grid to dN/dt = A(t) N + b(t)."""

@@ -1,0 +1,325 @@
+"""The same on several axes: fluxes along every line of cells are those of a problem on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from jaxdiff.discretisation.line import SemiDiscrete, System
+from jaxdiff.model.arguments import at_place
+from jaxdiff.model.boundaries import Dirichlet, Periodic, Robin
+from jaxdiff.model.coefficients import (
+    PerAxis,
+    Potential,
+    Series,
+    Tensor,
+    TimeDependent,
+    absent,
+    at_time,
+    is_cells,
+    on_wall,
+    varies,
+)
+from jaxdiff.model.equations import Diffusion, Equation
+from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
+from jaxdiff.operators.halo import cuts, spread
+from jaxdiff.runtime.conditions import Condition, cell
+
+
+class LatticeSystem(SemiDiscrete):
+    """The equation on several axes, with contents `(*cells,)`."""
+
+    ring = False
+    monotone = True  # what is not negative stays so
+
+    def course(self) -> tuple[bool, bool, list[Any]]:
+        found = [System(self._along(k), self.grid.axis(k)).course() for k in range(self.grid.ndim)]
+        return any(f[0] for f in found), any(f[1] for f in found), [knot for f in found for knot in f[2]]
+
+    @property
+    def forced(self) -> bool:
+        """Whether anything may enter but by hopping: numbers that are known to be zero do not."""
+        values = [self.equation.source]
+        for side in self.equation.sides(self.grid):
+            values += [getattr(side, name) for name in ("value", "ambient", "gradient") if hasattr(side, name)]
+        return not all(map(absent, values))
+
+    @property
+    def basis(self) -> Basis | None:
+        """The modes in which A is diagonal, if structure tells: equal cells, coefficients that are numbers, no exchange at a
+        wall, and no drift but around rings."""
+        if (
+            self.grid.geometry != "cartesian"
+            or not all(self.grid.equal)
+            or min(self.grid.shape) < 3
+            or any(cuts(self.grid.names))
+        ):
+            return None
+        kinds = []
+        sides = self.equation.sides(self.grid)
+        for k, (lower, upper) in enumerate(zip(sides[::2], sides[1::2], strict=True)):
+            drift, *rest = self._coefficients(k)
+            rest = [c for i, c in enumerate(rest) if i != 2]  # a source may be of any form
+            ring = isinstance(lower, Periodic)
+            if not all(_is_number(c) for c in (drift, *rest)) or not (ring or absent(drift)):
+                return None
+            if isinstance(lower, Robin) or isinstance(upper, Robin):
+                return None
+            kinds.append("waves" if ring else KINDS[isinstance(lower, Dirichlet), isinstance(upper, Dirichlet)])
+        return Basis(tuple(kinds), self.grid.shape)
+
+    def modes(self, t: Any, basis: Basis) -> Diagonal:
+        """A at time t in the basis that it has."""
+        return self.operator(t).diagonal(basis)
+
+    @property
+    def weights(self) -> Any:
+        """Contents per unit of u, `(*cells,)`."""
+        along = self._lines(0, lambda system: system.weights)
+        return along * self._across(0)
+
+    def operator(self, t: Any) -> Any:
+        """A at time t, as rates between neighbouring cells."""
+        names = self.grid.names
+        rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
+        up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
+        sides = self.equation.sides(self.grid)
+        rings = tuple(isinstance(side, Periodic) for side in sides[::2])
+        closed = not any(isinstance(side, (Dirichlet, Robin)) for side in sides)
+        level = self._mutual and all(_is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
+        return AxisSum(
+            up,
+            down,
+            loss[0],
+            self.weights,
+            rings,
+            self._balanced,
+            names,
+            self._mutual,
+            closed,
+            level,
+            isinstance(self.equation, Diffusion),
+        )
+
+    @property
+    def _mutual(self) -> bool:
+        """Whether all cells hold as much, and nothing but diffusion moves it."""
+        if not isinstance(self.equation, Diffusion) or not _is_number(self.equation.capacity):
+            return False
+        return self.grid.geometry == "cartesian" and all(self.grid.equal)
+
+    @property
+    def _balanced(self) -> bool:
+        """Whether detailed balance holds around every loop of cells."""
+        drift, diffusivity, _ = self.equation._transport()
+        if isinstance(self.equation, Diffusion):
+            return True
+        even = (
+            not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
+        )
+        closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
+        return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
+
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
+        total = sum(self.forcings(t, rates))
+        return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
+
+    def forcings(self, t: Any, rates: Any = None) -> tuple[Any, ...]:
+        """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
+        first."""
+        along = lambda k: self._lines(k, lambda system: system.forcing(t, rates)) * self._across(k)
+        found = [along(k) for k in range(self.grid.ndim)]
+        if self._heated:
+            source = at_time(self.equation.source, t, self.grid.names)
+            found[0] = found[0] + self.grid.average(source) * jnp.asarray(self.grid.volumes)
+        return tuple(each.astype(jnp.result_type(self.grid.edges[0])) for each in found)
+
+    @property
+    def _heated(self) -> bool:
+        """Whether the source is a function of position."""
+        return callable(self.equation.source) and not isinstance(self.equation.source, Series)
+
+    def conditions(self, t: Any) -> list[Condition]:
+        """Those of every line, each with the first cell where it fails."""
+        found: list[Condition] = []
+        names, ndim = self.grid.names, self.grid.ndim
+        if self._heated:
+            source = at_time(self.equation.source, t, names)
+            finite = f"source is {{value}} in cell {cell(ndim)}; it must be finite"
+            found += [(finite, None, None, self.grid.average(source)), self.grid.unresolved(source, "source")]
+        for k in range(ndim):
+            messages: list[str] = []
+
+            def of_line(system: System, messages: list[str] = messages) -> Any:
+                conditions = system.conditions(t)
+                messages[:] = [condition[0] for condition in conditions]
+                return [tuple(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:]) for condition in conditions]
+
+            rows = self._lines(k, of_line)
+            here = f"at {self.grid.axis(k).names[0]} = {{where}}"
+            there = "at " + ", ".join(f"{name} = {{where{i or ''}}}" for i, name in enumerate(names))
+            for message, (failed, where, value) in zip(messages, rows, strict=True):
+                first = jnp.unravel_index(jnp.argmax(failed), failed.shape)
+                pick = lambda x, first=first: x[
+                    tuple(jnp.minimum(i, n - 1) for i, n in zip(first, x.shape, strict=True))
+                ]
+                places = [jnp.asarray(self.grid.centers[j])[first[j]] for j in range(ndim)]
+                places[k] = pick(where)
+                found.append((message.replace(here, there), failed.any(), tuple(places), pick(value)))
+        return found
+
+    def _across(self, k: int) -> Any:
+        """Volumes of the cells without their extent along axis k."""
+        out: Any = 1.0
+        for j in range(self.grid.ndim):
+            if j != k:
+                volumes = jnp.asarray(self.grid.axis(j).volumes)
+                out = out * volumes.reshape([-1 if i == j else 1 for i in range(self.grid.ndim)])
+        return out
+
+    def _lines(self, k: int, quantity: Callable[[System], Any]) -> Any:
+        """A quantity `(m,)` of the lines along axis k, for all of them: m at place k of the grid's shape.
+
+        Where it does not depend on another axis that one has length one.
+        """
+        others = [j for j in range(self.grid.ndim) if j != k]
+        arrays = [c for c in self._coefficients(k) if is_cells(c)]
+        for array in arrays:
+            if array.shape != self.grid.shape:
+                raise ValueError(
+                    f"a coefficient over cells must have the grid's shape {self.grid.shape}, got {array.shape}"
+                )
+        line = self.grid.axis(k)
+
+        def mapped(coordinates: Any, slices: Any) -> Any:
+            return quantity(System(self._along(k, coordinates, slices), line))
+
+        for place, j in reversed(list(enumerate(others))):
+            axes = ([0 if i == place else None for i in range(len(others))], [j - place] * len(arrays))
+            mapped = _over(mapped, axes)
+        coordinates = [jnp.asarray(self.grid.centers[j]) for j in others]
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, k), mapped(coordinates, list(map(jnp.asarray, arrays))))
+
+    def _coefficients(self, k: int) -> list[Any]:
+        """Drift, diffusivity, and what acts in every cell (once, along the first axis)."""
+        drift, diffusivity, loss = self.equation._transport()
+        ndim = self.grid.ndim
+        if isinstance(drift, tuple) or (is_cells(drift) and jnp.shape(drift)[1:] in ((), self.grid.shape)):
+            if len(drift) != ndim:
+                raise ValueError(f"a drift has {ndim} components on this grid, got {len(drift)}")
+            drift = drift[k]
+        elif not callable(drift) and not absent(drift):
+            raise ValueError(
+                f"a drift on {ndim} axes is a tuple of {ndim} coefficients, a function that returns {ndim} components, or jd.Potential; got one array or number"
+            )
+        if isinstance(diffusivity, PerAxis):
+            if len(diffusivity.coefficients) != ndim:
+                raise ValueError(f"PerAxis needs {ndim} coefficients here, got {len(diffusivity.coefficients)}")
+            diffusivity = diffusivity.coefficients[k]
+        if isinstance(diffusivity, Tensor):
+            diffusivity = diffusivity.entry(k, self.grid.names)
+        zero = np.zeros(())
+        found = [drift, diffusivity, loss if k == 0 else zero, self.equation.source if k == 0 else zero]
+        return [*found, self.equation.capacity] if isinstance(self.equation, Diffusion) else found
+
+    def _along(self, k: int, coordinates: Any = None, slices: Any = ()) -> Equation:
+        """The equation on one line along axis k, at these coordinates on the other axes."""
+        found, slices = [], list(slices)
+        vector = callable(self.equation._transport()[0])
+        for i, c in enumerate(self._coefficients(k)):
+            if is_cells(c):
+                found.append(slices.pop(0) if slices else c)
+            elif i == 3 and coordinates is not None and self._heated:  # over whole cells, see `forcings`
+                found.append(np.zeros(()))
+            else:
+                found.append(_on_line(c, self.grid.names, k, coordinates, k if i == 0 and vector else None))
+        pair = self.equation.sides(self.grid)[2 * k : 2 * k + 2]
+        ends = [_wall_on_line(side, self.grid.names, k, coordinates) for side in pair]
+        boundaries = dict(zip(self.grid.axis(k).sides, ends, strict=True))
+        if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
+            del boundaries["r-"]
+        if isinstance(self.equation, Diffusion):
+            return Diffusion(found[1], decay=found[2], source=found[3], capacity=found[4], boundaries=boundaries)
+        return eqx.tree_at(
+            lambda e: (e.drift, e.diffusivity, e.killing, e.source, e.boundaries),
+            self.equation,
+            (*found, boundaries),
+            is_leaf=lambda x: x is None,
+        )
+
+    @property
+    def _axis_closed(self) -> bool:
+        edges = self.grid.edges[0]
+        return not isinstance(edges, jax.core.Tracer) and bool(edges[0] == 0.0)
+
+
+def _rates(operator: Any) -> Any:
+    return operator.up, operator.down, operator.loss
+
+
+def _is_number(coefficient: Any) -> bool:
+    plain = not callable(coefficient) and not varies(coefficient) and not isinstance(coefficient, PerAxis)
+    return plain and np.ndim(coefficient) == 0
+
+
+def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:
+    """Map over one more axis, which results get in front, with length one where they do not depend on it."""
+
+    def call(*args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(args)
+        places = jax.tree.leaves(axes, is_leaf=lambda x: x is None)
+        one = [x if i is None else jax.lax.index_in_dim(x, 0, i, keepdims=False) for x, i in zip(leaves, places)]
+        closed, shape = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)), return_shape=True)(*one)
+        touched = {id(v) for v, i in zip(closed.jaxpr.invars, places, strict=True) if i is not None}
+        for equation in closed.jaxpr.eqns:
+            if any(id(v) in touched for v in equation.invars):
+                touched.update(id(v) for v in equation.outvars)
+        depends = [id(v) in touched for v in closed.jaxpr.outvars]
+        out_axes = [0 if d else None for d in depends]
+        found = jax.vmap(jaxpr_as_fun(closed), in_axes=places, out_axes=out_axes)(*leaves)  # not traced once more
+        found = [x if d else x[None] for x, d in zip(found, depends, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+    return call
+
+
+def _on_line(coefficient: Any, names: tuple[str, ...], k: int, coordinates: Any, component: int | None) -> Any:
+    """A coefficient of position as one of the position along axis k alone."""
+    if isinstance(coefficient, Potential):
+        return Potential(_on_line(coefficient.energy, names, k, coordinates, None))
+    if isinstance(coefficient, Series) or not callable(coefficient):
+        return coefficient
+    if coordinates is None:
+        return coefficient
+    pick = (lambda value: value) if component is None else partial(_component, component, len(coordinates) + 1)
+    around = lambda x: (*coordinates[:k], x, *coordinates[k:])
+    if isinstance(coefficient, TimeDependent):
+        return TimeDependent(lambda t, x: pick(at_place(coefficient, ("t", *names), t, *around(x))))
+    return lambda x: pick(at_place(coefficient, names, *around(x)))
+
+
+def _component(k: int, ndim: int, drift: Any) -> Any:
+    found = len(drift) if isinstance(drift, (tuple, list)) else jnp.shape(drift)[:1]
+    if found not in (ndim, (ndim,)):
+        got = "one number" if found == () else f"{found if isinstance(found, int) else found[0]}"
+        raise ValueError(f"a drift on {ndim} axes returns {ndim} components, got {got}")
+    return drift[k]
+
+
+def _wall_on_line(side: Any, names: tuple[str, ...], k: int, coordinates: Any) -> Any:
+    """A wall whose numbers may be functions of the place on it, at one place."""
+    if coordinates is None:
+        return side
+    along, across = (*names[:k], *names[k + 1 :]), names[k : k + 1]
+    for name in [name for name in ("value", "gradient", "rate", "ambient") if hasattr(side, name)]:
+        side = eqx.tree_at(attrgetter(name), side, on_wall(getattr(side, name), along, coordinates, across))
+    return side

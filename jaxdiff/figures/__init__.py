@@ -1,0 +1,1 @@
+"""Pictures of arrays: style, profiles and maps of states; they know no model."""

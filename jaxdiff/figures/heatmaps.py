@@ -1,0 +1,79 @@
+"""Pictures of states on several axes: maps of two axes, of a box its middle slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.figures.style import time_label
+
+SHOWN = 4  # times drawn
+
+
+def chosen(times: np.ndarray) -> np.ndarray:
+    """Indices of a few times, the first and the last among them."""
+    return np.unique(np.linspace(0, len(times) - 1, min(SHOWN, len(times))).astype(int))
+
+
+def draw_states(
+    figure: Any, grid: Any, edges: Any, times: Any, rows: Mapping[str, np.ndarray], names: Mapping[str, str], what: str
+) -> None:
+    """One map per time; `rows` {name: values (times, *cells)} share a colour scale, that of `what`, and are drawn under
+    each other."""
+    times = np.asarray(times)
+    rows = {name: _plane(np.asarray(values)) for name, values in rows.items()}
+    low = min(float(v.min()) for v in rows.values())
+    high = max(float(v.max()) for v in rows.values())
+    panels = figure.subplots(len(rows), len(times), squeeze=False, sharex=True, sharey=True)
+    for line, (name, values) in zip(panels, rows.items(), strict=True):
+        for place, t, value in zip(line, times, values, strict=True):
+            mesh = _map(place, edges, value, [names[axis] for axis in grid.names], vmin=low, vmax=high, cmap="cividis")
+            place.set_title(", ".join(filter(None, (name, _at(t)))), fontsize=9)
+    for place in panels[:, 1:].ravel():
+        place.set_ylabel("")
+    for place in panels[:-1].ravel():
+        place.set_xlabel("")
+    figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
+
+
+def draw_histograms(figure: Any, data: Any, rows: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
+    """Densities (times, *bins) of a few of the times."""
+    some = chosen(data.times)
+    few = {name: values[some] for name, values in rows.items()}
+    draw_states(figure, data.grid, data.bins, data.times[some], few, names, "density")
+
+
+def draw_residuals(figure: Any, data: Any, residual: np.ndarray, names: Mapping[str, str], what: str) -> None:
+    """Residuals (times, bins) of a histogram, one map per time, zero in the middle of the scale."""
+    some = chosen(data.times)
+    values = _plane(residual.reshape(-1, *(len(edges) - 1 for edges in data.bins))[some])
+    reach = float(np.nanmax(np.abs(values))) or 1.0
+    panels = figure.subplots(1, len(some), squeeze=False, sharey=True)[0]
+    for place, t, value in zip(panels, data.times[some], values, strict=True):
+        axes = [names[axis] for axis in data.grid.names]
+        mesh = _map(place, data.bins, value, axes, vmin=-reach, vmax=reach, cmap="RdBu_r")
+        place.set_title(_at(t), fontsize=9)
+    for place in panels[1:]:
+        place.set_ylabel("")
+    figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
+
+
+def _at(t: float) -> str:
+    return f"t = {time_label(t)}" if np.isfinite(t) else time_label(t)
+
+
+def _plane(values: np.ndarray) -> np.ndarray:
+    """(times, x, y); of a box its middle slice."""
+    return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
+
+
+def _map(place: Any, edges: tuple[Any, ...], value: np.ndarray, names: Sequence[str], **style: Any) -> Any:
+    x, y = (np.asarray(edge) for edge in edges[:2])
+    mesh = place.pcolormesh(x, y, value.T, rasterized=True, **style)
+    if 0.2 < np.ptp(x) / np.ptp(y) < 5:
+        place.set_aspect("equal")
+    place.grid(False)
+    place.set(xlabel=names[0], ylabel=names[1])
+    return mesh

@@ -1,0 +1,54 @@
+"""Profiles of states over position and time; on several axes, maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxdiff.figures import heatmaps
+from jaxdiff.figures.style import LABELS, MANY, SIZE, canvas, legend, ramp, time_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Labels = Mapping[str, str] | None
+
+
+def solution(solution: Any, labels: Labels = None) -> Figure:
+    """The profiles of a `Solution`, or its heatmaps."""
+    return profiles(solution.grid, solution.times, solution.values, labels)
+
+
+def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figure:
+    """Profiles over time: lines at some times, and a map where there are many; values has shape (times, cells)."""
+    times, names = np.asarray(times), {**LABELS, **(labels or {})}
+    if grid.ndim > 1:
+        some = heatmaps.chosen(times)
+        with canvas(1.2 + 3.2 * len(some), 3.6) as figure:
+            heatmaps.draw_states(
+                figure, grid, grid.edges, times[some], {"": np.asarray(values)[some]}, names, names["value"]
+            )
+            return figure
+    with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
+        x = np.asarray(grid.centers[0])
+        draw_course(figure, times, x, np.asarray(values), names)
+        return figure
+
+
+def draw_course(figure: Any, times: np.ndarray, x: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:
+    many = len(times) > MANY
+    axes = figure.subplots(1, 2 if many else 1, squeeze=False)[0]
+    chosen = np.unique(np.linspace(0, len(times) - 1, 7).astype(int)) if many else np.arange(len(times))
+    for color, i in zip(ramp(len(chosen)), chosen, strict=True):
+        axes[0].plot(x, values[i], color=color, label=time_label(times[i]))
+    axes[0].set(xlabel=names["x"], ylabel=names["value"])
+    axes[0].margins(x=0)
+    if len(chosen) > 1:
+        legend(axes[0], title=names["t"], outside=True)
+    if many:
+        mesh = axes[1].pcolormesh(times, x, values.T, cmap="cividis", shading="gouraud", rasterized=True)
+        axes[1].set(xlabel=names["t"], ylabel=names["x"])
+        axes[1].grid(False)
+        figure.colorbar(mesh, ax=axes[1], label=names["value"])

@@ -1,0 +1,1 @@
+"""From measurements to parameters with error bars."""

@@ -1,0 +1,220 @@
+"""The bootstrap: a fitted model simulates data, all of them are fitted as one batch, and their scatter is the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxdiff.inference.batch import Batch, Lanes
+from jaxdiff.inference.fit import checked_count, is_narrow
+from jaxdiff.inference.fit_many import carried_out
+from jaxdiff.inference.fits import Fits, split
+from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.objective import start_vector
+from jaxdiff.inference.result import Fit
+from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.measurements.readings import Readings
+from jaxdiff.measurements.stacks import Stack, stack
+from jaxdiff.reports.text import table
+from jaxdiff.runtime.devices import choose
+from jaxdiff.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+KINDS = ("parametric", "residual")
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the estimates of a fit scatter when its data are drawn anew.
+
+    fit: the original; fits: those of the repeats; level: of the intervals. Repeats that did not converge do not count.
+    """
+
+    fit: Fit
+    fits: Fits = field(repr=False)
+    kind: str
+    level: float = 0.95
+
+    def __len__(self) -> int:
+        return len(self.fits)
+
+    def __getitem__(self, i: int) -> Fit:
+        return self.fits[i]
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """{name: (repeats, …)}."""
+        return self.fits.parameters
+
+    @property
+    def converged(self) -> np.ndarray:
+        return self.fits.converged
+
+    @cached_property
+    def _x(self) -> np.ndarray:
+        return self.fits.x[self.fits.converged]
+
+    @property
+    def standard_errors(self) -> dict[str, Any]:
+        """{name: standard deviation over the repeats}."""
+        return self._named(np.std(self._x, axis=0, ddof=1))
+
+    @property
+    def bias(self) -> dict[str, Any]:
+        """{name: mean over the repeats − the estimate}."""
+        return self._named(self._x.mean(0) - self.fit.columns()[0])
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(p, p) over the repeats, in the order of `labels`."""
+        return np.atleast_2d(np.cov(self._x, rowvar=False))
+
+    @property
+    def intervals(self) -> dict[str, tuple[Any, Any]]:
+        """{name: (lower, upper)}, percentiles of the repeats."""
+        lower, upper = (self._named(end) for end in self._ends)
+        return {name: (lower[name], upper[name]) for name in lower}
+
+    @property
+    def _ends(self) -> np.ndarray:
+        return np.quantile(self._x, (0.5 - self.level / 2, 0.5 + self.level / 2), axis=0)
+
+    def _named(self, row: np.ndarray) -> dict[str, Any]:
+        return {name: value[0] for name, value in split(self.fits.run.parameters, row[None]).items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a repeat."""
+        return self.fits.to_frame()
+
+    def summary(self) -> str:
+        """Estimates with the errors and intervals of the repeats, beside the standard errors of the fit."""
+        share = f"{100 * self.level:g} %"
+        rows: list[tuple[str, ...]] = [
+            ("parameter", "estimate", "standard error", f"{share} interval", "of the fit", "bias")
+        ]
+        x, errors, _ = self.fit.columns()
+        scatter, off = np.std(self._x, axis=0, ddof=1), self._x.mean(0) - x
+        for k, label in enumerate(self.fit.labels):
+            low, high = self._ends[:, k]
+            numbers = (
+                f"{x[k]:.6g}",
+                f"{scatter[k]:.2g}",
+                f"{low:.6g} … {high:.6g}",
+                f"{errors[k]:.2g}",
+                f"{off[k]:.2g}",
+            )
+            rows.append((label, *numbers))
+        ends = f"{self.kind} bootstrap, {len(self)} repeats, {int(self.converged.sum())} converged"
+        return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in self.fits.remarks)])
+
+    __str__ = summary
+    __repr__ = summary
+
+    def plot(self) -> Figure:
+        """How the estimates of the repeats scatter."""
+        return self.fits.plot()
+
+
+@on_host
+def bootstrap(
+    fit: Fit,
+    repeats: int = 400,
+    *,
+    kind: str = "parametric",
+    level: float = 0.95,
+    key: Any = None,
+    steps: int | None = None,
+    dtype: Any = None,
+    devices: Any = None,
+    batch: int | None = None,
+    progress: bool = True,
+) -> Bootstrap:
+    """Errors and percentile intervals of a fit from data drawn anew, all refitted as one batch.
+
+        y* ~ p(y | θ̂),  θ̂* = argmin loss(prediction(θ), y*)
+
+    Args:
+        fit: what `fit` returned, for readings or counts; each experiment is drawn anew.
+        repeats: how many.
+        kind: "parametric" draws from the fitted model: readings Gaussian, with their sigma or the variance of the
+            residuals over n − p; counts multinomial. "residual" asks less of the noise: residuals in units of sigma are
+            drawn with replacement, centred and widened by √(n/(n − p)); individuals are drawn from the measured
+            histograms. Where the fit found readings correlated in time, both draw noise with that memory.
+        level: of the intervals; key: of jax.random, jax.random.key(0) unless given; the others: as in `fit_many`.
+
+    The refits start from the estimate.
+
+    Raises ValueError if the fit has no data or model at hand (it was loaded), or its data carry no noise; TypeError if
+    they are paths. Efron 1979, doi:10.1214/aos/1176344552.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
+    >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
+    >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
+    >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
+    >>> fit = jd.fit(jd.Diffusion(jd.Positive(2.0)), readings, progress=False)
+    >>> low, high = jd.bootstrap(fit, 100, progress=False).intervals["diffusivity"]
+    >>> bool(low < 0.5 < high)
+    True
+    """
+    if not isinstance(fit, Fit):
+        raise TypeError(f"the bootstrap starts from a jd.Fit, got {type(fit).__name__}; call jd.fit first")
+    repeats, steps = checked_count(repeats, "repeats") or 0, checked_count(steps, "steps") or STEPS
+    if repeats < 2:
+        raise ValueError(f"repeats must be at least two, got {repeats}; a few hundred give intervals")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}, got {kind!r}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.95 is usual")
+    if fit.problem is None or not fit.measurements:
+        raise ValueError("this fit was loaded without its data and model, got None; call jd.fit again")
+    own = tuple(stack([m]) for m in fit.measurements)
+    for one in own:
+        if not one.template.known and one.template.family == "multinomial":
+            raise ValueError(
+                "densities do not tell how many were counted, and cannot be drawn; give counts, or total=N"
+            )
+    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    objective, fitted = fit.problem
+    stacks = _drawn(fit, own, repeats, kind, rng)
+    with jax.enable_x64(not is_narrow(dtype)):
+        fitted = replace(fitted, start=fit.columns()[0])
+        run = Run(objective, fitted, tuple(one.template for one in own), fit.options, Progress(False))
+        start = np.tile(start_vector(fitted), (repeats, 1))
+        lanes = Lanes(start, tuple(one.data() for one in stacks), {})
+        many = Batch(run, lanes, LevenbergMarquardt(), steps, choose(devices), checked_count(batch, "batch"))
+        return Bootstrap(fit, carried_out(many, stacks, fit.loss_name, progress), kind, level)
+
+
+def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
+    """New data for every experiment; the spread of residuals is that which error bars assume."""
+    predictions = [fit.predict(m) for m in fit.measurements]
+    count = len(fit.labels)
+    estimated = sum(int(one.unknown[0]) for one in own)
+    readings = sum(len(m.values) for m in fit.measurements if isinstance(m, Readings))
+    scaled = estimated or (readings if kind == "residual" else 0)
+    if 0 < scaled <= count:
+        mend = "give sigma" if estimated else "take kind='parametric'"
+        raise ValueError(
+            f"{scaled} readings do not leave a residual variance for {count} parameters; {mend}, or measure more"
+        )
+    stacks, times = [], fit.correlation_times or (None,) * len(own)
+    for one, prediction, tau in zip(own, predictions, times, strict=True):
+        spread = 1.0
+        if one.template.family == "gaussian":
+            sigma = 1.0 if one.template.sigma is None else one.template.sigma
+            residual = (one.template.values - prediction) / sigma
+            if not one.template.known:
+                spread = float(np.sqrt(np.mean(residual**2) * estimated / (estimated - count)))
+            elif kind == "residual":
+                spread = float(np.sqrt(np.mean(residual**2) * readings / (readings - count)))
+        stacks.append(one.simulated(prediction, spread, kind, repeats, rng, tau))
+    return tuple(stacks)

@@ -1,0 +1,335 @@
+"""Many fits of one model as one batch: a data set each, or one data set from many starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.inference.batch import FAILED, Batch, Lanes
+from jaxdiff.inference.fit import FEW, as_tuple, checked_count, given, is_narrow, loss_name, no_noise, settled
+from jaxdiff.inference.fits import Fits, gathered, piece
+from jaxdiff.inference.inputs import handed_over
+from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.losses import BUILT_IN, choose
+from jaxdiff.inference.objective import Objective, assemble, start_vector
+from jaxdiff.inference.result import Fit
+from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.measurements.stacks import Stack, repeated, stack
+from jaxdiff.model.equations import Equation
+from jaxdiff.parameters import Parameters
+from jaxdiff.runtime.checkpoints import Checkpoint, digest
+from jaxdiff.runtime.devices import choose as chosen
+from jaxdiff.runtime.progress import Progress
+
+SAME_LOSS = 1e-6  # relative difference of the losses of one optimum
+SAME_PLACE = 1e-4  # of the loss: what the quadratic says of the difference between two places at one optimum
+
+
+@on_host
+def fit_many(
+    model: Equation | Callable[..., Any],
+    measurements: Measurement | Sequence[Any],
+    values: Any = None,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    optimizer: Any = None,
+    steps: int | None = None,
+    scheme: Any = None,
+    stepper: Any = None,
+    substeps: int | None = None,
+    tolerance: float | None = None,
+    dtype: Any = None,
+    devices: Any = None,
+    batch: int | None = None,
+    save: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Fits:
+    """Fit one model to each of many data sets, as one compiled batch; the results are those of `fit(errors="iid")` one by one.
+
+        θ*_b = argmin loss(prediction(θ), observation_b),  b = 1 … B
+
+    Args:
+        model, parameters, loss, steps, scheme, stepper, substeps, tolerance, dtype: as in `fit`.
+        measurements: one measurement, whose data are taken from `values`; or a sequence with an entry for each data set,
+            a measurement or a tuple of several experiments, of the same kinds and on the same grids. Readings may differ
+            in times and positions (all are solved for all of them) and in sigma, histograms in counts and totals, both
+            in their initial states.
+        values: (B, m) like the values of `Readings`, or (B, times, *bins) like the counts of `Histograms`; NaN is missing,
+            each data set with its own gaps.
+        optimizer: None or `LevenbergMarquardt(…)`.
+        devices: over which the batch is cut: None for the default one, a number, "all", or a sequence of jax devices. On
+            several hosts call `jax.distributed.initialize` first, and the same program on each with "all".
+        batch: fits at once; None: as many as memory and caches hold.
+        save: a file (.npz) that keeps finished fits; a call with the same model and data goes on from there.
+
+    Fits that are not done after ten steps are gathered from all chunks and finished together. One that fails is flagged
+    and leaves the others alone. An interruption (Ctrl-C) returns what is done.
+
+    Raises:
+        ValueError: nothing is marked, data sets do not suit each other or the model, a device is not there, `save` names
+            fits of something else.
+        TypeError: arguments of the wrong kind.
+
+    >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
+    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
+    >>> readings = jd.Readings(grid, lambda x: 1 + jnp.cos(np.pi * x), times, np.full(10, 0.25), np.ones(10), sigma=0.01)
+    >>> rates = np.array([[0.3], [0.5], [0.7]])
+    >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-rates * np.pi**2 * times)
+    >>> fits = jd.fit_many(jd.Diffusion(jd.Positive(1.0)), readings, values, progress=False)
+    >>> fits.parameters["diffusivity"].round(2), fits.converged.all()
+    (array([0.3, 0.5, 0.7]), np.True_)
+    """
+    narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
+    steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
+    stacks = _stacks(measurements, values)
+    several = len(stacks)
+    with jax.enable_x64(not narrow):
+        over = chosen(devices)
+        templates = tuple(one.template for one in stacks)
+        losses = choose(loss, templates)
+        fitted, function, which, _ = assemble(model, parameters, templates, ())
+        if fitted.count > FEW:
+            raise ValueError(f"a batch of fits holds up to {FEW} parameters, got {fitted.count}; call jd.fit for each")
+        if loss is not None and loss not in BUILT_IN and any(np.isnan(_array(one)).any() for one in stacks):
+            raise ValueError("your own loss cannot leave out missing values, got NaN; use jd.mse or jd.kl_divergence")
+        objective = Objective(function, losses, which)
+        start, leaves = _own_initials(model, parameters, stacks, fitted)
+        lanes = Lanes(start, tuple(one.data() for one in stacks), leaves)
+        run = Run(objective, fitted, templates, given(scheme, stepper, substeps, tolerance), Progress(False))
+        many = Batch(run, lanes, method, steps, over, size)
+        return carried_out(many, stacks, loss_name(objective, loss, several), progress, save)
+
+
+def carried_out(
+    many: Batch, stacks: tuple[Stack, ...], named: str, progress: bool, save: str | os.PathLike[str] | None = None
+) -> Fits:
+    """All fits of a batch, with a bar, a file of what is done, and what is done if interrupted."""
+    run, count = many.run, len(many.lanes.start)
+    reason, kept = no_noise(run.objective, run.measurements), None
+    notes = [note for one in stacks for note in one.notes]
+    if reason is None and handed_over(run):
+        notes.append(
+            "the noise of measured walls and starts is not in these error bars; jd.fit has it, one fit after another"
+        )
+    pieces: list[dict[str, np.ndarray]] = []
+    if save is not None:
+        marks = digest(run.parameters, run.objective.model, *run.objective.losses)
+        kept = Checkpoint(save, digest(marks, run.measurements, many.lanes, many.method, many.steps, run.options))
+        pieces = list(kept.pieces)
+    done = np.concatenate([[], *(part["index"] for part in pieces)]).astype(int)
+    bar, finished = Progress(progress, "fit"), len(done)
+    try:
+        for rows in many.portions(np.setdiff1d(np.arange(count), done)):
+            pieces.append(piece(rows, many, stacks, reason))
+            if kept is not None:
+                kept.add(pieces[-1])
+            finished += len(rows.lanes)
+            bar.show(finished, count)
+    except KeyboardInterrupt:
+        notes.append(f"interrupted: {count - finished} of {count} fits were not finished")
+    finally:
+        bar.close()
+    if kept is not None:
+        kept.write()
+    found = gathered(many, stacks, pieces, reason=reason, loss_name=named, notes=tuple(notes))
+    if count and (found.status == FAILED).all():
+        run.complain(many.lanes.start[0])
+    return found
+
+
+@on_host
+def multistart(
+    model: Equation | Callable[..., Any],
+    measurements: Measurement | Sequence[Measurement],
+    *,
+    starts: int = 64,
+    spread: float = 1.5,
+    key: Any = None,
+    parameters: Mapping[str, Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    optimizer: Any = None,
+    steps: int | None = None,
+    scheme: Any = None,
+    stepper: Any = None,
+    substeps: int | None = None,
+    tolerance: float | None = None,
+    dtype: Any = None,
+    devices: Any = None,
+    batch: int | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Fit from many starts as one batch, and return the best, refined by `fit` from there.
+
+    The first start is the model's own. The others scatter in the optimiser's coordinates as a Latin hypercube: a Free
+    number normally around its start, with `spread` times its magnitude (1 where it is zero and the data tell no scale);
+    a Positive one lognormally, by factors of e^±spread; a Bounded one evenly over its interval.
+
+    Args:
+        starts: how many; spread: see above; key: of jax.random, jax.random.key(0) unless given.
+        the others: as in `fit` and `fit_many`.
+
+    `Fit.optima` lists the distinct optima, best first: {"parameters", "loss", "count"} with the number of starts that
+    ended there. A note says how many ended at the best.
+
+    Raises ValueError or TypeError as `fit_many` does; ValueError if no start converges.
+    Latin hypercube: McKay, Beckman & Conover 1979, doi:10.1080/00401706.1979.10489755.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
+    >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
+    >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
+    >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
+    >>> fit = jd.multistart(jd.Diffusion(jd.Positive(9.0)), readings, starts=8, progress=False)
+    >>> round(fit.parameters["diffusivity"], 2), fit.optima[0]["count"]
+    (0.5, 8)
+    """
+    narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
+    steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
+    count = checked_count(starts, "starts") or 1
+    if not 0 < spread < np.inf:
+        raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
+    measured = as_tuple(measurements, "measurements")
+    with jax.enable_x64(not narrow):
+        fitted, function, which, _ = assemble(model, parameters, measured, ())
+        objective = Objective(function, choose(loss, measured), which)
+        stacks = tuple(repeated(one, count) for one in measured)
+        key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+        options = given(scheme, stepper, substeps, tolerance)
+        run = Run(objective, fitted, measured, options, Progress(False))
+        lanes = Lanes(_scattered(fitted, count, float(spread), rng), tuple({} for _ in stacks), {})
+        many = Batch(run, lanes, method, steps, chosen(devices), size)
+        fits = carried_out(many, stacks, loss_name(objective, loss, len(measured)), progress)
+        optima = _optima(fits)
+        if not optima:
+            raise ValueError(
+                f"none of {count} starts converged; bound the parameters with jd.Bounded, or start elsewhere"
+            )
+        best = replace(run.parameters, start=fits.x[optima[0][0]])
+        refined = Run(objective, best, measured, options, Progress(progress))
+        try:
+            found, _ = settled(refined, refined.levenberg_marquardt(method, steps), loss, measured, method, "auto")
+        finally:
+            refined.progress.close()
+    listed = tuple(
+        {"parameters": run.parameters.split(fits.x[i]), "loss": float(fits.loss[i]), "count": size}
+        for i, size in optima
+    )
+    others = f"; {len(optima) - 1} other optima, the next with loss {listed[1]['loss']:.6g}" if len(optima) > 1 else ""
+    lost = int((~fits.converged).sum())
+    astray = f", {lost} did not converge" if lost else ""
+    note = f"{optima[0][1]} of {count} starts ended at this optimum{astray}{others}"
+    start = run.parameters.split(np.asarray(fitted.start))
+    return replace(found, optima=listed, start=start, notes=(*found.notes, *fits.notes, note))
+
+
+def _scattered(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:
+    """(starts, p) in the optimiser's coordinates, the first at the model's own start."""
+    from scipy import special
+
+    own, kind = start_vector(fitted), np.asarray(fitted.transform.kind)
+    order = rng.permuted(np.tile(np.arange(count)[:, None], (1, len(own))), axis=0)
+    share = (order + rng.uniform(size=order.shape)) / count
+    bound = np.log(share) - np.log1p(-share)
+    z = np.where(kind == 2, bound, own + spread * special.ndtri(share))
+    limit = 0.9 * np.asarray(fitted.transform.limit)
+    z = np.clip(z, -limit, limit)
+    z[0] = own
+    return z
+
+
+def _optima(fits: Fits) -> list[tuple[int, int]]:
+    """(the best fit of it, how many ended there) for every distinct optimum, best first."""
+    left = np.flatnonzero(fits.converged)
+    left = left[np.argsort(fits.loss[left], kind="stable")]
+    begun = np.abs(fits.history[:, 0])
+    floor = 1e-10 * np.nanmedian(begun[np.isfinite(begun)]) if np.isfinite(begun).any() else 0.0
+    found = []
+    while len(left):
+        i = left[0]
+        level = np.abs(fits.loss[left]) * SAME_LOSS + floor
+        move = fits.z[left] - fits.z[i]
+        between = np.einsum("bi,ij,bj->b", move, fits.curvature[i], move)
+        near = (np.abs(move) <= 1e-3 * (1 + np.abs(fits.z[i]))).all(1)
+        same = (fits.loss[left] - fits.loss[i] <= level) & (
+            near | (np.abs(between) <= SAME_PLACE * np.abs(fits.loss[i]) + floor)
+        )
+        same[0] = True
+        found.append((int(i), int(same.sum())))
+        left = left[~same]
+    return found
+
+
+def _levenberg_marquardt(optimizer: Any) -> LevenbergMarquardt:
+    if optimizer is None or optimizer is LevenbergMarquardt:
+        return LevenbergMarquardt()
+    if not isinstance(optimizer, LevenbergMarquardt):
+        raise TypeError(
+            f"a batch of fits is minimised by jd.LevenbergMarquardt(), got {type(optimizer).__name__}; call jd.fit for each to use another"
+        )
+    return optimizer
+
+
+def _stacks(measurements: Any, values: Any) -> tuple[Stack, ...]:
+    """One stack per experiment."""
+    if values is not None or isinstance(measurements, Measurement):
+        if values is None:
+            raise ValueError(
+                "fit_many needs many data sets, got one measurement; pass an array of values too, or a list of measurements"
+            )
+        if not isinstance(measurements, Measurement):
+            raise TypeError(
+                f"values belong to one measurement, got {type(measurements).__name__}; pass a list of measurements without values"
+            )
+        return (stack(measurements, values),)
+    sets = [as_tuple(one, "a data set") for one in as_sequence(measurements)]
+    if len({len(one) for one in sets}) > 1:
+        raise ValueError("every data set must have as many experiments as the first; fit the others on their own")
+    return tuple(stack(column) for column in zip(*sets, strict=True))
+
+
+def as_sequence(measurements: Any) -> list[Any]:
+    if not isinstance(measurements, Sequence) or not len(measurements):
+        raise ValueError(f"measurements must be a measurement or a list with at least one, got {measurements!r}")
+    return list(measurements)
+
+
+def _array(one: Any) -> np.ndarray:
+    return one.values if hasattr(one, "values") else one.counts
+
+
+def _own_initials(
+    model: Any, starts: Any, stacks: tuple[Stack, ...], fitted: Parameters
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """(starts z (B, p), leaves of the model that differ between data sets {place: (B, ...)})."""
+    count, own = len(stacks[0]), start_vector(fitted)
+    if all(one.initials is None for one in stacks):
+        return np.tile(own, (count, 1)), {}
+    z, leaves = [], []
+    for i in range(count):
+        apart = tuple(_Bare(one.initial_of(i)) for one in stacks)
+        mine = assemble(model, starts, apart, ())[0]
+        shapes = [np.shape(a) == np.shape(b) for a, b in zip(mine.leaves, fitted.leaves, strict=False)]
+        if mine.treedef != fitted.treedef or mine.places != fitted.places or not all(shapes):
+            raise ValueError(
+                f"the initial state of data set {i} has another structure than that of the first; pass arrays over cells, or one function for all"
+            )
+        z.append(fitted.transform.inverse(np.asarray(mine.start)))
+        leaves.append(mine.leaves)
+    differ = [k for k, leaf in enumerate(fitted.leaves) if k not in fitted.places and hasattr(leaf, "dtype")]
+    columns = {k: np.stack([leaf[k] for leaf in leaves]) for k in differ}
+    return np.stack(z), {k: column for k, column in columns.items() if (column != column[:1]).any()}
+
+
+class _Bare:
+    """An initial state without its data."""
+
+    def __init__(self, initial: Any):
+        self.initial = initial

@@ -1,0 +1,319 @@
+"""What a fit found: it prints itself, predicts, draws and stores itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxdiff.inference.verdict import Verdict, verdict
+from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.parameters import numeric, unmarked
+from jaxdiff.reports.text import DOUBT, MISFIT, few, table
+from jaxdiff.runtime.compilation import as_written, quick_jit
+from jaxdiff.runtime.conditions import raise_failed
+from jaxdiff.runtime.staging import replacing, require_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from jaxdiff.inference.coarseness import GridCheck
+
+FORMAT = "jaxdiff fit 1"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit`, in NumPy float64.
+
+    model: the fitted equation, with plain numbers; initial: the fitted initial state
+    parameters, standard_errors, start: {name: number or array}; intervals: {name: (lower, upper)}, 95 %
+    covariance: (p, p) of the single numbers in the order of `labels`
+    loss, validation_loss: at the optimum, and on what was held out; history: the loss at every step
+    converged: whether the optimum was reached; notes: what a reader must know, in words
+    verdict: whether the model describes the data, `describes`, and why not, `reasons`, by tests of the residuals
+    """
+
+    model: Any
+    parameters: dict[str, Any]
+    standard_errors: dict[str, Any]
+    intervals: dict[str, Any]
+    covariance: np.ndarray
+    labels: tuple[str, ...]
+    loss: float
+    loss_name: str
+    history: np.ndarray
+    converged: bool
+    notes: tuple[str, ...] = ()
+    validation_loss: float | None = None
+    initial: Any = None
+    start: dict[str, Any] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
+    held_out: tuple[Measurement, ...] = ()
+    initials: tuple[tuple[Any, Any], ...] = ()  # as given to a measurement, and as fitted
+    options: dict[str, Any] = field(default_factory=dict)
+    problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
+    correlation_times: tuple[Any, ...] = ()  # of the noise at each row of a measurement, None where it is independent
+    optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
+    seen: tuple[Any, ...] = field(default=(), repr=False)  # of each measurement, its prediction and the Jacobian in z
+    judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
+
+    @property
+    def equation(self) -> Any:
+        """The fitted equation."""
+        return self.model
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Of the single numbers, (p, p), in the order of `labels`."""
+        deviation = np.sqrt(np.diag(self.covariance))
+        return self.covariance / deviation / deviation[:, None]
+
+    @cached_property
+    @as_written
+    def verdict(self) -> Verdict:
+        """Whether the model describes the data: `describes`, and `reasons` if it does not, the most telling first.
+
+        All tests together call 2 % of right models wrong. Where the model does not describe the data, its error bars, which
+        take it as right, are not to be trusted. `describes` is None where that cannot be judged, as `reasons` tells.
+        """
+        if self.judged is not None:
+            return self.judged
+        if not self.converged:
+            return Verdict(None, ("the search did not end at an optimum",))
+        if not self.seen:
+            return Verdict(None, ("what is left of the data was not kept; fit this data set by itself with jd.fit",))
+        times = self.correlation_times or (None,) * len(self.measurements)
+        with jax.enable_x64(True):
+            return verdict(self.measurements, self.problem[0].losses, self.seen, times, self.model)
+
+    @as_written
+    def predict(self, measurement: Measurement | None = None) -> np.ndarray:
+        """What the fitted model predicts for a measurement, in the shape of its data; None: the one that was fitted.
+
+        Raises ValueError if the model is not at hand (a fit that was loaded without it) or fails there.
+        """
+        if self.model is None:
+            raise ValueError("this fit was loaded without its model, got None; pass it as jd.load(path, model)")
+        if measurement is None:
+            if len(self.measurements) != 1:
+                raise ValueError(
+                    f"predict needs a measurement, as {len(self.measurements)} are known; pass one of fit.measurements"
+                )
+            measurement = self.measurements[0]
+        with jax.enable_x64(True):
+            own = getattr(measurement, "initial", None)
+            given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
+            initial = numeric(given[0] if given else unmarked(own))
+            plan = measurement.prepare(self.model, initial, pad=False, **self.options)
+            prediction = _forward(self.model, initial, plan)
+            for _ in range(_RENEWALS):
+                if np.all(prediction.resolved):
+                    break
+                plan = plan.renewed(measurement, self.model, prediction.checks)
+                prediction = _forward(self.model, initial, plan)
+            else:
+                raise ValueError("the fitted coefficients outrun every plan for this measurement; predict fewer times")
+            raise_failed(prediction.checks)
+            return np.asarray(prediction.values)
+
+    def summary(self) -> str:
+        """A table of names, estimates, standard errors and 95 % intervals, and what there is to say."""
+        doubtful = self.verdict.describes is False
+        rows = [("parameter", "estimate", "standard error" + DOUBT * doubtful, "95 % interval")]
+        for label, value, error, (low, high) in zip(self.labels, *self.columns(), strict=True):
+            bar = f"{low:.6g} … {high:.6g}" if np.isfinite(low) else "–"
+            rows.append((label, f"{value:.6g}", f"{error:.2g}" if np.isfinite(error) else "–", bar))
+        lines = [table(rows, header=True), ""]
+        steps = max(len(self.history) - 1, 0)
+        state = "converged" if self.converged else "NOT CONVERGED"
+        lines.append(f"{self.loss_name} {self.loss:.6g}, {state} after {steps} step{'' if steps == 1 else 's'}")
+        if doubtful:
+            lines += [MISFIT, *(f"  {reason}" for reason in few(self.verdict.reasons))]
+        if self.validation_loss is not None:
+            lines.append(f"on data held out {self.validation_loss:.6g}")
+        return "\n".join(lines + [f"note: {note}" for note in (*self.notes, *self.verdict.remarks)])
+
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Estimates (p,), standard errors (p,) and intervals (p, 2), in the order of `labels`."""
+        flat = lambda values: np.concatenate([np.ravel(v) for v in values.values()])
+        ends = np.concatenate([np.stack([np.ravel(end) for end in pair], axis=1) for pair in self.intervals.values()])
+        return flat(self.parameters), flat(self.standard_errors), ends
+
+    __str__ = summary
+    __repr__ = summary
+
+    def plot(self) -> Figure:
+        """Data against fit, residuals and the course of the loss."""
+        from jaxdiff.reports import figures
+
+        return figures.fit(self)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """One self-contained HTML page."""
+        from jaxdiff.reports import page
+
+        return page.write(self, path)
+
+    @as_written
+    def check_grid(self) -> GridCheck:
+        """By how much cells half as wide would move each estimate, in error bars, and how many cells would do.
+
+        The fit goes on from its optimum on a grid with every cell cut in two along every axis: this compiles anew, and takes
+        two to eight times as long an evaluation. On one axis `fit` says by itself where it is more than a third.
+
+        Raises ValueError if the fit was loaded, a number is fitted for each cell, or the model holds on these cells alone.
+
+        >>> import jaxdiff as jd, numpy as np
+        >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 0.5, 9)
+        >>> values = np.cos(0.25 * np.pi) * np.exp(-0.5 * np.pi**2 * times)
+        >>> start = lambda x: jax.numpy.cos(np.pi * x)
+        >>> readings = jd.Readings(grid, start, times, np.full(9, 0.25), values, sigma=0.001)
+        >>> check = jd.fit(jd.Diffusion(jd.Positive(0.4)), readings, progress=False).check_grid()
+        >>> bool(abs(check.error_bars["diffusivity"]) > 1 / 3), check.cells[0][0] > 16
+        (True, True)
+        """
+        from jaxdiff.inference.coarseness import checked
+
+        return checked(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Parameters, errors, intervals, covariance, loss, history and notes as JSON; neither the data nor the model."""
+        text = json.dumps(self.record(), indent=1, allow_nan=False, ensure_ascii=False)
+        return write_whole(path, text + "\n")
+
+    def record(self) -> dict[str, Any]:
+        """What `save` stores: numbers, lists and text; NaN and infinity as None."""
+        return {
+            "format": FORMAT,
+            "parameters": _listed(self.parameters),
+            "standard_errors": _listed(self.standard_errors),
+            "intervals": _listed(self.intervals),
+            "start": _listed(self.start),
+            "labels": list(self.labels),
+            "covariance": _listed(self.covariance),
+            "loss": _listed(self.loss),
+            "loss_name": self.loss_name,
+            "validation_loss": _listed(self.validation_loss),
+            "history": _listed(self.history),
+            "converged": self.converged,
+            "notes": list(self.notes),
+            "verdict": self.verdict.record(),
+        }
+
+
+_RENEWALS = 20  # of a plan for a prediction
+
+
+@quick_jit
+def _forward(equation: Any, initial: Any, plan: Any) -> Any:
+    return plan.predict(equation, initial)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a file so that it is there whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_listed(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _listed(value.tolist())
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _number(value: Any) -> Any:
+    """A stored number or list of numbers; None was not finite."""
+    array = np.asarray(np.nan if value is None else value)
+    if array.dtype.kind not in "ifO" or any(isinstance(one, (str, dict)) for one in array.ravel()):
+        raise ValueError(f"{str(value)[:40]} is no number")
+    return array.astype(float) if isinstance(value, list) else float(array)
+
+
+def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
+    """A stored fit: its numbers, without data; with the model's own marks or function it predicts again.
+
+    path: a file that `Fit.save` wrote; model: what was fitted, an equation with its marks or a function of named
+    parameters, into which the stored numbers are put.
+
+    Raises ValueError if the file is not such a file or does not belong to the model.
+    """
+    path = Path(path)
+    try:
+        require_file(path)
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a stored fit: {error}; name a file that Fit.save wrote") from None
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a stored fit, got {type(stored).__name__}; name a file that Fit.save wrote")
+    try:
+        found = _restored(stored)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is a damaged stored fit: {error}; store it again") from None
+    except KeyError as error:
+        raise ValueError(f"{path} is a damaged stored fit: it has no {error}; store it again") from None
+    equation, initial = _filled(model, found.parameters) if model is not None else (None, None)
+    return replace(found, model=equation, initial=initial, initials=() if initial is None else ((None, initial),))
+
+
+def _restored(stored: dict[str, Any]) -> Fit:
+    """The numbers of a stored fit; raises what damaged content leads to."""
+    if not isinstance(stored["converged"], bool) or not isinstance(stored["loss_name"], str):
+        raise ValueError("converged is true or false, loss_name a text")
+    for key in ("labels", "notes"):
+        if not (isinstance(stored[key], list) and all(isinstance(text, str) for text in stored[key])):
+            raise ValueError(f"{key} is a list of texts")
+    fit = Fit(
+        model=None,
+        parameters={name: _number(value) for name, value in stored["parameters"].items()},
+        standard_errors={name: _number(value) for name, value in stored["standard_errors"].items()},
+        intervals={name: tuple(_number(end) for end in value) for name, value in stored["intervals"].items()},
+        start={name: _number(value) for name, value in stored["start"].items()},
+        labels=tuple(stored["labels"]),
+        covariance=_number(stored["covariance"]),
+        loss=_number(stored["loss"]),
+        loss_name=stored["loss_name"],
+        validation_loss=None if stored["validation_loss"] is None else _number(stored["validation_loss"]),
+        history=np.asarray(_number(stored["history"])),
+        converged=stored["converged"],
+        notes=tuple(stored["notes"]),
+        judged=Verdict.restored(stored.get("verdict")),
+    )
+    values, errors, ends = fit.columns()
+    p, names = len(fit.labels), list(fit.parameters)
+    alike = all(list(part) == names for part in (fit.standard_errors, fit.intervals, fit.start))
+    if not alike or (*values.shape, *errors.shape, *ends.shape, *fit.covariance.shape) != (p, p, p, 2, p, p):
+        raise ValueError(f"its parts are not all of the {p} numbers that its labels name")
+    return fit
+
+
+def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
+    from jaxdiff.inference.objective import check_function
+    from jaxdiff.model.equations import Equation
+    from jaxdiff.parameters import collect
+
+    if not isinstance(model, Equation):
+        try:
+            check_function(model, numbers)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        made = model(**numbers)
+        return made if isinstance(made, tuple) else (made, None)
+    marks = collect(model)
+    missing = [name for name in marks.names if name not in numbers]
+    if missing:
+        raise ValueError(
+            f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted"
+        )
+    return marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names])), None

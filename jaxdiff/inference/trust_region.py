@@ -1,0 +1,300 @@
+"""Minimising by damped Newton steps within a radius: a compiled loop that can be stopped and resumed, for fits and for residuals.
+
+It knows nothing of models: it takes functions of one vector z, whose coordinates are of order one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.inference.losses import Expansion
+from jaxdiff.parameters import Parameters
+
+BLIND = 1e-14  # share of the loss below which a curvature says nothing
+PUSH = 1e-6  # share of the loss from which on a slope without curvature is followed all the same
+CAP = 2.0  # the furthest a logarithm or logit moves in one step
+ROOM = 10.0  # coordinates that the first step of a fit may move; the residuals of strangers are trusted less
+FADED = 1e6  # how many times smaller the slope of residuals may have become before it is the measure of a step again
+LEAST = 1e-4  # share of what was promised from which on a step is taken
+BENT = 0.75  # the longest correction of a step for the bend of the residuals, as a share of it
+
+
+class State(NamedTuple):
+    """Where a Levenberg–Marquardt run stands."""
+
+    z: Any
+    here: Any  # the loss around z: an Expansion, or Squares
+    good: Any  # the last place but one, at which plans resolved the coefficients
+    damping: Any  # λ that the next step has at least
+    scale: Any  # D
+    radius: Any
+    refusals: Any  # trials in a row that were not taken
+    decrement: Any  # what the loss would fall down to the bottom of its quadratic here
+    iteration: Any  # evaluations after the first
+    history: Any
+    converged: Any
+    stalled: Any
+
+
+def begin(z: Any, measurements: int, steps: int, damping: float) -> State:
+    """A run that has not evaluated anything yet."""
+    xp = jnp if isinstance(z, jax.core.Tracer) else np
+    count, dtype = len(z), z.dtype
+    square, noise = np.zeros((count, count), dtype), np.zeros((measurements, count, count), dtype)
+    none, fine = np.zeros(measurements, dtype), np.ones(measurements, bool)
+    number = lambda value: np.asarray(value, dtype)
+    here = Expansion(number(np.inf), np.zeros(count, dtype), square, noise, none, fine)
+    z, history, no = xp.asarray(z), np.full(steps + 1, np.nan, dtype), np.asarray(False)
+    measures = number(damping), np.zeros(count, dtype), number(np.inf), number(0.0), number(np.inf)
+    return State(z, here, z, *measures, np.asarray(-1), history, no, no)
+
+
+class Squares(NamedTuple):
+    """A sum of squares around a point. Residuals and Jacobian are kept beside the normal equations, which halve digits."""
+
+    value: Any
+    gradient: Any
+    curvature: Any
+    residual: Any  # (n,)
+    jacobian: Any  # (n, p)
+    resolved: Any = True
+
+
+class Quadratic(NamedTuple):
+    """A loss as a quadratic, in coordinates where it is a sum: eigenvalues, slopes, and the way back."""
+
+    bend: Any  # |eigenvalues|: directions of negative curvature are turned around
+    slope: Any
+    back: Any
+    seen: Any  # directions that have any curvature, or a slope that no curvature explains
+    scale: Any  # lengths of z are |scale · z|, and those of the coordinates the same
+
+    def along(self, slope: Any, damping: Any) -> Any:
+        """A damped Newton step down a slope of these coordinates; damping: a number, or a column of them."""
+        xp = _of(slope)
+        return xp.where(self.seen, slope / xp.where(self.seen, self.bend + damping, 1.0), 0.0)
+
+    def step(self, damping: Any) -> Any:
+        return self.back @ self.along(self.slope, damping)
+
+    @property
+    def decrement(self) -> Any:
+        """How much the loss would fall down to the bottom."""
+        return 0.5 * (self.slope * self.along(self.slope, 0.0)).sum()
+
+    def damping(self, radius: Any) -> Any:
+        """The least λ whose step is no longer than the radius, to 4 %: in two passes over its decades."""
+        xp = _of(self.slope)
+        length = lambda damping: _norm(self.along(self.slope, damping[..., None]))
+        top, decades = _norm(self.slope) / radius, -16.0 * np.linspace(0.0, 1.0, 33, dtype=self.slope.dtype)
+        for width in (1.0, 1 / 32):
+            tried = top * 10.0 ** (width * decades)
+            top = xp.min(xp.where(length(tried) <= radius, tried, top))
+        return xp.where(length(0.0 * top) <= radius, 0.0, top)
+
+
+def _of(array: Any) -> Any:
+    return np if isinstance(array, (np.ndarray, np.generic)) else jnp
+
+
+def _norm(vector: Any) -> Any:
+    return _of(vector).sqrt((vector**2).sum(-1))
+
+
+def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
+    """The quadratic around z, without the coordinates that push against their limit.
+
+    scale: lengths are measured in the slopes √Hᵢᵢ, or in `scale` where that is more
+    A slope without curvature is no optimum. It gets the curvature that makes its undamped step one, the order of every
+    coordinate, and damping shortens the step until it helps.
+    """
+    xp: Any = _of(z)
+    values: Any
+    vectors: Any
+    free = (z * xp.sign(here.gradient) > -limit) | (here.gradient == 0)
+    gradient = xp.where(free, here.gradient, 0.0)
+    diagonal = xp.where(free, xp.abs(xp.diagonal(here.curvature)), 0.0)
+    eps = float(np.finfo(z.dtype).eps)
+    if isinstance(here, Squares):
+        scale = np.maximum(scale, np.sqrt(diagonal))
+        scale = np.where(scale > 0, scale, 1.0)
+        root = np.where(free & np.isfinite(here.jacobian), here.jacobian, 0.0) * 2**0.5 / scale
+        left, values, right = np.linalg.svd(root, full_matrices=False)
+        slope, seen = -values * (2**0.5 * here.residual @ left), values > 1e2 * eps * values.max(initial=0.0)
+        return Quadratic(values**2, slope, right.T / scale[:, None], seen, scale)
+    size = xp.where(xp.isfinite(here.value), xp.abs(here.value), 0.0)
+    sighted = diagonal > BLIND * size
+    pushed = ~sighted & (xp.abs(gradient) > PUSH * size)
+    push = xp.where(pushed, xp.abs(gradient), 0.0)
+    curvature = xp.where(sighted[:, None] & sighted, here.curvature, xp.diag(push))
+    scale = xp.maximum(scale, xp.sqrt(xp.where(sighted, diagonal, push)))
+    scale = xp.where(sighted | pushed, scale, 1.0)
+    scaled = curvature / scale / scale[:, None]
+    if xp is np:
+        values, vectors = np.linalg.eigh(scaled)
+    else:
+        vectors, values = jax.lax.linalg.eigh(scaled, symmetrize_input=False)
+    bend = xp.abs(values)
+    back = vectors / scale[:, None]
+    slope = -(gradient @ back)
+    seen = bend > 1e3 * eps * bend.max()
+    pushed = ~seen & (slope**2 > PUSH * size)
+    return Quadratic(xp.where(pushed, 1.0, bend), slope, back, seen | pushed, scale)
+
+
+class Trial(NamedTuple):
+    """A step that is to be tried."""
+
+    z: Any
+    model: Quadratic
+    damping: Any
+    length: Any
+    promised: Any  # how much the loss should fall
+    near: Any  # whether the optimum is so near that the loss shows nothing any more, and its gradient must
+
+    def gain(self, before: Any, value: Any) -> Any:
+        """How much of what was promised a value keeps."""
+        xp = _of(self.promised)
+        return (before - value) / xp.where(self.promised > 0, self.promised, np.inf)
+
+
+def propose(state: State, kind: Any, limit: Any) -> Trial:
+    """The next step of a run, no longer than its radius; kind, limit: of the transform of each coordinate."""
+    xp, here, z = _of(state.z), state.here, state.z
+    model = quadratic(here, z, limit, state.scale)
+    near = (state.iteration >= 0) & (state.decrement <= float(np.finfo(z.dtype).eps) ** 0.5 * xp.abs(here.value))
+    damping = xp.maximum(model.damping(state.radius), xp.where(near, 0.0, state.damping))
+    along = model.along(model.slope, damping)
+    step = model.back @ along
+    share = 1 / xp.maximum(1.0, xp.max(xp.abs(step) * (kind > 0)) / CAP)
+    trial, along = xp.clip(z + share * step, -limit, limit), share * along
+    promised = (along * (model.slope - 0.5 * model.bend * along)).sum()  # of terms that are positive each
+    length = _norm(model.scale * (trial - z))
+    return Trial(trial, model, damping, length, promised, near & (damping == 0))
+
+
+def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance: float, least: float) -> State:
+    """The run after a trial, whose loss is `new`: where it stands, how far it may step, and whether it is at its end.
+
+    tolerance: relative change of parameters, a hundredth of which ends the run; least: share of the loss that a step at
+    an optimum may still promise
+    """
+    xp, first, logarithm, eps = _of(state.z), state.iteration < 0, kind > 0, float(np.finfo(state.z.dtype).eps)
+    there = quadratic(new, trial.z, limit)
+    sound = xp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
+    # Where the plan tells nothing at all, stop and ask.
+    unknown = ~xp.all(new.resolved) & ~xp.isfinite(new.value)
+    ratio = xp.where(first | trial.near, 1.0, trial.gain(state.here.value, new.value))
+    ratio = xp.where(unknown, 0.5, ratio)
+    lower = ~trial.near | unknown | (there.decrement < state.decrement)
+    taken = (sound | unknown) & (ratio > LEAST) & lower
+    z, here, decrement = jax.tree.map(
+        lambda a, b: xp.where(taken, a, b), (trial.z, new, there.decrement), (state.z, state.here, state.decrement)
+    )
+
+    slopes, size, length = xp.sqrt(xp.abs(xp.diagonal(here.curvature))), xp.abs(here.value), trial.length
+    scale = xp.where(slopes > 0, xp.clip(state.scale, slopes, FADED * slopes), state.scale)
+    unit = xp.where(logarithm, CAP, xp.maximum(1.0, xp.abs(z)))
+    wider = xp.where(ratio > 0.75, xp.maximum(state.radius, 2 * _norm(scale * (z - state.z))), state.radius)
+    narrower = 0.5 * xp.minimum(length, state.radius) * xp.where(taken, 1.0, 0.5**state.refusals)
+    radius = xp.where(taken & (ratio >= 0.25), wider, narrower)
+    radius = xp.where(first, (1.0 if isinstance(new, Squares) else ROOM) * _norm(scale * unit), radius)
+
+    # A number that the loss depended on and does not any more has left its range, and no optimum was found.
+    gone = ~logarithm & ((slopes * unit) ** 2 <= BLIND * size) & (scale**2 > BLIND * size)
+    unit = xp.where(logarithm, 1.0, xp.abs(z) + 1e-6 * tolerance)
+    small = xp.all(xp.abs(there.step(0.0)) <= 0.01 * tolerance * unit)
+    roundoff = lambda unit: size <= 0.5 * ((10 * eps * slopes * unit) ** 2).sum()
+    exact = roundoff(unit) | (
+        roundoff(unit + 1e-3) & (size <= eps**2 * xp.abs(state.history[0]))
+    )  # no residual is left
+    bottom = xp.isfinite(here.value) & (small | exact | (decrement <= least * size))
+    converged = ~xp.any(gone) & xp.where(taken, bottom, trial.near & sound)
+    shortest = 1e2 * eps * _norm(scale * unit)
+    stalled = ~converged & ((first & ~sound & ~unknown) | (~taken & ~(length > shortest)))
+    return state._replace(
+        z=z,
+        here=here,
+        good=xp.where(taken & ~first, state.z, state.good),
+        damping=xp.where(taken & ~first, 0.0, state.damping),
+        scale=scale,
+        radius=radius,
+        refusals=xp.where(taken, 0.0, state.refusals + 1),
+        decrement=decrement,
+        converged=converged,
+        stalled=stalled,
+    )
+
+
+def advance(
+    expand: Callable[[Any], Expansion], kind: Any, limit: Any, state: State, until: Any, tolerance: float
+) -> State:
+    """Continue a run to iteration `until`, or to its end; traceable.
+
+    expand: z → Expansion; kind, limit: of the transform of each coordinate
+    """
+    tolerance = max(tolerance, 1e3 * float(jnp.finfo(state.z.dtype).eps))
+
+    def on(state: State) -> Any:
+        return (state.iteration < until) & ~state.converged & ~state.stalled & jnp.all(state.here.resolved)
+
+    def body(state: State) -> State:
+        trial = propose(state, kind, limit)
+        state = judge(state, kind, limit, trial, expand(trial.z), tolerance, tolerance)
+        iteration = state.iteration + 1
+        return state._replace(iteration=iteration, history=state.history.at[iteration].set(state.here.value))
+
+    return jax.lax.while_loop(on, body, state)
+
+
+def descend(
+    expand: Callable[[Any], Squares],
+    residuals: Callable[[Any], Any],
+    kind: Any,
+    limit: Any,
+    state: State,
+    until: int,
+    tolerance: float,
+) -> State:
+    """The same on the host, where values are exact to roundoff and residuals at hand; an iteration is a step taken.
+
+    Each step is corrected for the bend of the residuals along it, by the Jacobian at its foot.
+    """
+    while state.iteration < until and not (state.converged or state.stalled):
+        trial, here, first = propose(state, kind, limit), state.here, state.iteration < 0
+        model = trial.model
+        if not first and not trial.near:
+            found = residuals(trial.z)
+            bend = found - here.residual - here.jacobian @ (trial.z - state.z)
+            back = model.back @ model.along(-2 * (bend @ here.jacobian @ model.back), trial.damping)
+            bent, value = np.clip(trial.z + back, -limit, limit), found @ found
+            if _norm(model.scale * (bent - trial.z)) <= BENT * trial.length:
+                other = residuals(bent)
+                if other @ other < value or np.isnan(value):
+                    trial, value = trial._replace(z=bent), other @ other
+            if not trial.gain(here.value, value) > LEAST:
+                state = judge(state, kind, limit, trial, here._replace(value=value), tolerance, tolerance**2)
+                continue
+        state = judge(state, kind, limit, trial, expand(trial.z), tolerance, tolerance**2)
+        history = np.array([state.here.value]) if first else state.history
+        state = state._replace(iteration=state.iteration + 1, history=history)
+    return state
+
+
+def rescaled(parameters: Parameters, here: Any) -> Parameters | None:
+    """A Free number that starts at zero takes the scale at which it changes the loss by about itself; None if none does."""
+    transform = parameters.transform
+    bend = np.diag(np.asarray(here.curvature, float))
+    zero = (np.asarray(parameters.start) == 0) & (np.asarray(transform.kind) == 0) & (bend > 0)
+    scale = np.sqrt(np.abs(float(here.value)) / np.where(zero, bend, 1.0))
+    zero &= (scale > 0) & (np.asarray(transform.scale) == 1.0)
+    if not zero.any():
+        return None
+    scale = np.where(zero, scale, np.asarray(transform.scale))
+    return replace(parameters, transform=replace(transform, scale=scale))

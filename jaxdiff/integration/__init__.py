@@ -1,0 +1,1 @@
+"""From dN/dt = A(t) N + b(t) to N(t): steppers, plans, `solve`, steady states."""

@@ -1,0 +1,106 @@
+"""What a run will hold at once, told before it is tried."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.integration.methods import LANE_CELLS
+
+_SMALL = 2**28  # bytes that every machine has
+
+
+def needed(plan: Any, grid: Any, gradient: bool = False, drift: bool = False, observed: bool = False) -> float:
+    """Bytes that a plan holds on all devices together; counted in states, measured in what XLA allocates.
+
+    | method   | states at once                               | more for a gradient by reverse mode                    |
+    |----------|----------------------------------------------|--------------------------------------------------------|
+    | spectral | 4 + 3 T                                      | 3 T                                                    |
+    | lattice  | 8 d + 9 if fed + 3 T, matrices of products   | 6 + 20 if fed + 65 d with a drift + 3 T                |
+    | explicit | 4 d + 2 + 2 T                                | T, and eight times the root of substeps                |
+    | implicit | 14 d + 12 + 2 T                              | the same                                               |
+    | adaptive | 18 d + 14 + 2 T                              | 280, T, and one for 8 steps                            |
+
+    | on one axis: |                                          |                                                        |
+    | direct   | 125 for each time at once + 1.5 T            | the same                                               |
+    | window   | 18 for each node + T                         | the same                                               |
+    | segments | 60 + 12 for each length, up to 8, + 2 T      | the same, T                                            |
+    | adaptive | 150 + 2 T                                    | 280, T, and one for 8 steps                            |
+    | implicit | 24 + 2 T                                     | the same                                               |
+
+    d axes, T output times; those that are `observed` by contours are not held. Order 4 holds half as much again.
+    """
+    ndim, outputs = grid.ndim, 0 if observed and plan.method == "window" else plan.outputs
+    fed = bool(plan.forced)
+    if plan.method == "direct":
+        together = min(outputs, max(1, LANE_CELLS // (7 * grid.shape[0])))
+        states = more = 125.0 * together + 1.5 * outputs
+    elif plan.method == "window":
+        states = more = 18.0 * len(plan.nodes) + outputs
+    elif plan.method == "segments":
+        states = 60.0 + 12 * min(len(plan.distinct), 8) + 2 * outputs
+        more = states + outputs
+    elif plan.method == "spectral":
+        states, more = 4.0 + 3 * outputs, 3.0 * outputs
+    elif plan.method == "lattice":
+        states = 8.0 * ndim + 9 * fed + 3 * outputs
+        more = 6.0 + 20 * fed + 65 * ndim * drift + 3 * outputs
+    elif plan.method == "adaptive":
+        states = (150.0 if ndim == 1 else 18.0 * ndim + 14) + 2 * outputs
+        more = 280.0 + outputs + plan.capacity / plan.stepper.block
+    else:
+        explicit = getattr(plan.stepper, "reach", None) is not None
+        states = (4.0 * ndim + 2 if explicit else 24.0 if ndim == 1 else 14.0 * ndim + 12) + 2 * outputs
+        more = 12.0 + outputs + 8 * math.sqrt(plan.substeps)
+    cells = float(np.prod([float(n) for n in grid.shape])) * (1.5 if getattr(plan.scheme, "order", 2) == 4 else 1.0)
+    return (states + gradient * more) * cells * jnp.dtype(jnp.result_type(float)).itemsize
+
+
+def require(plan: Any, grid: Any, observed: bool = False) -> None:
+    """Raise if a plan needs more than the devices in use have."""
+    _refuse(
+        needed(plan, grid, observed=observed), grid, f"cells and {plan.outputs} output time{'s' * (plan.outputs != 1)}"
+    )
+
+
+def require_at_rest(grid: Any) -> None:
+    """Raise if a steady state, on several axes with the modes of each, needs more than the devices in use have."""
+    modes = 4.0 * sum(float(n) ** 2 for n in grid.shape) if grid.ndim > 1 else 0.0
+    states = 40.0 * float(np.prod([float(n) for n in grid.shape])) + modes
+    _refuse(states * jnp.dtype(jnp.result_type(float)).itemsize, grid, "cells at rest")
+
+
+def _refuse(bytes_needed: float, grid: Any, what: str) -> None:
+    if bytes_needed < _SMALL:
+        return
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else mesh.size
+    room, where = _room(parts)
+    if bytes_needed > room:
+        cells = " × ".join(map(str, grid.shape))
+        raise ValueError(
+            f"{cells} {what} need about {bytes_needed / 2**30:.3g} GiB, {where} has {room / 2**30:.3g} free; "
+            "take fewer cells or output times, float32, or more devices with jd.decompose"
+        )
+
+
+def _room(parts: int) -> tuple[float, str]:
+    """Free bytes of the devices that share a problem."""
+    device = jax.local_devices()[0]
+    found = device.memory_stats() if device.platform != "cpu" else None
+    if found and "bytes_limit" in found:
+        return parts * float(found["bytes_limit"] - found.get("bytes_in_use", 0)), f"the {device.platform}"
+    try:
+        with open("/proc/meminfo") as table:
+            rows = dict(line.split(":", 1) for line in table)
+        free = 1024.0 * float(rows["MemAvailable"].split()[0])
+    except (OSError, KeyError):
+        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+            return math.inf, "this machine"
+        free = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    return free * jax.process_count(), "this machine"

@@ -1,0 +1,234 @@
+"""The forward problem: `solve` and its `Solution`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.integration import memory
+from jaxdiff.integration.evolve import Plan, evolve, lay_out, prepare
+from jaxdiff.model.equations import Diffusion
+from jaxdiff.model.grid import Grid
+from jaxdiff.parameters import plain
+from jaxdiff.runtime.checkpoints import Checkpoint, digest
+from jaxdiff.runtime.compilation import as_written, solver_jit
+from jaxdiff.runtime.conditions import enforce, raise_failed
+from jaxdiff.runtime.progress import Progress
+from jaxdiff.runtime.sharding import whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=["method"])
+@dataclass(frozen=True)
+class Solution:
+    """States `values` (T, *cells) at `times` (T,) on a `grid`; `method` says in a few words how they were found."""
+
+    times: Any
+    values: Any
+    grid: Grid
+    method: str = ""
+
+    def plot(self) -> Figure:
+        """The profiles over position, coloured by time."""
+        from jaxdiff.figures import states
+
+        return states.solution(self)
+
+
+_compiled = solver_jit(evolve)
+
+
+@as_written
+def solve(
+    equation: Any,
+    grid: Grid,
+    initial: Any,
+    times: Any,
+    *,
+    scheme: Any = None,
+    stepper: Any = None,
+    substeps: int | None = None,
+    tolerance: float | None = None,
+    progress: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Solution:
+    """Solve an equation from an initial state through the given times.
+
+    Args:
+        equation: `Diffusion` or `FokkerPlanck`; marks for fitting are read as their values.
+        initial: the state at `times[0]`: cell averages `(n,)`, a number, or a callable of position.
+        times: `(T,)` increasing [time].
+        scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
+        stepper: None picks exact exponentials where coefficients are constant in time; else under error control exponentials
+            with the forcing interpolated, or Rodas5P where A itself varies, or on several axes extrapolated exponentials.
+            `Solution.method` says what it took. A stepper you name takes `substeps` equal steps per interval (1).
+        tolerance: largest error in time, of the peak: 1e-9 unless told where coefficients are constant (1e-11 on several axes
+            that are not separable; diffusion keeps 1e-13 unless 1e-7 or more is asked), 1e-6 where they vary. In float64, that
+            is: a session without `jax_enable_x64` solves in float32, to 1e-4, or 5e-4 where a drift on several axes turns
+            many times.
+        progress: show a bar over the intervals (steps taken one interval per call).
+        save: a file (.npz) that keeps the states reached, one interval per call; the same call goes on from there, also on
+            other devices than before. Steps are chosen anew in every interval, so numbers differ within `tolerance`.
+
+    Raises:
+        ValueError: in one line: what is wrong with coefficients, initial state, times or step, and where.
+
+    >>> import numpy as np
+    >>> from jaxdiff import Diffusion, Grid
+    >>> grid = Grid.uniform((0.0, 1.0, 100))
+    >>> mode = np.cos(np.pi * grid.centers[0])
+    >>> u = solve(Diffusion(0.1), grid, mode, [0.0, 1.0]).values[-1]
+    >>> bool(abs(u[0] / mode[0] - np.exp(-0.1 * np.pi**2)) < 1e-4)
+    True
+
+    Exponentials: Trefethen, Weideman & Schmelzer 2006, doi:10.1007/s10543-006-0077-9. Rodas5P: Steinebach 2023,
+    doi:10.1007/s10543-023-00967-x.
+    """
+    equation, initial = plain(equation), plain(initial)
+    plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
+    if grid.ndim == 1:  # where a fit may not hold all states, but a solution does
+        memory.require(plan, grid)
+    u = _state(grid, initial)
+    dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
+    _require_resolved(plan.times, dtype)
+    _require_cells_resolved(grid, dtype)
+    times = plan.times[: plan.outputs + 1]
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
+    if save is not None and traced:
+        raise ValueError(
+            "save= keeps numbers, and inside jit, vmap or grad there are none; solve outside, or leave it out"
+        )
+    if (progress or save is not None) and not traced:
+        options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
+        values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
+        return Solution(times, values, grid, method)
+    alone = plan.unattended()
+    if alone is not plan and (
+        traced or isinstance(jnp.zeros(()), jax.core.Tracer)
+    ):  # inside jit, whatever the arguments
+        plan = alone
+    values, checks = _compiled(equation, grid, u, plan)
+    if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
+        if plan is not alone:  # a function closes over numbers that grad or vmap looks after
+            plan = alone
+            values, checks = _compiled(equation, grid, u, plan)
+        short = ~plan.holds(checks.needed)
+        message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
+        return Solution(times, enforce(values, checks, (message, short)), grid, plan.told())
+    plan, values, checks = _refined(equation, grid, u, plan, values, checks)
+    if tolerance is not None and (closer := plan.closer(values)) is not plan:
+        plan, values, checks = _refined(equation, grid, u, closer, *_compiled(equation, grid, u, closer))
+    return Solution(times, values, grid, plan.told(checks.needed))
+
+
+def _refined(equation: Any, grid: Grid, u: Any, plan: Plan, values: Any, checks: Any) -> tuple[Plan, Any, Any]:
+    """A run by a plan that it did not ask more of, and that plan."""
+    while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed, grid)) is not plan:
+        plan = finer
+        values, checks = _compiled(equation, grid, u, plan)
+    raise_failed(checks)
+    return plan, values, checks
+
+
+def _require_resolved(times: Any, dtype: Any) -> None:
+    """Raise if a clock is too far from zero for its first interval: in float32 a date in seconds has steps of two minutes."""
+    if isinstance(times, jax.core.Tracer) or not jnp.issubdtype(dtype, jnp.floating):
+        return
+    first, second = times[:2]
+    if float(jnp.finfo(dtype).eps) * max(abs(first), abs(second)) > 1e-3 * (second - first):
+        raise ValueError(
+            f"times near {first:g} that are {second - first:g} apart are not told apart in {dtype}; count them from the start, or use float64"
+        )
+
+
+def _require_cells_resolved(grid: Grid, dtype: Any) -> None:
+    """Raise if cells are too far from zero for their widths: in float32 those of a millimetre at a hundred metres.
+
+    Equal cells of a domain that reaches to zero share their rounding, which evens out.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return
+    for name, edges, equal in zip(grid.names, grid.edges, grid.equal, strict=True):
+        if isinstance(edges, jax.core.Tracer):
+            continue
+        edges = np.asarray(edges, float)
+        place, widths = np.maximum(np.abs(edges[1:]), np.abs(edges[:-1])), np.diff(edges)
+        worst = int(np.argmax(place / widths))
+        rounded = float(jnp.finfo(dtype).eps) * place[worst] / widths[worst]
+        if rounded > 3e-5 and (place.max() > 4 * np.ptp(edges) or (not equal and rounded > 1e-4)):
+            raise ValueError(
+                f"cells along {name} are {widths[worst]:.3g} wide at {place[worst]:.3g}, which {dtype} does not tell apart; count {name} from where they are finest, or use float64"
+            )
+
+
+def _interval_by_interval(
+    equation: Any, grid: Grid, u: Any, times: Any, options: dict[str, Any], progress: bool, save: Any
+) -> tuple[Any, str]:
+    """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done; and how."""
+    kept, values, method = None, [jnp.asarray(u)], "read from the file"
+    if save is not None:
+        kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options, str(jnp.result_type(float))))
+        values += [jnp.asarray(state) for piece in kept.pieces for state in piece["states"]]
+    bar = Progress(progress, "interval", "solve")
+    try:
+        for pair in zip(times[len(values) - 1 :], times[len(values) :]):
+            part = solve(equation, grid, values[-1], pair, **options)
+            values, method = [*values, part.values[-1]], f"{part.method}, for the last interval"
+            if kept is not None:
+                kept.add({"states": whole(values[-1])[None]})
+            bar.show(len(values) - 1, len(times) - 1)
+    finally:
+        bar.close()
+        if kept is not None:
+            kept.write()
+    return jnp.stack(values), method
+
+
+@as_written
+def memory_needed(
+    equation: Any,
+    grid: Grid,
+    times: Any,
+    *,
+    gradient: bool = False,
+    scheme: Any = None,
+    stepper: Any = None,
+    substeps: int | None = None,
+    tolerance: float | None = None,
+) -> float:
+    """Bytes that `solve` with these arguments holds at once, all devices together, and a `gradient` of it by reverse mode.
+
+    An estimate to within a factor of two, in the precision of the session; the rest as in `solve`, which refuses what
+    does not fit. A mesh of k devices holds a k-th on each.
+
+    >>> from jaxdiff import Diffusion
+    >>> memory_needed(Diffusion(1.0), Grid.uniform((0.0, 1.0, 1000), (0.0, 1.0, 1000)), [0.0, 1.0]) < 2**27
+    True
+    """
+    plan = lay_out(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
+    return memory.needed(plan, grid, gradient, drift=not isinstance(equation, Diffusion))
+
+
+def _state(grid: Grid, initial: Any) -> Any:
+    if callable(initial):
+        return grid.average(initial)
+    shape = np.shape(initial)
+    if shape == grid.shape:
+        return initial
+    if shape == ():
+        return (
+            np.broadcast_to(np.asarray(initial, float), grid.shape)
+            if not isinstance(initial, jax.Array)
+            else jnp.broadcast_to(initial, grid.shape)
+        )
+    raise ValueError(
+        f"initial has shape {shape}, the grid {grid.shape}; pass one cell average per cell, a number, or a callable"
+    )

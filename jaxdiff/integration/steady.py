@@ -1,0 +1,144 @@
+"""What an operator tells without stepping: steady states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.integration import memory
+from jaxdiff.model.equations import FokkerPlanck
+from jaxdiff.operators import Tridiagonal, eliminable, eliminated, equipped
+from jaxdiff.parameters import plain
+from jaxdiff.runtime.compilation import as_written, solver_jit
+from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
+
+
+def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
+    """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
+    system = FiniteVolume().systems(equation, grid)[0]
+    operator, forcing, weights = system.operator(0.0), system.forcing(0.0), system.weights
+    closed = (jnp.abs(operator.leak) <= 0).all()
+    probability = isinstance(equation, FokkerPlanck)
+    total = (
+        jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
+    )
+    # A closed system is opened at one cell: what balanced forcing moves about never leaves there.
+    known, place = _equilibrium(operator)
+    opening = jax.lax.stop_gradient(jnp.where(closed, jnp.max(operator.exit), 0.0))
+    loss = jnp.broadcast_to(operator.loss, forcing.shape).at[place].add(opening)
+    opened = eqx.tree_at(lambda a: a.loss, operator, loss)
+    gain, size = jnp.sum(forcing), jnp.sum(jnp.abs(forcing))
+    fed = closed & (jnp.abs(gain) > max(1e-12, 64 * float(jnp.finfo(forcing.dtype).eps)) * size)
+    may_grow = ~closed & (operator.growth() > 0)
+    # Beside the forcing a closed system is fed what it loses at the opening, and one that may grow a unit density.
+    probe = jax.lax.stop_gradient(jnp.where(may_grow, weights, 0.0))
+    probe = probe if known is not None else probe.at[place].add(opening)
+    settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
+    shape = probed if known is None else known
+    shape = shape / jnp.where(closed, jnp.sum(shape), 1.0)
+    kept = jnp.nan_to_num(total) - jnp.sum(settled)
+    content = settled + jnp.where(closed, kept * shape, 0.0)
+    # A system decays if and only if a unit density feeds all of it and is kept nowhere for ever.
+    longest = jnp.max(jnp.abs(probed) / weights) * jnp.max(jnp.abs(operator.exit))
+    grows = may_grow & ((probed < 0).any() | (longest * float(jnp.finfo(forcing.dtype).eps) > 0.03))
+    doubt = "" if grid.ndim == 1 else ", or the iterations for it did not converge"
+    found = [
+        *system.conditions(0.0),
+        (
+            "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source",
+            fed,
+            0.0,
+            gain,
+        ),
+        (
+            "the steady state of a closed domain depends on the initial content; pass initial=",
+            closed & jnp.isnan(total),
+            0.0,
+            0.0,
+        ),
+        (
+            "there is no steady state: the solution grows, or keeps what it starts with; check the signs of decay, killing and Robin rates, and Neumann walls where a drift enters",
+            grows,
+            0.0,
+            0.0,
+        ),
+        (
+            f"the steady state is not finite{doubt}; check the coefficients",
+            ~jnp.isfinite(content).all(),
+            0.0,
+            0.0,
+        ),
+    ]
+    return content / weights, check(found)
+
+
+def _resolvent(operator: Any, a: Any) -> Any:
+    """u ↦ (aI − A)⁻¹ u; without detailed balance not by iterations if there is another way."""
+    if eliminable(operator) and not operator.balanced:
+        return eliminated(operator, a, -1.0)
+    return equipped(operator).resolvent(a, -1.0)
+
+
+def _equilibrium(operator: Any) -> tuple[Any, Any]:
+    """Contents that nothing moves in a closed domain, up to a factor, None where they must be solved for; and the cell
+    to open, one that is not empty."""
+    known = None
+    if isinstance(operator, Tridiagonal):
+        held = known = _on_chain(operator)
+    elif operator.balanced:
+        logs = operator.log_equilibrium
+        held = known = jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+    else:
+        slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
+        held = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
+    return known, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(held)), held.shape)
+
+
+def _on_chain(operator: Tridiagonal) -> Any:
+    """By detailed balance in logarithms, or on a ring by elimination of what remains when it is cut."""
+    if not operator.ring:
+        tiny = jnp.finfo(operator.up.dtype).tiny
+        steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
+        logs = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
+        return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+    chain = type(operator)(operator.up[:-1], operator.down[:-1], operator.loss[:-1])
+    entry = jnp.zeros_like(chain.up).at[0].add(operator.up[-1]).at[-1].add(operator.down[-1])
+    return jnp.concatenate([chain.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])
+
+
+_compiled = solver_jit(stationary)
+
+
+@as_written
+def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
+    """Cell averages `(*cells,)` of the steady state, the limit of long times: A N + b = 0; by elimination on one axis,
+    iterations on several.
+
+    A closed Fokker–Planck domain is normalised to one (or to the content of `initial`), and is exp(−U/D) for a
+    `Potential` to roundoff; a closed diffusion keeps the content of `initial`. What sources and `Flux` walls feed in must
+    balance there. Where walls, decay or killing let all content out and nothing is fed in, the steady state is zero.
+
+    Raises:
+        ValueError: coefficients depend on time, or there is no steady state, or it depends on an initial state not given.
+
+    >>> from jaxdiff import Diffusion, Dirichlet, Grid
+    >>> grid = Grid.uniform((0.0, 1.0, 4))
+    >>> u = steady_state(Diffusion(1.0, boundaries={"x-": Dirichlet(100.0), "x+": Dirichlet(0.0)}), grid)
+    >>> [round(float(value), 3) for value in u]
+    [87.5, 62.5, 37.5, 12.5]
+    """
+    equation = plain(equation)
+    system = FiniteVolume().systems(equation, grid)[0]
+    if system.operator_varies or system.forcing_varies or system.knots:
+        raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
+    memory.require_at_rest(grid)
+    initial = None if initial is None else grid.average(plain(initial))
+    u, checks = _compiled(equation, grid, initial)
+    if isinstance(checks.table, jax.core.Tracer):
+        return enforce(u, checks)
+    raise_failed(checks)
+    return u

@@ -1,0 +1,252 @@
+"""Populations counted in bins."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.measurements.measurement import (
+    Course,
+    Measurement,
+    Plan,
+    Prediction,
+    check_initial,
+    check_times,
+    course_of,
+)
+from jaxdiff.model.grid import Grid
+from jaxdiff.parameters import numeric
+from jaxdiff.quantities import clocked, numbers
+from jaxdiff.runtime.conditions import Checks, check
+
+
+class Histograms(Measurement):
+    """Counts or densities of a population per bin, at one or several times.
+
+        mass of a bin = ∫ u dV over it; data and model are both normalised over the bins
+
+    grid, initial, start, time_unit: as in `Readings`; times: (m,) [time]; counts: (m, bins), or (bins,) for one time:
+    whole numbers are counts, others are densities [1/length]; edges: (bins + 1,) [length], None: the grid's cells
+    total: a number or (m,), individuals at each time: what is in no bin becomes one more bin, and densities count.
+        Of the model it is what the start held and the bins do not, wherever it went
+
+    Raises ValueError if shapes differ, a count is negative or not finite, a time holds nothing, edges do not increase or
+    leave the grid (on a periodic axis, one period), the bins hold more than the total, or something is no real number.
+
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 4))
+    >>> jd.Histograms(grid, 1.0, [0.5], [[10, 0, 3, 7]]).size
+    array([20.])
+    """
+
+    family: ClassVar[str] = "multinomial"
+    grid: Grid
+    initial: Any
+    times: np.ndarray
+    counts: np.ndarray
+    edges: Any
+    total: np.ndarray | None
+    start: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        grid: Grid,
+        initial: Any,
+        times: Any,
+        counts: Any,
+        edges: Any = None,
+        total: Any = None,
+        start: Any = 0.0,
+        *,
+        time_unit: str | None = None,
+    ):
+        times, self.start = clocked(times, start, time_unit)
+        times, counts = np.atleast_1d(times), numbers(counts, "counts")
+        counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
+        edges = grid.edges if edges is None else edges if isinstance(edges, tuple) else (edges,)
+        if len(edges) != grid.ndim:
+            raise ValueError(f"edges must be a tuple of {grid.ndim} arrays, one per axis, got {len(edges)}")
+        edges = tuple(_checked_edges(numbers(one, "edges"), grid.axis(k)) for k, one in enumerate(edges))
+        bins = tuple(len(one) - 1 for one in edges)
+        if times.ndim != 1 or counts.shape != (len(times), *bins):
+            raise ValueError(
+                f"counts must have shape (times, *bins) = {(times.size, *bins)}, got {counts.shape}; pass edges= for other bins"
+            )
+        if not len(times):
+            raise ValueError("no histogram given, got empty times")
+        if not np.isfinite(counts).all() or (counts < 0).any():
+            i, *where = map(int, np.argwhere(~(np.isfinite(counts) & (counts >= 0)))[0])
+            place = where[0] if len(where) == 1 else tuple(where)
+            raise ValueError(
+                f"counts must be finite and not negative, got {counts[(i, *where)]:g} at time {times[i]:g} in bin {place}; drop or mend it"
+            )
+        held = counts.reshape(len(times), -1).sum(1)
+        if (held == 0).any():
+            raise ValueError(
+                f"every histogram must hold something, got zeros only at time {times[np.argmin(held)]:g}; drop that time"
+            )
+        check_times(times, self.start)
+        self.grid, self.initial, self.times, self.counts = grid, numeric(initial), times, counts
+        self.edges = edges if grid.ndim > 1 else edges[0]
+        check_initial(self.initial, grid)
+        self.total = None if total is None else _checked_total(total, times)
+        if self.total is not None:
+            inside = self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total
+            if not (inside <= self.total * (1 + 1e-6)).all():
+                i = int(np.argmax(inside - self.total))
+                raise ValueError(
+                    f"total must not be less than what the bins hold, got {self.total[i]:g} for {inside[i]:g} at time {times[i]:g}"
+                )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers are counts."""
+        return bool((self.counts == np.round(self.counts)).all())
+
+    @property
+    def mass(self) -> np.ndarray:
+        """What each bin holds, counts, or density times volume: (times, bins), the bins of all axes in one row."""
+        held = self.counts if self.whole else self.counts * self.volumes
+        return held.reshape(len(held), -1)
+
+    @property
+    def volumes(self) -> np.ndarray:
+        """Of the bins, in their shape."""
+        each = [np.diff(_volume(self.grid.axis(k), edges)) for k, edges in enumerate(self.bins)]
+        return each[0] if len(each) == 1 else reduce(np.multiply, np.ix_(*each))
+
+    @property
+    def bins(self) -> tuple[np.ndarray, ...]:
+        """Edges along every axis."""
+        return self.edges if isinstance(self.edges, tuple) else (self.edges,)
+
+    @property
+    def size(self) -> np.ndarray | None:
+        """Individuals at each time; None for densities without a total."""
+        return self.total if self.total is not None else self.mass.sum(1) if self.whole else None
+
+    def split(self, fraction: float) -> tuple[Histograms, Histograms]:
+        """(first, last) part in time."""
+        order = np.argsort(self.times, kind="stable")
+        held = order[len(order) - max(1, round(fraction * len(order))) :]
+        if len(held) == len(order):
+            raise ValueError(
+                f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less"
+            )
+        return self._rows(np.setdiff1d(order, held)), self._rows(np.sort(held))
+
+    def _rows(self, kept: np.ndarray) -> Histograms:
+        total = None if self.total is None else self.total[kept]
+        return Histograms(self.grid, self.initial, self.times[kept], self.counts[kept], self.edges, total, self.start)
+
+    @property
+    def known(self) -> bool:
+        return self.size is not None
+
+    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> HistogramsPlan:
+        course, row = course_of(self, equation, initial, options)
+        shares, size = normalised(self.mass, self.whole, self.total)
+        own = all(map(np.array_equal, self.bins, self.grid.edges))
+        overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
+        self._check_rest(equation)
+        return HistogramsPlan(
+            observation=shares,
+            weight=np.ones(len(shares)) if size is None else size,
+            size=np.float64(len(shares)),
+            course=course,
+            row=row,
+            overlap=None if own else overlap,
+            rest=self.total is not None,
+            known=self.known,
+        )
+
+    def _check_rest(self, equation: Any) -> None:
+        """Refuse individuals outside of the bins where the model can put none."""
+        if self.total is None:
+            return
+        missing = self.total - (self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total)
+        ends = zip(self.bins, self.grid.edges, strict=True)
+        if (missing <= 1e-6 * self.total).all() or not all(np.allclose(b[[0, -1]], e[[0, -1]]) for b, e in ends):
+            return
+        system = FiniteVolume().systems(equation, self.grid)[0]
+        if not system.operator_varies and not np.any(np.asarray(system.operator(0.0).leak)):
+            i = int(np.argmax(missing))
+            raise ValueError(
+                f"total says that {missing[i]:g} of {self.total[i]:g} are in no bin at time {self.times[i]:g}, but the bins cover a domain that nothing leaves; drop total=, open a wall, or take a wider grid"
+            )
+
+
+class HistogramsPlan(Plan):
+    family: ClassVar[str] = "multinomial"
+    observation: Any  # (m, bins), normalised, with the missing mass last where `rest`
+    weight: Any  # (m,) individuals, 1 if unknown
+    size: Any
+    course: Course
+    row: Any
+    overlap: Any  # per axis (bins, n), the share of each cell in each bin; None: the cells are the bins
+    rest: bool = eqx.field(static=True)
+    known: bool = eqx.field(static=True)
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        states, checks, fine = self.course(equation, initial)
+        mass = (states * self.course.grid.volumes)[self.row]
+        for k, share in enumerate(self.overlap or ()):
+            mass = jnp.moveaxis(jnp.tensordot(mass, share, axes=(k + 1, 1), precision="highest"), -1, k + 1)
+        mass = mass.reshape(len(mass), -1)
+        if self.rest:  # of what there was at the start, which need not be normalised
+            grid = self.course.grid
+            whole = 1.0 if initial is None else grid.integrate(jnp.broadcast_to(grid.average(initial), grid.shape))
+            rest = whole - mass.sum(1, keepdims=True)
+            born = "the model leaves {value} of its start outside the bins: total= counts what leaves, and here something is born; drop it"
+            checks = checks + check([(born, rest < -1e-6 * whole, None, rest)], checks.needed)
+            mass = jnp.concatenate([mass, rest], axis=1)
+        return Prediction(mass, checks, fine)
+
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> HistogramsPlan:
+        return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
+
+
+def normalised(mass: np.ndarray, whole: bool, total: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Shares of the bins (..., times, bins), with the missing mass last where a total says so, and how many were counted."""
+    if total is not None:
+        inside = mass if whole else mass * total[..., None]
+        mass = np.concatenate([inside, np.maximum(total - inside.sum(-1), 0.0)[..., None]], axis=-1)
+    held = mass.sum(-1)
+    return mass / held[..., None], total if total is not None else held if whole else None
+
+
+def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:
+    if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+        raise ValueError(
+            f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
+        )
+    line.require_inside(edges, "edge")
+    return edges
+
+
+def _checked_total(total: Any, times: np.ndarray) -> np.ndarray:
+    total = numbers(total, "total")
+    if total.shape not in ((), times.shape):
+        raise ValueError(f"total must be a number or one for each of {len(times)} times, got shape {total.shape}")
+    return np.array(np.broadcast_to(total, times.shape))
+
+
+def _volume(grid: Grid, edges: np.ndarray) -> np.ndarray:
+    """Volume between the lower wall and each edge."""
+    own, volumes = np.asarray(grid.edges[0]), np.asarray(grid.volumes)
+    power = {"cartesian": 1, "cylindrical": 2, "spherical": 3}[grid.geometry]
+    scale = volumes.sum() / (own[-1] ** power - own[0] ** power)
+    return scale * (np.clip(edges, own[0], own[-1]) ** power - own[0] ** power)
+
+
+def _overlap(grid: Grid, edges: np.ndarray) -> np.ndarray:
+    """Which share of each cell lies in each bin, (bins, n)."""
+    cells, bins = _volume(grid, np.asarray(grid.edges[0])), _volume(grid, edges)
+    upper = np.minimum(bins[1:, None], cells[None, 1:])
+    lower = np.maximum(bins[:-1, None], cells[None, :-1])
+    return np.maximum(upper - lower, 0.0) / np.diff(cells)

@@ -1,0 +1,361 @@
+"""Values of the field at places and times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from jaxdiff.measurements.autocorrelation import correlations, previous
+from jaxdiff.measurements.contradictions import doubts
+from jaxdiff.measurements.measurement import (
+    Course,
+    Measurement,
+    Plan,
+    Prediction,
+    bucket,
+    check_initial,
+    check_times,
+    course_of,
+)
+from jaxdiff.model.grid import Grid
+from jaxdiff.parameters import numeric, plain
+from jaxdiff.quantities import clocked, numbers
+from jaxdiff.runtime.conditions import Checks
+
+if TYPE_CHECKING:
+    from jaxdiff.measurements import tables
+
+
+class StartNoise(NamedTuple):
+    """Independent errors of a start that was read at a few places: the profile (k, *cells) that a standard deviation of each
+    gives, in units of that of the readings where they have no sigma."""
+
+    profiles: np.ndarray
+
+
+class Readings(Measurement):
+    """Values of the field at places and times: one row a reading.
+
+        yᵢ = u(tᵢ, xᵢ) + noise
+
+    grid: where the model is solved; initial: the state at `start`, a number, an array over cells (n,) or a callable of
+    position, whose marks are fitted too; None where the model returns one or only steady states are read
+    times: (m,) [time], inf is the steady state; positions: (m,) or (m, ndim) [length]; values: (m,) [unit of the field],
+    NaN means missing and drops the row, which a fit tells; sigma: a number or (m,), standard deviation of a value; start:
+    [time]; time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times and start count where they
+    are dates or durations. Dates count from the start if it is a date too, else from the earliest of them.
+    initial_sigma: where the initial state is an array that was measured, the standard deviation of its cells, a number or
+    (*cells), zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
+    On a periodic axis positions lie within the grid, one period: wrap them, lower + (x - lower) % period.
+
+    Raises ValueError if shapes differ, nothing is left, a position lies outside the grid, a time before the start, a
+    sigma is not positive, the initial state is not finite, something is no real number, or dates come without a unit.
+
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 50))
+    >>> readings = jd.Readings(grid, 0.0, [1.0, 2.0, 2.0], [0.5, 0.5, 0.7], [0.3, 0.6, float("nan")])
+    >>> readings.values
+    array([0.3, 0.6])
+    """
+
+    family: ClassVar[str] = "gaussian"
+    grid: Grid
+    initial: Any
+    times: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+    sigma: np.ndarray | None
+    start: float = eqx.field(static=True)
+    missing: int = eqx.field(static=True)  # rows that were given without a value
+    initial_sigma: Any
+
+    def __init__(
+        self,
+        grid: Grid,
+        initial: Any,
+        times: Any,
+        positions: Any,
+        values: Any,
+        sigma: Any = None,
+        start: Any = 0.0,
+        *,
+        time_unit: str | None = None,
+        initial_sigma: Any = None,
+    ):
+        values = numbers(values, "values")
+        times, self.start = clocked(times, start, time_unit)
+        if values.ndim != 1:
+            raise ValueError(
+                f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
+            )
+        one = isinstance(positions, tuple)
+        positions = numbers(positions, "positions")
+        if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
+            if len(values) == grid.ndim > 1 and not one:
+                raise ValueError(
+                    f"positions of {len(values)} values on {grid.ndim} axes may be one place or one coordinate for each, got shape ({grid.ndim},); give one row of {grid.ndim} for each value, or a tuple for one place"
+                )
+            positions = np.broadcast_to(positions, (*values.shape, grid.ndim))
+        if grid.ndim > 1 and positions.shape != (*values.shape, grid.ndim):
+            raise ValueError(
+                f"positions must be {len(values)} rows of {grid.ndim} coordinates, got shape {positions.shape}; give one row for each value"
+            )
+        positions = positions[:, 0] if grid.ndim == 1 and positions.ndim == 2 and positions.shape[1] == 1 else positions
+        columns = {"times": times} | ({"positions": positions} if grid.ndim == 1 else {})
+        if sigma is not None:
+            columns["sigma"] = numbers(sigma, "sigma")
+        for name, column in columns.items():
+            if column.shape not in ((), values.shape):
+                raise ValueError(
+                    f"{name} must match the {len(values)} values, got shape {column.shape}; give one for each row"
+                )
+            columns[name] = np.broadcast_to(column, values.shape)
+        kept = ~np.isnan(values)
+        if not kept.any():
+            raise ValueError(
+                f"no reading is left, got {len(values)} values, all missing"
+                if len(values)
+                else "no reading given, got empty values"
+            )
+        if np.isinf(values).any():
+            raise ValueError(
+                f"values must be finite or NaN, got {values[np.isinf(values)][0]} in row {int(np.argmax(np.isinf(values)))}"
+            )
+        times, positions = columns["times"][kept], columns.get("positions", positions)[kept]
+        self.sigma = columns["sigma"][kept] if sigma is not None else None
+        if self.sigma is not None and not ((self.sigma > 0) & np.isfinite(self.sigma)).all():
+            raise ValueError(
+                f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows"
+            )
+        check_times(times, self.start)
+        grid.require_inside(positions, "position")
+        self.grid, self.initial = grid, numeric(initial)
+        check_initial(self.initial, grid)
+        self.times, self.positions, self.values = times, positions, values[kept]
+        self.missing = int(np.sum(~kept))
+        self.initial_sigma = _checked_start(initial_sigma, self.initial, grid)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: tables.Table,
+        grid: Grid,
+        initial: Any,
+        *,
+        time: Any,
+        position: str | float | Sequence[str | float] | Mapping[str, float | Sequence[float]],
+        value: str | None = None,
+        sigma: str | float | None = None,
+        start: Any = 0.0,
+        time_unit: str | None = None,
+        initial_sigma: Any = None,
+    ) -> Readings:
+        """Readings from a table, by the names of the columns.
+
+        table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file
+        time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
+        sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
+        {column: (x, y)}, and there is no value.
+        start, time_unit, initial_sigma: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
+
+        >>> import jaxdiff as jd, pandas
+        >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
+        >>> grid = jd.Grid.uniform((0.0, 70.0, 70))
+        >>> jd.Readings.from_table(rod, grid, None, time=float("inf"), position="x", value="T").positions
+        array([10., 14.])
+        """
+        from jaxdiff.measurements import tables
+
+        frame = tables.read(table)
+        if isinstance(position, Mapping):
+            columns = tables.wide(frame, time=time, positions=position, sigma=sigma, time_unit=time_unit)
+        elif value is None:
+            raise TypeError("value must name the column of readings, got None; or give position={column: position}")
+        else:
+            columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma, time_unit=time_unit)
+        times, positions, values, deviations = columns
+        with tables.named(frame):
+            places = positions.reshape(len(values), -1)
+            columns = (times, places, values, deviations)
+            return cls(grid, initial, *columns, start, time_unit=time_unit, initial_sigma=initial_sigma)
+
+    @classmethod
+    def from_images(
+        cls,
+        grid: Grid,
+        initial: Any,
+        times: Any,
+        images: Any,
+        *,
+        sigma: Any = None,
+        start: Any = None,
+        time_unit: str | None = None,
+        initial_sigma: Any = None,
+    ) -> Readings:
+        """Readings from a series of images, whose pixels are the cells of the grid.
+
+        initial: the state at `start`, by default the time of the first image; None where the model returns one
+        times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
+        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit,
+        initial_sigma: as in `Readings`
+
+        An image may be the initial state of those that follow it. Its noise spreads with what was there, and enters the error
+        bars: with initial_sigma, or the noise of the other images if it is as rough as they are.
+
+        Raises ValueError if shapes differ from those of the grid, or the initial state is the first image.
+
+        >>> import jaxdiff as jd
+        >>> grid = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3))
+        >>> jd.Readings.from_images(grid, lambda x, y: x * y, [1.0, 2.0], np.ones((2, 4, 3))).values.shape
+        (24,)
+        """
+        times, begin = clocked(times, 0.0 if start is None else start, time_unit)
+        images = numbers(images, "images")
+        if times.ndim != 1 or not times.size or images.shape != (*times.shape, *grid.shape):
+            raise ValueError(
+                f"images must be one of shape {grid.shape} for each of {times.size} times, got shape {images.shape}; the first axis of an image is that of x"
+            )
+        if np.isinf(images).any():
+            image, *cell = (int(i) for i in np.argwhere(np.isinf(images))[0])
+            raise ValueError(f"image {image} is infinite in cell {tuple(cell)}; set it to NaN where it tells nothing")
+        if sigma is not None:
+            sigma = numbers(sigma, "sigma")
+            if sigma.shape not in ((), times.shape, images.shape):
+                raise ValueError(
+                    f"sigma must be a number, one for each of {times.size} images or for each pixel {images.shape}, got shape {sigma.shape}"
+                )
+            sigma = sigma.reshape(-1, *(1,) * grid.ndim) if sigma.shape == times.shape else sigma
+            sigma = np.broadcast_to(sigma, images.shape).ravel()
+        start = float(times[0]) if start is None else begin
+        if np.shape(initial) == grid.shape and np.array_equal(initial, images[0]) and start == times[0]:
+            raise ValueError(
+                "the initial state is the first image, which is then no reading; pass times[1:] and images[1:], with start=times[0]"
+            )
+        places = np.stack(np.meshgrid(*grid.centers, indexing="ij"), -1).reshape(-1, grid.ndim)
+        rows = np.repeat(times, len(places)), np.tile(places, (len(times), 1)), images.ravel()
+        return cls(grid, initial, *rows, sigma, start, initial_sigma=initial_sigma)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        count = len(self.values)
+        told = (f"{count} of {count + self.missing} rows used; {self.missing} missing",) if self.missing else ()
+        return told + doubts(self.times, self.positions, self.values, self.sigma)
+
+    def rows(self, kept: np.ndarray) -> Readings:
+        """Only these rows."""
+        sigma = None if self.sigma is None else self.sigma[kept]
+        columns = (self.times[kept], self.positions[kept], self.values[kept], sigma)
+        return Readings(self.grid, self.initial, *columns, self.start, initial_sigma=self.initial_sigma)
+
+    @property
+    def last(self) -> np.ndarray:
+        """(m,) the row before each one in time at the same position, -1 for none."""
+        return previous(self.times, self.positions)
+
+    def noise(self, tau: Any = 0.0) -> dict[str, Any]:
+        """What a plan holds of the noise: which row was before, what of its residual is expected in the next, the weight of
+        the rest, and half the logarithm of the determinant.
+
+            V = σᵢ σⱼ e^{−|tᵢ − tⱼ|/τ} at one position,  rᵀV⁻¹r = Σ (rᵢ − cᵢ rₗ)² wᵢ,  cᵢ = ρᵢ σᵢ/σₗ,  wᵢ = 1/(σᵢ² (1 − ρᵢ²))
+
+        tau: correlation time, a number or (m,) [time], zero for independent noise; l: the row before, as in `last`
+        """
+        last = self.last
+        sigma = np.ones(len(last)) if self.sigma is None else self.sigma
+        rho = correlations(self.times, last, tau)
+        constant = (0.0 if self.sigma is None else np.log(sigma).sum()) + 0.5 * np.log1p(-(rho**2)).sum()
+        carry, weight = rho * sigma / sigma[last], sigma**-2 / (1 - rho**2)
+        return {"weight": weight, "carry": carry, "last": last, "constant": np.float64(constant)}
+
+    def split(self, fraction: float) -> tuple[Readings, Readings]:
+        """(first, last) part in time; rows of one single time are held out evenly instead."""
+        distinct = np.unique(self.times)
+        if len(distinct) > 1:
+            held = self.times > np.quantile(self.times, 1 - fraction, method="lower")
+            held = held if held.any() else self.times == distinct[-1]
+        else:
+            count = max(1, round(fraction * len(self.times)))
+            held = np.zeros(len(self.times), bool)
+            held[np.linspace(0, len(held) - 1, count + 2).astype(int)[1:-1]] = True
+        if held.all():
+            raise ValueError(f"validation={fraction:g} leaves no reading to fit, got {len(held)} in all; hold out less")
+        return self.rows(~held), self.rows(held)
+
+    @property
+    def known(self) -> bool:
+        return self.sigma is not None
+
+    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> ReadingsPlan:
+        course, row = course_of(self, equation, initial, options)
+        sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
+        count = len(self.values)
+        dense = len(sensors) * (row.max() + 1) <= 8 * count
+        rows = bucket(count) if pad else count
+        places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
+        return ReadingsPlan(
+            observation=_padded(self.values, rows),
+            size=np.float64(count),
+            course=course,
+            row=_padded(row, rows),
+            place=_padded(places, which, places[-1]),
+            sensor=_padded(sensor, rows) if dense else None,
+            known=self.known,
+            **_noise(self, 0.0, rows),
+        )
+
+
+def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:
+    if sigma is None or isinstance(sigma, StartNoise):
+        return sigma
+    sigma = numbers(sigma, "initial_sigma")
+    if sigma.shape not in ((), grid.shape) or not (np.isfinite(sigma) & (sigma >= 0)).all():
+        raise ValueError(f"initial_sigma must be a number or {grid.shape} of them, from zero up, got {sigma}")
+    if np.any(sigma > 0) and np.shape(plain(initial)) != grid.shape:
+        raise ValueError("initial_sigma is that of an initial state that is an array over cells; leave it out")
+    return sigma
+
+
+def _padded(column: np.ndarray, length: int, fill: Any = 0) -> np.ndarray:
+    return np.concatenate([column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)])
+
+
+def _noise(readings: Readings, tau: Any, length: int) -> dict[str, Any]:
+    filled = lambda name, part: _padded(part, length, -1 if name == "last" else 0) if np.ndim(part) else part
+    return {name: filled(name, part) for name, part in readings.noise(tau).items()}
+
+
+class ReadingsPlan(Plan):
+    family: ClassVar[str] = "gaussian"
+    observation: Any  # (m,), padded
+    weight: Any  # 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
+    size: Any
+    constant: Any  # half the logarithm of the determinant of the noise: Σ log sigma where it is independent
+    course: Course
+    row: Any  # (m,) which time
+    place: Any  # positions of the sensors, or of each row
+    sensor: Any  # (m,) which sensor; None: a position a row
+    last: Any  # (m,) which row came before at the same sensor, -1 for none
+    carry: Any  # (m,) what share of the residual there is expected in that of each row
+    known: bool = eqx.field(static=True)
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        order = 2 if self.course.solve is None else getattr(self.course.solve.scheme, "order", 2)
+        read = partial(self.course.grid.interpolate, order=order)
+        if self.sensor is None:
+            states, checks, fine = self.course(equation, initial)
+            each = jax.vmap(lambda u, x: read(u, x[None])[0])
+            return Prediction(each(states[self.row], self.place), checks, fine)
+        at_sensors, checks, fine = self.course(equation, initial, lambda states: read(states, self.place))
+        return Prediction(at_sensors[self.row, self.sensor], checks, fine)
+
+    def correlated(self, measurement: Readings, tau: Any) -> Plan:
+        """The same plan for noise of this correlation time, a number or (m,)."""
+        return self.holding(_noise(measurement, tau, len(self.weight)))
+
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:
+        return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))

@@ -1,0 +1,237 @@
+"""Paths of diffusing things, measured by the density of every step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from jaxdiff.measurements.measurement import Measurement, Plan, Prediction, Unplannable
+from jaxdiff.model.boundaries import Dirichlet, Flux, Periodic
+from jaxdiff.model.grid import Grid
+from jaxdiff.quantities import clocked, numbers
+from jaxdiff.runtime.conditions import Checks
+from jaxdiff.transition.density import checked_log_density, prepare
+
+if TYPE_CHECKING:
+    from jaxdiff.measurements import tables
+
+
+class Trajectory(Measurement):
+    """Positions of one diffusing thing in the course of time, or of many.
+
+        log L = Σᵢ log p(xᵢ₊₁ | xᵢ; tᵢ₊₁ − tᵢ)
+
+    grid: its ends are the walls; times: (n,) [time], increasing, at any distances; positions: (n,) or (n, 1) [length],
+    NaN where a frame is missing, which is left out, and told by a fit; lists of both for many paths
+    time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times count where they are dates or
+    durations; dates count from the first of their path
+
+    On a periodic axis positions lie within the grid, one period: wrap an angle that was counted on and on,
+    lower + (x - lower) % period. The density of a step sums over all turns, so that steps are short beside the period
+    where the turns are to be told apart.
+
+    Raises ValueError if shapes differ, times do not increase, a path has fewer than two points, a position is infinite
+    or lies outside the grid, something is no real number, or dates come without a unit.
+
+    >>> import jaxdiff as jd
+    >>> jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 60)), [0.0, 0.1, 0.3], [0.0, 0.2, -0.1]).durations
+    array([0.1, 0.2])
+    """
+
+    family: ClassVar[str] = "density"
+    grid: Grid
+    times: tuple[np.ndarray, ...]
+    positions: tuple[np.ndarray, ...]
+    missing: int = eqx.field(static=True)  # frames that were given without a position
+
+    def __init__(self, grid: Grid, times: Any, positions: Any, *, time_unit: str | None = None):
+        if grid.ndim > 1:
+            raise ValueError(
+                f"a path holds on a grid of one axis, got {grid.ndim}; where the axes know nothing of each other, each coordinate is a path of its own on one axis"
+            )
+        several = lambda paths: isinstance(paths, (list, tuple)) and len(paths) > 0 and np.ndim(paths[0]) > 0
+        many = several(times)
+        if many and not (several(positions) and len(times) == len(positions)):
+            count = len(positions) if several(positions) else 1
+            raise ValueError(f"times and positions must be as many paths, got {len(times)} and {count}")
+        paths = list(zip(times, positions, strict=True)) if many else [(times, positions)]
+        checked = [
+            _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit) for i, (t, x) in enumerate(paths)
+        ]
+        self.grid = grid
+        self.times = tuple(t for t, _, _ in checked)
+        self.positions = tuple(x for _, x, _ in checked)
+        self.missing = sum(count for _, _, count in checked)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: tables.Table,
+        grid: Grid,
+        *,
+        time: str,
+        position: str,
+        track: str | None = None,
+        time_unit: str | None = None,
+    ) -> Trajectory:
+        """A path from a table, by the names of the columns, or many: one for each different entry of the column `track`.
+
+        table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file; time_unit: as in `Trajectory`
+
+        >>> import jaxdiff as jd
+        >>> beads = {"t": [0.0, 1.0, 0.0, 1.0], "x": [0.1, 0.3, 0.2, 0.1], "bead": ["a", "a", "b", "b"]}
+        >>> grid = jd.Grid.uniform((0.0, 1.0, 20))
+        >>> jd.Trajectory.from_table(beads, grid, time="t", position="x", track="bead").stops
+        array([0.3, 0.1])
+        """
+        from jaxdiff.measurements import tables
+
+        frame = tables.read(table)
+        times, positions = tables.tracks(frame, time=time, position=position, track=track, time_unit=time_unit)
+        with tables.named(frame):
+            many = len(times) > 1
+            return cls(grid, times if many else times[0], positions if many else positions[0], time_unit=time_unit)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        count = sum(map(len, self.times))
+        return (f"{count} of {count + self.missing} frames used; {self.missing} missing",) if self.missing else ()
+
+    @property
+    def durations(self) -> np.ndarray:
+        return np.concatenate([np.diff(t) for t in self.times])
+
+    @property
+    def starts(self) -> np.ndarray:
+        return np.concatenate([x[:-1] for x in self.positions])
+
+    @property
+    def stops(self) -> np.ndarray:
+        return np.concatenate([x[1:] for x in self.positions])
+
+    def split(self, fraction: float) -> tuple[Trajectory, Trajectory]:
+        """(first, last) part of every path; they share one point."""
+        cuts = [min(max(round((1 - fraction) * (len(t) - 1)), 1), len(t) - 1) for t in self.times]
+        first = [(t[: c + 1], x[: c + 1]) for t, x, c in zip(self.times, self.positions, cuts, strict=True)]
+        last = [(t[c:], x[c:]) for t, x, c in zip(self.times, self.positions, cuts, strict=True) if c < len(t) - 1]
+        if not last:
+            raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
+        return Trajectory(self.grid, *map(list, zip(*first, strict=True))), Trajectory(
+            self.grid, *map(list, zip(*last, strict=True))
+        )
+
+    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> TrajectoryPlan:
+        left, right = equation.sides(self.grid)
+        walls = (wall(left), wall(right))
+        lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
+        drift, diffusivity, killing = (Term(equation, self.grid, i) for i in range(3))
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is found, and told
+                steps = prepare(
+                    drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls
+                )
+        except (ValueError, OverflowError, MemoryError) as error:
+            few = "the densities of its steps need more memory than there is; give smoother coefficients"
+            large = (
+                "the densities of its steps are beyond all numbers; check drift, diffusivity and killing near the path"
+            )
+            told = few if isinstance(error, MemoryError) else large
+            raise Unplannable(str(error) if isinstance(error, ValueError) else told) from None
+        return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
+
+    def rough(self) -> TrajectoryPlan:
+        """A plan that knows Euler steps only."""
+        count = len(self.durations)
+        return TrajectoryPlan(
+            observation=self.stops,
+            weight=np.ones(count),
+            size=np.float64(count),
+            known=True,
+            starts=self.starts,
+            durations=self.durations,
+            grid=self.grid,
+            steps=None,
+        )
+
+
+class Term(eqx.Module):
+    """Drift (0), diffusivity (1) or killing (2) as a pytree, so that other numbers compile nothing."""
+
+    equation: Any
+    grid: Grid
+    which: int = eqx.field(static=True)
+
+    def __call__(self, x: Any) -> Any:
+        return self.equation.sde(self.grid)[self.which](x)
+
+
+class TrajectoryPlan(Plan):
+    family: ClassVar[str] = "density"
+    observation: Any  # (m,) where each step ends
+    weight: Any
+    size: Any
+    starts: Any
+    durations: Any
+    grid: Grid
+    steps: Any  # plan of the transition density
+    known: bool = eqx.field(static=True)
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        drift, diffusivity, killing = equation.sde(self.grid)
+        values, resolved = checked_log_density(drift, diffusivity, killing, self.steps)
+        return Prediction(values, resolved=resolved)
+
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Plan:
+        return measurement.prepare(equation)
+
+    def euler(self, equation: Any) -> tuple[Any, Any]:
+        """Means and variances of Euler steps: crude, but they know where to start."""
+        drift, diffusivity, _ = equation.sde(self.grid)
+        means = self.starts + jax.vmap(drift)(self.starts) * self.durations
+        return means, 2 * jax.vmap(diffusivity)(self.starts) * self.durations
+
+
+def _checked_path(
+    grid: Grid, times: Any, positions: Any, which: str, unit: str | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Times and positions of the frames that have one, and how many have none."""
+    times, _ = clocked(times, 0.0, unit, f"times{which}")
+    positions = numbers(positions, f"positions{which}")
+    positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
+    if times.ndim != 1 or times.shape != positions.shape:
+        raise ValueError(
+            f"times and positions{which} must have the same shape (n,), got {times.shape} and {positions.shape}"
+        )
+    if len(times) < 2:
+        raise ValueError(f"a path needs at least two points, got {len(times)}{which}")
+    kept = ~np.isnan(positions)
+    kept = kept if kept.sum() > 1 else np.ones_like(kept)
+    times, positions, missing = times[kept], positions[kept], int(np.sum(~kept))
+    wrong = ~(np.isfinite(times) & np.isfinite(positions))
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise ValueError(
+            f"times and positions{which} must be finite, got {positions[i]} at time {times[i]} in row {i}; drop that row"
+        )
+    if (np.diff(times) <= 0).any():
+        i = int(np.argmax(np.diff(times) <= 0))
+        raise ValueError(
+            f"times{which} must increase, got {times[i + 1]:g} after {times[i]:g} in row {i + 1}; sort or drop rows"
+        )
+    grid.require_inside(positions, f"position{which}")
+    return times, positions, missing
+
+
+def wall(side: Any) -> str:
+    """The kind of a wall, as transition densities know it."""
+    if isinstance(side, Periodic):
+        return "periodic"
+    value = np.asarray(getattr(side, "value", np.nan))
+    if isinstance(side, (Flux, Dirichlet)) and value.ndim == 0 and value == 0:
+        return "reflecting" if isinstance(side, Flux) else "absorbing"
+    raise ValueError(
+        f"a path needs walls that reflect, absorb or are periodic, got {type(side).__name__}; use jd.reflecting or jd.absorbing"
+    )

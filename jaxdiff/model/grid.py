@@ -1,0 +1,301 @@
+"""Where: cells, faces, volumes, averages, integrals and interpolation on one to three axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxdiff.model.arguments import at_place, one_number
+from jaxdiff.model.averages import DOUBTFUL, looked, refined
+from jaxdiff.quantities import numbers
+from jaxdiff.runtime.compilation import as_written, solver_jit
+from jaxdiff.runtime.conditions import Condition
+
+# Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
+_EXPONENT = {"cartesian": 0, "cylindrical": 1, "spherical": 2}
+_MOST_CELLS = 2**27  # along an axis
+_SURFACE = {"cartesian": 1.0, "cylindrical": 2 * np.pi, "spherical": 4 * np.pi}
+
+
+class Grid(eqx.Module):
+    """Finite-volume cells on an interval, a rectangle, a box, or a radius.
+
+    Cells lie between neighbouring `edges` [length], one array per axis x, y, z; the first axis of a radial grid is r,
+    whose cells are shells of volume 2πr dr (cylindrical) or 4πr² dr (spherical), and a cylinder may have a second
+    axis z. States are arrays of cell averages of the grid's `shape`.
+
+    >>> grid = Grid.uniform((0.0, 1.0, 4))
+    >>> grid.centers[0]
+    array([0.125, 0.375, 0.625, 0.875])
+    >>> Grid.uniform((0.0, 1.0, 4), (0.0, 2.0, 6)).shape
+    (4, 6)
+    >>> Grid.radial((0.0, 1.0, 50), geometry="spherical").volumes.sum().round(12) == round(4 * np.pi / 3, 12)
+    np.True_
+
+    Raises `ValueError` if edges are not finite and increasing, or a radius is negative.
+    """
+
+    edges: tuple[Float[np.ndarray, " n+1"], ...]
+    geometry: str = eqx.field(static=True)
+    equal: tuple[bool, ...] = eqx.field(static=True)  # axes whose cells are known to be of one width
+
+    def __init__(self, edges: Any, geometry: str = "cartesian"):
+        if geometry not in _EXPONENT:
+            raise ValueError(f"geometry must be one of {', '.join(_EXPONENT)}, got {geometry!r}")
+        if not isinstance(edges, (tuple, list)) or np.ndim(edges[0]) == 0:
+            edges = (edges,)
+        most = {"cartesian": 3, "cylindrical": 2, "spherical": 1}[geometry]
+        if len(edges) > most:
+            raise ValueError(f"a {geometry} grid has at most {most} axes, got {len(edges)} arrays of edges")
+        kinds = (geometry, "cartesian", "cartesian")
+        self.edges = tuple(_checked_edges(e, kind) for e, kind in zip(edges, kinds, strict=False))
+        self.geometry = geometry
+        self.equal = tuple(map(_are_equal, self.edges))
+
+    @classmethod
+    def uniform(cls, *axes: tuple[float, float, int]) -> Grid:
+        """Equal cells: one triple (lower, upper, cells) per axis."""
+        return cls(tuple(_linspace(axis) for axis in axes))
+
+    @classmethod
+    def radial(cls, radius: tuple[float, float, int], *axes: tuple[float, float, int], geometry: str) -> Grid:
+        """Equal shells (inner, outer, cells) of a "cylindrical" or "spherical" body; r = 0 is allowed.
+
+        A cylindrical grid may have a second axis, z.
+        """
+        if geometry not in ("cylindrical", "spherical"):
+            raise ValueError(f"geometry must be 'cylindrical' or 'spherical', got {geometry!r}")
+        return cls(tuple(_linspace(axis) for axis in (radius, *axes)), geometry)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(e) - 1 for e in self.edges)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.edges)
+
+    @property
+    def centers(self) -> tuple[Any, ...]:
+        return tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
+
+    @property
+    def widths(self) -> tuple[Any, ...]:
+        return tuple(e[1:] - e[:-1] for e in self.edges)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the axes: x, y, z, or r, z."""
+        return (("x", "y", "z") if self.geometry == "cartesian" else ("r", "z"))[: self.ndim]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Names of the walls: x-, x+, y-, …"""
+        return tuple(name + end for name in self.names for end in "-+")
+
+    def axis(self, k: int) -> Grid:
+        """One axis as a grid of its own."""
+        return self if self.ndim == 1 else Grid((self.edges[k],), self.geometry if k == 0 else "cartesian")
+
+    @property
+    def volumes(self) -> Any:
+        """Cell volumes [length^d], of the grid's shape."""
+        if self.ndim > 1:
+            each = [self.axis(k).volumes for k in range(self.ndim)]
+            return _outer(each, np if all(isinstance(v, np.ndarray) for v in each) else jnp)
+        d = _EXPONENT[self.geometry] + 1
+        power = self.edges[0] ** d
+        return _SURFACE[self.geometry] / d * (power[1:] - power[:-1])
+
+    @property
+    def exponent(self) -> int:
+        """The power of the first coordinate in the volume of a shell: 0, 1 or 2."""
+        return _EXPONENT[self.geometry]
+
+    @property
+    def areas(self) -> Any:
+        """Face areas on one axis, shape `(n + 1,)`: 1, 2πr or 4πr²."""
+        return _SURFACE[self.geometry] * self.edges[0] ** _EXPONENT[self.geometry]
+
+    @property
+    def distances(self) -> Any:
+        """On one axis, from centre to centre across each face, and from the end centres to the walls, `(n + 1,)`."""
+        x, e = self.centers[0], self.edges[0]
+        return (jnp if isinstance(e, jax.Array) else np).concatenate([x[:1] - e[:1], x[1:] - x[:-1], e[-1:] - x[-1:]])
+
+    @as_written
+    def average(self, function: Callable[..., Any] | Any) -> Any:
+        """Cell averages of a function of position, or a number on every cell.
+
+        The function is written for one point: f(x), f(x, y), … Gauss–Legendre in every cell; cells in which that is not
+        enough are divided until it is, but inside jit, where the number of points is known beforehand.
+
+        >>> spike = Grid.uniform((0.0, 10.0, 10)).average(lambda x: jnp.exp(-(((x - 4.3) / 0.01) ** 2)))
+        >>> bool(abs(spike[4] / (0.01 * np.sqrt(np.pi)) - 1) < 1e-5)
+        True
+
+        Raises `ValueError` if it varies too fast for that.
+        """
+        if not callable(function):
+            value = jnp.asarray(function)
+            if value.ndim and value.shape != self.shape:
+                raise ValueError(
+                    f"expected a number or cell averages of shape {self.shape}, got shape {value.shape}; pass one per cell"
+                )
+            return jnp.broadcast_to(value, self.shape)
+        found = self._looked(function)
+        if any(isinstance(each, jax.core.Tracer) for each in (*found, *self.edges)):
+            return found[0]
+        return jnp.asarray(
+            refined(self._of_point(function), self.edges, self.exponent, np.asarray(self.volumes), found)
+        )
+
+    def unresolved(self, function: Callable[..., Any], what: str) -> Condition:
+        """The condition that a function is not so narrow that cells do not see it, where `average` cannot divide them."""
+        _, error, size = jax.lax.stop_gradient(self._looked(function))
+        held = jnp.asarray(self.volumes, size.dtype) * size
+        whole = jnp.sum(held)
+        share = jnp.asarray(self.volumes, size.dtype) * error / jnp.where(whole > 0, whole, 1.0)
+        first = jnp.unravel_index(jnp.argmax(share), self.shape)
+        places = tuple(jnp.asarray(x, size.dtype)[i] for x, i in zip(self.centers, first, strict=True))
+        where = ", ".join(f"{name} = {{where{i or ''}}}" for i, name in enumerate(self.names))
+        message = f"{what} changes too fast within a cell at {where}: {{value}} of it is doubtful; take smaller cells, or pass cell averages, grid.average(...)"
+        return message, share[first] > DOUBTFUL, places if self.ndim > 1 else places[0], share[first]
+
+    def _of_point(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *x: one_number(at_place(function, self.names, *x), x[0].dtype, "a function to be averaged")
+
+    def _looked(self, function: Callable[..., Any]) -> Any:
+        return looked(self._of_point(function), self.edges, self.exponent)
+
+    def delta(self, point: Any) -> Any:
+        """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact."""
+        if isinstance(point, jax.core.Tracer) or isinstance(self.edges[0], jax.core.Tracer):
+            xp: Any = jnp
+            point = jnp.atleast_1d(jnp.asarray(point))
+        else:
+            xp, point = np, np.atleast_1d(np.asarray(point, float))  # in float64 whatever the session's precision
+            if point.shape != (self.ndim,):
+                raise ValueError(f"a point has {self.ndim} coordinates here, got {point.tolist()}")
+            self.require_inside(point if self.ndim == 1 else point[None], "point")
+        return _outer([self.axis(k)._split(point[k], xp) for k in range(self.ndim)], xp)
+
+    def _split(self, point: Any, xp: Any) -> Any:
+        x = xp.asarray(self.centers[0])
+        reach = xp.concatenate([xp.diff(x), xp.ones(1)])
+        below = xp.clip((point - x) / reach, 0.0, 1.0)  # share of the way from each centre to the next
+        above = xp.concatenate([xp.ones(1), below[:-1]])
+        return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
+
+    @as_written
+    def integrate(self, u: Any) -> Any:
+        """∫u dV over the axes of the grid, the last of u."""
+        return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
+
+    @as_written
+    def interpolate(self, u: Any, points: Any, order: int = 2) -> Any:
+        """Values at `points` (m, ndim), or (m,) on one axis: linear between cell centres along every axis, extrapolated
+        linearly to the walls. On one axis a number is a point, on several a row of `ndim` coordinates.
+
+        order: 4 on one axis of equal cells takes u for averages, and of the cubic with those of four cells its value
+        """
+        u, points = jnp.asarray(u), jnp.asarray(points)
+        flat = self.ndim == 1 and points.ndim <= 1
+        if not flat and points.shape[-1:] != (self.ndim,):
+            raise ValueError(f"a point has {self.ndim} coordinates here, got points of shape {points.shape}")
+        return (_cubic if order == 4 else _linear)(self, u, points)
+
+    def require_inside(self, points: Any, what: str) -> None:
+        """Raise if a point, (m,) or (m, ndim), lies outside the grid (by more than roundoff)."""
+        columns = points[:, None] if np.ndim(points) == 1 else points
+        for k in range(self.ndim):
+            lower, upper = self.edges[k][0], self.edges[k][-1]
+            slack = 1e-9 * (upper - lower)
+            outside = ~((columns[:, k] >= lower - slack) & (columns[:, k] <= upper + slack))
+            if outside.any():
+                i = int(np.argmax(outside))
+                at = f"{columns[i, k]:g}" if self.ndim == 1 else f"{self.names[k]} = {columns[i, k]:g}"
+                raise ValueError(
+                    f"{what} {i} at {at} lies outside the grid [{lower:g}, {upper:g}]; widen the grid or drop it, or on a periodic axis wrap it: lower + (x - lower) % period"
+                )
+
+
+# Coefficients, by powers, of the cubics with an average of one in one of the cells [0, 1], … [3, 4], of zero in the others.
+_CUBIC = np.linalg.inv([[((j + 1) ** (k + 1) - j ** (k + 1)) / (k + 1) for k in range(4)] for j in range(4)])
+
+
+@solver_jit
+def _linear(grid: Grid, u: Any, points: Any) -> Any:
+    """Between centres along every axis."""
+    points = _columns(grid, points)
+    corners: list[tuple[tuple[Any, ...], Any]] = [((), 1.0)]
+    for k in range(grid.ndim):
+        x, at = jnp.asarray(grid.centers[k]), points[..., k]
+        left = jnp.clip(jnp.searchsorted(x, at, side="right") - 1, 0, max(len(x) - 2, 0))
+        here = [(left, 1.0)]
+        if len(x) > 1:
+            share = (at - x[left]) / (x[left + 1] - x[left])
+            here = [(left, 1.0 - share), (left + 1, share)]
+        corners = [((*index, i), weight * part) for index, weight in corners for i, part in here]
+    return sum(weight * u[(..., *index)] for index, weight in corners)
+
+
+@solver_jit
+def _cubic(grid: Grid, u: Any, points: Any) -> Any:
+    """By the averages of four cells, on one axis of equal ones."""
+    lower, upper = grid.edges[0][0], grid.edges[0][-1]
+    n = grid.shape[0]
+    place = (_columns(grid, points)[..., 0] - lower) / (upper - lower) * n
+    first = jnp.clip(jnp.round(jax.lax.stop_gradient(place)).astype(int) - 2, 0, n - 4)
+    powers = (place - first)[..., None] ** jnp.arange(4)
+    weights = powers @ jnp.asarray(_CUBIC, powers.dtype)
+    return sum(weights[..., k] * u[..., first + k] for k in range(4))
+
+
+def _columns(grid: Grid, points: Any) -> Any:
+    """Points (…, ndim)."""
+    return points[..., None] if grid.ndim == 1 and points.ndim <= 1 else points
+
+
+def _outer(factors: list[Any], xp: Any) -> Any:
+    """The product of one array per axis."""
+    out = xp.ones(())
+    for factor in factors:
+        out = out[..., None] * factor
+    return out
+
+
+def _are_equal(edges: Any) -> bool:
+    return not isinstance(edges, jax.core.Tracer) and bool(np.ptp(np.diff(edges)) <= 1e-9 * np.ptp(edges))
+
+
+def _linspace(axis: Any) -> np.ndarray:
+    try:
+        lower, upper, cells = axis
+    except (TypeError, ValueError):
+        raise ValueError(f"an axis is a triple (lower, upper, cells), got {axis!r}") from None
+    if int(cells) != cells or cells < 1:
+        raise ValueError(f"cells must be a positive whole number, got {cells!r}")
+    if cells > _MOST_CELLS:
+        raise ValueError(f"an axis has at most {_MOST_CELLS} cells, got {cells}; take fewer, or a shorter axis")
+    ends = numbers((lower, upper), "the ends of an axis")
+    return np.linspace(ends[0], ends[1], int(cells) + 1)
+
+
+def _checked_edges(edges: Any, geometry: str) -> Any:
+    if isinstance(edges, jax.core.Tracer):
+        return edges
+    edges = numbers(edges, "edges")
+    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        raise ValueError(
+            f"edges must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
+        )
+    if geometry != "cartesian" and edges[0] < 0:
+        raise ValueError(f"the inner radius must not be negative, got {edges[0]:g}")
+    return edges

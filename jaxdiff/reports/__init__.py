@@ -1,0 +1,1 @@
+"""A fit told in words, numbers, pictures and one HTML page."""

@@ -1,0 +1,327 @@
+"""The shell: jaxdiff demo, fit, solve, benchmark, info."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdiff.runtime import interrupts
+from jaxdiff.runtime.staging import WRITTEN, staged
+
+FIT = ("report.html", "parameters.json", "predictions*.csv", "*.png")  # what a fit writes
+SOLUTION = ("solution.csv", "solution.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a mistake of the user ends in one line on stderr and exit code 2, an interruption in 130."""
+    WRITTEN.clear()
+    try:
+        with interrupts.noted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a user must know is said in one line, by us
+            code = _run(arguments)
+    except KeyboardInterrupt:
+        where = f"what there is lies in {WRITTEN[0]}" if WRITTEN else "nothing was written"
+        _fail(f"interrupted; {where}", 130)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    import click
+
+    try:
+        code = _commands().main(args=arguments, prog_name="jaxdiff", standalone_mode=False)
+    except click.exceptions.Abort:  # click's word for an interrupt
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RecursionError) as error:
+        if os.environ.get("JAXDIFF_DEBUG"):
+            raise
+        _fail(_message(error), 2)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail(_message(MemoryError()), 2)
+    return code if isinstance(code, int) else 0
+
+
+def _commands() -> Any:
+    import click
+
+    output = click.option("--output", type=click.Path(path_type=Path), help="Folder for the results.")
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(package_name="jaxdiff")
+    def group() -> None:
+        """Fit diffusion coefficients and drifts to measurements, with error bars."""
+
+    @group.command()
+    @click.argument("name", required=False)
+    @output
+    def demo(name: str | None, output: Path | None) -> None:
+        """Two measured examples beside their published answers: rod, rates (both if none is named)."""
+        run_demo(name, output or Path("demo"))
+
+    @group.command()
+    @click.argument("config", type=click.Path(path_type=Path))
+    @click.option(
+        "--data", type=click.Path(path_type=Path), help="A table in place of the one the configuration names."
+    )
+    @output
+    def fit(config: Path, data: Path | None, output: Path | None) -> None:
+        """Fit what CONFIG, a TOML file, describes."""
+        run_fit(config, data, output or Path(f"{config.stem}-fit"))
+
+    @group.command()
+    @click.argument("config", type=click.Path(path_type=Path))
+    @click.option(
+        "--data", type=click.Path(path_type=Path), help="A table in place of the one the configuration names."
+    )
+    @output
+    def solve(config: Path, data: Path | None, output: Path | None) -> None:
+        """Solve the equation of CONFIG at the starts of its parameters."""
+        run_solve(config, data, output or Path(f"{config.stem}-solve"))
+
+    @group.command()
+    @click.argument("case", required=False)
+    @output
+    @click.option("--smoke", is_flag=True, help="Tiny sizes, to see that it runs.")
+    @click.option("--device", type=click.Choice(["cpu", "gpu", "tpu"]), help="One kind of device, not all.")
+    @click.option("--dtype", type=click.Choice(["float64", "float32"]), help="One precision, not both.")
+    def benchmark(case: str | None, output: Path | None, **options: Any) -> None:
+        """How fast it is on these devices: throughput, peers, scaling (listed if none is named)."""
+        run_benchmark(case, output or Path(f"benchmark-{case}"), **options)
+
+    @group.command()
+    def info() -> None:
+        """Versions, devices, precision and where compiled code is kept."""
+        run_info()
+
+    return group
+
+
+def run_demo(name: str | None, output: Path) -> None:
+    prepare_jax()
+    from jaxdiff.reports.text import table
+    from jaxdiff.reports.views import Outcome
+    from jaxdiff.shell import demo
+
+    if name is not None and name not in demo.DEMOS:
+        raise ValueError(f"no demo is called {name!r}; choose one of {', '.join(demo.DEMOS)}")
+    chosen = list(demo.DEMOS) if name is None else [name]
+    told: list[str] = []
+    with staged(output, FIT) as folder:
+        for one in chosen:
+            for story in demo.DEMOS[one]():
+                print(f"\n{story.title}\n{'=' * len(story.title)}\n{story.text}\n")
+                outcome = Outcome(story.fit, story.labels)
+                print(_result(outcome))
+                if story.comparison:
+                    print("\nBeside what is known\n" + table(story.comparison))
+                place = folder / story.name
+                place.mkdir()
+                told.append(story.name)
+                write_fit(outcome, place, title=story.title, comparison=story.comparison)
+    print("\nReports and figures: " + ", ".join(str(output / name / "report.html") for name in told))
+
+
+def run_fit(config: Path, data: Path | None, output: Path) -> None:
+    prepare_jax()
+    with staged(output, FIT) as folder:
+        import jaxdiff
+        from jaxdiff.reports.views import Outcome
+        from jaxdiff.shell.config import load
+
+        interrupts.check()
+        problem = load(config, data)
+        if problem.measurement is None:
+            raise ValueError(f"{config}: a fit needs readings; name them in [data]")
+        if not problem.parameters:
+            raise ValueError(f"{config}: nothing to fit; name the unknown numbers in [parameters]")
+        interrupts.check()
+        _import_meanwhile("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
+        try:
+            fit = jaxdiff.fit(
+                problem.model,
+                problem.measurement,
+                parameters=problem.parameters,
+                progress=_interactive(),
+                **problem.fit_options,
+            )
+        except ValueError as error:
+            raise ValueError(f"{config}: {error}") from error
+        title = problem.title or config.stem
+        outcome = Outcome(fit, problem.labels)
+        print(f"{title}\n\n{_result(outcome)}")
+        write_fit(outcome, folder, title=title, source=config.read_text(encoding="utf-8-sig"))
+    print(f"\nReport, figures and parameters: {output / 'report.html'}")
+
+
+def run_solve(config: Path, data: Path | None, output: Path) -> None:
+    prepare_jax()
+    with staged(output, SOLUTION) as folder:
+        import numpy as np
+        import pandas as pd
+
+        from jaxdiff.figures import states
+        from jaxdiff.shell.config import load
+
+        interrupts.check()
+        problem = load(config, data)
+        interrupts.check()
+        try:
+            times, values = _solved(problem)
+        except ValueError as error:
+            told = str(error).replace("pass initial=", "add [initial]")
+            raise ValueError(f"{config}: {told}") from error
+        grid = problem.grid
+        if grid.ndim == 1:
+            frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
+            frame.insert(0, grid.names[0], grid.centers[0])
+        else:  # a row per time and cell, as [data] reads it
+            mesh = np.meshgrid(times, *grid.centers, indexing="ij")
+            frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
+        frame.to_csv(folder / "solution.csv", index=False, float_format="%.10g")
+        states.profiles(grid, times, values, problem.labels).savefig(folder / "solution.png")
+    print(
+        f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells, values {values.min():.6g} to {values.max():.6g}"
+    )
+    print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
+
+
+def _solved(problem: Any) -> tuple[Any, Any]:
+    """The times that a configuration asks for, and the states there (times, *cells)."""
+    import numpy as np
+
+    import jaxdiff
+
+    equation = problem.model(**problem.starts)
+    equation = equation[0] if isinstance(equation, tuple) else equation
+    times, start, grid = problem.times, problem.start, problem.grid
+    initial = None if problem.initial is None else np.asarray(grid.average(problem.initial))
+    if times is None:
+        raise ValueError("no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
+    if np.all(times == np.inf):
+        return times[:1], np.asarray(jaxdiff.steady_state(equation, grid, initial))[None]
+    if not np.all(np.isfinite(times)):
+        raise ValueError("[solve] times mixes finite times with inf; ask for the steady state alone")
+    if initial is None:
+        raise ValueError("the file has no [initial] state; add initial = 20.0 or an expression of x")
+    if times[0] < start:
+        raise ValueError(
+            f"[solve] times must not come before the initial state, at {start:g}, got {times[0]:g}; set [initial] start"
+        )
+    late = int(times[0] > start)  # then the way to the first of them is solved too
+    course = np.concatenate([[start], times]) if late else times
+    done = jaxdiff.solve(equation, grid, initial, course, progress=_interactive(), **problem.solve_options)
+    return times, np.asarray(done.values)[late:]
+
+
+def run_benchmark(case: str | None, output: Path, **options: Any) -> None:
+    from jaxdiff import benchmarks
+    from jaxdiff.reports.text import table
+
+    if case is None:
+        print(table([*benchmarks.CASES.items()]).replace("  ", " ", 1))
+        return
+    benchmarks.run(case, output, **options)
+    print(f"Results: {output}")
+
+
+def run_info() -> None:
+    import jax
+
+    from jaxdiff.reports.page import versions
+
+    kept = prepare_jax()
+    for name, version in versions().items():
+        print(f"{name:10s} {version}")
+    print(f"{'devices':10s} {', '.join(str(d) for d in jax.devices())}")
+    print(f"{'precision':10s} float64 in the shell and in fits")
+    print(f"{'cache':10s} {kept}")
+
+
+def prepare_jax() -> str:
+    """Float64, and compiled code kept between runs; returns the folder of that cache, or why there is none."""
+    import jax
+
+    from jaxdiff.runtime.compilation import keep
+
+    jax.config.update("jax_enable_x64", True)
+    return jax.config.values["jax_compilation_cache_dir"] or keep(cache_folder())
+
+
+def cache_folder() -> Path:
+    """Where compiled code of this user is kept."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "jaxdiff" / "compiled"
+
+
+def write_fit(outcome: Any, folder: Path, *, title: str, **more: Any) -> None:
+    from jaxdiff.reports import page
+
+    pictures = page.images(outcome)
+    for name, png in pictures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    (folder / "parameters.json").write_text(page.to_json(outcome, title=title), encoding="utf-8")
+    for i, view in enumerate(outcome.views):
+        text = page.to_csv(view)
+        if text is not None:
+            name = "predictions.csv" if len(outcome.views) == 1 else f"predictions_{i + 1}.csv"
+            (folder / name).write_text(text, encoding="utf-8")
+    page.write(outcome.fit, folder / "report.html", title=title, outcome=outcome, pictures=pictures, **more)
+
+
+def _result(outcome: Any) -> str:
+    from jaxdiff.reports import page
+    from jaxdiff.reports.text import DOUBT, MISFIT, few, table
+
+    fit = outcome.fit
+    doubt = DOUBT if fit.verdict.describes is False else ""
+    rows = [("name", "estimate", "standard error" + doubt, "95 % interval")]
+    rows += [(row["name"], row["estimate"], row["error"], row["interval"]) for row in page.parameter_rows(fit)]
+    state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
+    parts = [table(rows, header=True), table([*page.goodness(outcome), ("state", state)])]
+    if doubt:
+        parts.append("\n".join([MISFIT, *(f"  {reason}" for reason in few(fit.verdict.reasons))]))
+    return "\n\n".join([*parts, *(f"note: {note}" for note in (*fit.notes, *fit.verdict.remarks))])
+
+
+def _import_meanwhile(*modules: str) -> None:
+    """Import what is needed later while the compiler, which leaves Python free, is at work."""
+
+    def run() -> None:
+        for module in modules:
+            importlib.import_module(module)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty()
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory is not enough for this; take fewer cells or times"
+    if isinstance(error, RecursionError):
+        return "the file holds something that is nested too deep; write it in fewer levels"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())[:600] or type(error).__name__
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

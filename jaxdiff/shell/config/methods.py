@@ -1,0 +1,104 @@
+"""The [fit] and the [solve] of a configuration file: which method, and how far."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.discretisation.modes import Spectral
+from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.inference import losses
+from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.repair import ERRORS
+from jaxdiff.integration.steppers import STEPPERS as CLASSES
+from jaxdiff.shell.config.keys import check_keys, choose, count, flag, number
+
+METHOD = ("scheme", "stepper", "substeps", "tolerance")
+LOSSES = ("mse", "kl_divergence", "negative_log_likelihood")
+OPTIMIZERS = ("levenberg_marquardt", "adam", "adamw", "sgd", "rmsprop", "lbfgs")
+SCHEMES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "finite_volume": (FiniteVolume, ("order",)),
+    "spectral": (Spectral, ()),
+}
+STEPPERS = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(): stepper for name, stepper in CLASSES.items()}
+
+
+def solve_times(setting: Any, start: float) -> np.ndarray | None:
+    if setting is None:
+        return None
+    if isinstance(setting, Mapping):
+        check_keys(setting, "[solve] times", ("start", "stop", "count"))
+        if "stop" not in setting:
+            raise ValueError("[solve] times needs a stop, as in { stop = 10.0, count = 51 }")
+        first, last = (number(setting.get(k, start), f"[solve] times {k}") for k in ("start", "stop"))
+        return np.linspace(first, last, count(setting.get("count", 51), "[solve] times count", 2))
+    values = setting if isinstance(setting, list) else [setting]
+    if not values:
+        raise ValueError("[solve] times is empty; list the times, or leave it out for those of the data")
+    times = np.asarray([number(value, "[solve] times", finite=False) for value in values])
+    if np.any(times == -np.inf):
+        raise ValueError("[solve] times must be numbers, or inf for the steady state, got -inf")
+    return times
+
+
+def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if "scheme" in table:
+        setting = dict(table["scheme"]) if isinstance(table["scheme"], Mapping) else {"name": table["scheme"]}
+        make, known = SCHEMES[choose(setting.pop("name", None), f"{where} scheme", tuple(SCHEMES))]
+        check_keys(setting, f"{where} scheme", ("name", *known))
+        options["scheme"] = make(**{key: number(value, f"{where} {key}", whole=True) for key, value in setting.items()})
+    if "stepper" in table:
+        options["stepper"] = STEPPERS[choose(table["stepper"], f"{where} stepper", tuple(STEPPERS))]()
+    if "substeps" in table:
+        options["substeps"] = count(table["substeps"], f"{where} substeps")
+    if "tolerance" in table:
+        options["tolerance"] = number(table["tolerance"], f"{where} tolerance")
+    return options
+
+
+def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
+    options = method(table, "[fit]")
+    if "loss" in table:
+        options["loss"] = getattr(losses, choose(table["loss"], "[fit] loss", LOSSES))
+    if "optimizer" in table:
+        options["optimizer"] = _optimizer(table["optimizer"])
+    for key in ("steps", "batch_size"):
+        if key in table:
+            options[key] = count(table[key], f"[fit] {key}")
+    if "errors" in table:
+        options["errors"] = choose(table["errors"], "[fit] errors", ERRORS)
+    if "validation" in table:
+        options["validation"] = number(table["validation"], "[fit] validation")
+    if "seed" in table:
+        import jax
+
+        options["key"] = jax.random.key(count(table["seed"], "[fit] seed", 0, 2**31 - 1))
+    return options
+
+
+def _optimizer(setting: Any) -> Any:
+    settings = dict(setting) if isinstance(setting, Mapping) else {"name": setting}
+    name = choose(settings.pop("name", None), "[fit] optimizer", OPTIMIZERS)
+    if name == "levenberg_marquardt":
+        make: Any = LevenbergMarquardt
+    else:
+        import optax
+
+        make = getattr(optax, name)
+    where = f"[fit] optimizer {name}"
+    signature = inspect.signature(make).parameters
+    check_keys(settings, where, tuple(signature))
+    for key, value in settings.items():
+        default = signature[key].default
+        check = flag if isinstance(default, bool) else count if isinstance(default, int) else number
+        settings[key] = check(value, f"{where} {key}")
+    if settings.get("learning_rate", 1.0) <= 0:
+        raise ValueError(f"{where} learning_rate must be above zero, got {settings['learning_rate']:g}")
+    if "learning_rate" not in settings and "learning_rate" in signature and name != "lbfgs":
+        raise ValueError(f"{where} needs a learning rate, as in {{ name = '{name}', learning_rate = 0.01 }}")
+    return make(**settings)

@@ -1,0 +1,1 @@
+"""p(x₁, t | x₀) of one-dimensional diffusions, accurate in the far tails and at walls."""
