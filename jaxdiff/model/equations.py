@@ -43,6 +43,16 @@ class Equation(eqx.Module):
         """Where in a jump the diffusivity counts: 0 before (Itô), ½ midway, 1 after."""
         return 1.0
 
+    @property
+    def driftless(self) -> bool:
+        """Whether nothing drifts, so that the rates between cells are in detailed balance."""
+        return False
+
+    @property
+    def probability(self) -> bool:
+        """Whether the state is a density of probability, of mass one at rest."""
+        return False
+
     def sde(self, grid: Any) -> tuple[Callable, Callable, Callable]:
         """Itô drift, diffusivity and killing as functions of one position: dX = f dt + √(2D) dW."""
         drift, diffusivity, killing = self._transport()
@@ -88,6 +98,10 @@ class Diffusion(Equation):
         if varies(self.capacity):
             raise ValueError("capacity must not depend on time; put the dependence into diffusivity, decay and source")
 
+    @property
+    def driftless(self) -> bool:
+        return True
+
     def _transport(self) -> tuple[Any, Any, Any]:
         return numeric(0.0), self.diffusivity, self.decay
 
@@ -118,6 +132,10 @@ class FokkerPlanck(Equation):
     def __check_init__(self) -> None:
         if self.interpretation not in _ALPHA:
             raise ValueError(f"interpretation must be one of {', '.join(_ALPHA)}, got {self.interpretation!r}")
+
+    @property
+    def probability(self) -> bool:
+        return True
 
     @property
     def alpha(self) -> float:
