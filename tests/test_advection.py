@@ -147,7 +147,7 @@ def test_what_cannot_be_held_is_said(monkeypatch):
         ValueError, match="tolerance 1e-14 of the peak is below what roundoff leaves; take 1e-12 or more"
     ):
         jd.solve(jd.FokkerPlanck(1.0, 0.01), COLUMN, BUMP, TIMES, tolerance=1e-14)
-    monkeypatch.setattr("jaxdiff.integration.plan.MOST_PARTS", 1)
+    monkeypatch.setattr("jaxdiff.integration.segments.MOST_PARTS", 1)
     with pytest.raises(ValueError, match="of the peak was not reached in 1 exponentials an interval; loosen it"):
         jd.solve(jd.FokkerPlanck(1.0, 1e-4), COLUMN, BUMP, TIMES)
 

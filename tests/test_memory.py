@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.integration.evolve import evolve, prepare
+from jaxdiff.integration.evolve import evolve
+from jaxdiff.integration.options import SolverOptions
+from jaxdiff.integration.plan import prepare
 
 PLANE = jd.Grid.uniform((0.0, 1.0, 64), (0.0, 1.0, 64))
 BOX = jd.Grid.uniform((0.0, 1.0, 16), (0.0, 1.0, 16), (0.0, 1.0, 16))
@@ -34,7 +36,7 @@ def test_the_estimate_is_what_the_compiler_allocates(name):
     equation, grid, outputs, options, differentiate = RUNS[name]
     with jax.enable_x64(True):
         times = np.linspace(0.0, 1e-3, outputs + 1)
-        plan = prepare(equation, grid, times, **options)
+        plan = prepare(equation, grid, times, SolverOptions(**options))
         u = np.ones(grid.shape)
         run = lambda e: evolve(e, grid, u, plan)[0]
         for gradient in (False, True)[: 1 + differentiate]:

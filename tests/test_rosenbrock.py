@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 
 import jaxdiff as jd
 from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.integration.frozen import Frozen, Held, inside
+from jaxdiff.integration.frozen import Constant, Frozen, inside
 from jaxdiff.integration.rosenbrock import Rosenbrock
 
 T = jd.TimeDependent
@@ -158,8 +158,8 @@ def test_panels_are_taken_together_and_single_precision_stays():
     take = jax.jit(lambda v: Rosenbrock().step(problem, 0.2, 0.05, v))
     both = jax.vmap(take)(jnp.stack([u, 2 * u]))
     np.testing.assert_allclose(both, [take(u), take(2 * u)], rtol=1e-13)
-    narrow = jax.tree.map(lambda x: x.astype(jnp.float32), Held(problem.operator(0.2), problem.forcing(0.2)))
-    wide = Rosenbrock().step(Held(problem.operator(0.2), problem.forcing(0.2)), 0.2, 0.05, u)
+    narrow = jax.tree.map(lambda x: x.astype(jnp.float32), Constant(problem.operator(0.2), problem.forcing(0.2)))
+    wide = Rosenbrock().step(Constant(problem.operator(0.2), problem.forcing(0.2)), 0.2, 0.05, u)
     small = Rosenbrock().step(narrow, jnp.float32(0.2), jnp.float32(0.05), u.astype(jnp.float32))
     assert small.dtype == jnp.float32
     np.testing.assert_allclose(small, wide, atol=3e-6 * float(u.max()))

@@ -11,8 +11,10 @@ import pytest
 import jaxdiff as jd
 from jaxdiff import exact
 from jaxdiff.discretisation.modes import SpectralSystem
-from jaxdiff.integration import methods
-from jaxdiff.integration.evolve import evolve, prepare
+from jaxdiff.integration import direct
+from jaxdiff.integration.evolve import evolve
+from jaxdiff.integration.options import SolverOptions
+from jaxdiff.integration.plan import prepare
 from jaxdiff.operators.basis import phi
 
 SPECTRAL = jd.Spectral()
@@ -156,8 +158,8 @@ def test_many_times_are_taken_in_parts(monkeypatch):
     grid, times = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 8)), np.linspace(0.0, 0.3, 12)
     equation, u = jd.Diffusion(0.2, decay=0.1, source=1.0, boundaries={"y": jd.absorbing}), RNG.random(grid.shape)
     whole = jd.solve(equation, grid, u, times, scheme=SPECTRAL).values
-    monkeypatch.setattr(methods, "LANE_CELLS", 4 * u.size)
-    plan = prepare(equation, grid, times, scheme=SPECTRAL)
+    monkeypatch.setattr(direct, "LANE_CELLS", 4 * u.size)
+    plan = prepare(equation, grid, times, SolverOptions(SPECTRAL))
     parts, _ = evolve(equation, grid, u, plan)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-15)
     seen, _ = evolve(equation, grid, u, plan, lambda states: states[..., 3, 2:4])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.integration.steppers import march
+from jaxdiff.integration.stepping import march
 
 GRID = jd.Grid.uniform((0.0, 1.0, 20))
 SMOOTH = 1.0 + np.cos(np.pi * GRID.centers[0])

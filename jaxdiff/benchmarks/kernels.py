@@ -13,7 +13,7 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.loops import euler
-from jaxdiff.integration.steppers import march
+from jaxdiff.integration.stepping import march
 from jaxdiff.operators import Tridiagonal, chebyshev
 
 WORK = 2e7  # cell updates of one call, from which calls are long beside what starts them

@@ -1,4 +1,4 @@
-"""A system as steppers see it: A(t) and b(t), formed no more often than they change."""
+"""A system as steppers see it: A and b, formed no more often than they change."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxdiff.operators import equipped
 
 
-class Held(eqx.Module):
-    """A problem whose operator and forcing are the same at all times."""
+class Constant(eqx.Module):
+    """A system whose operator and forcing are the same at all times."""
 
     fixed_operator: Any
     fixed_forcing: Any
@@ -24,7 +24,10 @@ class Held(eqx.Module):
     def forcing(self, t: Any) -> Any:
         return self.fixed_forcing
 
-    def at(self, *times: Any) -> list[tuple[Any, Any]]:
+    def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
+        return self.fixed_operator, self.fixed_forcing
+
+    def at_each(self, *times: Any) -> list[tuple[Any, Any]]:
         return [(self.fixed_operator, self.fixed_forcing)] * len(times)
 
 
@@ -36,13 +39,14 @@ class Frozen(eqx.Module):
     fixed_forcing: Any
     modes: Any
 
-    def __init__(self, system: Any, t: Any, fed: bool = True):
+    def __init__(self, system: Any, t: Any, forced: bool = True):
         self.system = system
         operator = equipped(system.operator(t))
-        self.fixed_operator = None if system.operator_varies else operator
-        self.modes = getattr(operator, "modes", None) if system.operator_varies else None
-        steady = not (system.operator_varies or system.forcing_varies or system.knots)
-        self.fixed_forcing = (system.forcing(t) if fed else 0.0) if steady else None
+        in_time = system.time_dependence()
+        self.fixed_operator = None if in_time.operator else operator
+        self.modes = getattr(operator, "modes", None) if in_time.operator else None
+        steady = not (in_time.operator or in_time.forcing or in_time.knots)
+        self.fixed_forcing = (system.forcing(t) if forced else 0.0) if steady else None
 
     @property
     def varies(self) -> bool:
@@ -50,16 +54,17 @@ class Frozen(eqx.Module):
         return self.fixed_operator is None
 
     def operator(self, t: Any) -> Any:
-        if self.fixed_operator is not None:
-            return self.fixed_operator
-        operator = self.system.operator(t)
-        return operator if self.modes is None else equipped(operator, self.modes)
+        return self._equipped(self.system.operator(t)) if self.varies else self.fixed_operator
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         return self.system.forcing(t, rates) if self.fixed_forcing is None else self.fixed_forcing
 
-    def at(self, *times: Any) -> list[tuple[Any, Any]]:
-        """(operator, forcing) at each of several times; what varies is formed, and compiled, for all together."""
+    def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
+        """(A, b) at time t; of the state u they do not depend yet."""
+        return self.operator(t), self.forcing(t)
+
+    def at_each(self, *times: Any) -> list[tuple[Any, Any]]:
+        """(A, b) at each of several times; what varies is formed, and compiled, for all together."""
 
         def each(quantity: Callable[[Any], Any], fixed: Any) -> list[Any]:
             if fixed is not None:
@@ -67,12 +72,14 @@ class Frozen(eqx.Module):
             together = jax.vmap(quantity)(jnp.stack(times))
             return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
 
-        equip = lambda operator: operator if self.modes is None else equipped(operator, self.modes)
-        operators = map(equip, each(self.system.operator, self.fixed_operator))
+        operators = map(self._equipped, each(self.system.operator, self.fixed_operator))
         return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
 
     def forcings(self, t: Any) -> Any:
         return self.system.forcings(t)
+
+    def _equipped(self, operator: Any) -> Any:
+        return operator if self.modes is None else equipped(operator, self.modes)
 
 
 def inside(t: Any, dt: Any, c: Any) -> Any:

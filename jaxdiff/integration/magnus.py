@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration.frozen import inside
-from jaxdiff.integration.steppers import Stepper, not_below_zero
+from jaxdiff.integration.steppers import ErrorControlled, not_below_zero
 from jaxdiff.operators import chebyshev, longest_time, terms_needed
 
 TERMS = 512  # of Chebyshev in one exponential, at most
@@ -31,7 +31,7 @@ _ROWS = [
 ] + [(0.5 - AHEAD / 2, AHEAD, _OF_ERROR, np.zeros(2))]
 
 
-class Magnus(Stepper):
+class Magnus(ErrorControlled):
     """Magnus' midpoint rule, extrapolated to sixth order, for one step under error control.
 
         S(Δt) u = e^{ΔtA} u + ∫ e^{(Δt−s)A} b(t + s) ds,   A at t + Δt/2, b linear between t and t + Δt
@@ -44,40 +44,39 @@ class Magnus(Stepper):
     tolerance: float = eqx.field(static=True)
     forced: bool = eqx.field(static=True)
     order = 4  # of the result whose error is estimated
-    block = 8
-    told = "exponentials"
+    description = "exponentials"
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        return self._extrapolate(problem, t, dt, u, _ROWS[:-1])[0]
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        return self._extrapolate(system, t, dt, u, _ROWS[:-1])[0]
 
-    def step_with_error(self, problem: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
+    def step_with_error(self, system: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
         """The step, the error of its fourth order that is left some steps later, and all of it that may add up until then;
         infinite where an exponential would not be one sum."""
-        w, error, left, fits = self._extrapolate(problem, t, dt, u, _ROWS)
-        return w, jnp.where(fits, left, jnp.inf), AHEAD * (jnp.abs(error) + dt * self._jump(problem, t, dt, u))
+        w, error, left, fits = self._extrapolate(system, t, dt, u, _ROWS)
+        return w, jnp.where(fits, left, jnp.inf), AHEAD * (jnp.abs(error) + dt * self._jump(system, t, dt, u))
 
-    def _jump(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+    def _jump(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         """What A u + b, a smooth function of time, does not do within a step, where exponentials may not look."""
 
         def differ(total: Any, row: Any) -> Any:
             at, share = row
             when = inside(t, dt, at)
-            rate = problem.operator(when) @ u
-            rate = rate + problem.forcing(when) if self.forced else rate
+            rate = system.operator(when) @ u
+            rate = rate + system.forcing(when) if self.forced else rate
             return total + share * rate.astype(u.dtype), None
 
         rows = (jnp.asarray(_NODES, u.dtype), jnp.asarray(_DIFFERENCE, u.dtype))
         total, _ = jax.lax.scan(differ, jnp.zeros_like(u), rows)
-        noise = 8 * jnp.finfo(u.dtype).eps * problem.operator(t).bound() * jnp.max(jnp.abs(u))
+        noise = 8 * jnp.finfo(u.dtype).eps * system.operator(t).bound() * jnp.max(jnp.abs(u))
         return 2 * jnp.maximum(jnp.abs(total) - noise, 0.0)
 
-    def _extrapolate(self, problem: Any, t: Any, dt: Any, u: Any, rows: Any) -> tuple[Any, Any, Any, Any]:
+    def _extrapolate(self, system: Any, t: Any, dt: Any, u: Any, rows: Any) -> tuple[Any, Any, Any, Any]:
         @jax.checkpoint
         def exponential(carry: Any, row: Any) -> Any:
             v, total, fits = carry
             start, share, source, shares = row
             v = jnp.where(source == _FROM_START, u, jnp.where(source == _OF_ERROR, total[1], v))
-            v, fits = self._midpoint(problem, t + start * dt, share * dt, v, source != _OF_ERROR, fits)
+            v, fits = self._midpoint(system, t + start * dt, share * dt, v, source != _OF_ERROR, fits)
             return (v, total + shares.reshape(2, *(1,) * u.ndim) * v, fits), None
 
         columns = [jnp.asarray(np.array(column), None if i == 2 else u.dtype) for i, column in enumerate(zip(*rows))]
@@ -87,27 +86,27 @@ class Magnus(Stepper):
         known = jnp.all(u >= 0) & (not self.forced)
         w = not_below_zero(total[0], known)
         # Thousands of products lose in float32 what none of them lets out.
-        kept = known & jnp.all(problem.operator(t).leak == 0) & (jnp.sum(w) > 0)
+        kept = known & jnp.all(system.operator(t).leak == 0) & (jnp.sum(w) > 0)
         scale = jnp.where(kept, jnp.sum(u) / jnp.where(kept, jnp.sum(w), 1.0), 1.0)
         return w * jax.lax.stop_gradient(scale), total[1], v, fits
 
-    def longest(self, problem: Any, t: Any) -> Any:
+    def longest(self, system: Any, t: Any) -> Any:
         """The longest step of one sum [time]."""
-        return longest_time(problem.operator(t), TERMS, self._digits)
+        return longest_time(system.operator(t), TERMS, self._digits)
 
     @property
     def _digits(self) -> float:
         return 1e-3 * self.tolerance
 
-    def _midpoint(self, problem: Any, t: Any, dt: Any, u: Any, fed: Any, fits: Any) -> tuple[Any, Any]:
-        operator, forcing = problem.operator(t + dt / 2), None
-        digits = jnp.where(fed, self._digits, _ROUGH)
-        dt = jnp.where(fed, dt, jnp.minimum(dt, longest_time(operator, TERMS, _ROUGH)))
+    def _midpoint(self, system: Any, t: Any, dt: Any, u: Any, of_state: Any, fits: Any) -> tuple[Any, Any]:
+        operator, forcing = system.operator(t + dt / 2), None
+        digits = jnp.where(of_state, self._digits, _ROUGH)
+        dt = jnp.where(of_state, dt, jnp.minimum(dt, longest_time(operator, TERMS, _ROUGH)))
         substeps, terms = terms_needed(operator, dt, digits)
         if self.forced:
             # What walls feed goes with the rates through them: at those of A, a profile at rest stays at rest.
             b, end = (
-                jnp.where(fed, problem.forcing(at, t + dt / 2), 0.0).astype(u.dtype)
+                jnp.where(of_state, system.forcing(at, t + dt / 2), 0.0).astype(u.dtype)
                 for at in (inside(t, dt, 0.0), inside(t, dt, 1.0))
             )
             forcing = (b, (end - b) / dt)

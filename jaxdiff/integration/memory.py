@@ -1,4 +1,4 @@
-"""What a run will hold at once, told before it is tried."""
+"""The memory of a run, estimated before it is tried."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.integration.methods import LANE_CELLS
-
 _SMALL = 2**28  # bytes that every machine has
 
 
@@ -20,43 +18,22 @@ def needed(plan: Any, grid: Any, gradient: bool = False, drift: bool = False, ob
 
     | method   | states at once                               | more for a gradient by reverse mode                    |
     |----------|----------------------------------------------|--------------------------------------------------------|
-    | spectral | 4 + 3 T                                      | 3 T                                                    |
-    | lattice  | 8 d + 9 if fed + 3 T, matrices of products   | 6 + 20 if fed + 65 d with a drift + 3 T                |
+    | Modes    | 4 + 3 T                                      | 3 T                                                    |
+    | Lattice  | 8 d + 9 if forced + 3 T, matrices of products | 6 + 20 if forced + 65 d with a drift + 3 T            |
     | explicit | 4 d + 2 + 2 T                                | T, and eight times the root of substeps                |
     | implicit | 14 d + 12 + 2 T                              | the same                                               |
-    | adaptive | 18 d + 14 + 2 T                              | 280, T, and one for 8 steps                            |
+    | Adaptive | 18 d + 14 + 2 T                              | 280, T, and one for 8 steps                            |
 
     | on one axis: |                                          |                                                        |
-    | direct   | 125 for each time at once + 1.5 T            | the same                                               |
-    | window   | 18 for each node + T                         | the same                                               |
-    | segments | 60 + 12 for each length, up to 8, + 2 T      | the same, T                                            |
-    | adaptive | 150 + 2 T                                    | 280, T, and one for 8 steps                            |
+    | Direct   | 125 for each time at once + 1.5 T            | the same                                               |
+    | Contours | 18 for each node + T                         | the same                                               |
+    | Segments | 60 + 12 for each length, up to 8, + 2 T      | the same, T                                            |
+    | Adaptive | 150 + 2 T                                    | 280, T, and one for 8 steps                            |
     | implicit | 24 + 2 T                                     | the same                                               |
 
     d axes, T output times; those that are `observed` by contours are not held. Order 4 holds half as much again.
     """
-    ndim, outputs = grid.ndim, 0 if observed and plan.method == "window" else plan.outputs
-    fed = bool(plan.forced)
-    if plan.method == "direct":
-        together = min(outputs, max(1, LANE_CELLS // (7 * grid.shape[0])))
-        states = more = 125.0 * together + 1.5 * outputs
-    elif plan.method == "window":
-        states = more = 18.0 * len(plan.nodes) + outputs
-    elif plan.method == "segments":
-        states = 60.0 + 12 * min(len(plan.distinct), 8) + 2 * outputs
-        more = states + outputs
-    elif plan.method == "spectral":
-        states, more = 4.0 + 3 * outputs, 3.0 * outputs
-    elif plan.method == "lattice":
-        states = 8.0 * ndim + 9 * fed + 3 * outputs
-        more = 6.0 + 20 * fed + 65 * ndim * drift + 3 * outputs
-    elif plan.method == "adaptive":
-        states = (150.0 if ndim == 1 else 18.0 * ndim + 14) + 2 * outputs
-        more = 280.0 + outputs + plan.capacity / plan.stepper.block
-    else:
-        explicit = getattr(plan.stepper, "reach", None) is not None
-        states = (4.0 * ndim + 2 if explicit else 24.0 if ndim == 1 else 14.0 * ndim + 12) + 2 * outputs
-        more = 12.0 + outputs + 8 * math.sqrt(plan.substeps)
+    states, more = plan.method.states_held(grid, plan.outputs, drift=drift, observed=observed)
     cells = float(np.prod([float(n) for n in grid.shape])) * (1.5 if getattr(plan.scheme, "order", 2) == 4 else 1.0)
     return (states + gradient * more) * cells * jnp.dtype(jnp.result_type(float)).itemsize
 

@@ -1,4 +1,15 @@
-"""How a problem is stepped through its output times, as data: static choices, and arrays that may change."""
+"""How a problem is solved: the output times, and the method that carries the state through them.
+
+| method   | when                                                      | cost                                       |
+|----------|-----------------------------------------------------------|--------------------------------------------|
+| Direct   | diffusion, coefficients and forcing constant in time      | seven resolvents per output time, together |
+| Contours | the same, many times and a tolerance of at least 4e-11    | 20–38 resolvents per factor 60 of time     |
+| Segments | the same with a drift, growth or forcing by measured series | a few substeps per stretch between knots |
+| Adaptive | coefficients or forcing any function of time              | steps of high order, with error control    |
+| Steps    | a stepper named by the user                               | `substeps` per output interval             |
+| Lattice  | several axes                                              | matrices per axis, or products with A      |
+| Modes    | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time                |
+"""
 
 from __future__ import annotations
 
@@ -7,196 +18,175 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.discretisation.modes import Spectral
-from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.integration.adaptive import MOST_STEPS
-from jaxdiff.integration.segments import MOST_PARTS, TOLERANCE
-from jaxdiff.operators import CUTS, Contour, Poles
+from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
+from jaxdiff.integration import memory
+from jaxdiff.integration.adaptive import Adaptive
+from jaxdiff.integration.direct import Modes, straight
+from jaxdiff.integration.lattice import Lattice
+from jaxdiff.integration.magnus import Magnus
+from jaxdiff.integration.method import Method, room_for
+from jaxdiff.integration.options import AUTOMATIC, SECOND_ORDER, SolverOptions
+from jaxdiff.integration.quadrature import Quadrature
+from jaxdiff.integration.rosenbrock import Rosenbrock
+from jaxdiff.integration.segments import Segments
+from jaxdiff.integration.steppers import TRBDF2, Exponential
+from jaxdiff.integration.stepping import Steps
+from jaxdiff.integration.stretches import cut
+from jaxdiff.parameters import plain
+from jaxdiff.quantities import SINCE, numbers
+from jaxdiff.runtime.sharding import require_whole_blocks
 
-_UNATTENDED = 4096  # room for adaptive steps where no host can make more
-_MOST_SUBSTEPS = 2**20
-_ROOMS = (1, 8, 64, 512, MOST_PARTS)  # parts of a segment that a plan has room for
-_MOST_PRODUCTS = 2**20  # on a lattice
+_FEW_STEPS = 256  # room for adaptive steps before any are counted
+_FEW_EXPONENTIALS = 512  # the same on several axes
+_FEW_TERMS = 1024  # of Chebyshev before any are counted; a gradient keeps a state for every 32 of them
+_VARYING = 1e-6  # of the peak, where coefficients depend on time
+_LATTICE_TOLERANCE = 1e-11
+_STEADY: set[Any] = set()  # structures of models that no time enters: found once, as looking costs as much as solving
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "scheme",
-        "stepper",
-        "times",
-        "nodes",
-        "weights",
-        "starts",
-        "durations",
-        "distinct",
-        "which",
-        "ends",
-        "parts",
-    ],
-    meta_fields=["method", "tolerance", "substeps", "capacity", "outputs", "forced", "basis"],
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["scheme", "times", "method"], meta_fields=[])
 @dataclass(frozen=True)
 class Plan:
-    """How a problem is stepped through its output times: static choices, and arrays that may change without retracing."""
+    """Output times `(T + 1,)`, the first that of the initial state, and a method: static choices, and arrays that may change
+    without retracing."""
 
     scheme: FiniteVolume | Spectral
-    stepper: Any
-    method: str
-    tolerance: float | None
-    substeps: int
-    capacity: int
-    outputs: int
     times: Any
-    nodes: Any = None  # of contours
-    weights: Any = None  # of their resolvents at each time
-    starts: Any = None  # of the segments between knots and outputs
-    durations: Any = None
-    distinct: Any = None  # durations that differ
-    which: Any = None
-    ends: Any = None  # the segment that ends at each output time
-    parts: Any = None  # of every segment, at most `substeps`; None: what is needed, found in compiled code
-    forced: bool = True  # whether anything may be fed in
-    basis: Any = None  # of constant coefficients
-
-    def told(self, needed: Any = None) -> str:
-        """What was done, in a few words; with the numbers that a run reported in `needed` (None inside jit)."""
-        known = None if needed is None or isinstance(needed, jax.core.Tracer) else np.asarray(needed)
-        count = 0 if known is None else int(known[1])
-        if self.method == "direct":
-            poles = len(Poles(float if known is None else known.dtype, self.tolerance).poles)
-            return f"direct: {poles} resolvents per time"
-        if self.method == "window":
-            return f"contours: {len(self.nodes)} resolvents for all times"
-        if self.method == "segments":
-            parts = f", in {self.parts:.0f} parts each" if isinstance(self.parts, np.ndarray) and self.parts > 1 else ""
-            return f"segments: {len(self.durations)} exponentials between knots and times{parts}"
-        if self.method == "spectral":
-            return "spectral: exact in the modes of the domain"
-        if self.method == "lattice":
-            if known is None:
-                return "lattice: product of exponentials per axis, or Chebyshev"
-            return f"lattice: Chebyshev, {count} products" if count else "lattice: product of exponentials per axis"
-        if self.method == "adaptive":
-            name = f"adaptive {self.stepper.told}"
-            return f"{name}, {count} steps" if count else name
-        return f"{type(self.stepper).__name__}, {self.substeps} step{'s' * (self.substeps != 1)} per interval"
-
-    def holds(self, needed: Any) -> Any:
-        """Whether the plan allows for what a run reported in `needed`, (substeps, steps); traceable."""
-        substeps, steps = self.allowed
-        return (needed[0] <= substeps) & (needed[1] <= steps)
+    method: Method
 
     @property
-    def allowed(self) -> tuple[Any, int]:
-        """Substeps and steps that the plan takes at most."""
-        return self.parts if self.method == "segments" and self.parts is not None else self.substeps, self.capacity
+    def outputs(self) -> int:
+        """T."""
+        return len(self.times) - 1
 
-    def unattended(self) -> Plan:
-        """A plan for compiled code that no host looks after: it finds the parts of segments by itself."""
-        if self.method == "adaptive":
-            return replace(self, capacity=max(self.capacity, _UNATTENDED))
-        return replace(self, parts=None) if self.method == "segments" else self
-
-    def closer(self, values: Any) -> Plan:
-        """Segments, where poles or contours hold the tolerance of the start and the peak has fallen; itself where not."""
-        if self.method not in ("direct", "window") or self.tolerance is None or values.dtype != np.float64:
-            return self
-        peaks = np.abs(np.asarray(values)).reshape(len(values), -1).max(1)
-        error = (Poles if self.method == "direct" else Contour).error(self.tolerance)
-        # `error` is the largest over all decay rates, of which a state holds many.
-        held = error * np.maximum.accumulate(peaks) <= 2 * self.tolerance * np.maximum(peaks, 1e-3 * peaks[0])
-        return self if held.all() else replace(segmented(self, ()), times=self.times)
+    def allows(self, needed: Any) -> Any:
+        """Whether the plan takes as many (substeps, steps) as a run reported; traceable."""
+        substeps, steps = self.method.allowed
+        return (needed[0] <= substeps) & (needed[1] <= steps)
 
     def refined(self, needed: Any, grid: Any = None) -> Plan:
-        """A plan that meets what a run reported in `needed`, (substeps, steps); itself if it already does."""
-        counts = np.asarray(needed).reshape(-1, 2).max(0)
-        if not np.isfinite(counts).all():
-            raise ValueError("the steps that the coefficients need are beyond all numbers; check them and their units")
-        substeps, steps = map(int, counts)
-        if self.method == "segments" and substeps > MOST_PARTS:
+        """A plan that allows what a run reported; itself if it already does."""
+        return self._by(self.method.refined(needed, self.times, grid))
+
+    def closer(self, values: Any) -> Plan:
+        """A plan that holds the tolerance of the peak as it falls; itself if it already does."""
+        return self._by(self.method.closer(values, self.times))
+
+    def unattended(self) -> Plan:
+        """A plan for compiled code that no host looks after."""
+        return self._by(self.method.unattended())
+
+    def _by(self, method: Method) -> Plan:
+        return self if method is self.method else replace(self, method=method)
+
+
+def prepare(
+    equation: Any, grid: Any, times: Any, options: SolverOptions = AUTOMATIC, *, observed: bool = False
+) -> Plan:
+    """Choose the method and lay out the times, on the host; `initial` holds at `times[0]`.
+
+    observed: whether states are compared with data, which see part of each and have noise
+
+    Raises:
+        ValueError: times that do not increase, a scheme or stepper that does not hold here, a size that does not fit in
+            memory.
+    """
+    plan = lay_out(equation, grid, times, options)
+    if observed:
+        plan = Plan(plan.scheme, *plan.method.for_data(plan.times))
+    memory.require(plan, grid, observed)
+    return plan
+
+
+def lay_out(equation: Any, grid: Any, times: Any, options: SolverOptions = AUTOMATIC) -> Plan:
+    """`prepare` for solutions, whether or not there is memory for it."""
+    times = _checked_times(times)
+    return Plan(options.scheme, times, _chosen(plain(equation), grid, times, options))
+
+
+def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Method:
+    """The method, by how time and space enter the equation, and by what the user names."""
+    automatic = options.stepper is None and options.substeps is None
+    # Numbers may differ in every call, structures do not: of those that no time enters, nothing else is looked at.
+    key = (jax.tree.structure(equation), jax.tree.structure(grid)) if options.scheme is SECOND_ORDER else None
+    if key in _STEADY and grid.ndim == 1 and automatic:
+        return _in_steady_media(equation, times, options, ())
+    if isinstance(options.stepper, Method):
+        return options.stepper
+    system = semidiscrete(equation, grid, options.scheme)[0]
+    exact = options.stepper is None or options.stepper.exact
+    if isinstance(options.scheme, Spectral):
+        if not exact:
             raise ValueError(
-                f"tolerance {TOLERANCE if self.tolerance is None else self.tolerance:g} of the peak was not reached in {MOST_PARTS} exponentials an interval; loosen it, give more output times, or check drift and rates"
+                f"Spectral is exact in time and takes no {type(options.stepper).__name__}; leave stepper out, or use jd.FiniteVolume()"
             )
-        if substeps > _MOST_SUBSTEPS:
-            raise ValueError(
-                f"the coefficients need {substeps} substeps per interval; shorten the intervals or check drift, decay and rates"
-            )
-        if self.method == "lattice" and (substeps * steps > _MOST_PRODUCTS or steps > MOST_STEPS):
-            raise ValueError(
-                f"the longest interval takes more than {MOST_STEPS} products with the operator; what has come to rest by then jd.steady_state tells, and what has not jd.TRBDF2() or jd.BackwardEuler(){_smallest(grid)}"
-            )
-        if steps > MOST_STEPS:
-            raise ValueError(
-                f"tolerance {self.tolerance:g} was not reached in {MOST_STEPS} steps; loosen tolerance or name a stepper"
-            )
-        if self.method == "lattice" and (substeps > self.substeps or steps > self.capacity):
-            capacity = 1 << (max(steps, self.capacity) - 1).bit_length()
-            return replace(self, substeps=1 << (max(substeps, self.substeps) - 1).bit_length(), capacity=capacity)
-        if substeps > self.substeps and self.method == "steps":
-            return replace(self, substeps=1 << (substeps - 1).bit_length())
-        if self.method == "segments":
-            return (
-                self
-                if self.holds((substeps, 0))
-                else replace(self, parts=np.array(float(substeps)), substeps=_room(substeps))
-            )
-        if substeps > self.substeps:
-            return replace(segmented(self, ()), times=self.times)
-        if steps > self.capacity:
-            return replace(self, capacity=1 << (steps - 1).bit_length())
-        return self
+        return Modes(system.forced, system.basis)
+    in_time = (False, False, ()) if key in _STEADY else system.time_dependence()
+    if key is not None and not any(map(bool, in_time)) and (grid.geometry == "cartesian" or grid.ndim > 1):
+        if len(_STEADY) >= 1024:  # fresh lambdas are fresh structures
+            _STEADY.clear()
+        _STEADY.add(key)
+    operator_varies, forcing_varies, knots = in_time
+    if grid.ndim > 1:
+        require_whole_blocks(grid)
+        return _on_lattice(system, times, options, in_time, exact)
+    if options.stepper is not None and exact and operator_varies:
+        raise ValueError(
+            "Exponential needs coefficients that are constant in time; leave stepper out or use jd.TRBDF2()"
+        )
+    smooth = not operator_varies and not forcing_varies
+    if exact and smooth and options.substeps is None:
+        return _in_steady_media(equation, times, options, knots)
+    if automatic:
+        return Adaptive(Rosenbrock() if operator_varies else Quadrature(), options.tolerance_or(_VARYING), _FEW_STEPS)
+    return Steps(options.stepper or (Exponential() if smooth else TRBDF2()), options.substeps or 1)
 
 
-def _smallest(grid: Any) -> str:
-    """The width of the smallest cells, in words, where it is known."""
-    if grid is None or any(isinstance(edges, jax.core.Tracer) for edges in grid.edges):
-        return ""
-    width, name = min((float(np.diff(edges).min()), name) for edges, name in zip(grid.edges, grid.names, strict=True))
-    return f"; the smallest cells, {width:.3g} wide along {name}, ask for so many"
+def _in_steady_media(equation: Any, times: Any, options: SolverOptions, knots: Any) -> Method:
+    """On one axis, nothing a function of time but forcing that is linear between the knots."""
+    if equation.driftless and not knots:
+        return straight(times, options.tolerance)
+    return Segments.over(times, knots, options.tolerance)
 
 
-def _room(parts: int) -> int:
-    return next(room for room in _ROOMS if room >= parts)
+def _on_lattice(system: Any, times: Any, options: SolverOptions, in_time: Any, exact: bool) -> Method:
+    """On several axes."""
+    operator_varies, forcing_varies, knots = in_time
+    varies = operator_varies or forcing_varies
+    if varies and exact and options.stepper is not None:
+        raise ValueError(
+            "Exponential needs coefficients and walls on several axes that are constant in time, or a jd.Series at a wall; leave stepper out or use jd.Strang()"
+        )
+    if not exact or (varies and options.substeps is not None):
+        return Steps(options.stepper or TRBDF2(), options.substeps or 1, system.forced)
+    if varies:
+        tolerance = options.tolerance_or(_VARYING)
+        return Adaptive(Magnus(tolerance, system.forced), tolerance, _FEW_EXPONENTIALS, system.forced)
+    if not knots and options.substeps is None and (basis := system.basis) is not None:
+        return Modes(system.forced, basis)
+    tolerance, substeps = options.tolerance_or(_LATTICE_TOLERANCE), room_for(options.substeps or 1)
+    kernel = getattr(options.stepper, "kernel", False)
+    return Lattice(cut(times, knots, 1), tolerance, substeps, _FEW_TERMS, system.forced, kernel)
 
 
-def segmented(plan: Plan, knots: Any, most: int = CUTS) -> Plan:
-    """Cut time at outputs and knots, and what follows the start in several, at `most`."""
-    times: Any = plan.times[: plan.outputs + 1]
+def _checked_times(times: Any) -> Any:
     if isinstance(times, jax.core.Tracer):
-        if len(knots):
-            raise ValueError("output times inside jit cannot be merged with those of a Series; pass them as numbers")
-        first = times[0] + (times[1] - times[0]) * jnp.arange(most) / most
-        cut = jnp.concatenate([first, times[1:]])
-        each: dict[str, Any] = {"durations": jnp.diff(cut), "distinct": jnp.diff(cut), "starts": cut[:-1]}
-        each |= {"which": np.arange(len(cut) - 1), "ends": np.arange(plan.outputs) + most - 1}
-        return replace(plan, method="segments", parts=np.ones(()), **each)
-    inner = [k[(k > times[0]) & (k < times[-1])] for k in map(np.asarray, knots)]
-    nodes = np.unique(np.concatenate([times, *inner]))
-    # What a stretch still has to smooth out is as fast as the time before it is short.
-    spans, since = np.diff(nodes), nodes[1:] - nodes[0]
-    cuts = 2 ** np.round(np.log2(np.clip(CUTS * spans / since, 1, most))).astype(int)
-    durations: Any = np.repeat(spans / cuts, cuts)
-    last = np.cumsum(cuts) - 1
-    starts = np.repeat(nodes[:-1], cuts) + durations * (np.arange(len(durations)) - np.repeat(last + 1 - cuts, cuts))
-    ends = last[np.searchsorted(nodes, times[1:]) - 1]
-    # Equal to roundoff counts as equal: 0.1 s apart, however the sums were rounded.
-    scale = 10.0 ** np.minimum(12 - np.ceil(np.log10(durations)), 300)
-    rounded = np.where(durations > 1e-280, np.round(durations * scale) / scale, durations)
-    distinct, which = np.unique(rounded, return_inverse=True)
-    if len(distinct) > 5:
-        distinct, which = np.unique(durations, return_inverse=True)
-    return replace(
-        plan,
-        method="segments",
-        parts=np.ones(()),
-        starts=starts,
-        durations=durations,
-        distinct=distinct,
-        which=which,
-        ends=ends,
-        times=times,
-    )
+        return times
+    try:
+        times = numbers(times, "times", SINCE)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{error}; the first is that of the initial state") from None
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"times must be a sequence of at least two, the first that of the initial state, got {times}")
+    if not np.isfinite(times).all():
+        raise ValueError("times must be finite; use jd.steady_state for the limit of long times")
+    wrong = np.flatnonzero(np.diff(times) <= 0)
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(
+            f"times must increase, got {times[i + 1]:g} after {times[i]:g} at index {i + 1}; sort them and drop repeats"
+        )
+    return times

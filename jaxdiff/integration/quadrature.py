@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration.frozen import inside
-from jaxdiff.integration.steppers import Stepper
+from jaxdiff.integration.steppers import ErrorControlled
 from jaxdiff.operators import Pade
 
 _SUBSTEPS = 4
@@ -27,7 +27,7 @@ def _interpolant() -> tuple[np.ndarray, np.ndarray]:
 _POWERS, _SHARES = _interpolant()
 
 
-class Quadrature(Stepper):
+class Quadrature(ErrorControlled):
     """u(t + Δt) of du/dt = A u + b(t), b the polynomial through its values at the nodes xᵢ of each of several substeps h.
 
         u(t + h) = −2 Re Σ cₖ (zₖ − hA)⁻¹ (u + h Σᵢ Wₖᵢ b(t + h xᵢ)),   Wₖᵢ = Σⱼ j! ℓᵢⱼ/zₖʲ⁺¹
@@ -37,26 +37,25 @@ class Quadrature(Stepper):
     """
 
     order = 7  # of the error of a step
-    block = 8
-    told = "exponentials, the forcing interpolated"
+    description = "exponentials, the forcing interpolated"
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        return self._substeps(problem, t, dt, u)[0]
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        return self._substeps(system, t, dt, u)[0]
 
-    def step_with_error(self, problem: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
+    def step_with_error(self, system: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
         """The step, nothing that lasts per unit of time, and the error of the step."""
-        v, q, step, forcing, h = self._substeps(problem, t, dt, u)
+        v, q, step, forcing, h = self._substeps(system, t, dt, u)
         middles = inside(t, dt, jnp.asarray((np.arange(_SUBSTEPS) + _MIDDLE) / _SUBSTEPS, u.dtype))
-        seen = jax.vmap(problem.forcing)(middles) - jnp.einsum("i,kin->kn", jnp.asarray(_SHARES, u.dtype), forcing)
+        seen = jax.vmap(system.forcing)(middles) - jnp.einsum("i,kin->kn", jnp.asarray(_SHARES, u.dtype), forcing)
         missed = step(jnp.zeros_like(u), jnp.sum(jnp.abs(seen), 0))[0]
         return v, jnp.zeros_like(u), 2.0 * _SUBSTEPS * jnp.abs(step(q)[1]) + jnp.abs(missed)
 
-    def _substeps(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+    def _substeps(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         h = dt / _SUBSTEPS
-        rational, operator = Pade(u.dtype, 1e-9), problem.operator(t)
+        rational, operator = Pade(u.dtype, 1e-9), system.operator(t)
         step = rational.step(operator, h, rational.factors(operator, h))
         nodes = (np.arange(_SUBSTEPS)[:, None] + _NODES) / _SUBSTEPS
-        forcing = jax.vmap(jax.vmap(problem.forcing))(inside(t, dt, jnp.asarray(nodes, u.dtype))).astype(u.dtype)
+        forcing = jax.vmap(jax.vmap(system.forcing))(inside(t, dt, jnp.asarray(nodes, u.dtype))).astype(u.dtype)
         powers = _POWERS * [math.factorial(j) for j in range(len(_NODES))]
 
         def substep(state: Any, b: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration.frozen import inside
-from jaxdiff.integration.steppers import Stepper
+from jaxdiff.integration.steppers import ErrorControlled
 
 _GAMMA = 0.21193756319429014
 _FIFTH = [-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256, 0.030198172008377946]
@@ -44,7 +44,7 @@ _ROWS = np.array([[np.pad(row, (0, _STAGES - len(row))) for row in pair] for pai
 _FADING, _LASTING = 4.0, 0.2
 
 
-class Rosenbrock(Stepper):
+class Rosenbrock(ErrorControlled):
     """Rodas5P: fifth order, eight stages that share one factorisation, L-stable, its order kept at moving walls.
 
         (I − γΔtA) kᵢ = γ (Δt F(t + cᵢΔt, u + Σ Aᵢⱼ kⱼ) + Σ Cᵢⱼ kⱼ + Δt² dᵢ ∂F/∂t),   F = A(t) u + b(t)
@@ -54,19 +54,18 @@ class Rosenbrock(Stepper):
     """
 
     order = 5  # of the error that is estimated, in one step
-    block = 8
-    told = "Rodas5P"
+    description = "Rodas5P"
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        return self.step_with_error(problem, t, dt, u)[0]
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        return self.step_with_error(system, t, dt, u)[0]
 
-    def step_with_error(self, problem: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
+    def step_with_error(self, system: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
         """The step, its error as far as it adds up, and as far as it fades: most of it in a fast first layer."""
         times = inside(t, dt, _TIMES.astype(u.dtype))
 
         def rate(time: Any) -> Any:
-            operator = problem.operator(time)
-            return operator @ u + problem.forcing(time), operator
+            operator = system.operator(time)
+            return operator @ u + system.forcing(time), operator
 
         _, slope, operator = jax.jvp(rate, (times[0],), (jnp.ones_like(times[0]),), has_aux=True)
         solve = operator.resolvent(1.0, -_GAMMA * dt)
@@ -76,7 +75,7 @@ class Rosenbrock(Stepper):
             i, time, share, shares = row
             ahead, carried = jnp.tensordot(shares, ks, 1, precision="highest")
             at = u + ahead
-            f = problem.operator(time) @ at + problem.forcing(time)
+            f = system.operator(time) @ at + system.forcing(time)
             k = solve(_GAMMA * (dt * (f + dt * share * slope) + carried)).astype(u.dtype)
             return (ks.at[i].set(k), at), None
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.integration.method import Method, counted
+from jaxdiff.integration.stretches import Stretches, cut
 from jaxdiff.operators import CUTS, Pade, most_of_batch
 from jaxdiff.runtime.conditions import Condition
 
@@ -17,42 +21,91 @@ _HIGH = 85.0  # logarithm of what single precision holds
 _FAR = 1e12  # substeps over the time of a hop, from which powers of their ratio leave single precision
 FINEST, SINGLE = 1e-12, 1e-4  # that roundoff leaves, in double and in single precision
 MOST_PARTS = 4096
+_ROOMS = (1, 8, 64, 512, MOST_PARTS)  # parts of a segment that a plan has room for
+_FOR_DATA = 1e-7  # of the peak: far below any noise
 _ROOM = 8  # parts of a segment where no host looks after them
 _FEW = 8  # lengths of which the factors are held together
 _SAMPLE = 128  # segments of a long series whose errors are looked at
 
 
-def segments(system: Any, plan: Any, t0: Any, u: Any) -> tuple[Any, Any, list[Condition]]:
-    """Contents at the output times, and how many parts each segment wants for the tolerance.
+class Segments(Method):
+    """Padé exponentials over stretches of time, each in as many parts as hold the tolerance.
 
-    Error of a segment of m substeps of length h: 2 m |q(hA)² v|, v the contents before the last of them, see `Pade`.
+    parts: of every stretch, at most `room`; None: what is needed, found in compiled code
     """
-    run = _Run(system, plan, t0, u)
-    if run.dense:
-        out, wanted = run.judged(*_by_matrices(run), jnp.asarray(float(plan.substeps), u.dtype))
-    elif plan.parts is None:
-        out, wanted = _unattended(run)
-    else:
-        out, wanted = run.judged(*run(jnp.asarray(plan.parts, u.dtype)), plan.parts)
-    return out, jnp.stack([wanted, jnp.zeros((), u.dtype)]), run.lost(wanted)
+
+    stretches: Stretches
+    parts: Any
+    tolerance: float | None = eqx.field(static=True)
+    room: int = eqx.field(static=True, default=1)
+
+    @classmethod
+    def over(cls, times: Any, knots: Any, tolerance: float | None) -> Segments:
+        """From the first of the times to all others, the forcing linear between the knots."""
+        return cls(cut(times, knots), np.ones(()), tolerance)
+
+    def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
+        """Contents at the output times, and how many parts each segment wants for the tolerance.
+
+        Error of a segment of m substeps of length h: 2 m |q(hA)² v|, v the contents before the last of them, see `Pade`.
+        """
+        run = _Run(system, self, times[0], start)
+        if run.dense:
+            out, wanted = run.judged(*_by_matrices(run), jnp.asarray(float(self.room), start.dtype))
+        elif self.parts is None:
+            out, wanted = _unattended(run)
+        else:
+            out, wanted = run.judged(*run(jnp.asarray(self.parts, start.dtype)), self.parts)
+        return out, jnp.stack([wanted, jnp.zeros((), start.dtype)]), run.lost(wanted)
+
+    def describe(self, needed: Any = None) -> str:
+        several = isinstance(self.parts, np.ndarray) and self.parts > 1
+        parts = f", in {self.parts:.0f} parts each" if several else ""
+        return f"segments: {len(self.stretches.durations)} exponentials between knots and times{parts}"
+
+    def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
+        states = 60.0 + 12 * min(len(self.stretches.distinct), _FEW) + 2 * outputs
+        return states, states + outputs
+
+    @property
+    def allowed(self) -> Any:
+        return self.room if self.parts is None else self.parts, np.inf
+
+    def refined(self, needed: Any, times: Any, grid: Any = None) -> Segments:
+        parts, _ = counted(needed)
+        if parts > MOST_PARTS:
+            raise ValueError(
+                f"tolerance {TOLERANCE if self.tolerance is None else self.tolerance:g} of the peak was not reached in {MOST_PARTS} exponentials an interval; loosen it, give more output times, or check drift and rates"
+            )
+        if parts <= self.allowed[0]:
+            return self
+        return replace(self, parts=np.array(float(parts)), room=next(room for room in _ROOMS if room >= parts))
+
+    def unattended(self) -> Segments:
+        return replace(self, parts=None)
+
+    def for_data(self, times: Any) -> tuple[Any, Segments]:
+        return times, self if self.tolerance is not None else replace(self, tolerance=_FOR_DATA)
 
 
 class _Run:
-    """The segments of a plan, from given contents."""
+    """The segments from given contents."""
 
-    def __init__(self, system: Any, plan: Any, t0: Any, u: Any):
-        self.plan, self.u, self.weights = plan, u, system.weights
-        self.operator = system.operator(t0)
-        self.tolerance = TOLERANCE if plan.tolerance is None else plan.tolerance
+    def __init__(self, system: Any, method: Segments, t0: Any, u: Any):
+        self.room, self.u, self.weights = method.room, u, system.weights
+        self.operator, forcing = system.at(t0)
+        self.tolerance = TOLERANCE if method.tolerance is None else method.tolerance
         if jnp.finfo(u.dtype).bits < 64:
             self.tolerance = max(self.tolerance, 0.2 * SINGLE)
         self.rational = Pade(u.dtype, self.tolerance)
         self.repeats = self.rational.substeps  # of a segment, in one part
-        self.durations = jnp.asarray(plan.durations, u.dtype)
-        self.distinct, self.which = jnp.asarray(plan.distinct, u.dtype), jnp.asarray(plan.which)
+        stretches = method.stretches
+        self.durations, self.ends = jnp.asarray(stretches.durations, u.dtype), jnp.asarray(stretches.ends)
+        self.distinct, self.which = jnp.asarray(stretches.distinct, u.dtype), jnp.asarray(stretches.which)
         self.looked = np.arange(len(self.which)) >= CUTS - 1
-        nodes = jnp.concatenate([plan.starts, plan.starts[-1:] + plan.durations[-1:]]).astype(u.dtype)
-        self.constant, self.slopes = system.forcing(t0).astype(u.dtype), None
+        last = stretches.starts[-1:] + stretches.durations[-1:]
+        nodes = jnp.concatenate([stretches.starts, last]).astype(u.dtype)
+        self.constant, self.slopes = forcing.astype(u.dtype), None
         if system.knots:
             forcing = jax.vmap(system.forcing)(nodes).astype(u.dtype)
             self.constant, self.slopes = forcing[:-1], jnp.diff(forcing, axis=0) / self.durations[:, None]
@@ -76,7 +129,7 @@ class _Run:
 
     def __call__(self, parts: Any, capacity: int = 0) -> tuple[Any, Any]:
         """Contents at the end of every segment, of so many parts each, at most `capacity`, and the errors `(segments,)`."""
-        rational, capacity, repeats = self.rational, capacity or self.plan.substeps, self.repeats
+        rational, capacity, repeats = self.rational, capacity or self.room, self.repeats
         count = parts * repeats
         few = len(self.distinct) <= _FEW
         known = jax.vmap(lambda h: rational.factors(self.operator, h))(self.distinct / count) if few else None
@@ -84,12 +137,12 @@ class _Run:
 
         @jax.checkpoint
         def segment(v: Any, row: Any) -> Any:
-            i, looked, fed = row
+            i, looked, forced = row
             h = self.distinct[i] / count
             step = rational.step(self.operator, h, None if known is None else jax.tree.map(lambda x: x[i], known))
 
             def substep(state: Any, i: Any) -> tuple[Any, None]:
-                forcing = (self.constant,) if fed is None else (fed[0] + i * h * fed[1], h * fed[1])
+                forcing = (self.constant,) if forced is None else (forced[0] + i * h * forced[1], h * forced[1])
                 return step(state[0], *forcing), None
 
             def part(state: Any, first: Any) -> Any:
@@ -102,8 +155,8 @@ class _Run:
             error = jax.lax.cond(looked, bound, lambda q, v: jnp.zeros_like(h), *jax.lax.stop_gradient((q, v)))
             return v, (v, error)
 
-        fed = None if self.slopes is None else (self.constant, self.slopes)
-        _, (states, errors) = jax.lax.scan(segment, self.u, (self.which, jnp.asarray(self.looked), fed))
+        forced = None if self.slopes is None else (self.constant, self.slopes)
+        _, (states, errors) = jax.lax.scan(segment, self.u, (self.which, jnp.asarray(self.looked), forced))
         return states, jax.lax.stop_gradient(errors)
 
     def bound(self, again: Any, v: Any, count: Any) -> Any:
@@ -125,9 +178,8 @@ class _Run:
 
     def judged(self, states: Any, errors: Any, parts: Any) -> tuple[Any, Any]:
         """Contents at the outputs, and the parts with which the errors, summed up, stay below the tolerance at all of them."""
-        out = states[jnp.asarray(self.plan.ends)]
+        out, ends = states[self.ends], self.ends
         peaks, start = self.size(jax.lax.stop_gradient(out)), self.size(jax.lax.stop_gradient(self.u))
-        ends = jnp.asarray(self.plan.ends)
         after = self.after[ends]
         operator, forcing = jax.lax.stop_gradient((self.operator, self.constant))
         reach = start + after * jnp.max(self.size(forcing))
@@ -177,9 +229,10 @@ def squared(step: Callable[..., tuple[Any, Any]], n: int, dtype: Any, count: int
 
 
 def _by_matrices(run: _Run) -> tuple[Any, Any]:
-    """The same by a matrix for each length, squared up from its substeps; then a product for each segment."""
+    """Contents at the end of every segment, and the errors: a matrix for each length, squared up from its substeps; then a product for
+    each segment."""
     rational, eye = run.rational, jnp.eye(len(run.u), dtype=run.u.dtype)
-    count = CUTS * run.repeats * run.plan.substeps  # a power of two
+    count = CUTS * run.repeats * run.room  # a power of two
     dot = lambda a, b: jnp.matmul(a, b, precision="highest")
     none = jnp.zeros_like(eye)
 
@@ -196,16 +249,16 @@ def _by_matrices(run: _Run) -> tuple[Any, Any]:
 
     steps, constants, ramps = jax.lax.map(matrices, run.distinct)
     forcing, slopes = run.forcing()
-    fed = jnp.einsum("dij,sj->dsi", constants, forcing, precision="highest")
-    fed = fed + jnp.einsum("dij,sj->dsi", ramps, slopes, precision="highest")
-    fed = fed[run.which, jnp.arange(len(run.which))]
+    gained = jnp.einsum("dij,sj->dsi", constants, forcing, precision="highest")
+    gained = gained + jnp.einsum("dij,sj->dsi", ramps, slopes, precision="highest")
+    gained = gained[run.which, jnp.arange(len(run.which))]
 
     def segment(v: Any, row: Any) -> Any:
         i, b = row
         v = dot(steps[i], v) + b
         return v, v
 
-    _, states = jax.lax.scan(segment, run.u, (run.which, fed))
+    _, states = jax.lax.scan(segment, run.u, (run.which, gained))
     stride = -(-len(states) // _SAMPLE)
 
     def error(v: Any, i: Any, b: Any, slope: Any) -> Any:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration import memory
-from jaxdiff.integration.evolve import Plan, evolve, lay_out, prepare
-from jaxdiff.model.equations import Diffusion
+from jaxdiff.integration.evolve import evolve
+from jaxdiff.integration.options import SolverOptions
+from jaxdiff.integration.plan import Plan, lay_out, prepare
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.checkpoints import Checkpoint, digest
@@ -93,21 +94,19 @@ def solve(
     doi:10.1007/s10543-023-00967-x.
     """
     equation, initial = plain(equation), plain(initial)
-    plan = prepare(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
-    if grid.ndim == 1:  # where a fit may not hold all states, but a solution does
-        memory.require(plan, grid)
+    options = SolverOptions(scheme, stepper, substeps, tolerance)
+    plan = prepare(equation, grid, times, options)
     u = _state(grid, initial)
     dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
     _require_resolved(plan.times, dtype)
     _require_cells_resolved(grid, dtype)
-    times = plan.times[: plan.outputs + 1]
+    times = plan.times
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
     if save is not None and traced:
         raise ValueError(
             "save= keeps numbers, and inside jit, vmap or grad there are none; solve outside, or leave it out"
         )
     if (progress or save is not None) and not traced:
-        options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
         values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
         return Solution(times, values, grid, method)
     alone = plan.unattended()
@@ -120,13 +119,13 @@ def solve(
         if plan is not alone:  # a function closes over numbers that grad or vmap looks after
             plan = alone
             values, checks = _compiled(equation, grid, u, plan)
-        short = ~plan.holds(checks.needed)
+        short = ~plan.allows(checks.needed)
         message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
-        return Solution(times, enforce(values, checks, (message, short)), grid, plan.told())
+        return Solution(times, enforce(values, checks, (message, short)), grid, plan.method.describe())
     plan, values, checks = _refined(equation, grid, u, plan, values, checks)
     if tolerance is not None and (closer := plan.closer(values)) is not plan:
         plan, values, checks = _refined(equation, grid, u, closer, *_compiled(equation, grid, u, closer))
-    return Solution(times, values, grid, plan.told(checks.needed))
+    return Solution(times, values, grid, plan.method.describe(checks.needed))
 
 
 def _refined(equation: Any, grid: Grid, u: Any, plan: Plan, values: Any, checks: Any) -> tuple[Plan, Any, Any]:
@@ -170,7 +169,7 @@ def _require_cells_resolved(grid: Grid, dtype: Any) -> None:
 
 
 def _interval_by_interval(
-    equation: Any, grid: Grid, u: Any, times: Any, options: dict[str, Any], progress: bool, save: Any
+    equation: Any, grid: Grid, u: Any, times: Any, options: SolverOptions, progress: bool, save: Any
 ) -> tuple[Any, str]:
     """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done; and how."""
     kept, values, method = None, [jnp.asarray(u)], "read from the file"
@@ -180,7 +179,7 @@ def _interval_by_interval(
     bar = Progress(progress, "interval", "solve")
     try:
         for pair in zip(times[len(values) - 1 :], times[len(values) :]):
-            part = solve(equation, grid, values[-1], pair, **options)
+            part = solve(equation, grid, values[-1], pair, **vars(options))
             values, method = [*values, part.values[-1]], f"{part.method}, for the last interval"
             if kept is not None:
                 kept.add({"states": whole(values[-1])[None]})
@@ -213,8 +212,8 @@ def memory_needed(
     >>> memory_needed(Diffusion(1.0), Grid.uniform((0.0, 1.0, 1000), (0.0, 1.0, 1000)), [0.0, 1.0]) < 2**27
     True
     """
-    plan = lay_out(equation, grid, times, scheme=scheme, stepper=stepper, substeps=substeps, tolerance=tolerance)
-    return memory.needed(plan, grid, gradient, drift=not isinstance(equation, Diffusion))
+    plan = lay_out(equation, grid, times, SolverOptions(scheme, stepper, substeps, tolerance))
+    return memory.needed(plan, grid, gradient, drift=not equation.driftless)
 
 
 def _state(grid: Grid, initial: Any) -> Any:

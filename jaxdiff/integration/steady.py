@@ -8,9 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.integration import memory
-from jaxdiff.model.equations import FokkerPlanck
+from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.operators import Tridiagonal, eliminable, eliminated, equipped
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
@@ -19,12 +18,13 @@ from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
 
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
-    system = FiniteVolume().systems(equation, grid)[0]
-    operator, forcing, weights = system.operator(0.0), system.forcing(0.0), system.weights
+    system = equation.semidiscretise(grid, SECOND_ORDER)[0]
+    (operator, forcing), weights = system.at(0.0), system.weights
     closed = (jnp.abs(operator.leak) <= 0).all()
-    probability = isinstance(equation, FokkerPlanck)
     total = (
-        jnp.sum(jnp.asarray(initial) * weights) if initial is not None else jnp.asarray(1.0 if probability else jnp.nan)
+        jnp.sum(jnp.asarray(initial) * weights)
+        if initial is not None
+        else jnp.asarray(1.0 if equation.probability else jnp.nan)
     )
     # A closed system is opened at one cell: what balanced forcing moves about never leaves there.
     known, place = _equilibrium(operator)
@@ -32,9 +32,9 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     loss = jnp.broadcast_to(operator.loss, forcing.shape).at[place].add(opening)
     opened = eqx.tree_at(lambda a: a.loss, operator, loss)
     gain, size = jnp.sum(forcing), jnp.sum(jnp.abs(forcing))
-    fed = closed & (jnp.abs(gain) > max(1e-12, 64 * float(jnp.finfo(forcing.dtype).eps)) * size)
+    gains = closed & (jnp.abs(gain) > max(1e-12, 64 * float(jnp.finfo(forcing.dtype).eps)) * size)
     may_grow = ~closed & (operator.growth() > 0)
-    # Beside the forcing a closed system is fed what it loses at the opening, and one that may grow a unit density.
+    # Beside the forcing a closed system gains what it loses at the opening, and one that may grow a unit density.
     probe = jax.lax.stop_gradient(jnp.where(may_grow, weights, 0.0))
     probe = probe if known is not None else probe.at[place].add(opening)
     settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
@@ -50,7 +50,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         *system.conditions(0.0),
         (
             "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source",
-            fed,
+            gains,
             0.0,
             gain,
         ),
@@ -88,14 +88,14 @@ def _equilibrium(operator: Any) -> tuple[Any, Any]:
     to open, one that is not empty."""
     known = None
     if isinstance(operator, Tridiagonal):
-        held = known = _on_chain(operator)
+        content = known = _on_chain(operator)
     elif operator.balanced:
         logs = operator.log_equilibrium
-        held = known = jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+        content = known = jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
     else:
         slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
-        held = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
-    return known, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(held)), held.shape)
+        content = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
+    return known, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(content)), content.shape)
 
 
 def _on_chain(operator: Tridiagonal) -> Any:
@@ -132,7 +132,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
     [87.5, 62.5, 37.5, 12.5]
     """
     equation = plain(equation)
-    system = FiniteVolume().systems(equation, grid)[0]
+    system = equation.semidiscretise(grid, SECOND_ORDER)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
     memory.require_at_rest(grid)

@@ -14,27 +14,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxdiff.integration.frozen import Held
-from jaxdiff.operators import AxisSum, Tridiagonal, most_of_batch, parts_needed, propagate
-
-_MOST_STAGES = 512
-_BREADTH = 0.24  # RKL2 is stable on ellipses up to (Δt|Im λ|)² = 0.24 Δt|λ|, found numerically for 3 to 127 stages
-_STAGES = 16  # of RKL2 that are taken, or skipped, together
+from jaxdiff.integration.frozen import Constant
+from jaxdiff.operators import AxisSum, Tridiagonal, parts_needed, propagate
 
 
 class Stepper(eqx.Module):
-    """One step `(problem, t, dt, content) -> content`; `problem` has `operator(t)` and `forcing(t)`."""
+    """One step of dN/dt = A(t) N + b(t): the base of all steppers, and of one of your own, which needs `step` alone.
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        raise NotImplementedError
+    | name                    | what                                                                   | default           |
+    |-------------------------|------------------------------------------------------------------------|-------------------|
+    | `step(system, t, dt, u)`| the contents at t + dt from those at t, `(*cells,)`; traceable             |                   |
+    | `reach`                 | of an explicit stepper the largest stable Δt·|λ|, beyond which it is refused | None, implicit    |
+    | `exact`                 | whether steps of any length are exact where coefficients are constant   | False             |
+    | `limits`, `refusals`    | other limits of stability, and what to say of them                     | `reach` over |λ|max |
+    | `parts(operator, dt)`   | into how many a step must be cut to be what it claims                  | 1                 |
+
+    The system has `at(t, u)`, which is (A, b), formed no more often than they change. A has its action `A @ u`, the
+    resolvent `A.resolvent(a, b)`, u ↦ (a I + b A)⁻¹ u, and `A.bound()`, |λ|max. Fields are parameters of the stepper.
+
+    Heun's method, of second order:
+
+    >>> from jaxdiff import Diffusion, Grid, solve
+    >>> class Heun(Stepper):
+    ...     reach = 2.0
+    ...     def step(self, system, t, dt, u):
+    ...         (A, b), (A_end, b_end) = system.at(t, u), system.at(t + dt, u)
+    ...         start = A @ u + b
+    ...         return u + dt / 2 * (start + A_end @ (u + dt * start) + b_end)
+    >>> u = solve(Diffusion(0.1), Grid.uniform((0.0, 1.0, 4)), [1.0, 0.0, 0.0, 0.0], [0.0, 0.1], stepper=Heun()).values[-1]
+    >>> [round(float(value), 4) for value in u]
+    [0.8656, 0.1216, 0.0128, 0.0]
+
+    Raises:
+        ValueError: when solving, by a step beyond `reach`.
+    """
+
+    exact: ClassVar[bool] = False
+
+    @abstractmethod
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        """Contents at t + dt, `(*cells,)`, from those at t."""
 
     @property
     def reach(self) -> float | None:
@@ -55,144 +81,108 @@ class Stepper(eqx.Module):
         """Into how many a step must be cut to be what it claims, at most; traced."""
         return jnp.ones(())
 
-    def longest(self, problem: Any, t: Any) -> Any:
-        """The longest step from t that error control may try [time]."""
+
+class ErrorControlled(Stepper):
+    """A stepper that estimates its error, for steps of a length that the error allows."""
+
+    order: ClassVar[int]  # of the error of a step
+    description: ClassVar[str]
+    block: ClassVar[int] = 8  # steps between checkpoints
+
+    @abstractmethod
+    def step_with_error(self, system: Any, t: Any, dt: Any, u: Any) -> tuple[Any, Any, Any]:
+        """The step, its error as far as it adds up over steps, and as far as it fades."""
+
+    def longest(self, system: Any, t: Any) -> Any:
+        """The longest step from t that may be tried [time]."""
         return jnp.inf
 
 
 class ForwardEuler(Stepper):
-    """u + Δt (A u + b), first order; refuses Δt > 2/|λ|max."""
+    """Euler's explicit method, of first order.
 
-    @property
-    def reach(self) -> float:
-        return 2.0
+        u₊ = u + Δt (A u + b)
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        return u + dt * (problem.operator(t) @ u + problem.forcing(t))
+    Positive where Δt times the rate out of a cell is at most one.
+
+    Raises:
+        ValueError: when solving, by Δt > 2/|λ|max.
+
+    >>> ForwardEuler().reach
+    2.0
+
+    Hundsdorfer & Verwer 2003, Numerical Solution of Time-Dependent Advection-Diffusion-Reaction Equations, I.1,
+    doi:10.1007/978-3-662-09017-6.
+    """
+
+    reach = 2.0
+
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        A, b = system.at(t, u)
+        return u + dt * (A @ u + b)
 
 
 class RungeKutta4(Stepper):
-    """The classical Runge–Kutta method, fourth order; refuses Δt > 2.785/|λ|max."""
+    """The classical Runge–Kutta method, of fourth order.
 
-    @property
-    def reach(self) -> float:
-        return 2.785293563405282
+        u₊ = u + Δt/6 (k₁ + 2k₂ + 2k₃ + k₄),   kᵢ = A u + b at t, twice at t + Δt/2 and at t + Δt, ahead by k₁, k₂ and k₃
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+    Raises:
+        ValueError: when solving, by Δt > 2.785/|λ|max.
+
+    >>> round(RungeKutta4().reach, 3)
+    2.785
+
+    Kutta 1901, Zeitschrift für Mathematik und Physik 46, 435; Hairer, Nørsett & Wanner 1993, II.1,
+    doi:10.1007/978-3-540-78862-1.
+    """
+
+    reach = 2.785293563405282
+
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         # A loop over the stages: written out, XLA fuses them and computes the first once for every cell the others reach.
         def stage(carry: Any, row: Any) -> Any:
             v, total = carry
             s, ahead, share = row
-            k = (problem.operator(t + s * dt) @ v + problem.forcing(t + s * dt)).astype(u.dtype)
+            A, b = system.at(t + s * dt, v)
+            k = (A @ v + b).astype(u.dtype)
             return (u + ahead * dt * k, total + share * dt * k), None
 
         rows = jnp.array([[0.0, 0.5, 1 / 6], [0.5, 0.5, 1 / 3], [0.5, 1.0, 1 / 3], [1.0, 0.0, 1 / 6]], u.dtype)
         return jax.lax.scan(stage, (u, u), rows)[0][1]
 
 
-class RKL2(Stepper):
-    """The Runge–Kutta–Legendre method of s stages, second order: as many products with A as stages, for a step s²/4 times
-    the longest of ForwardEuler.
+class BackwardEuler(Stepper):
+    """Euler's implicit method, of first order, L-stable; no contents fall below zero at any step.
 
-    Y₁ = u + μ̃₁Δt F(u),  Yⱼ = μⱼYⱼ₋₁ + νⱼYⱼ₋₂ + (1 − μⱼ − νⱼ)u + μ̃ⱼΔt F(Yⱼ₋₁) + γ̃ⱼΔt F(u),  F = A · + b
+        (I − Δt A₊) u₊ = u + Δt b₊
 
-    With `stages=None` each step takes the fewest that are stable. Refuses Δt > (s² + s − 2)/2|λ|max, and where a drift
-    turns, Δt > 0.24 |λ|max/|Im λ|²max, whatever the stages: there `Exponential` or `TRBDF2` serve better.
-    Source: Meyer, Balsara & Aslam 2014, doi:10.1016/j.jcp.2013.08.021.
+    >>> BackwardEuler().reach is None  # no step is refused
+    True
 
-    >>> RKL2(stages=9).reach
-    44.0
+    Hundsdorfer & Verwer 2003, I.1, doi:10.1007/978-3-662-09017-6.
     """
 
-    stages: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self) -> None:
-        s = self.stages
-        if s is not None and not (isinstance(s, int) and 2 <= s <= _MOST_STAGES):
-            raise ValueError(
-                f"stages must be a whole number from 2 to {_MOST_STAGES}, or None for what is stable, got {s!r}"
-            )
-
-    @property
-    def reach(self) -> float:
-        s = _MOST_STAGES if self.stages is None else self.stages
-        return (s * s + s - 2) / 2
-
-    def limits(self, operator: Any) -> Any:
-        bound, turn = operator.bound(), operator.turn()
-        slow = _BREADTH * bound / jnp.maximum(turn**2, jnp.finfo(turn.dtype).tiny)
-        return jnp.stack([self.reach / bound, slow])
-
-    def refusals(self, dt: Any, limits: Any) -> list[tuple[str, Any]]:
-        known = super().refusals(dt, limits)
-        if self.stages is None:
-            return known
-        message = f"RKL2 with {self.stages} stages is unstable with a step of {{where}}; it takes {{value}} stages: raise stages, or substeps"
-        return [(message, _fewest(self.reach * dt / limits[0])), known[1]]
-
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        s: Any = self.stages
-        if s is None:
-            s = jnp.maximum(*(_fewest(1.001 * dt * problem.operator(when).bound()) for when in (t, t + dt)))
-        s = jnp.asarray(s, u.dtype)
-        w = 4.0 / (s * s + s - 2.0)
-        rate = lambda c, v: problem.operator(t + c * w * dt) @ v + problem.forcing(t + c * w * dt)
-        first = dt * rate(0.0, u)
-        table = _legendre(_MOST_STAGES if self.stages is None else self.stages, u.dtype)
-
-        def stage(carry: Any, row: Any) -> Any:
-            last, now = carry
-            j, mu, nu, gamma, c = row
-            new = mu * now + nu * last + (1 - mu - nu) * u + w * mu * (dt * rate(c, now) - gamma * first)
-            return (jnp.where(j <= s, now, last), jnp.where(j <= s, new, now)), None
-
-        start = (u, u + w / 3 * first)
-        if self.stages is not None:
-            return jax.lax.scan(stage, start, table)[0][1]
-
-        @jax.checkpoint
-        def block(carry: Any, rows: Any) -> Any:
-            take = lambda x: jax.lax.scan(stage, x, rows)[0]
-            return jax.lax.cond(rows[0][0] <= most, take, lambda x: x, carry), None
-
-        most = most_of_batch(s)
-        rows = tuple(jnp.pad(x, (0, 1), constant_values=2 * _MOST_STAGES).reshape(-1, _STAGES) for x in table)
-        return jax.lax.scan(block, start, rows)[0][1]
-
-
-def _fewest(z: Any) -> Any:
-    """Stages of RKL2, an odd number, that are stable for Δt·|λ| = z."""
-    s = (jnp.sqrt(9.0 + 8.0 * jax.lax.stop_gradient(z)) - 1.0) / 2.0
-    return jnp.maximum(3.0, 2.0 * jnp.ceil((s - 1.0) / 2.0) + 1.0)
-
-
-def _legendre(stages: int, dtype: Any) -> tuple[Any, ...]:
-    """j, μⱼ, νⱼ, 1 − bⱼ₋₁ and the time before stage j in units of wΔt, for j = 2 … stages."""
-    j = np.arange(stages + 1.0)
-    b = np.where(j < 2, 1 / 3, (j * j + j - 2) / (2 * np.maximum(j, 1) * (j + 1)))
-    mu, nu = np.zeros_like(j), np.zeros_like(j)
-    mu[2:], nu[2:] = (2 * j[2:] - 1) / j[2:] * b[2:] / b[1:-1], -(j[2:] - 1) / j[2:] * b[2:] / b[:-2]
-    c = np.zeros_like(j)
-    c[1] = 1 / 3
-    for i in range(2, stages + 1):
-        c[i] = mu[i] * (c[i - 1] + b[i - 1]) + nu[i] * c[i - 2]
-    return tuple(jnp.asarray(x, dtype) for x in (j[2:], mu[2:], nu[2:], 1 - b[1:-1], c[1:-1]))
-
-
-class BackwardEuler(Stepper):
-    """(I − ΔtA) u₊ = u + Δt b₊, first order, positive at any step."""
-
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        return problem.operator(t + dt).resolvent(1.0, -dt)(u + dt * problem.forcing(t + dt))
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        A, b = system.at(t + dt, u)
+        return A.resolvent(1.0, -dt)(u + dt * b)
 
 
 class CrankNicolson(Stepper):
-    """The trapezoidal rule, second order; rings at rough data, where `TRBDF2` or `Exponential` serve better."""
+    """The trapezoidal rule, of second order; rings at rough data, where `TRBDF2` or `Exponential` serve better.
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+        (I − Δt/2 A₊) u₊ = (I + Δt/2 A) u + Δt/2 (b + b₊)
+
+    >>> CrankNicolson().reach is None  # no step is refused
+    True
+
+    Crank & Nicolson 1947, doi:10.1017/S0305004100023197.
+    """
+
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         half = dt / 2
-        (a_start, b_start), (a_end, b_end) = problem.at(t, t + dt)
-        return a_end.resolvent(1.0, -half)(u + half * (a_start @ u + b_start + b_end))
+        (A, b), (A_end, b_end) = system.at_each(t, t + dt)
+        return A_end.resolvent(1.0, -half)(u + half * (A @ u + b + b_end))
 
 
 _GAMMA = 2.0 - 2.0**0.5
@@ -200,15 +190,25 @@ _WEIGHT = (1.0 - _GAMMA) / (2.0 - _GAMMA)
 
 
 class TRBDF2(Stepper):
-    """Trapezoid to t + γΔt, then BDF2, γ = 2 − √2: second order, L-stable. doi:10.1016/0168-9274(95)00115-8"""
+    """The trapezoidal rule to t + γΔt, then the second backward differentiation formula; second order, L-stable.
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        (a_start, b_start), (a_middle, b_middle), (a_end, b_end) = problem.at(t, t + _GAMMA * dt, t + dt)
+        (I − γΔt/2 A) v = u + γΔt/2 (A u + b + b_γ),   (I − (1 − γ)/(2 − γ) Δt A) u₊ = (v/γ − (1 − γ)²/γ u)/(2 − γ) + …,   γ = 2 − √2
+
+    The one matrix of both stages is factored once, as γ/2 = (1 − γ)/(2 − γ).
+
+    >>> TRBDF2().reach is None  # no step is refused
+    True
+
+    Hosea & Shampine 1996, doi:10.1016/0168-9274(95)00115-8.
+    """
+
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        (A, b), (A_middle, b_middle), (A_end, b_end) = system.at_each(t, t + _GAMMA * dt, t + dt)
         half = _GAMMA * dt / 2
-        solve = a_middle.resolvent(1.0, -half)
-        v = solve(u + half * (a_start @ u + b_start + b_middle))
-        if a_end is not a_middle:  # else the same matrix: γ/2 = (1 − γ)/(2 − γ)
-            solve = a_end.resolvent(1.0, -_WEIGHT * dt)
+        solve = A_middle.resolvent(1.0, -half)
+        v = solve(u + half * (A @ u + b + b_middle))
+        if A_end is not A_middle:  # else the same matrix
+            solve = A_end.resolvent(1.0, -_WEIGHT * dt)
         known = (v / _GAMMA - (1.0 - _GAMMA) ** 2 / _GAMMA * u) / (2.0 - _GAMMA)
         return solve(known + _WEIGHT * dt * b_end)
 
@@ -225,10 +225,11 @@ class Exponential(Stepper):
     """
 
     kernel: bool = eqx.field(static=True, default=False, kw_only=True)
+    exact = True
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
-        b = problem.forcing(t)
-        return propagate(problem.operator(t), dt, u, b, (problem.forcing(t + dt) - b) / dt)
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
+        A, b = system.at(t, u)
+        return propagate(A, dt, u, b, (system.forcing(t + dt) - b) / dt)
 
     def parts(self, operator: Any, dt: Any) -> Any:
         return parts_needed(operator, dt)
@@ -255,26 +256,27 @@ class Strang(Stepper):
                 f"Strang advances lines by jd.Exponential(), BackwardEuler(), CrankNicolson() or TRBDF2(), got {self.inner!r}"
             )
 
-    def step(self, problem: Any, t: Any, dt: Any, u: Any) -> Any:
+    def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         middle = t + dt / 2
-        operator = problem.operator(middle)
+        operator = system.operator(middle)
         if isinstance(operator, Tridiagonal):
-            held = Held(operator, problem.forcing(middle)) if problem.varies else problem
-            return self.inner.step(held, t, dt, u)
-        fed, last = problem.forcings(middle), u.ndim - 1
+            frozen = Constant(operator, system.forcing(middle)) if system.varies else system
+            return self.inner.step(frozen, t, dt, u)
+        forcings, last = system.forcings(middle), u.ndim - 1
         for k in [*range(last + 1), *reversed(range(last))]:
-            u = self._advance(_lines(operator, k), fed[k], k, dt if k == last else dt / 2, u)
+            u = self._advance(_lines(operator, k), forcings[k], k, dt if k == last else dt / 2, u)
         return u
 
-    def _advance(self, lines: Tridiagonal, fed: Any, k: int, dt: Any, u: Any) -> Any:
+    def _advance(self, lines: Tridiagonal, forcing: Any, k: int, dt: Any, u: Any) -> Any:
+        """u with every line along axis k advanced by `inner`."""
         shape = jnp.moveaxis(u, k, 0).shape
         flat = lambda x: jnp.moveaxis(jnp.broadcast_to(x, u.shape), k, 0).reshape(shape[0], -1)
 
         def one(line: Any, b: Any, before: Any) -> Any:
-            after = self.inner.step(Held(line, b), 0.0, dt, before)
+            after = self.inner.step(Constant(line, b), 0.0, dt, before)
             return _without_noise(after, before, b)
 
-        after = jax.vmap(one, in_axes=1, out_axes=1)(lines, flat(fed), flat(u))
+        after = jax.vmap(one, in_axes=1, out_axes=1)(lines, flat(forcing), flat(u))
         return jnp.moveaxis(after.reshape(shape), 0, k)
 
     def parts(self, operator: Any, dt: Any) -> Any:
@@ -296,11 +298,11 @@ def _lines(operator: AxisSum, k: int) -> Tridiagonal:
     return Tridiagonal(flat(operator.up[k]), flat(operator.down[k]), flat(loss), operator.rings[k])
 
 
-def _without_noise(after: Any, before: Any, fed: Any) -> Any:
+def _without_noise(after: Any, before: Any, forcing: Any) -> Any:
     """No contents below zero by roundoff where none went in; more than roundoff is the inner stepper's own and stays."""
     peak = jnp.maximum(jnp.max(jnp.abs(before)), jnp.max(jnp.abs(after)))
     small = (after >= -(float(jnp.finfo(after.dtype).eps) ** 0.5) * peak).all()
-    return not_below_zero(after, (before >= 0).all() & (fed >= 0).all() & small)
+    return not_below_zero(after, (before >= 0).all() & (forcing >= 0).all() & small)
 
 
 def not_below_zero(v: Any, known: Any, axes: Any = None) -> Any:
@@ -316,33 +318,3 @@ def not_below_zero(v: Any, known: Any, axes: Any = None) -> Any:
     unchanged = lambda: (jnp.array(-jnp.inf, v.dtype), jnp.ones_like(total(seen)))
     least, factor = jax.lax.cond(known & jnp.any(seen < 0), raised, unchanged)
     return v + (jnp.maximum(seen, least) * factor - seen)
-
-
-STEPPERS = {
-    s.__name__: s for s in (ForwardEuler, RungeKutta4, RKL2, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang)
-}
-
-
-def several(step: Callable[[Any, Any], Any], u: Any, count: int) -> Any:
-    """u after `count` steps `step(i, u)`."""
-    return jax.lax.scan(lambda v, i: (step(i, v), None), u, jnp.arange(count))[0]
-
-
-def march(step: Callable[[Any, Any], Any], u: Any, count: int) -> Any:
-    """The same, by turns between two states.
-
-    No step can be taken in place, as cells need their neighbours; a loop of single steps would copy each back.
-    """
-
-    def pair(carry: Any, i: Any) -> Any:
-        between = step(i, carry[0])
-        return (step(i + 1, between), between), None
-
-    if count == 1:
-        return step(0, u)
-    even = count - count % 2
-    (u, between), _ = jax.lax.scan(pair, (u, u), jnp.arange(0, even, 2))
-    # A glance at the other state keeps it: without, XLA fuses both steps, and takes the first anew for each neighbour.
-    corner = (0,) * u.ndim
-    u = u.at[corner].set(jnp.where(jnp.isnan(between[corner]), between[corner], u[corner]))
-    return step(even, u) if count % 2 else u

@@ -141,3 +141,9 @@ def _trim(folder: Path) -> None:
         size += found.st_size
         if size > KEPT and time.time() - found.st_mtime > YOUNG:  # another run may be writing younger ones
             file.unlink(missing_ok=True)
+
+
+def bucket(count: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, ...: padded to it, other numbers of rows do not compile again."""
+    power = 1 << max(count - 1, 0).bit_length()
+    return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power

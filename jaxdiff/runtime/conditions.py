@@ -25,7 +25,7 @@ class Checks(eqx.Module):
 
     messages: tuple[str, ...] = eqx.field(static=True, default=())
     table: Any = None
-    needed: Any = None  # (substeps, steps) that a plan must allow, see `Plan.refined`
+    needed: Any = None  # (substeps, steps) that a plan must allow, see `Method.refined`
 
     def __add__(self, other: Checks) -> Checks:
         if not self.messages or not other.messages:

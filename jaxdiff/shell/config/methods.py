@@ -14,7 +14,7 @@ from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.inference import losses
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.repair import ERRORS
-from jaxdiff.integration.steppers import STEPPERS as CLASSES
+from jaxdiff.integration.options import STEPPERS as CLASSES
 from jaxdiff.shell.config.keys import check_keys, choose, count, flag, number
 
 METHOD = ("scheme", "stepper", "substeps", "tolerance")

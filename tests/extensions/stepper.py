@@ -1,0 +1,91 @@
+"""Steppers of one's own, one that solves and one that multiplies, and a way through time of one's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdiff as jd
+
+GAMMA = 1 - 0.5**0.5
+
+
+class SDIRK2(jd.Stepper):
+    """Alexander's method: two stages, second order, L-stable. doi:10.1137/0714068"""
+
+    def step(self, system, t, dt, u):
+        (A, b), (A_end, b_end) = system.at(t + GAMMA * dt, u), system.at(t + dt, u)
+        first = A.resolvent(1.0, -GAMMA * dt)(A @ u + b)
+        v = u + (1 - GAMMA) * dt * first
+        return v + GAMMA * dt * A_end.resolvent(1.0, -GAMMA * dt)(A_end @ v + b_end)
+
+
+class Heun(jd.Stepper):
+    """The explicit trapezoidal rule, second order. doi:10.1007/978-3-540-78862-1, II.1"""
+
+    reach = 2.0  # of Δt·|λ|max
+
+    def step(self, system, t, dt, u):
+        (A, b), (A_end, b_end) = system.at(t, u), system.at(t + dt, u)
+        first = A @ u + b
+        return u + dt / 2 * (first + A_end @ (u + dt * first) + b_end)
+
+
+class DenseExponential(jd.Method):
+    """The exponential of the whole matrix, with the forcing as one more column: for few cells on one axis."""
+
+    def run(self, system, times, start, **_):
+        A, b = system.at(times[0])
+        matrix = jax.vmap(A.__matmul__, in_axes=1, out_axes=1)(jnp.eye(len(start), dtype=start.dtype))
+        matrix = jnp.pad(jnp.concatenate([matrix, b[:, None]], axis=1), ((0, 1), (0, 0)))
+        at = lambda t: (jax.scipy.linalg.expm(matrix * (t - times[0])) @ jnp.append(start, 1.0))[:-1]
+        return jax.vmap(at)(times[1:]), jnp.zeros(2), []
+
+
+LINE = jd.Grid.uniform((0.0, 1.0, 20))
+PLANE = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 1.0, 5))
+TIMES = np.array([0.0, 0.02, 0.05])
+BUMP = lambda x: jnp.exp(-20 * (x - 0.4) ** 2)
+HEATED = {"source": lambda x: x, "boundaries": {"x+": jd.Dirichlet(0.5)}}
+
+
+def test_steppers_and_a_method_from_outside():
+    with jax.enable_x64(True):
+        rising = jd.Diffusion(jd.TimeDependent(lambda t, x: 0.3 + t * x), **HEATED)
+        exact = jd.solve(rising, LINE, BUMP, TIMES, tolerance=1e-10).values
+        for stepper in (SDIRK2(), Heun()):  # second order, where coefficients depend on time too
+            errors = []
+            for substeps in (64, 128):
+                found = jd.solve(rising, LINE, BUMP, TIMES, stepper=stepper, substeps=substeps)
+                errors.append(np.abs(found.values - exact).max())
+            assert found.method == f"{type(stepper).__name__}, 128 steps per interval"
+            assert abs(np.log2(errors[0] / errors[1]) - 2) < 0.1, errors
+
+        plate = jd.Diffusion(lambda x, y: 0.1 + x * y)  # by the same iterations as those inside
+        several = [jd.solve(plate, PLANE, 1.0, TIMES, stepper=s, substeps=2).values for s in (SDIRK2(), jd.TRBDF2())]
+        np.testing.assert_allclose(*several, atol=1e-12)
+
+        try:
+            jd.solve(jd.Diffusion(0.3), LINE, BUMP, TIMES, stepper=Heun(), substeps=2)
+        except ValueError as error:
+            assert "Heun is unstable with a step of" in str(error)
+        else:
+            raise AssertionError("a step beyond its reach was not refused")
+
+        steady = jd.Diffusion(0.3, **HEATED)
+        whole = jd.solve(steady, LINE, BUMP, TIMES, stepper=DenseExponential())
+        assert whole.method == "DenseExponential"
+        np.testing.assert_allclose(whole.values, jd.solve(steady, LINE, BUMP, TIMES).values, atol=1e-9)
+        assert 0 < jd.memory_needed(steady, LINE, TIMES, stepper=DenseExponential(), gradient=True) < 1e6
+
+        values = np.asarray(whole.values)[1:, [4, 14]] + 1e-3 * np.random.default_rng(0).standard_normal((2, 2))
+        at = np.asarray(LINE.centers[0])[[4, 14]]
+        readings = jd.Readings(LINE, BUMP, np.repeat(TIMES[1:], 2), np.tile(at, 2), values.ravel(), sigma=1e-3)
+        model = jd.Diffusion(jd.Positive(0.2), **HEATED)
+        fits = [
+            jd.fit(model, readings, progress=False, **how)
+            for how in ({}, {"stepper": SDIRK2(), "substeps": 64}, {"stepper": DenseExponential()})
+        ]
+        for fit in fits[1:]:
+            for what in ("parameters", "standard_errors"):
+                expected, found = (getattr(each, what)["diffusivity"] for each in (fits[0], fit))
+                np.testing.assert_allclose(found, expected, rtol=2e-3)
