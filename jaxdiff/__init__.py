@@ -11,24 +11,27 @@ from jaxdiff.inference.fit_many import fit_many, multistart
 from jaxdiff.inference.fits import Fits
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
 from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
+from jaxdiff.integration.method import Method
+from jaxdiff.integration.rkl2 import RKL2
 from jaxdiff.integration.solve import Solution, memory_needed, solve
 from jaxdiff.integration.steady import steady_state
 from jaxdiff.integration.steppers import (
-    RKL2,
     TRBDF2,
     BackwardEuler,
     CrankNicolson,
     Exponential,
     ForwardEuler,
     RungeKutta4,
+    Stepper,
     Strang,
 )
 from jaxdiff.measurements.histograms import Histograms
+from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
-from jaxdiff.model.boundaries import Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
+from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
 from jaxdiff.model.coefficients import Expression, PerAxis, Potential, Series, Tensor, TimeDependent
-from jaxdiff.model.equations import Diffusion, FokkerPlanck
+from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
 from jaxdiff.model.families import MLP, Polynomial, Spline
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive

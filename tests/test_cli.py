@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,6 @@ import pytest
 import jaxdiff as jd
 from jaxdiff.benchmarks import throughput
 from jaxdiff.reports import page as report
-from jaxdiff.reports.views import View
 from jaxdiff.shell import cli
 from jaxdiff.shell.config import load
 
@@ -363,7 +363,8 @@ times = [0.0, 0.7]
 
 def test_predictions_on_several_axes_name_the_coordinates():
     m = jd.Readings(jd.Grid.uniform((0, 1, 4), (0, 1, 4)), None, np.inf, [[0.1, 0.2], [0.3, 0.4]], [1.0, 2.0])
-    lines = report.to_csv(View(m, np.array([1.5, 2.0]))).splitlines()
+    fit = SimpleNamespace(predict=lambda readings: np.resize([1.5, 2.0], len(readings.values)), labels=("D",))
+    lines = report.to_csv(m.view(fit)).splitlines()
     assert lines == ["time,x,y,measured,fitted,residual,held_out", "inf,0.1,0.2,1,1.5,-0.5,0", "inf,0.3,0.4,2,2,0,0"]
 
 

@@ -8,8 +8,8 @@ from scipy import stats
 
 import jaxdiff as jd
 from jaxdiff.inference.losses import choose, expand, value
-from jaxdiff.measurements.histograms import HistogramsPlan
-from jaxdiff.measurements.readings import ReadingsPlan
+from jaxdiff.measurements.histograms import HistogramsPredictor
+from jaxdiff.measurements.readings import ReadingsPredictor
 
 RNG = np.random.default_rng(3)
 GRID = jd.Grid.uniform((0.0, 1.0, 4))
@@ -19,13 +19,13 @@ def readings(known, remembered=0.0):
     sigma = RNG.uniform(0.5, 2.0, 5) if known else None
     observation, weight = np.pad(RNG.normal(size=5), (0, 1)), np.pad(np.ones(5) if sigma is None else sigma**-2, (0, 1))
     constant = 0.0 if sigma is None else np.log(sigma).sum()
-    return ReadingsPlan(
+    return ReadingsPredictor(
         observation=observation,
         weight=weight,
         size=np.float64(5),
         known=known,
         constant=constant,
-        course=None,
+        states_at_times=None,
         row=None,
         place=None,
         sensor=None,
@@ -37,12 +37,12 @@ def readings(known, remembered=0.0):
 def histograms():
     counts = RNG.integers(0, 9, (2, 4)) + np.array([[1, 0, 0, 0], [0, 0, 0, 1]])
     total = counts.sum(1, keepdims=True)
-    return HistogramsPlan(
+    return HistogramsPredictor(
         observation=counts / total,
         weight=total[:, 0].astype(float),
         size=np.float64(2),
         known=True,
-        course=None,
+        states_at_times=None,
         row=None,
         overlap=None,
         rest=False,

@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.measurements.measurement import bucket
+from jaxdiff.runtime.compilation import bucket
 
 GRID = jd.Grid.uniform((0.0, 1.0, 100))
 WALLS = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(0.0)}

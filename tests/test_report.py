@@ -12,7 +12,7 @@ import jaxdiff as jd
 from jaxdiff.figures import style as panels
 from jaxdiff.reports import figures as plot
 from jaxdiff.reports import page as report
-from jaxdiff.reports.views import Outcome
+from jaxdiff.reports.views import FitView
 
 GRID = jd.Grid.uniform((0.0, 1.0, 20))
 
@@ -89,11 +89,11 @@ CASES = {
 def test_pictures_and_page_of_every_kind(case, tmp_path):
     make, names = CASES[case]
     fit = make()
-    outcome = Outcome(fit, {"x": "x / m"})
-    figures = plot.figures(outcome)
+    shown = FitView(fit, {"x": "x / m"})
+    figures = plot.figures(shown)
     assert set(figures) == names
     assert all(figure.axes for figure in figures.values())
-    page = report.write(fit, tmp_path / "fit.html", outcome=outcome).read_text()
+    page = report.write(fit, tmp_path / "fit.html", shown=shown).read_text()
     assert page.count("data:image/png;base64,") == len(names)
     assert [path.name for path in tmp_path.iterdir()] == ["fit.html"]
 
@@ -117,9 +117,9 @@ def test_labels_of_any_letters_are_drawn_without_a_warning(case, monkeypatch):
     monkeypatch.setattr(panels, "_font_with", lambda letters: None)  # as on a machine with no fonts but its own
     given, drawn = LETTERS[case]
     fit = told(readings([np.inf], np.linspace(0, 1, 9)))
-    outcome = Outcome(fit, {"x": given, "value": given})
-    assert plot.figures(outcome)["fit"].axes[0].get_xlabel() == drawn
-    report.images(outcome)
+    shown = FitView(fit, {"x": given, "value": given})
+    assert plot.figures(shown)["fit"].axes[0].get_xlabel() == drawn
+    report.images(shown)
 
 
 def test_a_font_that_has_the_letters_is_taken(monkeypatch):
@@ -127,7 +127,7 @@ def test_a_font_that_has_the_letters_is_taken(monkeypatch):
         panels, "_letters", lambda path: frozenset(map(chr, range(128 if "DejaVuSans.ttf" in path else 9999)))
     )
     fit = told(readings([np.inf], np.linspace(0, 1, 9)))
-    label = plot.figures(Outcome(fit, {"x": "Länge"}))["fit"].axes[0].xaxis.label
+    label = plot.figures(FitView(fit, {"x": "Länge"}))["fit"].axes[0].xaxis.label
     assert label.get_text() == "Länge" and len(label.get_fontfamily()) == 2
 
 
@@ -158,7 +158,7 @@ def test_what_is_not_known_is_said_and_what_is_said_is_text(tmp_path):
 
 def test_numbers_as_json():
     fit = told(readings([np.inf], [0.1, 0.2]), validation_loss=0.5)
-    found = json.loads(report.to_json(Outcome(fit), title="t"))
+    found = json.loads(report.to_json(FitView(fit), title="t"))
     assert found["parameters"]["D"]["interval_95"] == [1.079e-4, 1.088e-4]
     assert found["parameters"]["rates[1]"]["standard_error"] is None
     assert found["covariance"][2][2] is None
@@ -184,7 +184,7 @@ def test_digits_follow_the_error(value, error, text):
 
 def test_goodness_of_readings_with_sigma():
     fit = told(readings([0.5], np.linspace(0, 1, 9), sigma=0.01))
-    rows = dict(report.goodness(Outcome(fit)))
+    rows = dict(report.goodness(FitView(fit)))
     assert rows["readings"] == "9"
     assert float(rows["residual, root mean square"]) == pytest.approx(0.01)
     assert float(rows["reduced χ²"]) == pytest.approx(9 / 6, rel=1e-3)
@@ -211,9 +211,9 @@ def test_a_measurement_is_predicted_once():
 
     base = told(readings([0.1, 0.2], np.linspace(0, 1, 9)))
     fit = Counted(**{name: getattr(base, name) for name in base.__dataclass_fields__})
-    outcome = Outcome(fit)
-    plot.figures(outcome)
-    report.goodness(outcome)
+    shown = FitView(fit)
+    plot.figures(shown)
+    report.goodness(shown)
     assert len(calls) == 1
 
 

@@ -10,12 +10,12 @@ from scipy import special, stats
 
 import jaxdiff as jd
 from jaxdiff.benchmarks import coverage
-from jaxdiff.inference.innovations import innovations
 from jaxdiff.inference.losses import kl_divergence, mse
 from jaxdiff.inference.result import MISFIT
 from jaxdiff.inference.verdict import verdict
+from jaxdiff.measurements.innovations import innovations
 from jaxdiff.reports import page as report
-from jaxdiff.reports.views import Outcome
+from jaxdiff.reports.views import FitView
 
 GRID = jd.Grid.uniform((0.0, 1.0, 10))
 LAYOUTS = {  # times, places, parameters, repeats
@@ -195,7 +195,7 @@ def test_a_misfit_is_shown_everywhere_and_kept(monkeypatch, tmp_path):
     assert 'class="note doubt"' in page and "does not describe these data" in page and "not to be trusted" in page
     page = good.report(tmp_path / "good.html").read_text()
     assert 'class="note fine"' in page and "looks like noise" in page and "not to be trusted" not in page
-    told = json.loads(report.to_json(Outcome(bad)))["verdict"]
+    told = json.loads(report.to_json(FitView(bad)))["verdict"]
     assert told == bad.verdict.record() and told["describes"] is False
     again = jd.load(bad.save(tmp_path / "bad.json"))
     assert again.verdict == bad.verdict and str(again) == str(bad)

@@ -16,7 +16,7 @@ from jaxdiff.inference.losses import Expansion
 from jaxdiff.inference.objective import Objective
 from jaxdiff.inference.run import Run
 from jaxdiff.inference.trust_region import State, advance, begin
-from jaxdiff.measurements.measurement import Unplannable
+from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.compilation import quick_jit
 from jaxdiff.runtime.conditions import Checks
@@ -202,10 +202,10 @@ class Batch:
         stuck = (state.z == state.good).all(1)
         asked = joined([self._asked(index[p : p + self.size], pick(state, slice(p, p + self.size))) for p in parts])
         back, lost, plans = np.zeros(len(index), bool), np.zeros(len(index), bool), []
-        solves = [plan.course.solve for plan in run.plans]
+        solves = [plan.states_at_times.solve for plan in run.plans]
         for solve, needed in zip(solves, asked, strict=True):
             if solve is not None:
-                back |= (needed > LEAP * np.array(solve.allowed)).any(1) & ~stuck
+                back |= (needed > LEAP * np.array(solve.method.allowed)).any(1) & ~stuck
         for plan, m, needed in zip(run.plans, run.measurements, asked, strict=True):
 
             def renewed(rows: Any, plan: Any = plan, m: Any = m, needed: Any = needed) -> Any:
@@ -253,14 +253,9 @@ def room(run: Run, device: Any) -> int:
     """How many fits a device takes at once: as many as fit into an eighth of its memory, or a CPU's caches."""
     cells, columns = 0.0, 0.0
     for plan in run.plans:
-        grid, solve = plan.course.grid, plan.course.solve
+        grid, solve = plan.states_at_times.grid, plan.states_at_times.solve
         n = float(np.prod(grid.shape))
-        lanes = 1.0
-        if solve is not None:
-            lanes = float(len(solve.nodes)) if solve.method == "window" else 7.0 * solve.outputs
-            if solve.method == "adaptive":
-                lanes = 0.5 * solve.capacity
-        cells += n * lanes
+        cells += n * (1.0 if solve is None else solve.method.states_in_batch(solve.outputs))
         columns += np.size(plan.observation)
     each = 16.0 * (cells * (12 + 3 * run.parameters.count) + columns * (1 + run.parameters.count))
     each *= 1.0 if jnp.result_type(float) == jnp.float64 else 0.5

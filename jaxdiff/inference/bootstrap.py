@@ -17,8 +17,7 @@ from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
-from jaxdiff.measurements.readings import Readings
-from jaxdiff.measurements.stacks import Stack, stack
+from jaxdiff.measurements.stacks import Stack, check_on_cells
 from jaxdiff.reports.text import table
 from jaxdiff.runtime.devices import choose
 from jaxdiff.runtime.progress import Progress
@@ -175,46 +174,34 @@ def bootstrap(
         raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.95 is usual")
     if fit.problem is None or not fit.measurements:
         raise ValueError("this fit was loaded without its data and model, got None; call jd.fit again")
-    own = tuple(stack([m]) for m in fit.measurements)
-    for one in own:
-        if not one.template.known and one.template.family == "multinomial":
-            raise ValueError(
-                "densities do not tell how many were counted, and cannot be drawn; give counts, or total=N"
-            )
+    for one in fit.measurements:
+        check_on_cells(one)
     key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     objective, fitted = fit.problem
-    stacks = _drawn(fit, own, repeats, kind, rng)
+    stacks = _drawn(fit, repeats, kind, rng)
     with jax.enable_x64(not is_narrow(dtype)):
         fitted = replace(fitted, start=fit.columns()[0])
-        run = Run(objective, fitted, tuple(one.template for one in own), fit.options, Progress(False))
+        run = Run(objective, fitted, fit.measurements, fit.options, Progress(False))
         start = np.tile(start_vector(fitted), (repeats, 1))
         lanes = Lanes(start, tuple(one.data() for one in stacks), {})
         many = Batch(run, lanes, LevenbergMarquardt(), steps, choose(devices), checked_count(batch, "batch"))
         return Bootstrap(fit, carried_out(many, stacks, fit.loss_name, progress), kind, level)
 
 
-def _drawn(fit: Fit, own: tuple[Any, ...], repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
-    """New data for every experiment; the spread of residuals is that which error bars assume."""
-    predictions = [fit.predict(m) for m in fit.measurements]
-    count = len(fit.labels)
-    estimated = sum(int(one.unknown[0]) for one in own)
-    readings = sum(len(m.values) for m in fit.measurements if isinstance(m, Readings))
-    scaled = estimated or (readings if kind == "residual" else 0)
-    if 0 < scaled <= count:
+def _drawn(fit: Fit, repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
+    """New data for every experiment; the scatter of residuals is that which error bars assume."""
+    measured, count = fit.measurements, len(fit.labels)
+    estimated = sum(m.unknown for m in measured)
+    resampled = sum(len(m.values) for m in measured if m.has_residuals) if kind == "residual" else 0
+    if 0 < (scaled := estimated or resampled) <= count:
         mend = "give sigma" if estimated else "take kind='parametric'"
         raise ValueError(
             f"{scaled} readings do not leave a residual variance for {count} parameters; {mend}, or measure more"
         )
-    stacks, times = [], fit.correlation_times or (None,) * len(own)
-    for one, prediction, tau in zip(own, predictions, times, strict=True):
-        spread = 1.0
-        if one.template.family == "gaussian":
-            sigma = 1.0 if one.template.sigma is None else one.template.sigma
-            residual = (one.template.values - prediction) / sigma
-            if not one.template.known:
-                spread = float(np.sqrt(np.mean(residual**2) * estimated / (estimated - count)))
-            elif kind == "residual":
-                spread = float(np.sqrt(np.mean(residual**2) * readings / (readings - count)))
-        stacks.append(one.simulated(prediction, spread, kind, repeats, rng, tau))
+    stacks, times = [], fit.correlation_times or (None,) * len(measured)
+    for m, tau in zip(measured, times, strict=True):
+        rows = estimated if m.unknown else resampled
+        values = m.draw(fit, repeats, rng, kind, rows / (rows - count) if rows else 1.0, tau)
+        stacks.append(replace(m.stacked(m.values[None]), values=values))
     return tuple(stacks)

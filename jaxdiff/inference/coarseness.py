@@ -58,7 +58,7 @@ def _found(run: Run, z: np.ndarray, here: Expansion, errors: np.ndarray) -> np.n
     def shift(there: Expansion) -> np.ndarray:
         return -slope * _solved(there.curvature, there.gradient - rest, known)
 
-    axes = range(max(plan.course.grid.ndim for plan in plans if plan.family != "density"))
+    axes = range(max(plan.states_at_times.grid.ndim for plan in plans if plan.on_cells))
     there = _seen_from(run, z, [_alternate(plan, axes, WIDER, 0) for plan in plans], _parameters(run, axes, WIDER, 0))
     first = shift(there) / (3 * WIDER**2)
     if not (np.isfinite(first).all() and there.resolved.all()):
@@ -84,7 +84,7 @@ def remark(run: Run, z: np.ndarray, here: Expansion | None, bars: Any) -> tuple[
     worst = int(np.argmax(share))
     if share[worst] <= LEAST:
         return ()
-    grids = {m.grid.shape: m.grid for m in run.measurements if m.family != "density"}
+    grids = {m.grid.shape: m.grid for m in run.measurements if m.on_cells}
     sizes = " or ".join(_told(grid, enough(share[worst])) for grid in grids.values())
     return (
         f"cells are too large: they move {run.parameters.labels[worst]} by about {share[worst]:.2g} of its error bars; take {sizes}, see fit.check_grid()",
@@ -139,35 +139,35 @@ def _plans(run: Run, z: np.ndarray, here: Expansion) -> list[Any] | None:
     fitted = [run.parameters.leaves[i] for i in run.parameters.places]
     given = jax.tree.unflatten(run.parameters.treedef, run.parameters.leaves)["initial"]
     cells = lambda tree: any(np.shape(leaf) in grids for leaf in jax.tree.leaves(tree))
-    if not grids or cells(equation) or cells(fitted) or (cells(initials) and not cells(given)):
+    if not grids or equation.discrete or cells(equation) or cells(fitted) or (cells(initials) and not cells(given)):
         return None
     found = []
     for plan, loss, seen in zip(run.plans, run.objective.losses, here.seen, strict=True):
-        if plan.family != "density":
-            solve = plan.course.solve
+        if plan.on_cells:
+            solve = plan.states_at_times.solve
             scheme = None if solve is None else solve.scheme
             if (
-                min(plan.course.grid.shape) < 4
-                or (solve is not None and solve.method == "spectral")
+                min(plan.states_at_times.grid.shape) < 4
+                or (solve is not None and solve.method.in_modes)
                 or getattr(scheme, "order", 2 if scheme is None else 0) != 2
             ):
                 return None
-            plan = plan.holding({"observation": _noiseless(plan, loss, seen, len(run.plans) > 1)})
+            if not seen or (noiseless := _noiseless(plan, loss, seen, len(run.plans) > 1)) is None:
+                return None
+            plan = plan.holding({"observation": noiseless})
         found.append(plan)
     return found
 
 
 def _grids(run: Run) -> dict[Any, Any]:
-    return {m.grid.shape: m.grid for m in run.measurements if m.family != "density"}
+    return {m.grid.shape: m.grid for m in run.measurements if m.on_cells}
 
 
 def _noiseless(plan: Any, loss: Any, seen: Any, beside: bool) -> Any:
-    """Observations that the model fits best where it is."""
+    """Observations that the model fits best where it is; None where that is not known."""
     prediction, jacobian = (np.asarray(part, float) for part in seen)
-    if plan.family == "multinomial":
-        return prediction / prediction.sum(1, keepdims=True)
     if plan.known or loss is not negative_log_likelihood or not beside or not len(jacobian):
-        return prediction
+        return plan.noiseless(prediction)
     root = np.sqrt(np.asarray(plan.weight))  # the scale of the noise counts beside other measurements
     rest, slope = (np.asarray(plan.observation) - prediction) * root, jacobian * root[:, None]
     left = rest - slope @ np.linalg.lstsq(slope, rest)[0]
@@ -176,11 +176,11 @@ def _noiseless(plan: Any, loss: Any, seen: Any, beside: bool) -> Any:
 
 def _alternate(plan: Any, axes: Any, a: float, first: int) -> Any:
     """The plan on cells that are alternately wider and narrower along these axes."""
-    if plan.family == "density":
+    if not plan.on_cells:
         return plan
-    edges = [np.asarray(one) for one in plan.course.grid.edges]
+    edges = [np.asarray(one) for one in plan.states_at_times.grid.edges]
     changed = tuple(alternated(one, a, first) if k in axes else one for k, one in enumerate(edges))
-    return eqx.tree_at(lambda p: p.course.grid.edges, plan, changed)
+    return eqx.tree_at(lambda p: p.states_at_times.grid.edges, plan, changed)
 
 
 def _parameters(run: Run, axes: Any, a: float, first: int) -> Any:
@@ -200,10 +200,9 @@ def _parameters(run: Run, axes: Any, a: float, first: int) -> Any:
 def _errors(run: Run, z: np.ndarray, here: Expansion, plans: list[Any], axes: Any) -> list[Any] | None:
     """What the prediction of each plan errs by: what both alternations together add over 3a², and what interpolation between
     centres and bins that cut cells add to that. None where they cannot be solved."""
-    gaussian = [plan.family == "gaussian" for plan in plans]
-    found: list[Any] = [None if plan.family == "density" else 0.0 for plan in plans]
+    found: list[Any] = [0.0 if plan.on_cells else None for plan in plans]
     for k in axes:
-        spots = [_spots(plan, k) if reads else None for plan, reads in zip(plans, gaussian, strict=True)]
+        spots = [_spots(plan, k) for plan in plans]
         mean: list[Any] = [0.0] * len(plans)
         for first in (0, 1):
             changed: list[Any] = [_alternate(plan, (k,), WIDER, first) for plan in plans]
@@ -216,42 +215,39 @@ def _errors(run: Run, z: np.ndarray, here: Expansion, plans: list[Any], axes: An
             if not there.resolved.all():
                 return None
             mean = [
-                sum_ + part * _share(seen, reads)
-                for sum_, part, seen, reads in zip(mean, parts, there.seen, gaussian, strict=True)
+                sum_ + part * _noise_free(plan, seen)
+                for sum_, part, plan, seen in zip(mean, parts, plans, there.seen, strict=True)
             ]
         bend: list[Any] = [0.0] * len(plans)
-        for side, weight in ((-1, 1.0), (0, -2.0), (1, 1.0)) if any(gaussian) else ():
+        for side, weight in ((-1, 1.0), (0, -2.0), (1, 1.0)) if any(spot is not None for spot in spots) else ():
             moved = [
                 plan if spot is None else _read_at(plan, k, spot.inner + side * spot.step)
                 for plan, spot in zip(plans, spots, strict=True)
             ]
             seen_ = _seen_from(run, z, moved).seen
             bend = [
-                sum_ + weight * _share(seen, True) if reads else sum_
-                for sum_, seen, reads in zip(bend, seen_, gaussian, strict=True)
+                sum_ if spot is None else sum_ + weight * _noise_free(plan, seen)
+                for sum_, spot, plan, seen in zip(bend, spots, plans, seen_, strict=True)
             ]
         for i, (plan, spot, m) in enumerate(zip(plans, spots, run.measurements, strict=True)):
-            if found[i] is None or k >= plan.course.grid.ndim:
+            if found[i] is None or k >= plan.states_at_times.grid.ndim:
                 continue
             if spot is not None:
                 rest = bend[i] * spot.by_row(off((spot.edges[1:] + spot.edges[:-1]) / 2, spot.x) / spot.step**2)
             else:
-                held = _share(here.seen[i], False)
+                held = _noise_free(plan, here.seen[i])
                 inside = held[:, : held.shape[1] - plan.rest].reshape(-1, *(len(one) - 1 for one in m.bins))
                 inside = np.moveaxis(
-                    cut(plan.course.grid.axis(k), m.bins[k], np.moveaxis(inside, k + 1, -1)), -1, k + 1
+                    cut(plan.states_at_times.grid.axis(k), m.bins[k], np.moveaxis(inside, k + 1, -1)), -1, k + 1
                 )
                 rest = np.pad(inside.reshape(len(held), -1), ((0, 0), (0, int(plan.rest))))
-            found[i] = found[i] + (mean[i] - _share(here.seen[i], gaussian[i])) / (3 * WIDER**2) + rest
+            found[i] = found[i] + (mean[i] - _noise_free(plan, here.seen[i])) / (3 * WIDER**2) + rest
     return found
 
 
-def _share(seen: Any, plain: bool) -> Any:
-    """A prediction, of bins as shares."""
-    if not seen:
-        return 0.0
-    values = np.asarray(seen[0], float)
-    return values if plain else values / values.sum(1, keepdims=True)
+def _noise_free(plan: Any, seen: Any) -> Any:
+    """What a prediction says of the data, zero where none is kept."""
+    return plan.noiseless(np.asarray(seen[0], float)) if seen else 0.0
 
 
 class _Spots(NamedTuple):
@@ -268,9 +264,9 @@ class _Spots(NamedTuple):
 
 
 def _spots(plan: Any, k: int) -> _Spots | None:
-    if k >= plan.course.grid.ndim:
+    if not plan.on_cells or plan.places is None or k >= plan.states_at_times.grid.ndim:
         return None
-    edges, x = np.asarray(plan.course.grid.edges[k]), np.asarray(plan.place).reshape(len(plan.place), -1)[:, k]
+    edges, x = np.asarray(plan.states_at_times.grid.edges[k]), plan.places[:, k]
     step = np.diff(edges)[np.clip(np.searchsorted(edges, x) - 1, 0, len(edges) - 2)]
     return _Spots(edges, x, np.clip(x, edges[0] + 1.5 * step, edges[-1] - 1.5 * step), step, plan.sensor)
 
@@ -330,10 +326,10 @@ def checked(fit: Any) -> GridCheck:
             ) from None
         moves = np.asarray(parameters.transform(ends[1]), float) - np.asarray(parameters.transform(ends[0]), float)
     shares = moves / errors
-    order = getattr(fit.options.get("scheme"), "order", 2)
+    order = getattr(fit.options.scheme, "order", 2)
     rest = np.nanmax(np.abs(shares), initial=0.0)
     factor = enough(rest / (1 - 0.5**order), order) if rest > LEAST else 1.0
-    grids = [m.grid for m in fit.measurements if m.family != "density"]
+    grids = [m.grid for m in fit.measurements if m.on_cells]
     cells = tuple(tuple(int(np.ceil(factor * n)) for n in grid.shape) for grid in grids)
     return GridCheck(parameters.split(moves), parameters.split(shares), cells, parameters.labels)
 
@@ -360,7 +356,7 @@ def _settle(run: Run, z: np.ndarray, known: np.ndarray, times: Any) -> np.ndarra
 
 def _halved(parameters: Any, measurements: Any) -> tuple[Any, Any]:
     """Parameters and measurements on cells half as wide; arrays over cells hold for both halves."""
-    shapes = {m.grid.shape for m in measurements if m.family != "density"}
+    shapes = {m.grid.shape for m in measurements if m.on_cells}
     leaves = list(parameters.leaves)
     for i, leaf in enumerate(leaves):
         if np.shape(leaf) in shapes:
@@ -371,7 +367,7 @@ def _halved(parameters: Any, measurements: Any) -> tuple[Any, Any]:
             for k in range(np.ndim(leaf)):
                 leaf = np.repeat(leaf, 2, k)
             leaves[i] = leaf
-    half = lambda m: m if m.family == "density" else eqx.tree_at(lambda m: m.grid, m, _finer(m.grid))
+    half = lambda m: m if not m.on_cells else eqx.tree_at(lambda m: m.grid, m, _finer(m.grid))
     return replace(parameters, leaves=tuple(leaves)), tuple(map(half, measurements))
 
 

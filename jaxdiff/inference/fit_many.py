@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdiff.inference.batch import FAILED, Batch, Lanes
-from jaxdiff.inference.fit import FEW, as_tuple, checked_count, given, is_narrow, loss_name, no_noise, settled
+from jaxdiff.inference.fit import FEW, as_tuple, checked_count, is_narrow, loss_name, no_noise, settled
 from jaxdiff.inference.fits import Fits, gathered, piece
 from jaxdiff.inference.inputs import handed_over
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
@@ -19,6 +19,7 @@ from jaxdiff.inference.losses import BUILT_IN, choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.stacks import Stack, repeated, stack
 from jaxdiff.model.equations import Equation
@@ -97,12 +98,12 @@ def fit_many(
         fitted, function, which, _ = assemble(model, parameters, templates, ())
         if fitted.count > FEW:
             raise ValueError(f"a batch of fits holds up to {FEW} parameters, got {fitted.count}; call jd.fit for each")
-        if loss is not None and loss not in BUILT_IN and any(np.isnan(_array(one)).any() for one in stacks):
+        if loss is not None and loss not in BUILT_IN and any(np.isnan(one.values).any() for one in stacks):
             raise ValueError("your own loss cannot leave out missing values, got NaN; use jd.mse or jd.kl_divergence")
         objective = Objective(function, losses, which)
         start, leaves = _own_initials(model, parameters, stacks, fitted)
         lanes = Lanes(start, tuple(one.data() for one in stacks), leaves)
-        run = Run(objective, fitted, templates, given(scheme, stepper, substeps, tolerance), Progress(False))
+        run = Run(objective, fitted, templates, SolverOptions(scheme, stepper, substeps, tolerance), Progress(False))
         many = Batch(run, lanes, method, steps, over, size)
         return carried_out(many, stacks, loss_name(objective, loss, several), progress, save)
 
@@ -202,7 +203,7 @@ def multistart(
         stacks = tuple(repeated(one, count) for one in measured)
         key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-        options = given(scheme, stepper, substeps, tolerance)
+        options = SolverOptions(scheme, stepper, substeps, tolerance)
         run = Run(objective, fitted, measured, options, Progress(False))
         lanes = Lanes(_scattered(fitted, count, float(spread), rng), tuple({} for _ in stacks), {})
         many = Batch(run, lanes, method, steps, chosen(devices), size)
@@ -299,10 +300,6 @@ def as_sequence(measurements: Any) -> list[Any]:
     if not isinstance(measurements, Sequence) or not len(measurements):
         raise ValueError(f"measurements must be a measurement or a list with at least one, got {measurements!r}")
     return list(measurements)
-
-
-def _array(one: Any) -> np.ndarray:
-    return one.values if hasattr(one, "values") else one.counts
 
 
 def _own_initials(

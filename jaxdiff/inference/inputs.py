@@ -15,8 +15,8 @@ import numpy as np
 from jaxdiff.inference.losses import BUILT_IN, Expansion, mse
 from jaxdiff.inference.objective import Objective
 from jaxdiff.inference.run import Run
-from jaxdiff.measurements.readings import Readings, StartNoise
-from jaxdiff.model.boundaries import Dirichlet, Robin
+from jaxdiff.measurements.readings import StartNoise
+from jaxdiff.model.boundaries import Boundary
 from jaxdiff.model.coefficients import Series
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.compilation import quick_jit
@@ -51,12 +51,10 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
 
     Inputs are the values of every `Series` in the equation and the array over cells from which readings start. Their
     standard deviation is what they were given; else that of the readings, where an array of a start, or a `Series` at a wall
-    of Dirichlet or Robin, which share the unit of the field, are as rough as they are, or their roughness where that is more;
+    (the value of Dirichlet, the surroundings of Robin), which share the unit of the field, are as rough as they are, or their roughness where that is more;
     else zero. The delta method.
     """
-    which = [
-        i for i, m in enumerate(run.measurements) if isinstance(m, Readings) and run.objective.losses[i] in BUILT_IN
-    ]
+    which = [i for i, m in enumerate(run.measurements) if m.has_residuals and run.objective.losses[i] in BUILT_IN]
     if here is None or not which:
         return InputNoise()
     noise = {i: _deviation(run, here, i) for i in which}
@@ -98,7 +96,7 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
 
 def handed_over(run: Run) -> bool:
     """Whether noise of inputs was told."""
-    starts = [m.initial_sigma for m in run.measurements if isinstance(m, Readings)]
+    starts = [m.initial_sigma for m in run.measurements if m.has_residuals]
     told = [one for one in starts if one is not None]
     told += [one.sigma for one in _series(run._at(run.start)[0]) if one.sigma is not None]
     return any(isinstance(one, StartNoise) or bool(np.any(np.asarray(one) > 0)) for one in told)
@@ -185,7 +183,7 @@ def _courses(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, 
     if not several:
         return {}
     sides = [one for one in jax.tree.leaves(equation, is_leaf=_is_side) if _is_side(one)]
-    walls = {id(side.value if isinstance(side, Dirichlet) else side.ambient) for side in sides}
+    walls = {id(getattr(side, name)) for side in sides for name in side.levels}
     elsewhere = _series(run._at(np.asarray(z) + 1e-3)[0])
     found = {}
     for k, (one, other) in enumerate(zip(several, elsewhere, strict=True)):
@@ -197,7 +195,7 @@ def _courses(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, 
     return found
 
 
-def _start(m: Readings, state: Any, noise: float) -> np.ndarray | None:
+def _start(m: Any, state: Any, noise: float) -> np.ndarray | None:
     """Standard deviations of the cells of a measured start, or profiles of independent errors (k, *cells)."""
     given = m.initial_sigma
     if not isinstance(m.initial, np.ndarray) or m.initial.shape != m.grid.shape or not np.array_equal(state, m.initial):
@@ -244,7 +242,7 @@ def _pull(run: Run, here: Expansion, i: int) -> np.ndarray:
 
 
 def _is_side(one: Any) -> bool:
-    return isinstance(one, (Dirichlet, Robin))
+    return isinstance(one, Boundary)
 
 
 def _series(equation: Any) -> list[Series]:

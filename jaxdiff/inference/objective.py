@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.inference.losses import Expansion, Loss, expand, value
-from jaxdiff.measurements.measurement import Prediction
+from jaxdiff.measurements.predictor import Prediction
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Free, Parameters, collect, marked, released, unmarked
 
@@ -114,7 +114,7 @@ class Objective:
 
     def euler(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
         """Minus the log density of Euler steps along all paths, with its Fisher information."""
-        paths = [plan for plan in plans if plan.family == "density"]
+        paths = [plan for plan in plans if not plan.on_cells]
 
         def moments(point: Any) -> Any:
             equation, _ = self.build(parameters, point)

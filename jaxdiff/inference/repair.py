@@ -15,7 +15,6 @@ from jaxdiff.inference.run import STEPS, Outcome, Run
 from jaxdiff.inference.trust_region import begin
 from jaxdiff.inference.uncertainty import Uncertainty, uncertainty
 from jaxdiff.measurements.autocorrelation import LEVEL, correlations, effective, estimate
-from jaxdiff.measurements.readings import Readings
 
 ERRORS = ("auto", "iid", "autocorrelated", "sandwich")
 PASSES = 6  # of estimating the correlation time and fitting with it
@@ -94,7 +93,7 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
     misses, the estimates stay and error bars are widened by √((1 + ρ)/(1 − ρ)).
     """
     measured, parameters, z, here = run.measurements, run.parameters, outcome.z, outcome.here
-    unknown = np.array([len(m.values) if isinstance(m, Readings) and not m.known else 0 for m in measured])
+    unknown = np.array([m.unknown for m in measured])
     bars = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
     plain = Repair(z, here, bars(z, here), (), (None,) * len(measured))
     if here is None or errors == "iid" or not np.isfinite((bare := plain.bars()).errors).any():
@@ -157,16 +156,15 @@ def _estimated(run: Run, here: Expansion, before: tuple[_Noise, ...] | None, lev
 
     Where the residuals are no noise, but far below it, there is nothing to find.
     """
-    total = sum(len(m.values) for m in run.measurements if isinstance(m, Readings))
-    several = sum(isinstance(m, Readings) for m in run.measurements)
+    total = sum(len(m.values) for m in run.measurements if m.has_residuals)
+    several = sum(m.has_residuals for m in run.measurements)
     found = []
     for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if not isinstance(m, Readings) or loss not in BUILT_IN:
+        if not m.has_residuals or loss not in BUILT_IN:
             found.append(_Noise(np.zeros(0, int), None, None))
             continue
-        sigma = 1.0 if m.sigma is None else m.sigma
-        residual = (m.values - np.asarray(seen[0], float)[: len(m.values)]) / sigma
-        least = 0.1 * len(residual) if m.known else 1e-10 * np.sum((m.values / sigma) ** 2)
+        residual = m.residuals(np.asarray(seen[0], float)[: len(m.values)])
+        least = 0.1 * len(residual) if m.known else 1e-10 * np.sum(m.residuals(0.0) ** 2)
         old = None if before is None else before[i]
         last, tau = m.last if old is None else old.last, None
         if np.sum(residual**2) > least and (old is None or old.tau is not None):
@@ -187,14 +185,14 @@ def _squared(run: Run, here: Expansion) -> Expansion:
     """
     noise, inverse = np.array(here.noise), np.linalg.pinv(here.curvature)
     for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if isinstance(m, Readings):
+        if m.has_residuals:
             n, sigma = len(m.values), 1.0 if m.sigma is None else m.sigma
             slopes = np.asarray(seen[1], float)[:n] / np.reshape(sigma, (-1, 1))
             if len(slopes) < n:
                 raise ValueError(
                     f"errors='sandwich' needs the Jacobian of all readings, got {n} × {len(here.gradient)} numbers, more than are kept; take 'auto'"
                 )
-            residual = (m.values - np.asarray(seen[0], float)[:n]) / sigma
+            residual = m.residuals(np.asarray(seen[0], float)[:n])
             f = 2 / n if loss is mse else 1.0 if m.known else n / np.sum(residual**2)
             leverage = f * np.einsum("ni,ij,nj->n", slopes, inverse, slopes)
             pulls = f * slopes * (residual / np.maximum(1 - leverage, 1e-3))[:, None]

@@ -14,10 +14,11 @@ import numpy as np
 
 from jaxdiff.inference.gradient_descent import Walk, finite, searches, set_out, wander
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.losses import BUILT_IN, Expansion, negative_log_likelihood
+from jaxdiff.inference.losses import BUILT_IN, Expansion, mse, negative_log_likelihood
 from jaxdiff.inference.objective import Objective, draw, start_vector, unseen
 from jaxdiff.inference.trust_region import State, advance, begin, quadratic, rescaled
-from jaxdiff.measurements.measurement import Unplannable
+from jaxdiff.integration.options import SolverOptions
+from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Parameters, marked
 from jaxdiff.runtime.compilation import as_written, quick_jit
@@ -71,7 +72,7 @@ class Run:
         objective: Objective,
         parameters: Parameters,
         measurements: Any,
-        options: dict[str, Any],
+        options: SolverOptions,
         progress: Progress,
     ):
         self.objective, self.parameters, self.measurements = objective, parameters, measurements
@@ -85,7 +86,7 @@ class Run:
 
     @property
     def paths(self) -> bool:
-        return any(m.family == "density" for m in self.measurements)
+        return any(not m.on_cells for m in self.measurements)
 
     def prepare(self, z: Any) -> None:
         """Plans for the coefficients at z, where nothing that is fitted counts as zero and so as absent."""
@@ -93,7 +94,7 @@ class Run:
         equation, initials = self._at(np.where(free & (np.asarray(z) == 0), 1.0, z) if not self.paths else z)
         parts = zip(self.measurements, initials, self.objective.losses, strict=True)
         try:
-            plans = [m.prepare(equation, initial, pad=loss in BUILT_IN, **self.options) for m, initial, loss in parts]
+            plans = [m.prepare(equation, initial, loss in BUILT_IN, self.options) for m, initial, loss in parts]
         except Unplannable as error:
             raise Unplannable(f"{error}; this was at {self._named(z)}") from None
         self.plans = tuple(plans)
@@ -107,7 +108,7 @@ class Run:
             )
         equation, _ = self._at(z)
         checks: Any = (None,) * len(self.plans)
-        if any(m.family != "density" and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
+        if any(m.on_cells and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
             checks = [p.checks for p in _predict(self.objective, self.parameters, self.plans, np.asarray(z))]
         parts = zip(self.plans, self.measurements, resolved, checks, strict=True)
         self.plans = tuple(plan if fine else plan.renewed(m, equation, found) for plan, m, fine, found in parts)
@@ -227,7 +228,7 @@ class Run:
         if not self.paths:
             return None
         self._at(self.start)
-        plans = tuple(m.rough() for m in self.measurements if m.family == "density")
+        plans = tuple(m.rough() for m in self.measurements if not m.on_cells)
         z, here = _euler(self.objective, self.parameters, plans, self.start)
         if self.rescale(here):
             z, _ = _euler(self.objective, self.parameters, plans, self.start)
@@ -323,15 +324,9 @@ class Run:
         total = 0.0
         for m, loss in zip(self.measurements, self.objective.losses, strict=True):
             if loss is negative_log_likelihood:
-                total += (
-                    float(np.sum(m.size))
-                    if m.family == "multinomial"
-                    else len(m.durations)
-                    if m.family == "density"
-                    else len(m.values)
-                )
-            elif loss in BUILT_IN and m.family == "gaussian":
-                total += float(np.var(m.values / m.sigma if m.sigma is not None else m.values)) or 1.0
+                total += m.count
+            elif loss is mse:
+                total += float(np.var(m.residuals(0.0))) or 1.0
             else:
                 total += 1.0
         return total

@@ -106,8 +106,8 @@ def units(run: Run, z: np.ndarray) -> str | None:
     diffusivity = getattr(equation, "diffusivity", None)
     if not isinstance(diffusivity, (np.ndarray, float)) or np.ndim(diffusivity) or not diffusivity > 0:
         return None
-    for m in run.measurements:
-        after = m.times[np.isfinite(m.times) & (m.times > m.start)] - m.start if m.family != "density" else np.zeros(0)
+    for m in (m for m in run.measurements if m.on_cells):
+        after = m.times[np.isfinite(m.times) & (m.times > m.start)] - m.start
         if not len(after):
             continue
         cell = min(float(np.diff(edges).max()) for edges in m.grid.edges)

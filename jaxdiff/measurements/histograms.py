@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -10,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.measurements.measurement import (
-    Course,
-    Measurement,
-    Plan,
-    Prediction,
-    check_initial,
-    check_times,
-    course_of,
-)
+from jaxdiff.integration.options import AUTOMATIC, SolverOptions
+from jaxdiff.measurements import histograms_stack
+from jaxdiff.measurements.histograms_examination import examined
+from jaxdiff.measurements.histograms_stack import normalised
+from jaxdiff.measurements.histograms_view import view
+from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.residuals import Examination
+from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
+from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
-from jaxdiff.parameters import numeric
 from jaxdiff.quantities import clocked, numbers
-from jaxdiff.runtime.conditions import Checks, check
+from jaxdiff.runtime.conditions import check
 
 
 class Histograms(Measurement):
@@ -90,10 +91,8 @@ class Histograms(Measurement):
             raise ValueError(
                 f"every histogram must hold something, got zeros only at time {times[np.argmin(held)]:g}; drop that time"
             )
-        check_times(times, self.start)
-        self.grid, self.initial, self.times, self.counts = grid, numeric(initial), times, counts
+        self.grid, self.initial, self.times, self.counts = grid, initial, times, counts
         self.edges = edges if grid.ndim > 1 else edges[0]
-        check_initial(self.initial, grid)
         self.total = None if total is None else _checked_total(total, times)
         if self.total is not None:
             inside = self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total
@@ -148,17 +147,32 @@ class Histograms(Measurement):
     def known(self) -> bool:
         return self.size is not None
 
-    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> HistogramsPlan:
-        course, row = course_of(self, equation, initial, options)
+    @property
+    def unknown(self) -> int:
+        return 0
+
+    @property
+    def count(self) -> int:
+        return int(np.sum(np.asarray(self.size)))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The counts, by the name that data have in every measurement."""
+        return self.counts
+
+    def prepare(
+        self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
+    ) -> HistogramsPredictor:
+        states, row = states_at_times(self, equation, initial, options)
         shares, size = normalised(self.mass, self.whole, self.total)
         own = all(map(np.array_equal, self.bins, self.grid.edges))
         overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
         self._check_rest(equation)
-        return HistogramsPlan(
+        return HistogramsPredictor(
             observation=shares,
             weight=np.ones(len(shares)) if size is None else size,
             size=np.float64(len(shares)),
-            course=course,
+            states_at_times=states,
             row=row,
             overlap=None if own else overlap,
             rest=self.total is not None,
@@ -173,33 +187,57 @@ class Histograms(Measurement):
         ends = zip(self.bins, self.grid.edges, strict=True)
         if (missing <= 1e-6 * self.total).all() or not all(np.allclose(b[[0, -1]], e[[0, -1]]) for b, e in ends):
             return
-        system = FiniteVolume().systems(equation, self.grid)[0]
+        system = equation.semidiscretise(self.grid, FiniteVolume())[0]
         if not system.operator_varies and not np.any(np.asarray(system.operator(0.0).leak)):
             i = int(np.argmax(missing))
             raise ValueError(
                 f"total says that {missing[i]:g} of {self.total[i]:g} are in no bin at time {self.times[i]:g}, but the bins cover a domain that nothing leaves; drop total=, open a wall, or take a wider grid"
             )
 
+    def stacked(self, values: np.ndarray) -> histograms_stack.HistogramsStack:
+        finite = values[np.isfinite(values)]
+        if self.whole != bool((finite == np.round(finite)).all()):
+            raise ValueError(
+                "either all histograms are counts or none is, got both; round them, or fit them on their own"
+            )
+        return histograms_stack.HistogramsStack(self, None, values)
 
-class HistogramsPlan(Plan):
+    def joined(self, several: Sequence[Any], initials: Any) -> histograms_stack.HistogramsStack:
+        return histograms_stack.joined(several, initials)
+
+    def draw(
+        self, fit: Any, repeats: int, rng: Any, kind: str = "parametric", inflation: float = 1.0, tau: Any = None
+    ) -> np.ndarray:
+        return histograms_stack.drawn(self, fit.predict(self), repeats, rng, kind)
+
+    def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        if not self.known:
+            return Examination("densities do not tell how many were counted; give counts, or total=N")
+        return examined(self, prediction, jacobian)
+
+    def view(self, fit: Any, held: Any = None) -> View:
+        return view(self, fit)
+
+
+class HistogramsPredictor(Predictor):
     family: ClassVar[str] = "multinomial"
     observation: Any  # (m, bins), normalised, with the missing mass last where `rest`
     weight: Any  # (m,) individuals, 1 if unknown
     size: Any
-    course: Course
+    states_at_times: StatesAtTimes
     row: Any
     overlap: Any  # per axis (bins, n), the share of each cell in each bin; None: the cells are the bins
     rest: bool = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
-        states, checks, fine = self.course(equation, initial)
-        mass = (states * self.course.grid.volumes)[self.row]
+        states, checks, fine = self.states_at_times(equation, initial)
+        mass = (states * self.states_at_times.grid.volumes)[self.row]
         for k, share in enumerate(self.overlap or ()):
             mass = jnp.moveaxis(jnp.tensordot(mass, share, axes=(k + 1, 1), precision="highest"), -1, k + 1)
         mass = mass.reshape(len(mass), -1)
         if self.rest:  # of what there was at the start, which need not be normalised
-            grid = self.course.grid
+            grid = self.states_at_times.grid
             whole = 1.0 if initial is None else grid.integrate(jnp.broadcast_to(grid.average(initial), grid.shape))
             rest = whole - mass.sum(1, keepdims=True)
             born = "the model leaves {value} of its start outside the bins: total= counts what leaves, and here something is born; drop it"
@@ -207,17 +245,8 @@ class HistogramsPlan(Plan):
             mass = jnp.concatenate([mass, rest], axis=1)
         return Prediction(mass, checks, fine)
 
-    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> HistogramsPlan:
-        return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
-
-
-def normalised(mass: np.ndarray, whole: bool, total: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Shares of the bins (..., times, bins), with the missing mass last where a total says so, and how many were counted."""
-    if total is not None:
-        inside = mass if whole else mass * total[..., None]
-        mass = np.concatenate([inside, np.maximum(total - inside.sum(-1), 0.0)[..., None]], axis=-1)
-    held = mass.sum(-1)
-    return mass / held[..., None], total if total is not None else held if whole else None
+    def noiseless(self, prediction: np.ndarray) -> np.ndarray:
+        return prediction / prediction.sum(1, keepdims=True)
 
 
 def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:

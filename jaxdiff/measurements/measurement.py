@@ -1,31 +1,115 @@
-"""What was measured, and how a model predicts it.
-
-A measurement keeps the data. `prepare` turns it, on the host, into a plan: a pytree of arrays that compiled code
-takes as an argument, with `predict(equation, initial)`, and what a loss needs: `observation`, `weight`, `size`.
-"""
+"""What was measured, and how a model predicts it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.integration.evolve import evolve, prepare
-from jaxdiff.integration.steady import stationary
-from jaxdiff.model.grid import Grid
-from jaxdiff.parameters import plain
-from jaxdiff.runtime.conditions import Checks, check
+from jaxdiff.integration.options import AUTOMATIC, SolverOptions
+from jaxdiff.measurements.predictor import Predictor, StatesPredictor, filled
+from jaxdiff.measurements.residuals import Examination
+from jaxdiff.measurements.stacks import Stack
+from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
+from jaxdiff.measurements.view import VIEWS, View
+from jaxdiff.parameters import numeric
 
 
 class Measurement(eqx.Module):
-    """What was measured. A new kind needs its family of likelihoods, `prepare`, `split` and a plan."""
+    """What was measured: data, and how a model predicts them. A base to write kinds of your own.
 
-    family: eqx.AbstractClassVar[str]  # "gaussian", "multinomial" or "density"
+        states uᵢ at the times tᵢ  →  read(u)  →  the loss of `family`
+
+    A kind that sees the states of a model at certain times is a subclass with the fields
+
+    - grid, initial, start: where the model is solved, and the state (a number, an array over cells, a callable of position,
+      or None) at the time `start`;
+    - times: (m,) [time] of each row, inf is the steady state; values: (m, …) the data;
+
+    with a `family`, and with `read`. It is then fitted, drawn, reported, split for validation, and fitted from many starts;
+    with `draw` it is bootstrapped too. All other methods have defaults. A kind that is predicted otherwise writes `prepare`.
+
+    family: "gaussian", `read` gives what `values` (m,) are of, with normal noise: of standard deviation `sigma`, if it has
+    such a field, else unknown (say so by `known`); "multinomial", masses of bins (m, bins), of which `values` are the shares;
+    "density", the log density (m,) of the values.
+
+    >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
+    >>> class Total(jd.Measurement):
+    ...     family = "gaussian"
+    ...     grid: jd.Grid
+    ...     initial: object
+    ...     times: np.ndarray
+    ...     values: np.ndarray
+    ...     sigma: np.ndarray
+    ...     start: float = 0.0
+    ...
+    ...     def read(self, states):
+    ...         return states @ self.grid.volumes
+    >>> times = np.linspace(0.1, 1.0, 9)
+    >>> total = Total(jd.Grid.uniform((0.0, 1.0, 20)), np.ones(20), times, np.exp(-0.7 * times), np.full(9, 0.01))
+    >>> found = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(2.0)), total, progress=False)
+    >>> round(found.parameters["decay"], 3), found.standard_errors["decay"] < 0.02
+    (0.7, True)
+    """
+
+    family: eqx.AbstractClassVar[str]
+    on_cells: ClassVar[bool] = True  # a prediction is read off the states on a grid
+    has_residuals: ClassVar[bool] = (
+        False  # rows of numbers with normal noise at `times` and `positions`, as of readings
+    )
+    if TYPE_CHECKING:
+        grid: Any
+        initial: Any
+        times: Any
+        start: float
+
+        @property
+        def values(self) -> Any: ...
+
+    def __check_init__(self) -> None:
+        if not self.on_cells:
+            return
+        object.__setattr__(self, "initial", numeric(self.initial))
+        check_initial(self.initial, self.grid)
+        if np.ndim(self.times) != 1 or np.shape(self.values)[:1] != np.shape(self.times):
+            shapes = f"{np.shape(self.values)} and {np.shape(self.times)}"
+            raise ValueError(f"values must have a row for each of the times, got shapes {shapes}")
+        check_times(np.asarray(self.times), self.start)
+
+    # What a fit needs
+
+    def prepare(
+        self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
+    ) -> Predictor:
+        """A predictor by plans that suit this equation, whose coefficients are numbers; on the host.
+
+        initial: the state at the start, None for that of the model; pad: whether rows may be added that count for nothing
+        """
+        states, row = states_at_times(self, equation, initial, options)
+        return StatesPredictor(
+            known=self.known,
+            observation=np.asarray(self.values, float),
+            size=np.float64(len(self.values)),
+            states_at_times=states,
+            row=row,
+            measurement=filled(self, None, None, None),
+            **self.noise(),
+        )
+
+    def read(self, states: Any) -> Any:
+        """What is predicted for each row (m, …) from the state at its time, states (m, *cells); traceable."""
+        raise NotImplementedError(f"{type(self).__name__} needs read(states), or prepare")
+
+    def noise(self) -> dict[str, Any]:
+        """The weight of each row, 1/sigma² or how many were counted, and what a likelihood needs besides: the constant
+        Σ log sigma, and no memory of the row before."""
+        count, sigma = len(self.values), getattr(self, "sigma", None)
+        weight = np.ones(count) if sigma is None else np.broadcast_to(np.asarray(sigma, float) ** -2, count)
+        none = {"last": np.full(count, -1), "carry": np.zeros(count)}
+        return {"weight": weight, "constant": np.float64(-0.5 * np.log(weight).sum()), **none}
 
     @property
     def known(self) -> bool:
@@ -33,167 +117,94 @@ class Measurement(eqx.Module):
         return True
 
     @property
+    def unknown(self) -> int:
+        """How many values have a variance that is to be estimated from the residuals."""
+        return 0 if self.known else len(self.values)
+
+    @property
+    def count(self) -> int:
+        """How many independent data there are."""
+        return len(self.values)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of a fit must know of the data, in words."""
         return ()
 
-    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> Plan:
-        raise NotImplementedError
+    # What is held out
 
     def split(self, fraction: float) -> tuple[Measurement, Measurement]:
-        raise NotImplementedError
+        """(first, last) part in time; rows of one single time are held out evenly instead."""
+        distinct = np.unique(self.times)
+        if len(distinct) > 1:
+            held = self.times > np.quantile(self.times, 1 - fraction, method="lower")
+            held = held if held.any() else self.times == distinct[-1]
+        else:
+            count = max(1, round(fraction * len(self.times)))
+            held = np.zeros(len(self.times), bool)
+            held[np.linspace(0, len(held) - 1, count + 2).astype(int)[1:-1]] = True
+        if held.all():
+            raise ValueError(f"validation={fraction:g} leaves no reading to fit, got {len(held)} in all; hold out less")
+        return self.rows(~held), self.rows(held)
 
+    def rows(self, kept: np.ndarray) -> Measurement:
+        """Only these rows, of each field that has one for each time."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("grid", "initial")}
+        names = [name for name, part in parts.items() if np.shape(part)[:1] == np.shape(self.times)]
+        return eqx.tree_at(lambda m: [getattr(m, name) for name in names], self, [parts[name][kept] for name in names])
 
-class Unplannable(ValueError):
-    """At these coefficients a measurement cannot be predicted with any effort that is within reason."""
+    # Many data sets of one kind
 
-    def __reduce__(self) -> Any:
-        return ValueError, self.args
+    def with_values(self, values: np.ndarray, initial: Any) -> Measurement:
+        """The same with other data and another initial state."""
+        return filled(self, self.grid, initial, values)
 
+    def stacked(self, values: np.ndarray) -> Stack:
+        """Many data sets (B, *values.shape) that differ from this one in their values alone."""
+        return Stack(self, None, values)
 
-Unplannable.__name__ = Unplannable.__qualname__ = "ValueError"  # what a user sees of it, wherever it comes out
-Unplannable.__module__ = "builtins"
+    def joined(self, several: Sequence[Any], initials: Any) -> Stack:
+        """Many measurements of this kind, this one the first; initials: the initial state of each, None if all share one."""
+        bare = [filled(one, None, None, np.shape(one.values)) for one in several]
+        for i, one in enumerate(bare):
+            if not eqx.tree_equal(one, bare[0]):
+                raise ValueError(f"data set {i} differs from the first in more than values; fit those on their own")
+        return Stack(self, initials, np.stack([one.values for one in several]))
 
+    def draw(
+        self,
+        fit: Any,
+        repeats: int,
+        rng: np.random.Generator,
+        kind: str = "parametric",
+        inflation: float = 1.0,
+        tau: Any = None,
+    ) -> np.ndarray:
+        """Values drawn anew, (repeats, *values.shape), for the bootstrap.
 
-class Prediction(NamedTuple):
-    """What a plan predicts, the solver's checks, and whether the plan still resolves the coefficients."""
+        fit: which predicts, fit.predict(measurement); kind: "parametric" from the model, "residual" from the data;
+        inflation: n/(n − p), of the mean square of residuals; tau: correlation time of the noise at each row, None for none
+        """
+        raise TypeError(f"{type(self).__name__} has no draw(fit, repeats, rng), by which data are drawn anew; add one")
 
-    values: Any
-    checks: Checks = Checks()
-    resolved: Any = True
+    # What is told
 
+    def residuals(self, prediction: Any) -> np.ndarray:
+        """What a prediction leaves of the values, over sigma where there is one."""
+        sigma = getattr(self, "sigma", None)
+        return (self.values - prediction) / (1.0 if sigma is None else sigma)
 
-class Plan(eqx.Module):
-    """A measurement made ready for compiled code.
+    def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        """Tests of what a fit leaves, which tell whether the model describes the data; the default has none.
 
-    observation, weight: what was seen, and its weight (zero for padding), in the shape a loss expects
-    size: number of data; known: whether the data carry their noise
-    """
+        prediction, jacobian: at the optimum, (m, …) and (m, …, p), None where the prediction is a log density; tau:
+        correlation time of the noise at each row, None for none; equation: the fitted one
+        """
+        return Examination(f"there are no tests of {type(self).__name__}")
 
-    family: eqx.AbstractClassVar[str]
-    observation: eqx.AbstractVar[Any]
-    weight: eqx.AbstractVar[Any]
-    size: eqx.AbstractVar[Any]
-    known: eqx.AbstractVar[bool]
+    def view(self, fit: Any, held: Any = None) -> View:
+        """What the page, the pictures and the tables of a fit say; held: the part held out, None for none.
 
-    def predict(self, equation: Any, initial: Any) -> Prediction:
-        """The prediction in the shape of the observation; traceable."""
-        raise NotImplementedError
-
-    def holding(self, data: dict[str, Any]) -> Plan:
-        """The same plan with other data of the same shapes, {field: array}."""
-        return eqx.tree_at(lambda plan: [getattr(plan, name) for name in data], self, list(data.values()))
-
-    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Plan:
-        """A plan that resolves these coefficients, where `predict` said that this one does not."""
-        raise NotImplementedError
-
-
-def bucket(count: int) -> int:
-    """The next of 1, 2, 3, 4, 6, 8, 12, ...: padded to it, other numbers of rows do not compile again."""
-    power = 1 << max(count - 1, 0).bit_length()
-    return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Course:
-    """The states at the distinct times of a measurement: stepped ones first, the steady one last."""
-
-    grid: Grid
-    solve: Any  # plan of the solver, None if only the steady state is wanted
-    steady: bool = field(metadata={"static": True})
-
-    def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
-        """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
-        states, checks, fine = [], Checks(), True
-        start = None if initial is None else self.grid.average(initial)
-        seen = [self.grid.unresolved(initial, "initial")] if callable(initial) else []
-        if self.solve is not None:
-            values, checks = evolve(equation, self.grid, start, self.solve, observe)
-            fine = self.solve.holds(checks.needed)
-            # Sums of too few polynomials are not even rough.
-            states.append(jnp.where(fine, values, jnp.nan) if self.solve.method == "lattice" else values)
-        if self.steady:
-            u, found = stationary(equation, self.grid, start)
-            states.append(observe(u[None]))
-            checks = eqx.tree_at(lambda c: c.needed, checks + found, checks.needed, is_leaf=lambda x: x is None)
-        if seen:
-            checks = eqx.tree_at(lambda c: c.needed, check(seen) + checks, checks.needed, is_leaf=lambda x: x is None)
-        return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
-
-    def refined(self, checks: Checks) -> Course:
-        """A course that is fine enough for what a run reported."""
-        if self.solve is None:
-            return self
-        try:
-            return Course(self.grid, self.solve.refined(checks.needed), self.steady)
-        except ValueError as error:
-            raise Unplannable(str(error)) from None
-
-
-def course_of(measurement: Any, equation: Any, initial: Any, options: dict[str, Any]) -> tuple[Course, np.ndarray]:
-    """The course through the times of a measurement, and where each of them stands in it; `initial` is the model's."""
-    grid, times, start = measurement.grid, measurement.times, measurement.start
-    if initial is None and measurement.initial is None and (times < np.inf).any():
-        raise ValueError(
-            "the measurement has no initial state; give it one, or let the model return (equation, initial)"
-        )
-    distinct, where = np.unique(times, return_inverse=True)
-    steady = bool(distinct[-1] == np.inf)
-    if steady:
-        check_steady(equation, grid)
-    finite = distinct[:-1] if steady else distinct
-    if not len(finite):
-        return Course(grid, None, True), where
-    lead = int(finite[0] > start)
-    outputs = np.concatenate([[start], finite]) if lead else finite
-    if len(outputs) == 1:  # only the start itself
-        outputs = np.append(outputs, outputs + 1.0)
-    solve = prepare(equation, grid, outputs, **options)
-    if solve.method == "direct":
-        # Many times share their resolvents at 1e-8, far below any noise; padded times spare a compilation.
-        extra = bucket(len(outputs) - 1) - len(outputs) + 1
-        last = outputs[-1]  # all but repeated: a second contour for padding would double the work
-        outputs = np.concatenate([outputs, last + np.spacing(last) * np.arange(1, extra + 1)])
-        solve = prepare(equation, grid, outputs, **{"tolerance": 1e-8, **options})
-    elif solve.method == "segments":  # as far below any noise
-        solve = prepare(equation, grid, outputs, **{"tolerance": 1e-7, **options})
-    return Course(grid, solve, steady), np.where(times == np.inf, len(outputs), where + lead)
-
-
-def check_steady(equation: Any, grid: Grid) -> None:
-    system = FiniteVolume().systems(equation, grid)[0]
-    if system.operator_varies or system.forcing_varies or system.knots:
-        raise ValueError(
-            "a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows"
-        )
-
-
-def check_initial(initial: Any, grid: Grid) -> None:
-    value = plain(initial)
-    if value is None or callable(value) or isinstance(value, jax.core.Tracer):
-        return
-    if not isinstance(value, (np.ndarray, jax.Array)):
-        raise TypeError(
-            f"initial must be a number, an array over cells or a callable of position, got {type(value).__name__}"
-        )
-    if value.shape not in ((), grid.shape):
-        raise ValueError(
-            f"initial must be a number, a callable or an array of shape {grid.shape}, got shape {value.shape}"
-        )
-    if not np.all(np.isfinite(value)):
-        raise ValueError(
-            f"initial must be finite, got {int(np.sum(~np.isfinite(value)))} values that are NaN or infinite; fill them in"
-        )
-
-
-def check_times(times: np.ndarray, start: float) -> None:
-    if np.isnan(times).any() or (times == -np.inf).any():
-        raise ValueError(
-            f"times must be numbers (inf is the steady state), got {times[~(times > -np.inf)][0]}; drop those rows"
-        )
-    if (times < start).any():
-        raise ValueError(
-            f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows"
-        )
+        The default: data against prediction; of log densities their sum, and how they are distributed.
+        """
+        return VIEWS[self.family](self, fit)

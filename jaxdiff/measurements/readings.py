@@ -10,22 +10,21 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from jaxdiff.integration.options import AUTOMATIC, SolverOptions
+from jaxdiff.measurements import readings_stack
 from jaxdiff.measurements.autocorrelation import correlations, previous
 from jaxdiff.measurements.contradictions import doubts
-from jaxdiff.measurements.measurement import (
-    Course,
-    Measurement,
-    Plan,
-    Prediction,
-    bucket,
-    check_initial,
-    check_times,
-    course_of,
-)
+from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.readings_examination import examined
+from jaxdiff.measurements.readings_view import view
+from jaxdiff.measurements.residuals import Examination
+from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
+from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
-from jaxdiff.parameters import numeric, plain
+from jaxdiff.parameters import plain
 from jaxdiff.quantities import clocked, numbers
-from jaxdiff.runtime.conditions import Checks
+from jaxdiff.runtime.compilation import bucket
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
@@ -64,6 +63,7 @@ class Readings(Measurement):
     """
 
     family: ClassVar[str] = "gaussian"
+    has_residuals: ClassVar[bool] = True
     grid: Grid
     initial: Any
     times: np.ndarray
@@ -132,10 +132,8 @@ class Readings(Measurement):
             raise ValueError(
                 f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows"
             )
-        check_times(times, self.start)
         grid.require_inside(positions, "position")
-        self.grid, self.initial = grid, numeric(initial)
-        check_initial(self.initial, grid)
+        self.grid, self.initial = grid, initial
         self.times, self.positions, self.values = times, positions, values[kept]
         self.missing = int(np.sum(~kept))
         self.initial_sigma = _checked_start(initial_sigma, self.initial, grid)
@@ -258,7 +256,7 @@ class Readings(Measurement):
         return previous(self.times, self.positions)
 
     def noise(self, tau: Any = 0.0) -> dict[str, Any]:
-        """What a plan holds of the noise: which row was before, what of its residual is expected in the next, the weight of
+        """What a predictor holds of the noise: which row was before, what of its residual is expected in the next, the weight of
         the rest, and half the logarithm of the determinant.
 
             V = σᵢ σⱼ e^{−|tᵢ − tⱼ|/τ} at one position,  rᵀV⁻¹r = Σ (rᵢ − cᵢ rₗ)² wᵢ,  cᵢ = ρᵢ σᵢ/σₗ,  wᵢ = 1/(σᵢ² (1 − ρᵢ²))
@@ -272,41 +270,46 @@ class Readings(Measurement):
         carry, weight = rho * sigma / sigma[last], sigma**-2 / (1 - rho**2)
         return {"weight": weight, "carry": carry, "last": last, "constant": np.float64(constant)}
 
-    def split(self, fraction: float) -> tuple[Readings, Readings]:
-        """(first, last) part in time; rows of one single time are held out evenly instead."""
-        distinct = np.unique(self.times)
-        if len(distinct) > 1:
-            held = self.times > np.quantile(self.times, 1 - fraction, method="lower")
-            held = held if held.any() else self.times == distinct[-1]
-        else:
-            count = max(1, round(fraction * len(self.times)))
-            held = np.zeros(len(self.times), bool)
-            held[np.linspace(0, len(held) - 1, count + 2).astype(int)[1:-1]] = True
-        if held.all():
-            raise ValueError(f"validation={fraction:g} leaves no reading to fit, got {len(held)} in all; hold out less")
-        return self.rows(~held), self.rows(held)
-
     @property
     def known(self) -> bool:
         return self.sigma is not None
 
-    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> ReadingsPlan:
-        course, row = course_of(self, equation, initial, options)
+    def prepare(
+        self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
+    ) -> ReadingsPredictor:
+        states, row = states_at_times(self, equation, initial, options)
         sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
         count = len(self.values)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
         rows = bucket(count) if pad else count
         places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
-        return ReadingsPlan(
+        return ReadingsPredictor(
             observation=_padded(self.values, rows),
             size=np.float64(count),
-            course=course,
+            states_at_times=states,
             row=_padded(row, rows),
             place=_padded(places, which, places[-1]),
             sensor=_padded(sensor, rows) if dense else None,
             known=self.known,
             **_noise(self, 0.0, rows),
         )
+
+    def stacked(self, values: np.ndarray) -> readings_stack.ReadingsStack:
+        return readings_stack.ReadingsStack(self, None, values, missing=int(np.isnan(values).sum()))
+
+    def joined(self, several: Sequence[Any], initials: Any) -> readings_stack.ReadingsStack:
+        return readings_stack.joined(several, initials)
+
+    def draw(
+        self, fit: Any, repeats: int, rng: Any, kind: str = "parametric", inflation: float = 1.0, tau: Any = None
+    ) -> np.ndarray:
+        return readings_stack.drawn(self, fit.predict(self), repeats, rng, kind, inflation, tau)
+
+    def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        return examined(self, prediction, jacobian, tau)
+
+    def view(self, fit: Any, held: Any = None) -> View:
+        return view(self, fit, held)
 
 
 def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:
@@ -329,13 +332,13 @@ def _noise(readings: Readings, tau: Any, length: int) -> dict[str, Any]:
     return {name: filled(name, part) for name, part in readings.noise(tau).items()}
 
 
-class ReadingsPlan(Plan):
+class ReadingsPredictor(Predictor):
     family: ClassVar[str] = "gaussian"
     observation: Any  # (m,), padded
     weight: Any  # 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
     size: Any
     constant: Any  # half the logarithm of the determinant of the noise: Σ log sigma where it is independent
-    course: Course
+    states_at_times: StatesAtTimes
     row: Any  # (m,) which time
     place: Any  # positions of the sensors, or of each row
     sensor: Any  # (m,) which sensor; None: a position a row
@@ -344,18 +347,24 @@ class ReadingsPlan(Plan):
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
-        order = 2 if self.course.solve is None else getattr(self.course.solve.scheme, "order", 2)
-        read = partial(self.course.grid.interpolate, order=order)
+        at_times = self.states_at_times
+        order = 2 if at_times.solve is None else getattr(at_times.solve.scheme, "order", 2)
+        read = partial(at_times.grid.interpolate, order=order)
         if self.sensor is None:
-            states, checks, fine = self.course(equation, initial)
+            states, checks, fine = at_times(equation, initial)
             each = jax.vmap(lambda u, x: read(u, x[None])[0])
             return Prediction(each(states[self.row], self.place), checks, fine)
-        at_sensors, checks, fine = self.course(equation, initial, lambda states: read(states, self.place))
+        at_sensors, checks, fine = at_times(equation, initial, lambda states: read(states, self.place))
         return Prediction(at_sensors[self.row, self.sensor], checks, fine)
 
-    def correlated(self, measurement: Readings, tau: Any) -> Plan:
-        """The same plan for noise of this correlation time, a number or (m,)."""
-        return self.holding(_noise(measurement, tau, len(self.weight)))
+    def noiseless(self, prediction: np.ndarray) -> np.ndarray:
+        return prediction
 
-    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> ReadingsPlan:
-        return eqx.tree_at(lambda plan: plan.course, self, self.course.refined(checks))
+    @property
+    def places(self) -> np.ndarray:
+        place = np.asarray(self.place)
+        return place.reshape(len(place), -1)
+
+    def correlated(self, measurement: Readings, tau: Any) -> Predictor:
+        """The same for noise of this correlation time, a number or (m,)."""
+        return self.holding(_noise(measurement, tau, len(self.weight)))

@@ -8,8 +8,14 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from jaxdiff.measurements.measurement import Measurement, Plan, Prediction, Unplannable
-from jaxdiff.model.boundaries import Dirichlet, Flux, Periodic
+from jaxdiff.integration.options import AUTOMATIC, SolverOptions
+from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.residuals import Examination
+from jaxdiff.measurements.states_at_times import Unplannable
+from jaxdiff.measurements.trajectory_examination import examined
+from jaxdiff.measurements.trajectory_view import view
+from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
 from jaxdiff.quantities import clocked, numbers
 from jaxdiff.runtime.conditions import Checks
@@ -42,6 +48,7 @@ class Trajectory(Measurement):
     """
 
     family: ClassVar[str] = "density"
+    on_cells: ClassVar[bool] = False
     grid: Grid
     times: tuple[np.ndarray, ...]
     positions: tuple[np.ndarray, ...]
@@ -101,6 +108,10 @@ class Trajectory(Measurement):
         return (f"{count} of {count + self.missing} frames used; {self.missing} missing",) if self.missing else ()
 
     @property
+    def count(self) -> int:
+        return len(self.durations)
+
+    @property
     def durations(self) -> np.ndarray:
         return np.concatenate([np.diff(t) for t in self.times])
 
@@ -123,11 +134,11 @@ class Trajectory(Measurement):
             self.grid, *map(list, zip(*last, strict=True))
         )
 
-    def prepare(self, equation: Any, initial: Any = None, pad: bool = True, **options: Any) -> TrajectoryPlan:
-        left, right = equation.sides(self.grid)
-        walls = (wall(left), wall(right))
+    def prepare(
+        self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
+    ) -> TrajectoryPredictor:
+        (drift, diffusivity, killing), walls = self.dynamics(equation)
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
-        drift, diffusivity, killing = (Term(equation, self.grid, i) for i in range(3))
         try:
             with np.errstate(all="ignore"):  # what is not finite is found, and told
                 steps = prepare(
@@ -142,10 +153,16 @@ class Trajectory(Measurement):
             raise Unplannable(str(error) if isinstance(error, ValueError) else told) from None
         return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
 
-    def rough(self) -> TrajectoryPlan:
+    def dynamics(self, equation: Any) -> tuple[tuple[Any, Any, Any], tuple[str, str]]:
+        """Drift, diffusivity and killing as functions of a place, and the kinds of both walls, as transition densities know them."""
+        left, right = equation.sides(self.grid)
+        terms = (Term(equation, self.grid, 0), Term(equation, self.grid, 1), Term(equation, self.grid, 2))
+        return terms, (wall(left), wall(right))
+
+    def rough(self) -> TrajectoryPredictor:
         """A plan that knows Euler steps only."""
         count = len(self.durations)
-        return TrajectoryPlan(
+        return TrajectoryPredictor(
             observation=self.stops,
             weight=np.ones(count),
             size=np.float64(count),
@@ -155,6 +172,12 @@ class Trajectory(Measurement):
             grid=self.grid,
             steps=None,
         )
+
+    def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        return examined(self, equation)
+
+    def view(self, fit: Any, held: Any = None) -> View:
+        return view(self, fit)
 
 
 class Term(eqx.Module):
@@ -168,8 +191,9 @@ class Term(eqx.Module):
         return self.equation.sde(self.grid)[self.which](x)
 
 
-class TrajectoryPlan(Plan):
+class TrajectoryPredictor(Predictor):
     family: ClassVar[str] = "density"
+    on_cells: ClassVar[bool] = False
     observation: Any  # (m,) where each step ends
     weight: Any
     size: Any
@@ -184,7 +208,7 @@ class TrajectoryPlan(Plan):
         values, resolved = checked_log_density(drift, diffusivity, killing, self.steps)
         return Prediction(values, resolved=resolved)
 
-    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Plan:
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
         return measurement.prepare(equation)
 
     def euler(self, equation: Any) -> tuple[Any, Any]:
@@ -227,11 +251,8 @@ def _checked_path(
 
 def wall(side: Any) -> str:
     """The kind of a wall, as transition densities know it."""
-    if isinstance(side, Periodic):
-        return "periodic"
-    value = np.asarray(getattr(side, "value", np.nan))
-    if isinstance(side, (Flux, Dirichlet)) and value.ndim == 0 and value == 0:
-        return "reflecting" if isinstance(side, Flux) else "absorbing"
+    if side.path is not None:
+        return side.path
     raise ValueError(
         f"a path needs walls that reflect, absorb or are periodic, got {type(side).__name__}; use jd.reflecting or jd.absorbing"
     )

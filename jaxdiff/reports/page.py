@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.measurements.histograms import Histograms
-from jaxdiff.measurements.readings import Readings
-from jaxdiff.measurements.trajectory import Trajectory
+from jaxdiff.measurements.view import View
 from jaxdiff.reports import figures
 from jaxdiff.reports.text import DOUBT
-from jaxdiff.reports.views import Outcome, View, shares
+from jaxdiff.reports.views import FitView
 from jaxdiff.runtime.staging import replacing
 
 
@@ -31,7 +29,7 @@ def write(
     *,
     title: str = "",
     labels: Mapping[str, str] | None = None,
-    outcome: Outcome | None = None,
+    shown: FitView | None = None,
     source: str = "",
     comparison: Iterable[Iterable[Any]] = (),
     pictures: Mapping[str, bytes] | None = None,
@@ -45,7 +43,7 @@ def write(
         labels: names of the axes, {"x": "position / cm", "t": …, "value": …}.
         source: a text to keep with it, such as the configuration.
         comparison: rows (quantity, here, elsewhere) to print beside the estimates.
-        outcome, pictures: of this fit, if they are at hand already; pictures as PNG.
+        shown, pictures: of this fit, if they are at hand already; pictures as PNG.
 
     Raises:
         OSError: the file cannot be written.
@@ -53,15 +51,15 @@ def write(
     from jinja2 import Environment
 
     path = Path(path)
-    outcome = outcome or Outcome(fit, labels)
-    pictures = images(outcome) if pictures is None else pictures
+    shown = shown or FitView(fit, labels)
+    pictures = images(shown) if pictures is None else pictures
     text = resources.files("jaxdiff.reports").joinpath("page.html.jinja").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
     content = page.render(
         title=title or "Fit",
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         rows=parameter_rows(fit),
-        quality=goodness(outcome),
+        quality=goodness(shown),
         correlations=correlations(fit),
         converged=bool(fit.converged),
         verdict=fit.verdict,
@@ -129,57 +127,15 @@ def digits(value: float, error: float) -> str:
     return f"{value:.{max(first - last, 0)}e}"
 
 
-def goodness(outcome: Outcome) -> list[tuple[str, str]]:
+def goodness(shown: FitView) -> list[tuple[str, str]]:
     """(what, value) pairs that tell how well the model describes the data."""
-    fit = outcome.fit
+    fit = shown.fit
     rows: list[tuple[str, str]] = [(fit.loss_name.replace("_", " "), f"{fit.loss:.6g}")]
     if fit.validation_loss is not None:
         rows.append(("on the part held out", f"{fit.validation_loss:.6g}"))
-    for i, view in enumerate(outcome.views):
-        which = "" if len(outcome.views) == 1 else f" ({i + 1})"
-        rows += [(what + which, value) for what, value in _quality(outcome, view)]
-    return rows
-
-
-def _quality(outcome: Outcome, view: View) -> list[tuple[str, str]]:
-    m, count = view.measurement, len(outcome.fit.labels)
-    if isinstance(m, Readings):
-        return _reading_quality(m, m.values - np.asarray(view.prediction), count)
-    if isinstance(m, Histograms):
-        return _histogram_quality(m, np.asarray(view.prediction), count)
-    if isinstance(m, Trajectory):
-        total, steps = outcome.likelihood(view), len(m.durations)
-        rows = [("steps", f"{steps}"), ("log-likelihood", f"{total:.6f}")]
-        return [*rows, ("log-likelihood per step", f"{total / steps:.6f}"), ("AIC", f"{2 * count - 2 * total:.6g}")]
-    return []
-
-
-def _reading_quality(m: Readings, residual: np.ndarray, count: int) -> list[tuple[str, str]]:
-    n, rms = len(residual), float(np.sqrt(np.mean(residual**2)))
-    rows = [("readings", f"{n}"), ("residual, root mean square", f"{rms:.5g}")]
-    if np.var(m.values) > 0:
-        rows.append(("R²", f"{1 - rms**2 / np.var(m.values):.6f}"))
-    if m.sigma is not None:
-        chi = float(np.sum((residual / m.sigma) ** 2))
-        if n > count:
-            rows.append(("reduced χ²", f"{chi / (n - count):.4g}"))
-        rows.append(("log-likelihood", f"{-0.5 * chi - np.sum(np.log(m.sigma)) - 0.5 * n * math.log(2 * math.pi):.6g}"))
-    elif rms > 0:
-        rows.append(("log-likelihood", f"{-0.5 * n * (math.log(2 * math.pi * rms**2) + 1):.6g}"))
-    return rows
-
-
-def _histogram_quality(m: Histograms, prediction: np.ndarray, count: int) -> list[tuple[str, str]]:
-    q, p = shares(m.mass), shares(np.maximum(prediction[:, : m.mass.shape[1]], 1e-300))
-    kl = float(np.mean(np.sum(np.where(q > 0, q * np.log(np.where(q > 0, q, 1.0) / p), 0.0), axis=1)))
-    rows = [("histograms", f"{len(q)} of {q.shape[1]} bins"), ("KL(data‖model), mean over times", f"{kl:.5g}")]
-    if m.size is not None:
-        expected = np.asarray(m.size)[:, None] * p
-        filled = expected >= 5  # where counts are near enough to normal
-        freedom = int(filled.sum()) - len(q) - count
-        if freedom > 0:
-            chi = float(np.sum((np.asarray(m.size)[:, None] * q - expected)[filled] ** 2 / expected[filled]))
-            rows.append(("reduced χ², bins with 5 or more", f"{chi / freedom:.4g}"))
+    for i, view in enumerate(shown.views):
+        which = "" if len(shown.views) == 1 else f" ({i + 1})"
+        rows += [(what + which, value) for what, value in view.numbers]
     return rows
 
 
@@ -206,9 +162,9 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def to_json(outcome: Outcome, *, title: str = "") -> str:
+def to_json(shown: FitView, *, title: str = "") -> str:
     """The fitted numbers as JSON; what is not known is null."""
-    fit = outcome.fit
+    fit = shown.fit
     content = {
         "title": title,
         "parameters": {
@@ -221,7 +177,7 @@ def to_json(outcome: Outcome, *, title: str = "") -> str:
         "converged": fit.converged,
         "notes": list(fit.notes),
         "verdict": fit.verdict.record(),
-        "goodness": dict(goodness(outcome)),
+        "goodness": dict(goodness(shown)),
         "versions": versions(),
     }
     return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -236,25 +192,16 @@ def _finite(value: Any) -> Any:
 
 
 def to_csv(view: View) -> str | None:
-    """Each reading beside its prediction as CSV, those held out last; None for what is no list of readings."""
+    """The data beside their predictions as CSV, those held out last; None for what is no list."""
     import pandas as pd
 
-    frames = []
-    for m, fitted in ((view.measurement, view.prediction), (view.held, view.held_prediction)):
-        if isinstance(m, Readings):
-            places = (
-                {"position": m.positions} if m.grid.ndim == 1 else dict(zip(m.grid.names, m.positions.T, strict=True))
-            )
-            table = {"time": m.times, **places, "measured": m.values, "fitted": fitted}
-            held = m is view.held
-            frames.append(pd.DataFrame({**table, "residual": m.values - fitted, "held_out": int(held)}))
-    return pd.concat(frames).to_csv(index=False, float_format="%.10g") if frames else None
+    return None if view.table is None else pd.DataFrame(view.table).to_csv(index=False, float_format="%.10g")
 
 
-def images(outcome: Outcome) -> dict[str, bytes]:
+def images(shown: FitView) -> dict[str, bytes]:
     """The pictures of a fit as PNG."""
     found = {}
-    for name, figure in figures.sheets(outcome).items():
+    for name, figure in figures.figures(shown).items():
         stream = io.BytesIO()
         figure.savefig(stream, format="png")
         found[name] = stream.getvalue()

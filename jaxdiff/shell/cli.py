@@ -109,7 +109,7 @@ def _commands() -> Any:
 def run_demo(name: str | None, output: Path) -> None:
     prepare_jax()
     from jaxdiff.reports.text import table
-    from jaxdiff.reports.views import Outcome
+    from jaxdiff.reports.views import FitView
     from jaxdiff.shell import demo
 
     if name is not None and name not in demo.DEMOS:
@@ -120,14 +120,14 @@ def run_demo(name: str | None, output: Path) -> None:
         for one in chosen:
             for story in demo.DEMOS[one]():
                 print(f"\n{story.title}\n{'=' * len(story.title)}\n{story.text}\n")
-                outcome = Outcome(story.fit, story.labels)
-                print(_result(outcome))
+                shown = FitView(story.fit, story.labels)
+                print(_result(shown))
                 if story.comparison:
                     print("\nBeside what is known\n" + table(story.comparison))
                 place = folder / story.name
                 place.mkdir()
                 told.append(story.name)
-                write_fit(outcome, place, title=story.title, comparison=story.comparison)
+                write_fit(shown, place, title=story.title, comparison=story.comparison)
     print("\nReports and figures: " + ", ".join(str(output / name / "report.html") for name in told))
 
 
@@ -135,7 +135,7 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
     prepare_jax()
     with staged(output, FIT) as folder:
         import jaxdiff
-        from jaxdiff.reports.views import Outcome
+        from jaxdiff.reports.views import FitView
         from jaxdiff.shell.config import load
 
         interrupts.check()
@@ -157,9 +157,9 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
         except ValueError as error:
             raise ValueError(f"{config}: {error}") from error
         title = problem.title or config.stem
-        outcome = Outcome(fit, problem.labels)
-        print(f"{title}\n\n{_result(outcome)}")
-        write_fit(outcome, folder, title=title, source=config.read_text(encoding="utf-8-sig"))
+        shown = FitView(fit, problem.labels)
+        print(f"{title}\n\n{_result(shown)}")
+        write_fit(shown, folder, title=title, source=config.read_text(encoding="utf-8-sig"))
     print(f"\nReport, figures and parameters: {output / 'report.html'}")
 
 
@@ -268,31 +268,31 @@ def cache_folder() -> Path:
     return Path(base) / "jaxdiff" / "compiled"
 
 
-def write_fit(outcome: Any, folder: Path, *, title: str, **more: Any) -> None:
+def write_fit(shown: Any, folder: Path, *, title: str, **more: Any) -> None:
     from jaxdiff.reports import page
 
-    pictures = page.images(outcome)
+    pictures = page.images(shown)
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
-    (folder / "parameters.json").write_text(page.to_json(outcome, title=title), encoding="utf-8")
-    for i, view in enumerate(outcome.views):
+    (folder / "parameters.json").write_text(page.to_json(shown, title=title), encoding="utf-8")
+    for i, view in enumerate(shown.views):
         text = page.to_csv(view)
         if text is not None:
-            name = "predictions.csv" if len(outcome.views) == 1 else f"predictions_{i + 1}.csv"
+            name = "predictions.csv" if len(shown.views) == 1 else f"predictions_{i + 1}.csv"
             (folder / name).write_text(text, encoding="utf-8")
-    page.write(outcome.fit, folder / "report.html", title=title, outcome=outcome, pictures=pictures, **more)
+    page.write(shown.fit, folder / "report.html", title=title, shown=shown, pictures=pictures, **more)
 
 
-def _result(outcome: Any) -> str:
+def _result(shown: Any) -> str:
     from jaxdiff.reports import page
     from jaxdiff.reports.text import DOUBT, MISFIT, few, table
 
-    fit = outcome.fit
+    fit = shown.fit
     doubt = DOUBT if fit.verdict.describes is False else ""
     rows = [("name", "estimate", "standard error" + doubt, "95 % interval")]
     rows += [(row["name"], row["estimate"], row["error"], row["interval"]) for row in page.parameter_rows(fit)]
     state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
-    parts = [table(rows, header=True), table([*page.goodness(outcome), ("state", state)])]
+    parts = [table(rows, header=True), table([*page.goodness(shown), ("state", state)])]
     if doubt:
         parts.append("\n".join([MISFIT, *(f"  {reason}" for reason in few(fit.verdict.reasons))]))
     return "\n\n".join([*parts, *(f"note: {note}" for note in (*fit.notes, *fit.verdict.remarks))])

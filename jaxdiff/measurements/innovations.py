@@ -8,14 +8,16 @@ coordinate, by its eigenvectors: a few hundred cells serve all steps, at any dur
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdiff.measurements.trajectory import Term, Trajectory, wall
 from jaxdiff.model.coefficients import absent
 from jaxdiff.transition.chart import BATCH, Turn, at_points
 from jaxdiff.transition.kernel import Coefficients
+
+if TYPE_CHECKING:
+    from jaxdiff.measurements.trajectory import Trajectory
 
 FINE = 8.0  # cells in the standard deviation of a step
 CELLS = (128, 512)  # least and most, powers of two
@@ -34,9 +36,9 @@ def innovations(measurement: Trajectory, equation: Any) -> np.ndarray | None:
     from scipy import special
 
     start, stop, duration = measurement.starts, measurement.stops, measurement.durations
-    walls = tuple(wall(side) for side in equation.sides(measurement.grid))
+    terms: Any
+    terms, walls = measurement.dynamics(equation)
     lower, upper = (float(measurement.grid.edges[0][i]) for i in (0, -1))
-    terms: Any = tuple(Term(equation, measurement.grid, i) for i in range(3))
     if walls[0] == "periodic":
         turn = upper - lower
         start = lower + np.mod(start - lower, turn)
@@ -45,7 +47,7 @@ def innovations(measurement: Trajectory, equation: Any) -> np.ndarray | None:
         bounds = lower - turn, upper + turn
     else:
         bounds = lower, upper
-    killed = not absent(equation._transport()[2])
+    killed = not absent(equation.transport().loss)
     with np.errstate(all="ignore"):
         table = _Table.of(terms, start, stop, duration, bounds, killed)
         if table is None:

@@ -6,10 +6,13 @@ tests of groups are then the F tests of added columns, exact for linear models a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+LEVEL = 0.02  # of false alarms, over all tests of a fit
+NORMAL = "the residuals are not normally distributed: error bars hold, their 95 % roughly"
 EACH = 24  # groups that a test compares at most
 
 
@@ -19,6 +22,31 @@ class Finding(NamedTuple):
     p: float
     weight: float
     text: str
+
+
+class Examination:
+    """Tests of one measurement: how many there are, what they found, and what does not count against the model.
+
+    unfit: why there are no tests, if there are none
+    """
+
+    def __init__(self, unfit: str = "too few data are left to judge by") -> None:
+        self.found: list[Finding] = []
+        self.late: list[Callable[[float], Finding]] = []  # tests that must know their level
+        self.remarks: list[str] = []
+        self.unfit = unfit
+
+    def add(self, *findings: Finding | None) -> None:
+        self.found += [one for one in findings if one is not None]
+
+    @property
+    def count(self) -> int:
+        return len(self.found) + len(self.late)
+
+    def failed(self, level: float) -> list[Finding]:
+        """What the tests at this level of false alarms found, the most telling first."""
+        everything = self.found + [test(level) for test in self.late]
+        return sorted((one for one in everything if one.p < level), key=lambda one: -one.weight)
 
 
 class Whitened(NamedTuple):

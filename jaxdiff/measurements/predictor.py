@@ -1,0 +1,93 @@
+"""A measurement made ready for compiled code."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import numpy as np
+
+from jaxdiff.measurements.states_at_times import StatesAtTimes
+from jaxdiff.runtime.conditions import Checks
+
+
+class Prediction(NamedTuple):
+    """What is predicted, the solver's checks, and whether the plans behind it still resolve the coefficients."""
+
+    values: Any
+    checks: Checks = Checks()
+    resolved: Any = True
+
+
+class Predictor(eqx.Module):
+    """A measurement made ready for compiled code, which takes it as an argument: a pytree of arrays.
+
+    family, on_cells, known: as of the measurement
+    observation, weight: what was seen, and its weight (zero for padding), in the shape a loss expects; size: number of rows
+    states_at_times: of those on cells, the states that a prediction is read off
+    """
+
+    on_cells: ClassVar[bool] = True
+    observation: eqx.AbstractVar[Any]
+    weight: eqx.AbstractVar[Any]
+    size: eqx.AbstractVar[Any]
+    known: eqx.AbstractVar[bool]
+    if TYPE_CHECKING:
+        states_at_times: StatesAtTimes
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """Of likelihoods, as of the measurement."""
+
+    @abstractmethod
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        """The prediction in the shape of the observation; traceable."""
+
+    def holding(self, data: dict[str, Any]) -> Predictor:
+        """The same with other data of the same shapes, {field: array}."""
+        return eqx.tree_at(lambda one: [getattr(one, name) for name in data], self, list(data.values()))
+
+    def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
+        """One that resolves these coefficients, where `predict` said that this one does not."""
+        return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))
+
+    def noiseless(self, prediction: np.ndarray) -> np.ndarray | None:
+        """Observations that a model fits best by this prediction; None: not known, and the size of cells is not judged."""
+        return None
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """(n, ndim) positions at which states are interpolated; None: they are not."""
+        return None
+
+
+class StatesPredictor(Predictor):
+    """The predictor of a measurement that says by `read` what it sees of the states at its times."""
+
+    known: bool = eqx.field(static=True)
+    observation: Any  # (m, …)
+    size: Any
+    weight: Any  # (m,) for the likelihood, see `Measurement.noise`
+    constant: Any
+    last: Any
+    carry: Any
+    states_at_times: StatesAtTimes
+    row: Any  # (m,) which of the states
+    measurement: Any  # without grid, initial state and values
+
+    @property
+    def family(self) -> str:
+        return self.measurement.family
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        states, checks, fine = self.states_at_times(equation, initial)
+        whole = filled(self.measurement, self.states_at_times.grid, None, self.observation)
+        return Prediction(whole.read(states[self.row]), checks, fine)
+
+
+def filled(measurement: Any, grid: Any, initial: Any, values: Any) -> Any:
+    """The measurement with another grid, initial state and values."""
+    parts = lambda one: (one.grid, one.initial, one.values)
+    return eqx.tree_at(parts, measurement, (grid, initial, values), is_leaf=lambda leaf: leaf is None)

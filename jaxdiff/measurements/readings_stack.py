@@ -1,0 +1,101 @@
+"""Many data sets of readings, and readings drawn anew from a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxdiff.measurements.autocorrelation import coloured, whiten
+from jaxdiff.measurements.stacks import Stack
+
+if TYPE_CHECKING:
+    from jaxdiff.measurements.readings import Readings
+
+
+@dataclass(frozen=True)
+class ReadingsStack(Stack):
+    """values: (B, m), NaN where missing; sigma: (B, m), or None for that of the template; missing: how many were given so."""
+
+    sigma: np.ndarray | None = None
+    missing: int = 0
+
+    def __getitem__(self, i: int) -> Readings:
+        one, kept = self.template, ~np.isnan(self.values[i])
+        deviation = None if one.sigma is None else (one.sigma if self.sigma is None else self.sigma[i])[kept]
+        columns = (one.times[kept], one.positions[kept], self.values[i][kept], deviation)
+        return type(one)(one.grid, self.initial_of(i), *columns, one.start, initial_sigma=one.initial_sigma)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        count = int(np.sum(~np.isnan(self.values)))
+        used = f"{count} of {count + self.missing} rows of {len(self)} data sets used; {self.missing} missing"
+        return (used,) if self.missing else ()
+
+    def data(self) -> dict[str, np.ndarray]:
+        seen = ~np.isnan(self.values)
+        sigma = self.sigma if self.sigma is not None else self.template.sigma
+        return {
+            "observation": np.where(seen, self.values, 0.0),
+            "weight": np.where(seen, 1.0 if sigma is None else np.where(seen, sigma, 1.0) ** -2, 0.0),
+            "size": seen.sum(1).astype(float),
+            "constant": np.zeros(len(seen)) if sigma is None else np.log(np.where(seen, sigma, 1.0)).sum(1),
+        }
+
+    @property
+    def unknown(self) -> np.ndarray:
+        return np.zeros(len(self), int) if self.template.known else (~np.isnan(self.values)).sum(1)
+
+
+def drawn(
+    readings: Readings, prediction: np.ndarray, repeats: int, rng: Any, kind: str, inflation: float, tau: Any
+) -> np.ndarray:
+    """Values (repeats, m) as a model predicts them, with noise; the arguments are those of `Measurement.draw`."""
+    own, scale = readings.residuals(prediction), 1.0
+    if kind == "residual" or not readings.known:
+        scale = float(np.sqrt(np.mean(own**2) * inflation))
+    sigma, rows = 1.0 if readings.sigma is None else readings.sigma, (readings.times, readings.positions)
+    shape = (repeats, len(own))
+    noise = rng.normal(size=shape)
+    if kind == "residual":
+        own = own if tau is None else whiten(own, *rows, tau)
+        own = own - own.mean()
+        noise = rng.choice(own / (np.sqrt(np.mean(own**2)) or 1.0), shape)
+    if tau is not None:
+        noise = coloured(noise.T, *rows, tau).T
+    return prediction + sigma * scale * noise
+
+
+def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:
+    """Over the union of all rows, where each data set misses those that are not its own."""
+    first = several[0]
+    missing = sum(one.missing for one in several)
+    known, same = first.known, lambda a, b: a is b or np.array_equal(a, b)
+    if all(same(one.times, first.times) and same(one.positions, first.positions) for one in several):
+        sigma = np.stack([one.sigma for one in several]) if known else None
+        return ReadingsStack(first, initials, np.stack([one.values for one in several]), sigma, missing)
+    keys = np.concatenate([_keyed(one) for one in several])
+    rows, where = np.unique(keys, axis=0, return_inverse=True)
+    sets = np.repeat(np.arange(len(several)), [len(one.values) for one in several])
+    values = np.full((len(several), len(rows)), np.nan)
+    values[sets, where.ravel()] = np.concatenate([one.values for one in several])
+    sigma = np.ones_like(values) if known else None
+    if sigma is not None:
+        sigma[sets, where.ravel()] = np.concatenate([one.sigma for one in several])
+    places = rows[:, 1:-1] if first.grid.ndim > 1 else rows[:, 1]
+    ones = np.ones(len(rows))
+    template = type(first)(first.grid, first.initial, rows[:, 0], places, ones, ones if known else None, first.start)
+    return ReadingsStack(template, initials, values, sigma, missing)
+
+
+def _keyed(one: Readings) -> np.ndarray:
+    """(m, ndim + 2) time, place, and which of several readings at the same time and place each row is."""
+    rows = np.column_stack([one.times, one.positions.reshape(len(one.times), -1)])
+    order = np.lexsort(rows.T)
+    fresh = np.concatenate([[True], (rows[order[1:]] != rows[order[:-1]]).any(1)])
+    place = np.arange(len(order)) - np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
+    number = np.empty(len(order))
+    number[order] = place
+    return np.column_stack([rows, number])

@@ -1,0 +1,128 @@
+"""The states of a model at the times of a measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.integration.evolve import evolve
+from jaxdiff.integration.options import SolverOptions
+from jaxdiff.integration.plan import prepare
+from jaxdiff.integration.steady import stationary
+from jaxdiff.model.grid import Grid
+from jaxdiff.parameters import plain
+from jaxdiff.runtime.conditions import Checks, check
+
+
+class Unplannable(ValueError):
+    """At these coefficients a measurement cannot be predicted with any effort that is within reason."""
+
+    def __reduce__(self) -> Any:
+        return ValueError, self.args
+
+
+Unplannable.__name__ = Unplannable.__qualname__ = "ValueError"  # what a user sees of it, wherever it comes out
+Unplannable.__module__ = "builtins"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StatesAtTimes:
+    """The states at the distinct times of a measurement: stepped ones first, the steady one last."""
+
+    grid: Grid
+    solve: Any  # plan of the solver, None if only the steady state is wanted
+    steady: bool = field(metadata={"static": True})
+
+    def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
+        """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
+        states, checks, fine = [], Checks(), True
+        start = None if initial is None else self.grid.average(initial)
+        seen = [self.grid.unresolved(initial, "initial")] if callable(initial) else []
+        if self.solve is not None:
+            values, checks = evolve(equation, self.grid, start, self.solve, observe)
+            fine = self.solve.allows(checks.needed)
+            states.append(jnp.where(fine, values, jnp.nan) if self.solve.method.all_or_none else values)
+        if self.steady:
+            u, found = stationary(equation, self.grid, start)
+            states.append(observe(u[None]))
+            checks = eqx.tree_at(lambda c: c.needed, checks + found, checks.needed, is_leaf=lambda x: x is None)
+        if seen:
+            checks = eqx.tree_at(lambda c: c.needed, check(seen) + checks, checks.needed, is_leaf=lambda x: x is None)
+        return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
+
+    def refined(self, checks: Checks) -> StatesAtTimes:
+        """The same by a plan that is fine enough for what a run reported."""
+        if self.solve is None:
+            return self
+        try:
+            return StatesAtTimes(self.grid, self.solve.refined(checks.needed), self.steady)
+        except ValueError as error:
+            raise Unplannable(str(error)) from None
+
+
+def states_at_times(
+    measurement: Any, equation: Any, initial: Any, options: SolverOptions
+) -> tuple[StatesAtTimes, np.ndarray]:
+    """The states at the times of a measurement, and where each time stands among them; `initial` is the model's."""
+    grid, times, start = measurement.grid, measurement.times, measurement.start
+    if initial is None and measurement.initial is None and (times < np.inf).any():
+        raise ValueError(
+            "the measurement has no initial state; give it one, or let the model return (equation, initial)"
+        )
+    distinct, where = np.unique(times, return_inverse=True)
+    steady = bool(distinct[-1] == np.inf)
+    if steady:
+        check_steady(equation, grid)
+    finite = distinct[:-1] if steady else distinct
+    if not len(finite):
+        return StatesAtTimes(grid, None, True), where
+    lead = int(finite[0] > start)
+    outputs = np.concatenate([[start], finite]) if lead else finite
+    if len(outputs) == 1:  # only the start itself
+        outputs = np.append(outputs, outputs + 1.0)
+    solve = prepare(equation, grid, outputs, options, observed=True)
+    return StatesAtTimes(grid, solve, steady), np.where(times == np.inf, solve.outputs + 1, where + lead)
+
+
+def check_steady(equation: Any, grid: Grid) -> None:
+    system = equation.semidiscretise(grid, FiniteVolume())[0]
+    if system.operator_varies or system.forcing_varies or system.knots:
+        raise ValueError(
+            "a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows"
+        )
+
+
+def check_initial(initial: Any, grid: Grid) -> None:
+    value = plain(initial)
+    if value is None or callable(value) or isinstance(value, jax.core.Tracer):
+        return
+    if not isinstance(value, (np.ndarray, jax.Array)):
+        raise TypeError(
+            f"initial must be a number, an array over cells or a callable of position, got {type(value).__name__}"
+        )
+    if value.shape not in ((), grid.shape):
+        raise ValueError(
+            f"initial must be a number, a callable or an array of shape {grid.shape}, got shape {value.shape}"
+        )
+    if not np.all(np.isfinite(value)):
+        raise ValueError(
+            f"initial must be finite, got {int(np.sum(~np.isfinite(value)))} values that are NaN or infinite; fill them in"
+        )
+
+
+def check_times(times: np.ndarray, start: float) -> None:
+    if np.isnan(times).any() or (times == -np.inf).any():
+        raise ValueError(
+            f"times must be numbers (inf is the steady state), got {times[~(times > -np.inf)][0]}; drop those rows"
+        )
+    if (times < start).any():
+        raise ValueError(
+            f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows"
+        )

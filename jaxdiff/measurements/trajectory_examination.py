@@ -1,0 +1,65 @@
+"""What the steps of paths tell of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxdiff.measurements.innovations import innovations
+from jaxdiff.measurements.residuals import Axis, Examination, Finding, Whitened, groups, neighbours
+
+if TYPE_CHECKING:
+    from jaxdiff.measurements.trajectory import Trajectory
+
+
+def examined(m: Trajectory, equation: Any) -> Examination:
+    """Tests of the normal scores of its steps: of their distribution, of their memory, and of their means along the path."""
+    from scipy import special
+
+    tests, s = Examination(), None if equation is None else innovations(m, equation)
+    if s is None or len(s) < 8:
+        return tests
+    n, u = len(s), special.ndtr(s)
+    root, order, steps = np.sqrt(n), np.sort(u), np.arange(n + 1) / n
+    far = max(float(np.max(steps[1:] - order)), float(np.max(order - steps[:-1])))
+    p = float(special.kolmogorov((root + 0.12 + 0.11 / root) * far))
+    tests.add(
+        Finding(p, far, f"the steps are not distributed as the model says, by {far:.2g} of all (Kolmogorov–Smirnov)")
+    )
+    i = int(np.argmax(np.abs(s)))
+    which = np.concatenate([np.arange(1, len(t)) for t in m.times])
+    number = np.concatenate([np.full(len(t) - 1, k) for k, t in enumerate(m.times)])
+    row = f"row {which[i]}" + (f" of path {number[i]}" if len(m.times) > 1 else "")
+    tests.add(Finding(2 * n * float(special.ndtr(-abs(s[i]))), 1 / root, f"the step to {row} is {abs(s[i]):.2g} σ off"))
+    plain = Whitened(s, np.zeros((n, 0)), np.ones(n), np.zeros(n), np.full(n, -1))
+    size = 2 * np.abs(u - 0.5) - 0.5
+    spread = plain._replace(r=size - size.mean(), basis=np.full((n, 1), 1 / root))
+    pairs = lambda lag: np.flatnonzero(number[lag:] == number[:-lag])
+    if n >= 20 and len(pairs(1)) >= 10:
+        one = pairs(1)
+        both = neighbours(
+            plain, one, one + 1, lambda r: f"the steps remember the one before, lag-1 {r:.2g} of their innovations"
+        )
+        lags = [k for k in range(1, 11) if k < n and len(pairs(k)) > n // 2]
+        r = [float(s[pairs(k)] @ s[pairs(k) + k]) / float(s @ s) for k in lags]
+        ljung = n * (n + 2) * sum(x**2 / len(pairs(k)) for x, k in zip(r, lags, strict=True))
+        told = f"the steps remember earlier ones (Ljung–Box {ljung:.3g} at {len(lags)} lags)"
+        tests.add(
+            Finding(float(special.chdtrc(len(lags), ljung)), max(map(abs, r), default=0.0), told) if lags else None
+        )
+        if both is not None:
+            tests.add(both._replace(p=2 * min(both.p, 1 - both.p), weight=abs(r[0]) if r else both.weight))
+        tests.add(neighbours(spread, one, one + 1, lambda r: f"large steps follow large ones, correlation {r:.2g}"))
+    labels, texts = Axis.of(m.grid.names[0], m.starts).cut(min(12, n // 10))
+    if len(texts) > 1:
+
+        def drift(worst: int, mean: float, away: float) -> str:
+            return f"steps from {texts[worst]} lead {mean:+.2g} σ elsewhere on average, {abs(away):.2g} standard errors"
+
+        def noise(worst: int, mean: float, away: float) -> str:
+            more = "wider" if mean > 0 else "narrower"
+            return f"steps from {texts[worst]} scatter {more} than the model says, {abs(away):.2g} standard errors"
+
+        tests.add(groups(plain, labels, drift), groups(spread, labels, noise))
+    return tests
