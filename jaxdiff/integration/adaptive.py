@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration.frozen import Frozen
-from jaxdiff.integration.method import Method, counted, numbers, room_for
+from jaxdiff.integration.method import Method, counted, room_for
 from jaxdiff.integration.steppers import ErrorControlled
 from jaxdiff.operators import most_of_batch
 
@@ -95,9 +95,8 @@ class Adaptive(Method):
         return kept, jnp.stack([jnp.zeros(()), asked.astype(float)]), []
 
     def describe(self, needed: Any = None) -> str:
-        known, name = numbers(needed), f"adaptive {self.stepper.description}"
-        count = 0 if known is None else int(known[1])
-        return f"{name}, {count} steps" if count else name
+        steps = "" if needed is None or not needed[1] else f", {int(needed[1])} steps"
+        return f"adaptive {self.stepper.description}{steps}"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
         states = (150.0 if grid.ndim == 1 else 18.0 * grid.ndim + 14) + 2 * outputs

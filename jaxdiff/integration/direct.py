@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.integration.method import Method, counted, numbers, only_substeps, room_for
+from jaxdiff.integration.method import Method, counted, only_substeps, room_for
 from jaxdiff.integration.segments import SINGLE, Segments
 from jaxdiff.integration.steppers import not_below_zero
 from jaxdiff.operators import Contour, Poles, parts_needed, propagate
@@ -37,8 +37,7 @@ class Direct(Method):
         return out, needed, _roundoff(operator, forcing, after[-1], out)
 
     def describe(self, needed: Any = None) -> str:
-        known = numbers(needed)
-        poles = len(Poles(float if known is None else known.dtype, self.tolerance).poles)
+        poles = len(Poles(float if needed is None else needed.dtype, self.tolerance).poles)
         return f"direct: {poles} resolvents per time"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
@@ -72,8 +71,8 @@ class Direct(Method):
 class Contours(Direct):
     """Resolvents on hyperbolas in the complex plane, each of which serves all the times of a window.
 
-    nodes: of the contours `(k,)`; shares: of their resolvents at each time `(T, 2k)`; after: the times since the start `(T,)`,
-    padded, so that compilation depends on their bucket alone
+    nodes: of the contours `(k,)`; shares: of their resolvents at each time, and at as many more as there is `padding`,
+    `(T + padding, 2k)`
     """
 
     nodes: Any

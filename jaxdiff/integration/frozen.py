@@ -18,12 +18,6 @@ class Constant(eqx.Module):
     fixed_operator: Any
     fixed_forcing: Any
 
-    def operator(self, t: Any) -> Any:
-        return self.fixed_operator
-
-    def forcing(self, t: Any) -> Any:
-        return self.fixed_forcing
-
     def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
         return self.fixed_operator, self.fixed_forcing
 

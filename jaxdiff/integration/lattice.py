@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration.adaptive import MOST_STEPS
-from jaxdiff.integration.method import Method, counted, numbers, only_substeps, room_for
-from jaxdiff.integration.segments import squared
+from jaxdiff.integration.method import Method, counted, only_substeps, room_for
+from jaxdiff.integration.segments import Stretches, squared
 from jaxdiff.integration.steppers import not_below_zero
-from jaxdiff.integration.stretches import Stretches
 from jaxdiff.operators import CUTS, Pade, chebyshev, most_of_batch, parts_needed, propagate, terms_needed
 
 _MOST_PRODUCTS = 2**20
@@ -44,10 +43,9 @@ class Lattice(Method):
         return *_polynomials(self, system, operator, times[0], start, observe), []
 
     def describe(self, needed: Any = None) -> str:
-        known = numbers(needed)
-        if known is None:
+        if needed is None:
             return "lattice: product of exponentials per axis, or Chebyshev"
-        products = int(known[1])
+        products = int(needed[1])
         return f"lattice: Chebyshev, {products} products" if products else "lattice: product of exponentials per axis"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -124,11 +123,6 @@ def counted(needed: Any) -> tuple[int, int]:
             f"the coefficients need {substeps} substeps per interval; shorten the intervals or check drift, decay and rates"
         )
     return substeps, steps
-
-
-def numbers(needed: Any) -> np.ndarray | None:
-    """What a run reported, None where it is traced."""
-    return None if needed is None or isinstance(needed, jax.core.Tracer) else np.asarray(needed)
 
 
 def room_for(count: int) -> int:

@@ -10,21 +10,10 @@ from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.integration.method import Method
 from jaxdiff.integration.rkl2 import RKL2
 from jaxdiff.integration.segments import FINEST
-from jaxdiff.integration.steppers import (
-    TRBDF2,
-    BackwardEuler,
-    CrankNicolson,
-    Exponential,
-    ForwardEuler,
-    RungeKutta4,
-    Stepper,
-    Strang,
-)
+from jaxdiff.integration.steppers import CLASSIC, Stepper
 
 SECOND_ORDER = FiniteVolume()
-STEPPERS = {
-    s.__name__: s for s in (ForwardEuler, RungeKutta4, RKL2, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang)
-}
+STEPPERS = {stepper.__name__: stepper for stepper in (*CLASSIC, RKL2)}
 
 
 @dataclass(frozen=True)
@@ -42,15 +31,19 @@ class SolverOptions:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)
-        put("scheme", SECOND_ORDER if self.scheme is None else self.scheme)
+        stepper, substeps, tolerance, names = self.stepper, self.substeps, self.tolerance, ", ".join(STEPPERS)
+        if self.scheme is None:
+            object.__setattr__(self, "scheme", SECOND_ORDER)
         if not isinstance(self.scheme, (FiniteVolume, Spectral)):
             raise TypeError(f"scheme must be jd.FiniteVolume(order=2 or 4) or jd.Spectral(), got {self.scheme!r}")
-        put("stepper", _checked_stepper(self.stepper))
-        substeps, tolerance = self.substeps, self.tolerance
+        if isinstance(stepper, str):
+            raise ValueError(f"unknown stepper {stepper!r}; pass an object, one of {names}, such as jd.TRBDF2()")
+        if isinstance(stepper, type) and issubclass(stepper, (Stepper, Method)):
+            object.__setattr__(self, "stepper", stepper())
+        elif stepper is not None and not isinstance(stepper, (Stepper, Method)):
+            raise TypeError(f"stepper must be one of {names}, got {stepper!r}")
         if substeps is not None and (int(substeps) != substeps or substeps < 1):
             raise ValueError(f"substeps must be a positive whole number, got {substeps!r}")
-        put("substeps", None if substeps is None else int(substeps))
         if tolerance is not None and not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, as a share of the peak, got {tolerance!r}")
         if tolerance is not None and tolerance < FINEST:
@@ -61,17 +54,6 @@ class SolverOptions:
     def tolerance_or(self, automatic: float) -> float:
         """The tolerance, where none is given the automatic one."""
         return automatic if self.tolerance is None else self.tolerance
-
-
-def _checked_stepper(stepper: Any) -> Any:
-    names = ", ".join(STEPPERS)
-    if isinstance(stepper, str):
-        raise ValueError(f"unknown stepper {stepper!r}; pass an object, one of {names}, such as jd.TRBDF2()")
-    if isinstance(stepper, type) and issubclass(stepper, (Stepper, Method)):
-        return stepper()
-    if stepper is not None and not isinstance(stepper, (Stepper, Method)):
-        raise TypeError(f"stepper must be one of {names}, got {stepper!r}")
-    return stepper
 
 
 AUTOMATIC = SolverOptions()

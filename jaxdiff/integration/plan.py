@@ -31,10 +31,9 @@ from jaxdiff.integration.method import Method, room_for
 from jaxdiff.integration.options import AUTOMATIC, SECOND_ORDER, SolverOptions
 from jaxdiff.integration.quadrature import Quadrature
 from jaxdiff.integration.rosenbrock import Rosenbrock
-from jaxdiff.integration.segments import Segments
+from jaxdiff.integration.segments import Segments, cut
 from jaxdiff.integration.steppers import TRBDF2, Exponential
 from jaxdiff.integration.stepping import Steps
-from jaxdiff.integration.stretches import cut
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import SINCE, numbers
 from jaxdiff.runtime.sharding import require_whole_blocks
@@ -142,7 +141,7 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
         return _in_steady_media(equation, times, options, knots)
     if automatic:
         return Adaptive(Rosenbrock() if operator_varies else Quadrature(), options.tolerance_or(_VARYING), _FEW_STEPS)
-    return Steps(options.stepper or (Exponential() if smooth else TRBDF2()), options.substeps or 1)
+    return Steps(options.stepper or (Exponential() if smooth else TRBDF2()), int(options.substeps or 1))
 
 
 def _in_steady_media(equation: Any, times: Any, options: SolverOptions, knots: Any) -> Method:
@@ -161,13 +160,13 @@ def _on_lattice(system: Any, times: Any, options: SolverOptions, in_time: Any, e
             "Exponential needs coefficients and walls on several axes that are constant in time, or a jd.Series at a wall; leave stepper out or use jd.Strang()"
         )
     if not exact or (varies and options.substeps is not None):
-        return Steps(options.stepper or TRBDF2(), options.substeps or 1, system.forced)
+        return Steps(options.stepper or TRBDF2(), int(options.substeps or 1), system.forced)
     if varies:
         tolerance = options.tolerance_or(_VARYING)
         return Adaptive(Magnus(tolerance, system.forced), tolerance, _FEW_EXPONENTIALS, system.forced)
     if not knots and options.substeps is None and (basis := system.basis) is not None:
         return Modes(system.forced, basis)
-    tolerance, substeps = options.tolerance_or(_LATTICE_TOLERANCE), room_for(options.substeps or 1)
+    tolerance, substeps = options.tolerance_or(_LATTICE_TOLERANCE), room_for(int(options.substeps or 1))
     kernel = getattr(options.stepper, "kernel", False)
     return Lattice(cut(times, knots, 1), tolerance, substeps, _FEW_TERMS, system.forced, kernel)
 

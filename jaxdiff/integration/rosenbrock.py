@@ -64,8 +64,8 @@ class Rosenbrock(ErrorControlled):
         times = inside(t, dt, _TIMES.astype(u.dtype))
 
         def rate(time: Any) -> Any:
-            operator = system.operator(time)
-            return operator @ u + system.forcing(time), operator
+            A, b = system.at(time, u)
+            return A @ u + b, A
 
         _, slope, operator = jax.jvp(rate, (times[0],), (jnp.ones_like(times[0]),), has_aux=True)
         solve = operator.resolvent(1.0, -_GAMMA * dt)
@@ -75,8 +75,8 @@ class Rosenbrock(ErrorControlled):
             i, time, share, shares = row
             ahead, carried = jnp.tensordot(shares, ks, 1, precision="highest")
             at = u + ahead
-            f = system.operator(time) @ at + system.forcing(time)
-            k = solve(_GAMMA * (dt * (f + dt * share * slope) + carried)).astype(u.dtype)
+            A, b = system.at(time, at)
+            k = solve(_GAMMA * (dt * (A @ at + b + dt * share * slope) + carried)).astype(u.dtype)
             return (ks.at[i].set(k), at), None
 
         rows = (np.arange(_STAGES), times, jnp.asarray(_SLOPES, u.dtype), jnp.asarray(_ROWS, u.dtype))

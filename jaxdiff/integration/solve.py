@@ -30,7 +30,19 @@ if TYPE_CHECKING:
 @partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=["method"])
 @dataclass(frozen=True)
 class Solution:
-    """States `values` (T, *cells) at `times` (T,) on a `grid`; `method` says in a few words how they were found."""
+    """What `solve` found.
+
+    Args:
+        times: `(T,)` [time], the first that of the initial state.
+        values: cell averages `(T, *cells)` at these times, the first the initial state.
+        grid: the cells.
+        method: how the values were found, in a few words.
+
+    >>> from jaxdiff import Diffusion
+    >>> solution = solve(Diffusion(1.0), Grid.uniform((0.0, 1.0, 4)), 1.0, [0.0, 0.1, 0.3])
+    >>> solution.values.shape, solution.method
+    ((3, 4), 'direct: 7 resolvents per time')
+    """
 
     times: Any
     values: Any
@@ -38,7 +50,7 @@ class Solution:
     method: str = ""
 
     def plot(self) -> Figure:
-        """The profiles over position, coloured by time."""
+        """A figure of the profiles over position, coloured by time; on two axes of heat maps."""
         from jaxdiff.figures import states
 
         return states.solution(self)
@@ -98,9 +110,9 @@ def solve(
     plan = prepare(equation, grid, times, options)
     u = _state(grid, initial)
     dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
-    _require_resolved(plan.times, dtype)
-    _require_cells_resolved(grid, dtype)
     times = plan.times
+    _require_resolved(times, dtype)
+    _require_cells_resolved(grid, dtype)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, times)))
     if save is not None and traced:
         raise ValueError(
@@ -110,9 +122,7 @@ def solve(
         values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
         return Solution(times, values, grid, method)
     alone = plan.unattended()
-    if alone is not plan and (
-        traced or isinstance(jnp.zeros(()), jax.core.Tracer)
-    ):  # inside jit, whatever the arguments
+    if traced or isinstance(jnp.zeros(()), jax.core.Tracer):  # inside jit, whatever the arguments
         plan = alone
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
@@ -203,10 +213,16 @@ def memory_needed(
     substeps: int | None = None,
     tolerance: float | None = None,
 ) -> float:
-    """Bytes that `solve` with these arguments holds at once, all devices together, and a `gradient` of it by reverse mode.
+    """Bytes that `solve` holds at once, all devices together; estimated to within a factor of two.
 
-    An estimate to within a factor of two, in the precision of the session; the rest as in `solve`, which refuses what
-    does not fit. A mesh of k devices holds a k-th on each.
+    Args:
+        equation, grid, times, scheme, stepper, substeps, tolerance: those of `solve`, which refuses what does not fit.
+        gradient: add what a gradient of the solution by reverse mode holds.
+
+    Numbers are of the precision of the session. A mesh of k devices holds a k-th on each.
+
+    Raises:
+        ValueError: times that do not increase, a scheme or stepper that does not hold here.
 
     >>> from jaxdiff import Diffusion
     >>> memory_needed(Diffusion(1.0), Grid.uniform((0.0, 1.0, 1000), (0.0, 1.0, 1000)), [0.0, 1.0]) < 2**27
@@ -222,12 +238,10 @@ def _state(grid: Grid, initial: Any) -> Any:
     shape = np.shape(initial)
     if shape == grid.shape:
         return initial
+    if shape == () and isinstance(initial, jax.Array):
+        return jnp.broadcast_to(initial, grid.shape)
     if shape == ():
-        return (
-            np.broadcast_to(np.asarray(initial, float), grid.shape)
-            if not isinstance(initial, jax.Array)
-            else jnp.broadcast_to(initial, grid.shape)
-        )
+        return np.broadcast_to(np.asarray(initial, float), grid.shape)
     raise ValueError(
         f"initial has shape {shape}, the grid {grid.shape}; pass one cell average per cell, a number, or a callable"
     )

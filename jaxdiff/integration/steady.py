@@ -46,34 +46,14 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     longest = jnp.max(jnp.abs(probed) / weights) * jnp.max(jnp.abs(operator.exit))
     grows = may_grow & ((probed < 0).any() | (longest * float(jnp.finfo(forcing.dtype).eps) > 0.03))
     doubt = "" if grid.ndim == 1 else ", or the iterations for it did not converge"
-    found = [
-        *system.conditions(0.0),
-        (
-            "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source",
-            gains,
-            0.0,
-            gain,
-        ),
-        (
-            "the steady state of a closed domain depends on the initial content; pass initial=",
-            closed & jnp.isnan(total),
-            0.0,
-            0.0,
-        ),
-        (
-            "there is no steady state: the solution grows, or keeps what it starts with; check the signs of decay, killing and Robin rates, and Neumann walls where a drift enters",
-            grows,
-            0.0,
-            0.0,
-        ),
-        (
-            f"the steady state is not finite{doubt}; check the coefficients",
-            ~jnp.isfinite(content).all(),
-            0.0,
-            0.0,
-        ),
-    ]
-    return content / weights, check(found)
+    refusals = {
+        "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source": gains,
+        "the steady state of a closed domain depends on the initial content; pass initial=": closed & jnp.isnan(total),
+        "there is no steady state: the solution grows, or keeps what it starts with; check the signs of decay, killing and Robin rates, and Neumann walls where a drift enters": grows,
+        f"the steady state is not finite{doubt}; check the coefficients": ~jnp.isfinite(content).all(),
+    }
+    found = [(words, failed, 0.0, gain) for words, failed in refusals.items()]
+    return content / weights, check([*system.conditions(0.0), *found])
 
 
 def _resolvent(operator: Any, a: Any) -> Any:

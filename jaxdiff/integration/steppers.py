@@ -192,9 +192,10 @@ _WEIGHT = (1.0 - _GAMMA) / (2.0 - _GAMMA)
 class TRBDF2(Stepper):
     """The trapezoidal rule to t + γΔt, then the second backward differentiation formula; second order, L-stable.
 
-        (I − γΔt/2 A) v = u + γΔt/2 (A u + b + b_γ),   (I − (1 − γ)/(2 − γ) Δt A) u₊ = (v/γ − (1 − γ)²/γ u)/(2 − γ) + …,   γ = 2 − √2
+        (I − γΔt/2 A_γ) v = u + γΔt/2 (A u + b + b_γ),   γ = 2 − √2
+        (I − wΔt A₊) u₊ = (v/γ − (1 − γ)²/γ u)/(2 − γ) + wΔt b₊,   w = (1 − γ)/(2 − γ) = γ/2
 
-    The one matrix of both stages is factored once, as γ/2 = (1 − γ)/(2 − γ).
+    Where coefficients are constant one matrix serves both stages.
 
     >>> TRBDF2().reach is None  # no step is refused
     True
@@ -228,8 +229,8 @@ class Exponential(Stepper):
     exact = True
 
     def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
-        A, b = system.at(t, u)
-        return propagate(A, dt, u, b, (system.forcing(t + dt) - b) / dt)
+        (A, b), (_, b_end) = system.at(t, u), system.at(t + dt, u)
+        return propagate(A, dt, u, b, (b_end - b) / dt)
 
     def parts(self, operator: Any, dt: Any) -> Any:
         return parts_needed(operator, dt)
@@ -318,3 +319,6 @@ def not_below_zero(v: Any, known: Any, axes: Any = None) -> Any:
     unchanged = lambda: (jnp.array(-jnp.inf, v.dtype), jnp.ones_like(total(seen)))
     least, factor = jax.lax.cond(known & jnp.any(seen < 0), raised, unchanged)
     return v + (jnp.maximum(seen, least) * factor - seen)
+
+
+CLASSIC = (ForwardEuler, RungeKutta4, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang)
