@@ -34,7 +34,9 @@ class Predictor(eqx.Module):
     size: eqx.AbstractVar[Any]
     known: eqx.AbstractVar[bool]
     if TYPE_CHECKING:
-        states_at_times: StatesAtTimes
+
+        @property
+        def states_at_times(self) -> StatesAtTimes: ...
 
     @property
     @abstractmethod

@@ -1,6 +1,5 @@
 """A measurement of one's own: where individuals were, at several times."""
 
-import re
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -44,37 +43,24 @@ class Individuals(jd.Measurement):
 
 
 def test_samples_of_individuals_are_fitted_told_and_drawn_like_any_other_measurement(tmp_path):
-    grid, rng = jd.Grid.uniform((-4.0, 4.0, 80)), np.random.default_rng(0)
-    times = np.repeat([0.2, 0.5, 1.0], 100)
-    spread = np.sqrt(
-        0.5 + (0.09 - 0.5) * np.exp(-2 * times)
-    )  # of dX = −X dt + √(2·0.5) dW, begun with s.d. 0.3 about 1
-    seen = Individuals(
-        grid,
-        lambda x: jnp.exp(-0.5 * ((x - 1) / 0.3) ** 2) / (0.3 * np.sqrt(2 * np.pi)),
-        times,
-        np.exp(-times) + spread * rng.normal(size=times.size),
-    )
-    model = jd.FokkerPlanck(jd.Expression("-k*x", k=jd.Positive(2.0)), jd.Positive(1.0))
-    fit = jd.fit(model, seen, validation=0.2, progress=False)
-    assert fit.converged and fit.validation_loss is not None
+    rng, times = np.random.default_rng(0), np.repeat([0.2, 0.5, 1.0], 100)
+    start = lambda x: jnp.exp(-0.5 * (x / 0.3) ** 2) / (0.3 * np.sqrt(2 * np.pi))
+    places = np.sqrt(0.3**2 + 2 * 0.5 * times) * rng.normal(size=times.size)
+    seen = Individuals(jd.Grid.uniform((-5.0, 5.0, 60)), start, times, places)
+    model = jd.Diffusion(jd.Positive(2.0))
 
     fit = jd.fit(model, seen, progress=False)
-    for name, truth in {"drift.k": 1.0, "diffusivity": 0.5}.items():
-        assert abs(fit.parameters[name] - truth) < 3 * fit.standard_errors[name] < 0.5
-    assert fit.verdict.describes is None and "Individuals" in fit.verdict.reasons[0]
-    assert fit.plot().subfigs
+    assert fit.converged and abs(fit.parameters["diffusivity"] - 0.5) < 3 * fit.standard_errors["diffusivity"] < 0.2
+    assert fit.verdict == (None, ("there are no tests of Individuals",), ())
+    assert len(fit.plot().subfigs) == 2
     page = fit.report(tmp_path / "fit.html").read_text(encoding="utf-8")
-    assert re.search(r"log-likelihood per datum.*AIC", page, re.S)
+    assert "log-likelihood per datum" in page and page.count("data:image/png") == 2
 
-    for kind in ("parametric", "residual"):
-        again = jd.bootstrap(fit, 40, kind=kind, progress=False)
-        assert again.converged.mean() > 0.9
-        for name, error in again.standard_errors.items():
-            assert 0.6 < error / fit.standard_errors[name] < 1.6
-
+    again = jd.bootstrap(fit, 40, progress=False)
+    assert again.converged.all()
+    assert 0.6 < again.standard_errors["diffusivity"] / fit.standard_errors["diffusivity"] < 1.5
     best = jd.multistart(model, seen, starts=4, progress=False)
-    assert best.optima[0]["count"] >= 3 and np.isclose(best.loss, fit.loss)
+    assert best.optima[0]["count"] == 4 and np.isclose(best.loss, fit.loss, rtol=1e-8)
 
-    many = jd.fit_many(model, seen, np.stack([seen.values, seen.values]), progress=False)
-    np.testing.assert_allclose(many.x, [fit.columns()[0]] * 2, rtol=1e-4)
+    first, last = seen.split(0.3)
+    assert set(last.times) == {1.0} and len(first.values) + len(last.values) == len(seen.values)
