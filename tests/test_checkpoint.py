@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.inference.result import write_whole
 from jaxdiff.runtime.checkpoints import Checkpoint, digest
+from jaxdiff.runtime.staging import write_whole
 
 GLOBAL = 0.1
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.runtime.staging import replacing
+from jaxdiff.runtime.staging import replacing, write_whole
 
 PEERS = (
     "jaxdiff",
@@ -209,8 +209,7 @@ def write(options: Options, name: str, data: dict[str, Any], table: str) -> None
     """Write NAME.json and NAME.md."""
     content = json.dumps({"smoke": options.smoke, **data}, indent=1, default=float)
     for kind, text in (("json", content), ("md", table)):
-        with replacing(options.folder / f"{name}.{kind}") as part:  # a run may be interrupted here
-            part.write_text(text + "\n", encoding="utf-8")
+        write_whole(options.folder / f"{name}.{kind}", text + "\n")  # a run may be interrupted here
 
 
 def figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:

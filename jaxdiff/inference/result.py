@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from jaxdiff.inference.verdict import Verdict, verdict
+from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.parameters import numeric, unmarked
 from jaxdiff.reports.text import DOUBT, MISFIT, few, table
 from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
-from jaxdiff.runtime.staging import replacing, require_file
+from jaxdiff.runtime.staging import require_file, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +58,7 @@ class Fit:
     measurements: tuple[Measurement, ...] = ()
     held_out: tuple[Measurement, ...] = ()
     initials: tuple[tuple[Any, Any], ...] = ()  # as given to a measurement, and as fitted
-    options: dict[str, Any] = field(default_factory=dict)
+    options: SolverOptions = AUTOMATIC
     problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
     correlation_times: tuple[Any, ...] = ()  # of the noise at each row of a measurement, None where it is independent
     optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
@@ -111,7 +112,7 @@ class Fit:
             own = getattr(measurement, "initial", None)
             given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
             initial = numeric(given[0] if given else unmarked(own))
-            plan = measurement.prepare(self.model, initial, pad=False, **self.options)
+            plan = measurement.prepare(self.model, initial, False, self.options)
             prediction = _forward(self.model, initial, plan)
             for _ in range(_RENEWALS):
                 if np.all(prediction.resolved):
@@ -214,13 +215,6 @@ _RENEWALS = 20  # of a plan for a prediction
 @quick_jit
 def _forward(equation: Any, initial: Any, plan: Any) -> Any:
     return plan.predict(equation, initial)
-
-
-def write_whole(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a file so that it is there whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return Path(path)
 
 
 def _listed(value: Any) -> Any:

@@ -20,7 +20,7 @@ from jaxdiff.measurements.view import View
 from jaxdiff.reports import figures
 from jaxdiff.reports.text import DOUBT
 from jaxdiff.reports.views import FitView
-from jaxdiff.runtime.staging import replacing
+from jaxdiff.runtime.staging import write_whole
 
 
 def write(
@@ -50,7 +50,6 @@ def write(
     """
     from jinja2 import Environment
 
-    path = Path(path)
     shown = shown or FitView(fit, labels)
     pictures = images(shown) if pictures is None else pictures
     text = resources.files("jaxdiff.reports").joinpath("page.html.jinja").read_text(encoding="utf-8")
@@ -72,11 +71,9 @@ def write(
         versions=versions(),
     )
     try:
-        with replacing(path) as part:
-            part.write_text(content, encoding="utf-8", errors="replace")
+        return write_whole(path, content, errors="replace")
     except ValueError as error:
         raise OSError(str(error)) from None
-    return path
 
 
 CAPTIONS = {

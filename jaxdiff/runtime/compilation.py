@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -143,7 +144,10 @@ def _trim(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def bucket(count: int) -> int:
-    """The next of 1, 2, 3, 4, 6, 8, 12, ...: padded to it, other numbers of rows do not compile again."""
-    power = 1 << max(count - 1, 0).bit_length()
-    return power * 3 // 4 if power >= 4 and count <= power * 3 // 4 else power
+def bucket(count: float, finer: float = math.inf) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, …, two an octave and four beyond `finer`: padded to it, other sizes share
+    compiled code."""
+    if count <= 4:
+        return max(1, math.ceil(count))
+    unit = 2 ** (math.ceil(math.log2(count)) - (3 if count > finer else 2))
+    return math.ceil(count / unit) * unit

@@ -36,6 +36,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_whole(path: str | os.PathLike[str], text: str, errors: str = "strict") -> Path:
+    """Write a text so that it is there whole or not at all; errors: what is done with what UTF-8 cannot hold, as in `str.encode`."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", errors=errors)
+    return Path(path)
+
+
 def require_file(path: Path) -> None:
     """Raise OSError where something stands that is no file: it is neither read nor replaced."""
     if path.exists() and not path.is_file():

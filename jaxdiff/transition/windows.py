@@ -7,21 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.runtime.compilation import bucket
 from jaxdiff.transition.chart import BATCH, Reference
 from jaxdiff.transition.kernel import Side, antiderivative, chebyshev_points, log_kernel
 
 FINENESS = 1.8  # √(δ/2) over node spacing; trapezoid sums are exact to 5e-10 at 1.5, so σ may shrink by a quarter
 FAR = 12.0  # jumps beyond so many √duration have windows of their own
 CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V drowns in rounding, and is flat
+FINER = 16  # nodes and transitions from which on sizes are told apart in quarters of an octave
 FRACTIONS = np.linspace(-0.98, 0.98, 99)
-
-
-def bucket(count: float) -> int:
-    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, …: few sizes, so that compilation is shared."""
-    if count <= 4:
-        return max(1, math.ceil(count))
-    unit = 2 ** max(0, math.ceil(math.log2(count)) - (3 if count > 16 else 2))
-    return math.ceil(count / unit) * unit
 
 
 def nodes(ends: tuple[str, ...], count: int, width: float) -> tuple[np.ndarray, np.ndarray]:
@@ -259,7 +253,7 @@ def _share(
                     np.minimum.reduceat(low[order], head), np.maximum.reduceat(high[order], head), root[order][head]
                 )
             largest = int(np.max(np.diff(np.append(head, m))))
-            cost = _cost(len(head), bucket(largest), node_count(("open", "open"), width, steps), steps)[0]
+            cost = _cost(len(head), bucket(largest, FINER), node_count(("open", "open"), width, steps), steps)[0]
             if len(head) == 1 and cost < cheapest + 2e6:  # one window is one compilation, worth two milliseconds
                 return np.zeros(m, np.int64)
             if cost < cheapest:
@@ -306,11 +300,11 @@ def _blocks(reference: Reference, members: np.ndarray, cluster: np.ndarray, step
 
 def _block(reference: Reference, rows: Any, head: Any, sizes: Any, first: Any, last: Any, low: Any, high: Any, time: Any,
            ends: tuple[str, ...], steps: int) -> Any:  # fmt: skip
-    root, g = np.sqrt(time), bucket(int(sizes.max()))
+    root, g = np.sqrt(time), bucket(int(sizes.max()), FINER)
     pad = 0.8 * np.stack([first - low, high - last], axis=1) / root[:, None]
     width = float(np.max((high - low) / root))
     need = node_count(ends, width, steps)
-    n = bucket(need)
+    n = bucket(need, FINER)
     if ends != ("periodic", "periodic"):
         low, high = _widened(reference, low, high, (width * math.sqrt(n / need)) * root, ends)
     squaring, chunk = (
