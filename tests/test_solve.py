@@ -8,7 +8,7 @@ import scipy.linalg
 
 import jaxdiff as jd
 from jaxdiff import exact
-from jaxdiff.discretisation.line import System
+from jaxdiff.discretisation.line import LineSystem
 
 T0, T1 = 0.02, 0.12  # the kernels start as narrow bells, which cell averages resolve
 
@@ -228,7 +228,7 @@ def test_gibbs_state_and_mass_over_barriers(barrier):
 
 
 def dense(equation, grid):
-    return np.asarray(System(equation, grid).operator(0.0) @ jnp.eye(grid.shape[0]))
+    return np.asarray(LineSystem(equation, grid).operator(0.0) @ jnp.eye(grid.shape[0]))
 
 
 RINGS = {
@@ -295,7 +295,7 @@ def test_series_forcing_is_exact():
         boundaries={"x+": jd.Dirichlet(jd.Series(times, values))},
     )
     u = np.asarray(jd.solve(equation, grid, 0.0, [0.0, 0.25, 1.0]).values)
-    system = System(equation, grid)
+    system = LineSystem(equation, grid)
     a = dense(equation, grid)
     forcing = jax.jit(system.forcing)
     v, spots = np.zeros(40), [0.0, 0.13, 0.25, 0.4, 0.5, 1.0]

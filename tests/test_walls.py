@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import expm
 
 import jaxdiff as jd
-from jaxdiff.discretisation.line import System
+from jaxdiff.discretisation.line import LineSystem
 
 PECLET = [1e-9, 0.3, 4.0, 40.0, 60.0, 70.0, 76.0, 2000.0]  # of a cell
 N = 12
@@ -24,7 +24,7 @@ def column(peclet, gradient=0.0, mirrored=False, velocity=1.0):
     sides = ("x+", "x-") if mirrored else ("x-", "x+")
     walls = dict(zip(sides, (jd.Neumann(gradient), jd.Dirichlet(0.0))))
     drift = -velocity if mirrored else velocity
-    return System(jd.FokkerPlanck(drift, velocity / (N * peclet), boundaries=walls), grid)
+    return LineSystem(jd.FokkerPlanck(drift, velocity / (N * peclet), boundaries=walls), grid)
 
 
 def matrix(operator):
@@ -73,7 +73,7 @@ def test_a_slope_is_fed_in_by_the_exponential(z):
     """At the upper wall, z outwards over half a cell."""
     d, gradient = 0.3, 0.7
     walls = {"x+": jd.Neumann(gradient), "x-": jd.Flux(0.0)}
-    system = System(jd.FokkerPlanck(2 * N * d * z, d, boundaries=walls), jd.Grid.uniform((0.0, 1.0, N)))
+    system = LineSystem(jd.FokkerPlanck(2 * N * d * z, d, boundaries=walls), jd.Grid.uniform((0.0, 1.0, N)))
     exact = gradient * d * np.exp(np.longdouble(-z))
     np.testing.assert_allclose(system.forcing(0.0)[-1], float(exact), rtol=1e-15 * (10 + 2 * abs(z)), atol=1e-300)
 
@@ -83,7 +83,7 @@ def test_rates_at_a_wall_without_slope_have_exact_derivatives(velocity):
     grid = jd.Grid.uniform((0.0, 1.0, N))
 
     def rate(v, d, g):
-        system = System(jd.FokkerPlanck(v, d, boundaries=jd.Neumann(g)), grid)
+        system = LineSystem(jd.FokkerPlanck(v, d, boundaries=jd.Neumann(g)), grid)
         return system.operator(0.0).down[0] + jnp.sum(system.forcing(0.0))
 
     slopes = jax.grad(rate, argnums=(0, 1, 2))(velocity, 0.01, 0.0)
@@ -96,7 +96,7 @@ def test_no_slope_where_the_diffusivity_vanishes_is_the_limit(speed):
     """D = x in the isothermal reading: what is next to the wall crosses it, either way."""
     grid, walls = jd.Grid.uniform((0.0, 1.0, N)), {"x-": jd.Neumann(0.0)}
     out = lambda least: (
-        System(jd.FokkerPlanck(speed, lambda x: least + x, interpretation="isothermal", boundaries=walls), grid)
+        LineSystem(jd.FokkerPlanck(speed, lambda x: least + x, interpretation="isothermal", boundaries=walls), grid)
         .operator(0.0)
         .down[0]
     )

@@ -1,1 +1,5 @@
 """From an equation on a grid to dN/dt = A(t) N + b(t)."""
+
+from jaxdiff.discretisation.system import System, TimeDependence
+
+__all__ = ["System", "TimeDependence"]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jaxdiff.discretisation.line import SemiDiscrete, System
+from jaxdiff.discretisation.line import LineSystem
+from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place
-from jaxdiff.model.boundaries import Dirichlet, Periodic, Robin
 from jaxdiff.model.coefficients import (
     PerAxis,
     Potential,
@@ -28,34 +26,30 @@ from jaxdiff.model.coefficients import (
     on_wall,
     varies,
 )
-from jaxdiff.model.equations import Diffusion, Equation
+from jaxdiff.model.equations import Transport
 from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
 from jaxdiff.operators.halo import cuts, spread
 from jaxdiff.runtime.conditions import Condition, cell
 
 
-class LatticeSystem(SemiDiscrete):
+class LatticeSystem(TransportSystem):
     """The equation on several axes, with contents `(*cells,)`."""
 
-    ring = False
-    monotone = True  # what is not negative stays so
-
-    def course(self) -> tuple[bool, bool, list[Any]]:
-        found = [System(self._along(k), self.grid.axis(k)).course() for k in range(self.grid.ndim)]
-        return any(f[0] for f in found), any(f[1] for f in found), [knot for f in found for knot in f[2]]
+    def time_dependence(self) -> TimeDependence:
+        found = [LineSystem(self._along(k), self.grid.axis(k)).time_dependence() for k in range(self.grid.ndim)]
+        operator, forcing, knots = zip(*found, strict=True)
+        return TimeDependence(any(operator), any(forcing), [knot for each in knots for knot in each])
 
     @property
     def forced(self) -> bool:
-        """Whether anything may enter but by hopping: numbers that are known to be zero do not."""
-        values = [self.equation.source]
-        for side in self.equation.sides(self.grid):
-            values += [getattr(side, name) for name in ("value", "ambient", "gradient") if hasattr(side, name)]
-        return not all(map(absent, values))
+        """Whether anything may enter but by motion between cells: numbers that are known to be zero do not."""
+        numbers = [value for side in self.sides for name, value in side.numbers.items() if name not in side.rates]
+        return not all(map(absent, (self.transport.source, *numbers)))
 
     @property
     def basis(self) -> Basis | None:
         """The modes in which A is diagonal, if structure tells: equal cells, coefficients that are numbers, no exchange at a
-        wall, and no drift but around rings."""
+        wall, and no drift but along periodic axes."""
         if (
             self.grid.geometry != "cartesian"
             or not all(self.grid.equal)
@@ -64,16 +58,13 @@ class LatticeSystem(SemiDiscrete):
         ):
             return None
         kinds = []
-        sides = self.equation.sides(self.grid)
-        for k, (lower, upper) in enumerate(zip(sides[::2], sides[1::2], strict=True)):
-            drift, *rest = self._coefficients(k)
-            rest = [c for i, c in enumerate(rest) if i != 2]  # a source may be of any form
-            ring = isinstance(lower, Periodic)
-            if not all(_is_number(c) for c in (drift, *rest)) or not (ring or absent(drift)):
+        for k, walls in enumerate(zip(self.sides[::2], self.sides[1::2], strict=True)):
+            drift, diffusivity, loss, _, capacity = self._coefficients(k)  # a source may be of any form
+            if not all(map(_is_number, (drift, diffusivity, loss, capacity))):
                 return None
-            if isinstance(lower, Robin) or isinstance(upper, Robin):
+            if not (walls[0].periodic or absent(drift)) or any(wall.open and not wall.fixes_value for wall in walls):
                 return None
-            kinds.append("waves" if ring else KINDS[isinstance(lower, Dirichlet), isinstance(upper, Dirichlet)])
+            kinds.append(kind_of(*walls))
         return Basis(tuple(kinds), self.grid.shape)
 
     def modes(self, t: Any, basis: Basis) -> Diagonal:
@@ -91,42 +82,41 @@ class LatticeSystem(SemiDiscrete):
         names = self.grid.names
         rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
         up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
-        sides = self.equation.sides(self.grid)
-        rings = tuple(isinstance(side, Periodic) for side in sides[::2])
-        closed = not any(isinstance(side, (Dirichlet, Robin)) for side in sides)
-        level = self._mutual and all(_is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
+        rings = tuple(side.periodic for side in self.sides[::2])
+        closed = not any(side.open for side in self.sides)
+        level = self._symmetric and all(_is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
         return AxisSum(
             up,
             down,
             loss[0],
             self.weights,
             rings,
-            self._balanced,
+            self._detailed_balance,
             names,
-            self._mutual,
+            self._symmetric,
             closed,
             level,
-            isinstance(self.equation, Diffusion),
+            self.driftless,
         )
 
     @property
-    def _mutual(self) -> bool:
+    def _symmetric(self) -> bool:
         """Whether all cells hold as much, and nothing but diffusion moves it."""
-        if not isinstance(self.equation, Diffusion) or not _is_number(self.equation.capacity):
+        if not self.driftless or not _is_number(self.transport.capacity):
             return False
         return self.grid.geometry == "cartesian" and all(self.grid.equal)
 
     @property
-    def _balanced(self) -> bool:
+    def _detailed_balance(self) -> bool:
         """Whether detailed balance holds around every loop of cells."""
-        drift, diffusivity, _ = self.equation._transport()
-        if isinstance(self.equation, Diffusion):
+        if self.driftless:
             return True
+        drift, diffusivity, *_ = self.transport
         even = (
             not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
         )
-        closed = any(isinstance(side, Periodic) for side in self.equation.sides(self.grid))
-        return isinstance(drift, Potential) and even and not varies(diffusivity) and not closed
+        periodic = any(side.periodic for side in self.sides)
+        return isinstance(drift, Potential) and even and not varies(diffusivity) and not periodic
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
@@ -134,32 +124,31 @@ class LatticeSystem(SemiDiscrete):
         return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
 
     def forcings(self, t: Any, rates: Any = None) -> tuple[Any, ...]:
-        """What is fed into the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the
-        first."""
+        """What enters the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the first."""
         along = lambda k: self._lines(k, lambda system: system.forcing(t, rates)) * self._across(k)
         found = [along(k) for k in range(self.grid.ndim)]
         if self._heated:
-            source = at_time(self.equation.source, t, self.grid.names)
+            source = at_time(self.transport.source, t, self.grid.names)
             found[0] = found[0] + self.grid.average(source) * jnp.asarray(self.grid.volumes)
         return tuple(each.astype(jnp.result_type(self.grid.edges[0])) for each in found)
 
     @property
     def _heated(self) -> bool:
         """Whether the source is a function of position."""
-        return callable(self.equation.source) and not isinstance(self.equation.source, Series)
+        return callable(self.transport.source) and not isinstance(self.transport.source, Series)
 
     def conditions(self, t: Any) -> list[Condition]:
         """Those of every line, each with the first cell where it fails."""
         found: list[Condition] = []
         names, ndim = self.grid.names, self.grid.ndim
         if self._heated:
-            source = at_time(self.equation.source, t, names)
+            source = at_time(self.transport.source, t, names)
             finite = f"source is {{value}} in cell {cell(ndim)}; it must be finite"
             found += [(finite, None, None, self.grid.average(source)), self.grid.unresolved(source, "source")]
         for k in range(ndim):
             messages: list[str] = []
 
-            def of_line(system: System, messages: list[str] = messages) -> Any:
+            def of_line(system: LineSystem, messages: list[str] = messages) -> Any:
                 conditions = system.conditions(t)
                 messages[:] = [condition[0] for condition in conditions]
                 return [tuple(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:]) for condition in conditions]
@@ -186,7 +175,7 @@ class LatticeSystem(SemiDiscrete):
                 out = out * volumes.reshape([-1 if i == j else 1 for i in range(self.grid.ndim)])
         return out
 
-    def _lines(self, k: int, quantity: Callable[[System], Any]) -> Any:
+    def _lines(self, k: int, quantity: Callable[[LineSystem], Any]) -> Any:
         """A quantity `(m,)` of the lines along axis k, for all of them: m at place k of the grid's shape.
 
         Where it does not depend on another axis that one has length one.
@@ -201,7 +190,7 @@ class LatticeSystem(SemiDiscrete):
         line = self.grid.axis(k)
 
         def mapped(coordinates: Any, slices: Any) -> Any:
-            return quantity(System(self._along(k, coordinates, slices), line))
+            return quantity(LineSystem(self._along(k, coordinates, slices), line))
 
         for place, j in reversed(list(enumerate(others))):
             axes = ([0 if i == place else None for i in range(len(others))], [j - place] * len(arrays))
@@ -210,8 +199,8 @@ class LatticeSystem(SemiDiscrete):
         return jax.tree.map(lambda x: jnp.moveaxis(x, -1, k), mapped(coordinates, list(map(jnp.asarray, arrays))))
 
     def _coefficients(self, k: int) -> list[Any]:
-        """Drift, diffusivity, and what acts in every cell (once, along the first axis)."""
-        drift, diffusivity, loss = self.equation._transport()
+        """Drift, diffusivity, and what acts in every cell: loss and source (once, along the first axis), and capacity."""
+        drift, diffusivity, loss, source, capacity, *_ = self.transport
         ndim = self.grid.ndim
         if isinstance(drift, tuple) or (is_cells(drift) and jnp.shape(drift)[1:] in ((), self.grid.shape)):
             if len(drift) != ndim:
@@ -228,13 +217,12 @@ class LatticeSystem(SemiDiscrete):
         if isinstance(diffusivity, Tensor):
             diffusivity = diffusivity.entry(k, self.grid.names)
         zero = np.zeros(())
-        found = [drift, diffusivity, loss if k == 0 else zero, self.equation.source if k == 0 else zero]
-        return [*found, self.equation.capacity] if isinstance(self.equation, Diffusion) else found
+        return [drift, diffusivity, loss if k == 0 else zero, source if k == 0 else zero, capacity]
 
-    def _along(self, k: int, coordinates: Any = None, slices: Any = ()) -> Equation:
+    def _along(self, k: int, coordinates: Any = None, slices: Any = ()) -> Transport:
         """The equation on one line along axis k, at these coordinates on the other axes."""
         found, slices = [], list(slices)
-        vector = callable(self.equation._transport()[0])
+        vector = callable(self.transport.drift)
         for i, c in enumerate(self._coefficients(k)):
             if is_cells(c):
                 found.append(slices.pop(0) if slices else c)
@@ -242,24 +230,21 @@ class LatticeSystem(SemiDiscrete):
                 found.append(np.zeros(()))
             else:
                 found.append(_on_line(c, self.grid.names, k, coordinates, k if i == 0 and vector else None))
-        pair = self.equation.sides(self.grid)[2 * k : 2 * k + 2]
-        ends = [_wall_on_line(side, self.grid.names, k, coordinates) for side in pair]
+        ends = [_wall_on_line(side, self.grid.names, k, coordinates) for side in self.sides[2 * k : 2 * k + 2]]
         boundaries = dict(zip(self.grid.axis(k).sides, ends, strict=True))
         if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
             del boundaries["r-"]
-        if isinstance(self.equation, Diffusion):
-            return Diffusion(found[1], decay=found[2], source=found[3], capacity=found[4], boundaries=boundaries)
-        return eqx.tree_at(
-            lambda e: (e.drift, e.diffusivity, e.killing, e.source, e.boundaries),
-            self.equation,
-            (*found, boundaries),
-            is_leaf=lambda x: x is None,
-        )
+        return Transport(*found, self.transport.alpha, boundaries)
 
     @property
     def _axis_closed(self) -> bool:
         edges = self.grid.edges[0]
         return not isinstance(edges, jax.core.Tracer) and bool(edges[0] == 0.0)
+
+
+def kind_of(lower: Any, upper: Any) -> str:
+    """The modes of an axis between two walls, where they have modes."""
+    return "waves" if lower.periodic else KINDS[lower.fixes_value, upper.fixes_value]
 
 
 def _rates(operator: Any) -> Any:
@@ -320,6 +305,4 @@ def _wall_on_line(side: Any, names: tuple[str, ...], k: int, coordinates: Any) -
     if coordinates is None:
         return side
     along, across = (*names[:k], *names[k + 1 :]), names[k : k + 1]
-    for name in [name for name in ("value", "gradient", "rate", "ambient") if hasattr(side, name)]:
-        side = eqx.tree_at(attrgetter(name), side, on_wall(getattr(side, name), along, coordinates, across))
-    return side
+    return side.map(lambda number: on_wall(number, along, coordinates, across))

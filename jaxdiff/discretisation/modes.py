@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -10,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.lattice import LatticeSystem
-from jaxdiff.model.boundaries import Dirichlet, Flux, Neumann, Periodic
+from jaxdiff.discretisation.lattice import LatticeSystem, kind_of
+from jaxdiff.discretisation.system import TransportSystem
 from jaxdiff.model.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, varies
-from jaxdiff.model.equations import Diffusion, Equation
+from jaxdiff.model.equations import Equation
 from jaxdiff.model.grid import Grid
-from jaxdiff.operators import KINDS, Basis, Diagonal
+from jaxdiff.operators import Basis, Diagonal
 from jaxdiff.runtime.conditions import Condition, cell
 
 _MEND = "use jd.FiniteVolume()"
@@ -61,32 +60,28 @@ class Spectral(eqx.Module):
         system.require_modes()
         return [system]
 
+    def holds(self, systems: list[Any]) -> bool:
+        """Whether these systems are diagonal in modes."""
+        return isinstance(systems[0], SpectralSystem)
+
     def conditions(self, system: Any, t: Any, u: Any) -> list[Condition]:
         return []
 
     def restrict(self, u: Any) -> list[Any]:
         return [u]
 
-    def combine(self, values: list[Any], ring: bool) -> Any:
+    def combine(self, values: list[Any], periodic: bool) -> Any:
         return values[0]
 
 
-@dataclass(frozen=True)
-class SpectralSystem:
+class SpectralSystem(TransportSystem):
     """du/dt = A u + b for the values u themselves, A diagonal in the `basis`."""
 
-    equation: Equation
-    grid: Grid
-    ring = False
     monotone = False
 
     @property
     def basis(self) -> Basis:
-        kinds = []
-        for lower, upper in self._axes():
-            absorbing = (isinstance(lower, Dirichlet), isinstance(upper, Dirichlet))
-            kinds.append("waves" if isinstance(lower, Periodic) else KINDS[absorbing])
-        return Basis(tuple(kinds), self.grid.shape)
+        return Basis(tuple(kind_of(*walls) for walls in self._axes()), self.grid.shape)
 
     @property
     def weights(self) -> Any:
@@ -95,7 +90,10 @@ class SpectralSystem:
     @property
     def forced(self) -> bool:
         """Whether there may be a source: one that is known to be zero is none."""
-        return not absent(self._source)
+        return not absent(self.transport.source)
+
+    def operator(self, t: Any) -> Diagonal:
+        return self.modes(t, self.basis)
 
     def modes(self, t: Any, basis: Basis) -> Diagonal:
         """A at any time."""
@@ -117,9 +115,9 @@ class SpectralSystem:
             parts = [sum(parts)]
         return Diagonal(tuple(part / self._capacity for part in parts), basis)
 
-    def forcing(self, t: Any) -> Any:
+    def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at any time, `(*cells,)`."""
-        return self.grid.average(self._source) / self._capacity
+        return self.grid.average(self.transport.source) / self._capacity
 
     def conditions(self, t: Any) -> list[Condition]:
         """Diffusivity and capacity positive, numbers finite, nothing at a wall."""
@@ -128,15 +126,14 @@ class SpectralSystem:
             drift, diffusivity = self._along(k)
             message = f"diffusivity is {{value}} along {name}; it must be positive"
             found.append((message, ~(diffusivity > 0), 0.0, diffusivity))
-            if drift is not None and isinstance(walls[0], Periodic):
+            if drift is not None and walls[0].periodic:
                 message = f"drift is {{value}} along {name}; it must be finite"
                 found.append((message, ~jnp.isfinite(drift), 0.0, drift))
             elif drift is not None:
                 message = f"Spectral takes a drift along periodic axes alone, got {{value}} along {name}; {_MEND}"
                 found.append((message, _at_zero(drift) != 0, 0.0, drift))
             for wall, end in zip(walls, "-+"):
-                if not isinstance(wall, Periodic):
-                    value = jnp.asarray(_value(wall))
+                for value in map(jnp.asarray, wall.numbers.values()):
                     kind, message = type(wall).__name__, f"of {{value}} at {name}{end}; {_MEND}"
                     message = f"Spectral takes walls at zero, got {kind} {message}"
                     found.append((message, _at_zero(value) != 0, 0.0, value))
@@ -159,13 +156,13 @@ class SpectralSystem:
             if not isinstance(edges, jax.core.Tracer) and np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
                 raise ValueError(f"Spectral holds on uniform cells, got widths that differ along {name}; {_MEND}")
         for name, wall in zip(self.grid.sides, (wall for walls in self._axes() for wall in walls)):
-            if not isinstance(wall, (Dirichlet, Flux, Neumann, Periodic)):
+            if wall.open and not wall.fixes_value:
                 raise ValueError(
                     f"Spectral takes Periodic, Dirichlet(0), Flux(0) or Neumann(0), got {type(wall).__name__} at {name}; {_MEND}"
                 )
-            if not isinstance(wall, Periodic):
-                _constant(f"a value at {name}", _value(wall))
-        tensor, square = self.equation._transport()[1], (self.grid.ndim,) * 2
+            for value in wall.numbers.values():
+                _constant(f"a value at {name}", value)
+        tensor, square = self.transport.diffusivity, (self.grid.ndim,) * 2
         if isinstance(tensor, Tensor) and (set(self.basis.kinds) != {"waves"} or np.shape(tensor.matrix) != square):
             raise ValueError(
                 f"Spectral takes a Tensor that is one matrix {square} where all axes are periodic; {_MEND}"
@@ -182,24 +179,23 @@ class SpectralSystem:
 
     def _axes(self) -> list[tuple[Any, Any]]:
         """The lower and upper wall of every axis."""
-        sides = self.equation.sides(self.grid)
-        return list(zip(sides[::2], sides[1::2]))
+        return list(zip(self.sides[::2], self.sides[1::2]))
 
     def _coefficients(self, k: int) -> list[Any]:
         """Drift and diffusivity along axis k; along the first also loss, source and capacity."""
         if self.grid.ndim > 1:
             return LatticeSystem(self.equation, self.grid)._coefficients(k)
-        return [*self.equation._transport(), self._source, self._capacity]
+        return list(self.transport[:5])
 
     def _along(self, k: int) -> tuple[Any, Any]:
         """Drift, None in an equation that has none, and diffusivity."""
         drift, diffusivity, *_ = self._coefficients(k)
-        return None if isinstance(self.equation, Diffusion) else jnp.asarray(drift), jnp.asarray(diffusivity)
+        return None if drift is None else jnp.asarray(drift), jnp.asarray(diffusivity)
 
     @property
     def _matrix(self) -> Any:
         """The diffusivity where it is a `Tensor`, else None."""
-        tensor = self.equation._transport()[1]
+        tensor = self.transport.diffusivity
         if not isinstance(tensor, Tensor):
             return None
         matrix = jnp.asarray(tensor.matrix)
@@ -207,19 +203,11 @@ class SpectralSystem:
 
     @property
     def _loss(self) -> Any:
-        return jnp.asarray(self.equation._transport()[2])
-
-    @property
-    def _source(self) -> Any:
-        return self.equation.source
+        return jnp.asarray(self.transport.loss)
 
     @property
     def _capacity(self) -> Any:
-        return self.equation.capacity if isinstance(self.equation, Diffusion) else 1.0
-
-
-def _value(wall: Any) -> Any:
-    return wall.gradient if isinstance(wall, Neumann) else wall.value
+        return 1.0 if self.transport.capacity is None else self.transport.capacity
 
 
 def _constant(name: str, value: Any) -> None:

@@ -10,12 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem
-from jaxdiff.discretisation.line import System
+from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Potential, Series, Tensor, at_points, is_cells
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.conditions import Condition
+
+
+def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
+    """The systems that stand for an equation on a grid; raise if they are its own, and the scheme wants those it makes."""
+    systems = equation.semidiscretise(grid, scheme)
+    if not scheme.holds(systems):
+        raise ValueError(f"{type(equation).__name__} is discretised by itself, got scheme={scheme}; leave scheme out")
+    return systems
 
 
 class FiniteVolume(eqx.Module):
@@ -34,12 +42,12 @@ class FiniteVolume(eqx.Module):
 
     def systems(self, equation: Equation, grid: Grid) -> list[Any]:
         """The systems to evolve: the grid itself and, for order 4, the grid of paired cells."""
-        if isinstance(equation._transport()[1], Tensor):
+        if isinstance(equation.transport().diffusivity, Tensor):
             if self.order == 4:
                 raise ValueError("order=4 takes no Tensor; use order=2")
             return [TensorSystem(equation, grid).require_uniform()]
         if self.order == 2:
-            return [System(equation, grid) if grid.ndim == 1 else LatticeSystem(equation, grid)]
+            return [LineSystem(equation, grid) if grid.ndim == 1 else LatticeSystem(equation, grid)]
         if grid.ndim > 1:
             raise ValueError(f"order=4 holds on one axis; use order=2 on a grid of {grid.ndim}")
         if grid.geometry != "cartesian":
@@ -55,9 +63,13 @@ class FiniteVolume(eqx.Module):
                 raise ValueError(
                     f"order=4 needs smooth coefficients: {name} is an array over cells, give a number or a function of position"
                 )
-        return [System(equation, grid), System(equation, Grid((edges[::2],)))]
+        return [LineSystem(equation, grid), LineSystem(equation, Grid((edges[::2],)))]
 
-    def conditions(self, system: System, t: Any, u: Any) -> list[Condition]:
+    def holds(self, systems: list[Any]) -> bool:
+        """Whether these systems are such that their states can be combined."""
+        return len(systems) == self.order // 2
+
+    def conditions(self, system: LineSystem, t: Any, u: Any) -> list[Condition]:
         """For order 4: no coefficient jumps, that is, changes over half a cell by far more than beside it; and no cell
         holds a third of the initial state u."""
         if self.order == 2:
@@ -84,13 +96,13 @@ class FiniteVolume(eqx.Module):
         """The initial state on each of the systems' grids."""
         return [u] if self.order == 2 else [u, 0.5 * (u[..., ::2] + u[..., 1::2])]
 
-    def combine(self, values: list[Any], ring: bool) -> Any:
+    def combine(self, values: list[Any], periodic: bool) -> Any:
         """u₄ = u_h + P[(pair(u_h) − u₂ₕ)/3] with a conservative linear prolongation P."""
         if self.order == 2:
             return values[0]
         fine, coarse = values
         excess = (0.5 * (fine[..., ::2] + fine[..., 1::2]) - coarse) / 3.0
-        if ring:
+        if periodic:
             slope = (jnp.roll(excess, -1, -1) - jnp.roll(excess, 1, -1)) / 2.0
         else:
             slope = jnp.asarray(jnp.gradient(excess, axis=-1))

@@ -7,7 +7,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +14,8 @@ import numpy as np
 from jaxdiff.discretisation.lattice import LatticeSystem, _over
 from jaxdiff.discretisation.line import bernoulli
 from jaxdiff.model.arguments import at_place
-from jaxdiff.model.boundaries import Dirichlet, Neumann, Periodic, Robin, reflecting
+from jaxdiff.model.boundaries import reflecting
 from jaxdiff.model.coefficients import Potential, at_time, number, on_wall
-from jaxdiff.model.equations import Diffusion
 from jaxdiff.operators import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.selling import definite, inverse, offsets, superbase, weights
 from jaxdiff.runtime.conditions import Condition
@@ -35,7 +33,6 @@ class TensorSystem(LatticeSystem):
     with rates that are not negative whatever D and f. Where D is diagonal, edges and rates are those of `LatticeSystem`.
     """
 
-    equation: Any
     basis = None
 
     def require_uniform(self) -> TensorSystem:
@@ -46,12 +43,12 @@ class TensorSystem(LatticeSystem):
         for name, edges in zip(grid.names, grid.edges, strict=True):
             if not isinstance(edges, jax.core.Tracer) and np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
                 raise ValueError(f"a Tensor holds on uniform cells, got widths that differ along {name}")
-        for name, side in zip(grid.sides, self._sides, strict=True):
-            if isinstance(side, Neumann):
+        for name, side in zip(grid.sides, self.sides, strict=True):
+            if not side.with_tensor:
                 raise ValueError(
-                    f"Neumann at {name} leaves the flux of a Tensor open, which depends on the slope along the wall too; use jd.Flux"
+                    f"{type(side).__name__} at {name} leaves the flux of a Tensor open, which depends on the slope along the wall too; use jd.Flux"
                 )
-        self.equation.diffusivity.require_shape(grid.shape, grid.names)
+        self.transport.diffusivity.require_shape(grid.shape, grid.names)
         return self
 
     def operator(self, t: Any) -> EdgeSum:
@@ -71,13 +68,13 @@ class TensorSystem(LatticeSystem):
         odd = kinds.reshape(-1, *(1,) * ndim, ndim)
         lower, upper = cells + (odd - offset) // 2, cells + (odd + offset) // 2
         conductance = self._volume * weight
-        if not all(self._rings):
+        if not all(self._periodic):
             inside = self._inside(lower) & self._inside(upper)
             conductance = jnp.where(inside, conductance, 0.0)
         there = back = conductance
         if flow is not None:
             middle = self._places(kinds)
-            if not all(self._rings):
+            if not all(self._periodic):
                 middle = jnp.where(inside[..., None], middle, self._origin + self._extent / 2)
             b, a = bernoulli(self._tilt(offset * self._widths, matrix, flow, middle, t))
             there, back = conductance * a, conductance * b
@@ -87,7 +84,7 @@ class TensorSystem(LatticeSystem):
             "loss": loss,
             "weights": m,
             "nearest": nearest.sealed,
-            "balanced": isinstance(self.equation, Diffusion),
+            "balanced": self.driftless,
         }
         if all(n == 1 for n in offset.shape[1:-1]):
             steps = offset.reshape(-1, ndim)
@@ -105,14 +102,16 @@ class TensorSystem(LatticeSystem):
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
-        kept = [reflecting if isinstance(side, Dirichlet) else side for side in self._sides]
+        kept = [reflecting if side.fixes_value else side for side in self.sides]
         walls = dict(zip(self.grid.sides, kept, strict=True))
-        equation = eqx.tree_at(lambda e: e.boundaries, self.equation, walls)
-        return LatticeSystem(equation, self.grid).forcing(t, rates) + self._absorbed(t, rates)[1]
+        return (
+            LatticeSystem(self.transport._replace(boundaries=walls), self.grid).forcing(t, rates)
+            + self._absorbed(t, rates)[1]
+        )
 
     def conditions(self, t: Any) -> list[Condition]:
         """The tensor finite, symmetric and positive definite; then what holds on a lattice, for its diagonal."""
-        matrix = at_time(self.equation.diffusivity.matrix, t, self.grid.names)
+        matrix = at_time(self.transport.diffusivity.matrix, t, self.grid.names)
         kinds = self._kinds if callable(matrix) else np.zeros((1, self.grid.ndim), np.int32)
         inner = self._inner(kinds)
         if callable(matrix):
@@ -140,12 +139,8 @@ class TensorSystem(LatticeSystem):
         return _first(message, failed, places, least)
 
     @property
-    def _sides(self) -> tuple[Any, ...]:
-        return self.equation.sides(self.grid)
-
-    @property
-    def _rings(self) -> tuple[bool, ...]:
-        return tuple(isinstance(side, Periodic) for side in self._sides[::2])
+    def _periodic(self) -> tuple[bool, ...]:
+        return tuple(side.periodic for side in self.sides[::2])
 
     @property
     def _kinds(self) -> np.ndarray:
@@ -185,11 +180,11 @@ class TensorSystem(LatticeSystem):
     def _inside(self, index: Any) -> Any:
         """Whether a cell of this index `(…, ndim)` exists; on a ring all do."""
         within = (index >= 0) & (index < np.array(self.grid.shape))
-        return jnp.all(within | np.array(self._rings), -1)
+        return jnp.all(within | np.array(self._periodic), -1)
 
     def _inner(self, kinds: np.ndarray) -> np.ndarray:
         """Whether a midpoint does not lie on a wall, `(P, *cells)`."""
-        last = (self._cells == np.array(self.grid.shape) - 1) & ~np.array(self._rings)
+        last = (self._cells == np.array(self.grid.shape) - 1) & ~np.array(self._periodic)
         return ~(last & (kinds.reshape(-1, *(1,) * self.grid.ndim, self.grid.ndim) == 1)).any(-1)
 
     def _at_midpoints(self, kind: Any, coefficient: Any, rank: int) -> Any:
@@ -223,7 +218,7 @@ class TensorSystem(LatticeSystem):
 
     def _matrix(self, t: Any) -> Any:
         """D at time t, an array or a function of position."""
-        matrix = at_time(self.equation.diffusivity.matrix, t, self.grid.names)
+        matrix = at_time(self.transport.diffusivity.matrix, t, self.grid.names)
         if not callable(matrix):
             return _symmetric(jnp.asarray(matrix))
         return lambda *x: _symmetric(jnp.asarray(at_place(matrix, self.grid.names, *x), self._widths.dtype))
@@ -231,9 +226,9 @@ class TensorSystem(LatticeSystem):
     def _medium(self, look: Callable[..., Any], t: Any) -> tuple[Any, Any]:
         """D and, where there is a drift, b = f − (1 − α)∇·D without the part of a `Potential`."""
         matrix = self._matrix(t)
-        if isinstance(self.equation, Diffusion):
+        if self.driftless:
             return look(matrix, 2), None
-        drift = at_time(self.equation.drift, t, self.grid.names)
+        drift = at_time(self.transport.drift, t, self.grid.names)
         if isinstance(drift, Potential):
             flow = look(jnp.zeros(self.grid.ndim, self._widths.dtype), 1)
         elif callable(drift):
@@ -243,8 +238,8 @@ class TensorSystem(LatticeSystem):
         else:
             each = [look(at_time(self._coefficients(k)[0], t, self.grid.names), 0) for k in range(self.grid.ndim)]
             flow = jnp.stack(jnp.broadcast_arrays(*each), -1)
-        if self.equation.alpha < 1.0:
-            flow = flow - (1.0 - self.equation.alpha) * look(self._divergence(matrix), 1)
+        if self.transport.alpha < 1.0:
+            flow = flow - (1.0 - self.transport.alpha) * look(self._divergence(matrix), 1)
         return look(matrix, 2), flow
 
     def _media(self, t: Any) -> tuple[Any, Any]:
@@ -262,7 +257,7 @@ class TensorSystem(LatticeSystem):
             slopes = jax.jacfwd(lambda x: matrix(*x))
             return lambda *x: jnp.trace(slopes(jnp.stack(x)), axis1=1, axis2=2)
         total = jnp.zeros(matrix.shape[:-1], matrix.dtype)
-        for k, ring in enumerate(self._rings) if matrix.ndim > 2 else ():
+        for k, ring in enumerate(self._periodic) if matrix.ndim > 2 else ():
             if matrix.shape[k] > 1:
                 column = matrix[..., k]
                 around = (jnp.roll(column, -1, k) - jnp.roll(column, 1, k)) / 2
@@ -272,7 +267,7 @@ class TensorSystem(LatticeSystem):
     @property
     def _closed(self) -> np.ndarray:
         """Whether a cell lies at a wall across each axis that does not absorb, `(*cells, ndim)`."""
-        lower, upper = (np.array([not isinstance(s, (Dirichlet, Periodic)) for s in self._sides[i::2]]) for i in (0, 1))
+        lower, upper = (np.array([not (s.fixes_value or s.periodic) for s in self.sides[i::2]]) for i in (0, 1))
         return ((self._cells == 0) & lower) | ((self._cells == np.array(self.grid.shape) - 1) & upper)
 
     def _edges(self, matrix: Any) -> tuple[Any, Any, Any]:
@@ -308,22 +303,22 @@ class TensorSystem(LatticeSystem):
         """
         way = jnp.sum(inverse(matrix) * path[..., None, :], -1)
         z = jnp.sum(way * flow, -1)
-        drift = self.equation.drift
+        drift = self.transport.drift
         if not isinstance(drift, Potential):
             return z
         length = lambda x: jnp.sqrt(jnp.sum(x * x, -1, keepdims=True))
         across = way * (length(path) / length(way))
         from_wall = jnp.minimum(middle - self._origin, self._origin + self._extent - middle)
-        room = jnp.where(np.array(self._rings), jnp.inf, 2 * from_wall) / jnp.maximum(jnp.abs(across), 1e-30)
+        room = jnp.where(np.array(self._periodic), jnp.inf, 2 * from_wall) / jnp.maximum(jnp.abs(across), 1e-30)
         half = across * jnp.minimum(jnp.min(room, -1, keepdims=True), 1.0) / 2
         energy = partial(self._at_points, coefficient=at_time(drift.energy, t, self.grid.names), rank=0)
         return z - (energy(middle + half) - energy(middle - half)) * (length(way) / (2 * length(half)))[..., 0]
 
     def _films(self, nearest: Any) -> Any:
-        """Rates out of the domain through walls of the Robin kind."""
+        """Rates out of the domain through walls that are open but do not fix the value."""
         total = jnp.zeros(self.grid.shape, self._widths.dtype)
-        for i, side in enumerate(self._sides):
-            if isinstance(side, Robin):
+        for i, side in enumerate(self.sides):
+            if side.open and not side.fixes_value:
                 at = (*(slice(None),) * (i // 2), -(i % 2))
                 total = total.at[at].add((nearest.up if i % 2 else nearest.down)[i // 2][at])
         return total
@@ -335,7 +330,7 @@ class TensorSystem(LatticeSystem):
         the share s of its length. Its flux is λ/s (B(−sz) u − B(sz) value) with λ and z of D at the wall.
         """
         ndim, shape = self.grid.ndim, np.array(self.grid.shape)
-        walls = {i: side for i, side in enumerate(self._sides) if isinstance(side, Dirichlet)}
+        walls = {i: side for i, side in enumerate(self.sides) if side.fixes_value}
         if not walls:
             return 0.0, 0.0, []
         rates = t if rates is None else rates
@@ -346,7 +341,7 @@ class TensorSystem(LatticeSystem):
         count = len(offset)
         offset = jnp.concatenate([offset, -offset])
         ahead = jnp.where(offset > 0, shape - self._cells, self._cells + 1) - jnp.asarray(0.5, h.dtype)
-        open_ = (offset != 0) & ~np.array(self._rings)
+        open_ = (offset != 0) & ~np.array(self._periodic)
         shares = jnp.where(open_, ahead / jnp.where(open_, jnp.abs(offset), 1.0), jnp.inf)
         share, axis = jnp.min(shares, -1), jnp.argmin(shares, -1)
         share = jnp.where(share < 1, share, 1.0)
@@ -355,7 +350,7 @@ class TensorSystem(LatticeSystem):
         centre = self._places(here[None])
         path = jnp.where(hit[..., None], share[..., None] * offset * h, 0.0)
         end = self._origin + jnp.where(
-            np.array(self._rings), (centre + path - self._origin) % self._extent, centre + path - self._origin
+            np.array(self._periodic), (centre + path - self._origin) % self._extent, centre + path - self._origin
         )
         matrix, flow = self._medium(partial(self._at_points, end), rates)
         matrix = jnp.broadcast_to(matrix, (*hit.shape, ndim, ndim))

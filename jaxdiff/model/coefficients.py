@@ -371,12 +371,12 @@ def absent(coefficient: Any) -> bool:
     known = isinstance(coefficient, (np.ndarray, np.generic, jax.Array)) and not isinstance(
         coefficient, jax.core.Tracer
     )
-    return known and not np.any(coefficient)
+    return coefficient is None or (known and not np.any(coefficient))
 
 
 def is_cells(coefficient: Any) -> bool:
     """Whether a coefficient is an array over cells."""
-    return not callable(coefficient) and not varies(coefficient) and jnp.ndim(coefficient) > 0
+    return coefficient is not None and not callable(coefficient) and not varies(coefficient) and jnp.ndim(coefficient) > 0
 
 
 def jumps(coefficient: Any, kinks: bool = True) -> list[Any]:

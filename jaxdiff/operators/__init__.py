@@ -3,6 +3,7 @@
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
+from jaxdiff.operators.dense import Dense
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
 from jaxdiff.operators.iterative import Modes, equipped
@@ -15,6 +16,7 @@ __all__ = [
     "AxisSum",
     "Basis",
     "Contour",
+    "Dense",
     "Diagonal",
     "EdgeSum",
     "Modes",

@@ -1,0 +1,122 @@
+"""What an equation on a grid is to all that follows: dN/dt = A(t) N + b(t) for the contents N of the cells."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxdiff.model.coefficients import jumps
+from jaxdiff.model.equations import Transport
+from jaxdiff.model.grid import Grid
+from jaxdiff.runtime.conditions import Condition
+
+
+class TimeDependence(NamedTuple):
+    """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of measured
+    series between which it is linear."""
+
+    operator: bool = False
+    forcing: bool = False
+    knots: Any = ()
+
+
+@dataclass(frozen=True)
+class System(ABC):
+    """The semi-discrete equation, dN/dt = A(t) N + b(t), N = m u.
+
+    What `Equation.semidiscretise` returns. A system of one's own needs `operator`; the rest has defaults.
+
+    | name                       | what                                                          | default              |
+    |----------------------------|---------------------------------------------------------------|----------------------|
+    | `operator(t)`              | A at time t [1/time], such as `jaxdiff.operators.Dense`         |                      |
+    | `forcing(t, rates=None)`   | b at time t `(*cells,)`, at the rates of another time if given  | zero                 |
+    | `weights`                  | m, contents per unit of u                                     | volumes of the cells |
+    | `time_dependence()`        | which of A and b vary in time, and how                        | neither              |
+    | `jumps`                    | times at which a coefficient jumps or bends                   | those it states      |
+    | `conditions(t)`            | what must not be, see `jaxdiff.runtime.conditions`            | none                 |
+    | `forced`                   | whether b may differ from zero                                | True                 |
+    | `monotone`                 | whether what is not negative stays so                         | True                 |
+    | `periodic`                 | whether the ends of the one axis are one point                | False                |
+    | `basis`, `modes(t, basis)` | modes in which A is diagonal, and A in them                   | None                 |
+    """
+
+    equation: Any
+    grid: Grid
+
+    monotone: ClassVar[bool] = True
+
+    @abstractmethod
+    def operator(self, t: Any) -> Any:
+        """A at time t."""
+
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
+        return jnp.zeros(self.grid.shape, jnp.result_type(self.weights))
+
+    def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
+        """(A, b) at time t; of the state u they do not depend yet."""
+        return self.operator(t), self.forcing(t)
+
+    @property
+    def forced(self) -> bool:
+        """Whether b may differ from zero."""
+        return True
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the ends of the one axis are one point."""
+        return False
+
+    @property
+    def basis(self) -> Any:
+        """The modes in which A is diagonal, if structure tells."""
+        return None
+
+    @property
+    def weights(self) -> Any:
+        """Contents per unit of u, `(*cells,)`."""
+        return jnp.asarray(self.grid.volumes)
+
+    def conditions(self, t: Any) -> list[Condition]:
+        return []
+
+    def time_dependence(self) -> TimeDependence:
+        return TimeDependence()
+
+    @property
+    def jumps(self) -> list[Any]:
+        """The times at which a coefficient says that it jumps or bends."""
+        return jumps(self.equation)
+
+    @property
+    def operator_varies(self) -> bool:
+        return self.time_dependence().operator
+
+    @property
+    def forcing_varies(self) -> bool:
+        return self.time_dependence().forcing
+
+    @property
+    def knots(self) -> Any:
+        return self.time_dependence().knots
+
+
+class TransportSystem(System):
+    """An equation of transport on a grid: what its finite volumes and its modes have in common."""
+
+    @cached_property
+    def transport(self) -> Transport:
+        return self.equation.transport()
+
+    @cached_property
+    def sides(self) -> tuple[Any, ...]:
+        """The boundaries of the lower and upper side of every axis."""
+        return self.transport.sides(self.grid)
+
+    @property
+    def driftless(self) -> bool:
+        return self.transport.drift is None

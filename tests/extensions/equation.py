@@ -1,0 +1,69 @@
+"""An equation of one's own: a master equation, random jumps between discrete states."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdiff as jd
+
+
+class Jumps(jd.discretisation.System):
+    """dN/dt = A N for the numbers N in each state; a state is a cell of width one."""
+
+    def operator(self, t):
+        return jd.operators.Dense(self.equation.matrix(self.grid.shape[0]))
+
+
+class BirthDeath(jd.Equation):
+    """dpₙ/dt = birth pₙ₋₁ + death (n + 1) pₙ₊₁ − (birth + death n) pₙ,  n = 0 … count − 1"""
+
+    birth: float
+    death: float
+
+    probability = True  # of mass one at rest
+    discrete = True  # there are no finer cells
+
+    def matrix(self, count):
+        """Rates from column to row; the diagonal follows from them."""
+        n = jnp.arange(count)
+        return jnp.diag(jnp.broadcast_to(self.birth, count - 1), -1) + jnp.diag(self.death * n[1:], 1)
+
+    def semidiscretise(self, grid, scheme):
+        return [Jumps(self, grid)]
+
+
+STATES = jd.Grid.uniform((-0.5, 29.5, 30))
+EMPTY = np.eye(30)[0]
+
+
+def poisson(mean):
+    n = np.arange(30)
+    return np.exp(n * np.log(mean) - mean - np.cumsum(np.log(np.maximum(n, 1))))
+
+
+def refused(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        return "BirthDeath" in str(error) and "\n" not in str(error)
+    return False
+
+
+def test_an_equation_from_outside_is_treated_as_one_from_inside():
+    equation, times = BirthDeath(birth=4.0, death=0.8), np.array([0.0, 0.5, 2.0])
+    exact = np.stack([poisson(5.0 * (1 - np.exp(-0.8 * t))) for t in times[1:]])  # Gardiner 2009, §11.1
+    for options in ({}, {"stepper": jd.TRBDF2(), "substeps": 400}):
+        states = jd.solve(equation, STATES, EMPTY, times, **options).values
+        np.testing.assert_allclose(states[1:], exact, atol=1e-5)
+    np.testing.assert_allclose(jd.steady_state(equation, STATES), poisson(5.0), atol=1e-6)
+
+    rng = np.random.default_rng(1)
+    counts = np.stack([rng.multinomial(2000, p / p.sum()) for p in exact])
+    seen = jd.Histograms(STATES, EMPTY, times[1:], counts)
+    start = BirthDeath(birth=jd.Positive(1.0), death=jd.Positive(1.0))
+    fit = jd.fit(start, seen, progress=False)
+    assert fit.converged and not any("cells" in note for note in fit.notes)
+    for name, truth in (("birth", 4.0), ("death", 0.8)):
+        assert abs(fit.parameters[name] - truth) < 3.5 * fit.standard_errors[name]
+
+    assert refused(jd.solve, equation, STATES, EMPTY, times, scheme=jd.Spectral())
+    assert refused(jd.fit, start, jd.Trajectory(STATES, [0.0, 1.0], [3.0, 4.0]), progress=False)
