@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from jaxdiff.discretisation.line import LineSystem
+from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place
 from jaxdiff.model.coefficients import (
@@ -194,7 +194,7 @@ class LatticeSystem(TransportSystem):
 
         for place, j in reversed(list(enumerate(others))):
             axes = ([0 if i == place else None for i in range(len(others))], [j - place] * len(arrays))
-            mapped = _over(mapped, axes)
+            mapped = over_axis(mapped, axes)
         coordinates = [jnp.asarray(self.grid.centers[j]) for j in others]
         return jax.tree.map(lambda x: jnp.moveaxis(x, -1, k), mapped(coordinates, list(map(jnp.asarray, arrays))))
 
@@ -254,27 +254,6 @@ def _rates(operator: Any) -> Any:
 def _is_number(coefficient: Any) -> bool:
     plain = not callable(coefficient) and not varies(coefficient) and not isinstance(coefficient, PerAxis)
     return plain and np.ndim(coefficient) == 0
-
-
-def _over(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-    """Map over one more axis, which results get in front, with length one where they do not depend on it."""
-
-    def call(*args: Any) -> Any:
-        leaves, tree = jax.tree.flatten(args)
-        places = jax.tree.leaves(axes, is_leaf=lambda x: x is None)
-        one = [x if i is None else jax.lax.index_in_dim(x, 0, i, keepdims=False) for x, i in zip(leaves, places)]
-        closed, shape = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)), return_shape=True)(*one)
-        touched = {id(v) for v, i in zip(closed.jaxpr.invars, places, strict=True) if i is not None}
-        for equation in closed.jaxpr.eqns:
-            if any(id(v) in touched for v in equation.invars):
-                touched.update(id(v) for v in equation.outvars)
-        depends = [id(v) in touched for v in closed.jaxpr.outvars]
-        out_axes = [0 if d else None for d in depends]
-        found = jax.vmap(jaxpr_as_fun(closed), in_axes=places, out_axes=out_axes)(*leaves)  # not traced once more
-        found = [x if d else x[None] for x, d in zip(found, depends, strict=True)]
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
-
-    return call
 
 
 def _on_line(coefficient: Any, names: tuple[str, ...], k: int, coordinates: Any, component: int | None) -> Any:

@@ -34,11 +34,14 @@ class Spectral(eqx.Module):
     | both `Dirichlet(0)`                  | sines           | πm/L, m = 1, 2, …    |
     | one of each                          | quarter waves   | π(m + ½)/L           |
 
-    Diffusivity (one for every axis with `PerAxis`, or a `Tensor` if all axes are periodic), decay, killing, capacity and each component of a drift are numbers; a
-    drift stands along periodic axes alone. A source is a number, an array over cells, or a function of position, which
-    like an initial state is averaged over cells. Exact in time; a mode below one per two cells is exact in space, for
-    cell averages as for values at cell centres. What the cells resolve and the walls allow is thus exact to roundoff;
-    jumps, and states or sources that contradict a wall, ring, also below zero.
+    Takes no arguments. Diffusivity (one for every axis with `PerAxis`, or a `Tensor` if all axes are periodic), decay, killing,
+    capacity and each component of a drift are numbers; a drift stands along periodic axes alone. A source is a number, an array
+    over cells, or a function of position, which like an initial state is averaged over cells. A `Boundary` of your own has modes
+    where it is not `open` or fixes the value, and all its numbers are zero.
+
+    Exact in time; a mode below one per two cells is exact in space, for cell averages as for values at cell centres. What the
+    cells resolve and the walls allow is thus exact to roundoff; jumps, and states or sources that contradict a wall, oscillate,
+    also below zero.
 
     Raises:
         ValueError: in one line, for coefficients that vary, cells that are not equal, radial grids, and walls that are

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.lattice import LatticeSystem, _over
+from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import bernoulli
+from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.model.arguments import at_place
 from jaxdiff.model.boundaries import reflecting
 from jaxdiff.model.coefficients import Potential, at_time, number, on_wall
@@ -196,7 +197,7 @@ class TensorSystem(LatticeSystem):
         if callable(coefficient):
             mapped: Callable[..., Any] = lambda *x: jnp.asarray(at_place(coefficient, self.grid.names, *x), x[0].dtype)
             for k in reversed(range(ndim)):
-                mapped = _over(mapped, [0 if i == k else None for i in range(ndim)])
+                mapped = over_axis(mapped, [0 if i == k else None for i in range(ndim)])
             points = zip(self.grid.edges, self.grid.centers, kind, strict=True)
             return mapped(*(jnp.asarray(edges[1:] if half else centers) for edges, centers, half in points))
         coefficient = jnp.asarray(coefficient)
