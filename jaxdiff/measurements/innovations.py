@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.model.coefficients import absent
-from jaxdiff.transition.chart import BATCH, Turn, at_points
-from jaxdiff.transition.kernel import Coefficients
+from jaxdiff.transition.lamperti import BATCH, Coefficients, at_points, wrap
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.trajectory import Trajectory
@@ -40,11 +39,8 @@ def innovations(measurement: Trajectory, equation: Any) -> np.ndarray | None:
     terms, walls = measurement.dynamics(equation)
     lower, upper = (float(measurement.grid.edges[0][i]) for i in (0, -1))
     if walls[0] == "periodic":
-        turn = upper - lower
-        start = lower + np.mod(start - lower, turn)
-        stop = start + np.mod(stop - start + turn / 2, turn) - turn / 2
-        terms = tuple(Turn(f, lower, turn) for f in terms)
-        bounds = lower - turn, upper + turn
+        terms, start, stop = wrap(terms, start, stop, lower, upper)
+        bounds = lower - (upper - lower), upper + (upper - lower)
     else:
         bounds = lower, upper
     killed = not absent(equation.transport().loss)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.transition.chart import Reference, Turn
-from jaxdiff.transition.kernel import Scalar, Side, antiderivative, chebyshev, coefficients, log_kernel, wall_ratio
-from jaxdiff.transition.windows import CLEAR, substeps, windows
+from jaxdiff.transition.chart import Chart
+from jaxdiff.transition.kernel import Side, log_kernel
+from jaxdiff.transition.lamperti import Coefficients, Scalar, Wrapped, coefficients, wall_ratio, wrap
+from jaxdiff.transition.quadrature import antiderivative, chebyshev
+from jaxdiff.transition.substeps import count_substeps
+from jaxdiff.transition.windows import CLEAR, windows
 
 
 class Block(eqx.Module):
@@ -41,7 +44,7 @@ class Block(eqx.Module):
     chunk: int = eqx.field(static=True)
 
 
-class Plan(eqx.Module):
+class DensityPlan(eqx.Module):
     """How the log densities of given transitions are computed; made by `prepare`, a pytree."""
 
     blocks: tuple[Block, ...]
@@ -65,7 +68,7 @@ def prepare(
     walls: tuple[str, str] = ("reflecting", "reflecting"),
     *,
     tolerance: float | None = None,
-) -> Plan:
+) -> DensityPlan:
     """Plan of the transition densities of dX = f dt + √(2D) dW with killing k, at concrete coefficients.
 
     drift [length/time], diffusivity [length²/time], killing [1/time]: traceable functions of one position. Give them as
@@ -78,19 +81,17 @@ def prepare(
     start, stop, duration = (np.atleast_1d(np.asarray(a, np.float64)) for a in (start, stop, duration))
     with jax.enable_x64(True):
         periodic = walls[0] == "periodic"
+        terms = drift, diffusivity, killing
         if periodic:
-            turn = upper - lower
-            start = lower + np.mod(start - lower, turn)
-            stop = start + np.mod(stop - start + turn / 2, turn) - turn / 2
-            drift, diffusivity, killing = (Turn(f, lower, turn) for f in (drift, diffusivity, killing))
-        reference = Reference(drift, diffusivity, killing, start, stop, duration, lower, upper, walls)
-        steps, error, stress = substeps(reference, max(1e-4, 1e-8 * len(start)) if tolerance is None else tolerance)
-        parts, order = windows(reference, steps)
+            terms, start, stop = wrap(terms, start, stop, lower, upper)
+        chart = Chart(*terms, start, stop, duration, lower, upper, walls)
+        steps, error, stress = count_substeps(chart, max(1e-4, 1e-8 * len(start)) if tolerance is None else tolerance)
+        parts, order = windows(chart, steps)
     blocks = tuple(Block(**part) for part in parts)
-    return Plan(blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, reference.vanishing)
+    return DensityPlan(blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, chart.vanishing)
 
 
-def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan) -> Any:
+def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan) -> Any:
     """log p(stop, duration | start) of each transition of the plan, (m,), in 1/length; traceable.
 
     p(x₁|x₀) = e^{φ₁−φ₀} K(y₀, y₁)/√(2D(x₁)), φ = ∫ f/(2D) dx − ¼ ln D, K the kernel of exp(−t(−½∂² + V)) in y = ∫dx/√(2D).
@@ -99,23 +100,23 @@ def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan)
     return checked_log_density(drift, diffusivity, killing, plan)[0]
 
 
-def resolved(drift: Scalar, diffusivity: Scalar, plan: Plan, killing: Scalar = lambda x: 0.0) -> Any:
-    """Whether the plan still resolves these coefficients (traced bool); prepare again if not."""
+def resolved(drift: Scalar, diffusivity: Scalar, plan: DensityPlan, killing: Scalar = lambda x: 0.0) -> Any:
+    """True while the plan resolves these coefficients (a traced bool); prepare again if not."""
     return checked_log_density(drift, diffusivity, killing, plan)[1]
 
 
-def checked_log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan) -> tuple[Any, Any]:
+def checked_log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan) -> tuple[Any, Any]:
     """`log_density` and `resolved` from one evaluation."""
     lower, upper = plan.walls[0], plan.walls[1]
+    terms: tuple[Scalar, Scalar, Scalar] = (drift, diffusivity, killing)
     if plan.periodic:
-        drift, diffusivity, killing = (Turn(f, lower, upper - lower) for f in (drift, diffusivity, killing))
+        terms = tuple(Wrapped(f, lower, upper - lower) for f in terms)  # type: ignore[assignment]
     ratios = tuple(
-        wall_ratio(drift, diffusivity, wall) if vanishing else None
-        for wall, vanishing in zip((lower, upper), plan.vanishing)
+        wall_ratio(*terms[:2], wall) if vanishing else None for wall, vanishing in zip((lower, upper), plan.vanishing)
     )
 
     def evaluate(block: Block) -> Any:
-        return _densities(drift, diffusivity, killing, plan, ratios, block)
+        return _log_densities(terms, plan, ratios, block)
 
     values, flags = [], []
     for block in plan.blocks:
@@ -136,92 +137,130 @@ def checked_log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, pla
     return jnp.concatenate(values)[plan.order], jnp.all(jnp.stack(flags))
 
 
-def _stress(delta: float, force: Any, time: Any) -> Any:
-    return delta**3 * force**2 * time**3
+class Places(NamedTuple):
+    """Something of every place of a block: at its Chebyshev points, nodes, starts, stops, and the reflecting walls."""
+
+    poly: Any  # (windows, p)
+    nodes: Any  # (windows, n)
+    start: Any  # (windows, g)
+    stop: Any
+    walls: Any  # (windows, 0 to 2)
 
 
-def _densities(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Plan, ratios: Any, block: Block) -> Any:
-    count, n = block.x.shape
-    p, g = block.x_poly.shape[1], block.x_start.shape[1]
-    lower, upper = plan.walls[0], plan.walls[1]
-    time = jnp.asarray(block.duration)[:, None]
-    root = jnp.sqrt(time)
-    robin = [end == "reflecting" for end in block.ends]
-    extra = [jnp.broadcast_to(jnp.asarray(wall), (count, 1)) for wall, use in zip((lower, upper), robin) if use]
-    points = jnp.concatenate([block.x_poly, block.x, block.x_start, block.x_stop, *extra], axis=1)
-    everywhere = coefficients(drift, diffusivity, killing, points)
-    poly, nodes, start, stop, edge = (
-        jax.tree.map(lambda a: a[:, i:j], everywhere)  # noqa: B023
-        for i, j in ((0, p), (p, p + n), (p + n, p + n + g), (p + n + g, p + n + 2 * g), (p + n + 2 * g, None))
-    )
-    # y and φ are antiderivatives along the window, smooth once the logarithms at vanishing walls are set apart
+class InY(NamedTuple):
+    """The places of a block in y/√duration."""
+
+    nodes: Any  # (windows, n)
+    clear: Any  # (windows, n) nodes, a little off walls where D vanishes
+    start: Any  # (windows, g)
+    stop: Any
+    ends: tuple[Any, Any]  # (windows, 1) each, of the window
+
+
+class Energies(NamedTuple):
+    """V and V_y in the units of `InY`."""
+
+    potential: Any  # (windows, n)
+    force: Any
+    start: Any  # (windows, g) V there
+    stop: Any
+
+
+def _log_densities(terms: tuple[Scalar, Scalar, Scalar], plan: DensityPlan, ratios: Any, block: Block) -> Any:
+    """(log p of a block's transitions, (windows, g); which of its windows resolve them, (windows,))."""
+    duration = jnp.asarray(block.duration)[:, None]
+    root = jnp.sqrt(duration)
+    at = _coefficients(terms, plan.walls, block)
+    y, phi, gain = _coordinates(block, at.poly, ratios, plan.walls, root)
+    weights = block.weights * block.rate / jnp.sqrt(2 * at.nodes.diffusivity) / root
+    V = Energies(
+        at.nodes.potential * duration, at.nodes.force * duration * root,
+        at.start.potential * duration, at.stop.potential * duration,
+    )  # fmt: skip
+    sides, velocities = [], iter(jnp.split(at.walls.velocity, max(1, block.ends.count("reflecting")), axis=1))
+    for k, (kind, wall, ratio, inward) in enumerate(zip(block.ends, y.ends, ratios, (1, -1))):
+        if kind == "reflecting":
+            sides.append(Side(kind, wall, inward * next(velocities) * root))
+        elif kind == "absorbing":
+            sides.append(Side(kind, wall, jnp.zeros_like(root)))
+        elif kind.startswith("bessel"):
+            order = jnp.abs(ratio - 1) if kind == "bessel absorbing" else ratio - 1
+            V = _without_singular(V, y, order, k)
+            sides.append(Side("bessel", wall, jnp.broadcast_to(order, root.shape)))
+    if block.ends[0] == "periodic":
+        sides.append(Side("periodic", y.ends[1] - y.ends[0], gain))
+    sides = [Side(kind, place[:, :, None], number[:, :, None]) for kind, place, number in sides]
+    logs = log_kernel(
+        jnp, y.nodes, weights, V.potential, V.force, y.start, y.stop, V.start + V.stop, steps=block.steps, sides=sides,
+        squaring=block.squaring, tilted=block.x_start.shape[1] == 1,
+    )  # fmt: skip
+    value = phi - jnp.log(at.stop.diffusivity / at.start.diffusivity) / 4 - jnp.log(2 * at.stop.diffusivity) / 2
+    return value + logs - jnp.log(duration) / 2, _resolved(block, plan, y, weights, at.start.force, duration)
+
+
+def _coefficients(terms: tuple[Scalar, Scalar, Scalar], walls: Any, block: Block) -> Places:
+    """`Coefficients` at all places of a block, by one evaluation."""
+    reflecting = [wall for wall, end in zip((walls[0], walls[1]), block.ends) if end == "reflecting"]
+    extra = [jnp.broadcast_to(jnp.asarray(wall), (len(block.x), 1)) for wall in reflecting]
+    each = [block.x_poly, block.x, block.x_start, block.x_stop]
+    everywhere = coefficients(*terms, jnp.concatenate([*each, *extra], axis=1))
+    cuts = np.cumsum([part.shape[1] for part in each])
+    parts = [jnp.split(part, cuts, axis=1) for part in everywhere]
+    return Places(*(Coefficients(*some) for some in zip(*parts, strict=True)))
+
+
+def _coordinates(block: Block, poly: Coefficients, ratios: Any, walls: Any, root: Any) -> tuple[InY, Any, Any]:
+    """(y/√duration, φ from start to stop, φ once along the window) as integrals of series.
+
+    φ' = f/2D is smooth once its poles ½ ratio/(x − wall) at vanishing walls are set apart, and integrated by hand.
+    """
+    p = block.x_poly.shape[1]
     push, apart = poly.drift / (2 * poly.diffusivity), 0.0
-    for ratio, wall in zip(ratios, (lower, upper)):
+    for ratio, wall in zip(ratios, (walls[0], walls[1])):
         if ratio is not None:
             push = push - ratio / (2 * (block.x_poly - wall))
             apart = apart + ratio / 2 * jnp.log((block.x_stop - wall) / (block.x_start - wall))
     integral = jnp.asarray(antiderivative(p))
-    y_poly = (block.rate_poly / jnp.sqrt(2 * poly.diffusivity) / root) @ integral
-    phi_poly = (block.rate_poly * push) @ integral
-    chart_start, chart_stop = chebyshev(block.z_start, p + 1), chebyshev(block.z_stop, p + 1)
-    place = lambda chart: jnp.einsum("bgp,bp->bg", chart, y_poly)
-    y, y_start, y_stop = y_poly @ chebyshev(block.z, p + 1).T, place(chart_start), place(chart_stop)
-    y_clear = y_poly @ chebyshev(block.z_clear, p + 1).T
-    phi = jnp.einsum("bgp,bp->bg", chart_stop - chart_start, phi_poly) + apart
-    weights = block.weights * block.rate / jnp.sqrt(2 * nodes.diffusivity) / root
-
-    potential, force = nodes.potential * time, nodes.force * time * root
-    ends: Any = (start.potential * time, stop.potential * time)
-    sides, used = [], 0
-    first, last = (y_poly @ chebyshev(np.array([z]), p + 1).T for z in (-1.0, 1.0))
-    for kind, wall_y, sign, ratio in zip(block.ends, (first, last), (1, -1), ratios):
-        number = jnp.zeros((count, 1))
-        if kind == "reflecting":
-            number, used = sign * edge.velocity[:, used : used + 1] * root, used + 1
-        elif kind.startswith("bessel"):
-            kind, number = "bessel", jnp.abs(ratio - 1) if kind == "bessel absorbing" else ratio - 1
-            c = (number**2 - 0.25) / 2
-            potential = potential - c / (y_clear - wall_y) ** 2
-            force = force + 2 * c / (y_clear - wall_y) ** 3
-            at_wall = potential[:, :1] if sign == 1 else potential[:, -1:]
-            ends = tuple(
-                jnp.where(r > CLEAR, V - c / jnp.where(r > CLEAR, r, 1.0) ** 2, at_wall)
-                for V, r in zip(ends, (sign * (y_start - wall_y), sign * (y_stop - wall_y)))
-            )
-            number = jnp.broadcast_to(number, (count, 1))
-        elif kind == "periodic":
-            number, wall_y = (
-                (phi_poly @ (chebyshev(np.array([1.0]), p + 1) - chebyshev(np.array([-1.0]), p + 1)).T),
-                last - first,
-            )
-        if kind in ("reflecting", "absorbing", "bessel") or (kind == "periodic" and sign == 1):
-            sides.append(Side(kind, wall_y[:, :, None], number[:, :, None]))
-    logs = log_kernel(
-        jnp,
-        y,
-        weights,
-        potential,
-        force,
-        y_start,
-        y_stop,
-        ends[0] + ends[1],
-        steps=block.steps,
-        sides=sides,
-        squaring=block.squaring,
-        tilted=g == 1,
+    y_series = (block.rate_poly / jnp.sqrt(2 * poly.diffusivity) / root) @ integral
+    phi_series = (block.rate_poly * push) @ integral
+    start, stop = chebyshev(block.z_start, p + 1), chebyshev(block.z_stop, p + 1)
+    nodes, clear, first, last = (
+        chebyshev(z, p + 1) for z in (block.z, block.z_clear, np.array([-1.0]), np.array([1.0]))
     )
-    value = phi - jnp.log(stop.diffusivity / start.diffusivity) / 4 - jnp.log(2 * stop.diffusivity) / 2
-    value = value + logs - jnp.log(time) / 2
+    each = lambda terms, series: jnp.einsum("bgp,bp->bg", terms, series)
+    y = InY(
+        y_series @ nodes.T, y_series @ clear.T, each(start, y_series), each(stop, y_series),
+        (y_series @ first.T, y_series @ last.T),
+    )  # fmt: skip
+    return y, each(stop - start, phi_series) + apart, phi_series @ (last - first).T
 
+
+def _without_singular(V: Energies, y: InY, order: Any, side: int) -> Energies:
+    """V less c/r², r the distance to a wall where D vanishes: that part the kernel of the Bessel process has exactly.
+
+    Nearer than CLEAR the difference drowns in rounding, and is taken at the node next to the wall.
+    """
+    c, wall, inward = (order**2 - 0.25) / 2, y.ends[side], (1, -1)[side]
+    potential = V.potential - c / (y.clear - wall) ** 2
+    force = V.force + 2 * c / (y.clear - wall) ** 3
+    at_wall = potential[:, :1] if side == 0 else potential[:, -1:]
+
+    def regular(V: Any, r: Any) -> Any:
+        return jnp.where(r > CLEAR, V - c / jnp.where(r > CLEAR, r, 1.0) ** 2, at_wall)
+
+    start, stop = regular(V.start, inward * (y.start - wall)), regular(V.stop, inward * (y.stop - wall))
+    return Energies(potential, force, start, stop)
+
+
+def _resolved(block: Block, plan: DensityPlan, y: InY, weights: Any, force: Any, duration: Any) -> Any:
+    """Which windows have nodes close enough, ends far enough off, and substeps short enough."""
     delta = 1 / block.steps
     fine = jnp.max(weights, axis=1) <= math.sqrt(delta / 2) / 1.35
-    low = jnp.min(jnp.minimum(y_start, y_stop), axis=1) - y[:, 0]
-    high = y[:, -1] - jnp.max(jnp.maximum(y_start, y_stop), axis=1)
-    open_ends = [end == "open" for end in block.ends]
-    wide = (low >= block.pad[:, 0] if open_ends[0] else True) & (high >= block.pad[:, 1] if open_ends[1] else True)
-    calm = (
-        True
-        if any(end.startswith("bessel") for end in block.ends)
-        else jnp.all(_stress(delta, start.force, time) <= plan.stress)
-    )
-    return value, jnp.all(fine & wide) & calm
+    below = jnp.min(jnp.minimum(y.start, y.stop), axis=1) - y.nodes[:, 0]
+    above = y.nodes[:, -1] - jnp.max(jnp.maximum(y.start, y.stop), axis=1)
+    for k, gap in enumerate((below, above)):
+        if block.ends[k] == "open":
+            fine = fine & (gap >= block.pad[:, k])
+    if any(end.startswith("bessel") for end in block.ends):
+        return jnp.all(fine)
+    return jnp.all(fine) & jnp.all(delta**3 * force**2 * duration**3 <= plan.stress)

@@ -1,4 +1,4 @@
-"""The Lamperti coordinate y = ∫dx/√(2D), in which every one-dimensional diffusion has unit noise, and its kernel there."""
+"""The kernel of exp(−(−½∂² + V)) in the Lamperti coordinate, exact at walls, by a splitting of fourth order in time."""
 
 from __future__ import annotations
 
@@ -10,118 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Scalar = Callable[[Any], Any]
-
-
-class Coefficients(NamedTuple):
-    """What the kernel needs of an SDE at a set of points x."""
-
-    diffusivity: Any  # D
-    drift: Any  # f
-    slope: Any  # D'
-    velocity: Any  # μ = (f − D'/2)/√(2D), the drift of y
-    potential: Any  # V = ½(μ² + μ_y) + k
-    force: Any  # V_y
-
-
-def coefficients(drift: Scalar, diffusivity: Scalar, killing: Scalar, x: Any) -> Coefficients:
-    """The `Coefficients` at every point of x; NaN wherever D is not positive."""
-
-    def real(function: Scalar, x: Any) -> Any:
-        return jnp.asarray(function(x), x.dtype).reshape(())
-
-    def velocity(x: Any) -> Any:
-        D, slope = jax.jvp(lambda x: real(diffusivity, x), (x,), (jnp.ones_like(x),))
-        D = jnp.where(D > 0, D, jnp.nan)
-        f, sigma = real(drift, x), jnp.sqrt(2 * D)
-        return (f - slope / 2) / sigma, (D, f, slope, sigma)
-
-    def potential(x: Any) -> Any:
-        mu, change, (D, f, slope, sigma) = jax.jvp(velocity, (x,), (jnp.ones_like(x),), has_aux=True)
-        return (mu**2 + sigma * change) / 2 + real(killing, x), (D, f, slope, mu, sigma)
-
-    def all_at(x: Any) -> Coefficients:
-        V, change, (D, f, slope, mu, sigma) = jax.jvp(potential, (x,), (jnp.ones_like(x),), has_aux=True)
-        return Coefficients(D, f, slope, mu, V, sigma * change)
-
-    parts = jax.vmap(all_at)(x.reshape(-1))
-    return jax.tree.map(lambda part: part.reshape(x.shape), parts)
-
-
-def wall_ratio(drift: Scalar, diffusivity: Scalar, wall: Any) -> Any:
-    """f/D' at a wall where D vanishes: ν + 1 of the Bessel process that the diffusion is there."""
-    wall = jnp.asarray(wall)
-    slope = jax.jvp(lambda x: jnp.asarray(diffusivity(x), x.dtype).reshape(()), (wall,), (jnp.ones_like(wall),))[1]
-    return jnp.asarray(drift(wall), wall.dtype).reshape(()) / slope
-
-
-def _debye(count: int) -> list[np.ndarray]:
-    """Polynomials u_k of Debye's expansion of I_ν(νx), DLMF 10.41.9."""
-    P = np.polynomial.polynomial
-    found = [np.array([1.0])]
-    for _ in range(count):
-        u = found[-1]
-        found.append(P.polyadd(P.polymul([0, 0, 0.5, 0, -0.5], P.polyder(u)), P.polyint(P.polymul([1, 0, -5], u)) / 8))
-    return found[1:]
-
-
-DEBYE = _debye(8)
-
-
-def _bessel_factor(order: Any, z: Any, xp: Any = jnp) -> Any:
-    """√(2πz) e^{−z} I_ν(z), ν > −1, z > 0, to 1e-9: power series to z = 40, Hankel's expansion above, Debye's from ν = 8."""
-    low, high, four = xp.minimum(z, 40.0), xp.maximum(z, 40.0), 4 * xp.minimum(order, 8.0) ** 2
-    small, large, square = xp.minimum(order, 8.0), xp.maximum(order, 8.0), (low / 2) ** 2
-
-    def horner(state: Any, k: Any) -> Any:
-        series, tail = state
-        better = 1 - tail * (four - (2 * k - 1) ** 2) / (8 * k * high)
-        return (1 + series * square / (k * (k + small)), xp.where(k <= 24, better, tail)), None
-
-    if xp is np:
-        from scipy.special import gammaln
-
-        state = np.ones_like(z), np.ones_like(z)
-        for k in range(70, 0, -1):
-            state = horner(state, k)[0]
-        series, tail = state
-    else:
-        gammaln = jax.scipy.special.gammaln
-        ones, powers = jnp.ones_like(z), jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype)
-        (series, tail), _ = jax.lax.scan(horner, (ones, ones), powers)
-    prefactor = xp.exp((small + 0.5) * xp.log(low) - low - small * math.log(2) - gammaln(small + 1))
-    moderate = xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)
-    root = xp.sqrt(large**2 + z**2)
-    t, total = large / root, xp.ones_like(z)
-    for k, u in enumerate(DEBYE, 1):  # u_k has the powers k, k + 2, … 3k
-        part = xp.zeros_like(z)
-        for coefficient in u[::-2][: k + 1]:
-            part = part * t**2 + coefficient
-        total = total + part * (t / large) ** k
-    growth = large**2 / (root + z) + large * xp.log(z / (large + root))
-    return xp.where(order < 8, moderate, xp.exp(growth) * xp.sqrt(z / root) * total)
-
-
-@jax.custom_jvp
-def bessel_factor(order: Any, z: Any) -> Any:
-    """`_bessel_factor`, whose reverse mode keeps two derivatives instead of every step of the series."""
-    return _bessel_factor(order, z)
-
-
-@bessel_factor.defjvp
-def _(primals: Any, tangents: Any) -> Any:
-    order, z = primals
-    order = jnp.broadcast_to(order, z.shape)
-    value, by_order = jax.jvp(lambda order: _bessel_factor(order, z), (order,), (jnp.ones_like(z),))
-    by_z = jax.jvp(lambda z: _bessel_factor(order, z), (z,), (jnp.ones_like(z),))[1]
-    return value, by_order * tangents[0] + by_z * tangents[1]
+from jaxdiff.exact.special import bessel_factor
 
 
 class Side(NamedTuple):
     """A wall in reach, its place in y, and the number its kernel needs.
 
-    `number`: inward μ at a "reflecting" wall, ν at a "bessel" wall, the gain ∮μ dy of one turn for "periodic" (there
-    `place` is the length of the turn), nothing at an "absorbing" one.
+    `number`: inward μ at a "reflecting" wall, ν at a "bessel" wall, the gain ∮μ dy of one period for "periodic" (there
+    `place` is its length), nothing at an "absorbing" one.
     """
 
     kind: str
@@ -141,13 +37,12 @@ def short_kernel(xp: Any, a: Any, b: Any, sign: Any, time: float, tilt: Any, sid
     for side in sides:
         if side.kind == "bessel":
             product = xp.maximum((a - side.place) * (b - side.place) / time, 1e-30)
-            factor = _bessel_factor(side.number, product, np) if xp is np else bessel_factor(side.number, product)
-            value = value * factor
+            value = value * bessel_factor(side.number, product, xp)
     for side in sides:
         if side.kind == "periodic":
-            for turn in (-1, 1):
-                moved = distance + turn * side.place
-                value = value + xp.exp(turn * side.number + lean - moved**2 / (2 * time))
+            for image in (-1, 1):
+                moved = distance + image * side.place
+                value = value + xp.exp(image * side.number + lean - moved**2 / (2 * time))
         elif side.kind in ("reflecting", "absorbing"):
             path = xp.abs(a - side.place) + xp.abs(b - side.place)
             image = xp.exp(lean - path**2 / (2 * time))
@@ -231,18 +126,3 @@ def _repeat(xp: Any, function: Callable[..., Any], state: Any, count: int) -> An
     for _ in range(count):
         state = function(state)[0]
     return state
-
-
-def chebyshev(z: Any, count: int, xp: Any = jnp) -> Any:
-    """T_0 … T_{count−1} in a last axis."""
-    return xp.cos(xp.arccos(xp.clip(z, -1.0, 1.0))[..., None] * np.arange(count))
-
-
-def antiderivative(count: int) -> np.ndarray:
-    """(count, count + 1): values at the Chebyshev points to the Chebyshev coefficients of the integral."""
-    to_coefficients = np.linalg.inv(chebyshev(chebyshev_points(count), count, np))
-    return (np.polynomial.chebyshev.chebint(np.eye(count), axis=0) @ to_coefficients).T
-
-
-def chebyshev_points(count: int) -> np.ndarray:
-    return np.cos(np.pi * (np.arange(count) + 0.5) / count)
