@@ -17,7 +17,7 @@ from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
-from jaxdiff.measurements.stacks import Stack, check_on_cells
+from jaxdiff.measurements.stacks import Redraw, Stack, check_on_cells
 from jaxdiff.reports.text import table
 from jaxdiff.runtime.devices import choose
 from jaxdiff.runtime.progress import Progress
@@ -178,7 +178,7 @@ def bootstrap(
         check_on_cells(one)
     key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    objective, fitted = fit.problem
+    objective, fitted = fit.problem.objective, fit.problem.parameters
     stacks = _drawn(fit, repeats, kind, rng)
     with jax.enable_x64(not is_narrow(dtype)):
         fitted = replace(fitted, start=fit.columns()[0])
@@ -202,6 +202,6 @@ def _drawn(fit: Fit, repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
     stacks, times = [], fit.correlation_times or (None,) * len(measured)
     for m, tau in zip(measured, times, strict=True):
         rows = estimated if m.unknown else resampled
-        values = m.draw(fit, repeats, rng, kind, rows / (rows - count) if rows else 1.0, tau)
+        values = m.draw(fit, repeats, rng, Redraw(kind, rows / (rows - count) if rows else 1.0, tau))
         stacks.append(replace(m.stacked(m.values[None]), values=values))
     return tuple(stacks)

@@ -19,6 +19,7 @@ from jaxdiff.measurements.histograms_view import view
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
+from jaxdiff.measurements.stacks import Redraw
 from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
 from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
@@ -205,10 +206,8 @@ class Histograms(Measurement):
     def joined(self, several: Sequence[Any], initials: Any) -> histograms_stack.HistogramsStack:
         return histograms_stack.joined(several, initials)
 
-    def draw(
-        self, fit: Any, repeats: int, rng: Any, kind: str = "parametric", inflation: float = 1.0, tau: Any = None
-    ) -> np.ndarray:
-        return histograms_stack.drawn(self, fit.predict(self), repeats, rng, kind)
+    def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
+        return histograms_stack.drawn(self, fit.predict(self), repeats, rng, how.kind)
 
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
         if not self.known:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.predictor import Predictor, StatesPredictor, filled
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.stacks import Stack
+from jaxdiff.measurements.stacks import DRAWN, Redraw, Stack
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
 from jaxdiff.measurements.view import VIEWS, View
 from jaxdiff.parameters import numeric
@@ -55,7 +55,7 @@ class Measurement(eqx.Module):
     (0.7, True)
     """
 
-    family: eqx.AbstractClassVar[str]
+    family: ClassVar[str]
     on_cells: ClassVar[bool] = True  # a prediction is read off the states on a grid
     has_residuals: ClassVar[bool] = (
         False  # rows of numbers with normal noise at `times` and `positions`, as of readings
@@ -70,6 +70,9 @@ class Measurement(eqx.Module):
         def values(self) -> Any: ...
 
     def __check_init__(self) -> None:
+        if getattr(self, "family", None) not in VIEWS:
+            kinds = " or ".join(map(repr, VIEWS))
+            raise TypeError(f"a measurement needs family = {kinds}, got {type(self).__name__} without one of them")
         if not self.on_cells:
             return
         object.__setattr__(self, "initial", numeric(self.initial))
@@ -171,21 +174,15 @@ class Measurement(eqx.Module):
                 raise ValueError(f"data set {i} differs from the first in more than values; fit those on their own")
         return Stack(self, initials, np.stack([one.values for one in several]))
 
-    def draw(
-        self,
-        fit: Any,
-        repeats: int,
-        rng: np.random.Generator,
-        kind: str = "parametric",
-        inflation: float = 1.0,
-        tau: Any = None,
-    ) -> np.ndarray:
-        """Values drawn anew, (repeats, *values.shape), for the bootstrap.
+    def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
+        """Values drawn anew, (repeats, *values.shape), for the bootstrap; the default, with normal noise about a prediction.
 
-        fit: which predicts, fit.predict(measurement); kind: "parametric" from the model, "residual" from the data;
-        inflation: n/(n − p), of the mean square of residuals; tau: correlation time of the noise at each row, None for none
+        fit: which predicts, fit.predict(measurement); how.kind: "parametric" from the model, "residual" from the data;
+        how.inflation, how.tau: of noise, see `Redraw`
         """
-        raise TypeError(f"{type(self).__name__} has no draw(fit, repeats, rng), by which data are drawn anew; add one")
+        if self.family not in DRAWN:
+            raise TypeError(f"{type(self).__name__} has no draw(fit, repeats, rng, how), by which data are drawn anew")
+        return DRAWN[self.family](self, fit.predict(self), repeats, rng, how)
 
     # What is told
 

@@ -300,11 +300,6 @@ class Readings(Measurement):
     def joined(self, several: Sequence[Any], initials: Any) -> readings_stack.ReadingsStack:
         return readings_stack.joined(several, initials)
 
-    def draw(
-        self, fit: Any, repeats: int, rng: Any, kind: str = "parametric", inflation: float = 1.0, tau: Any = None
-    ) -> np.ndarray:
-        return readings_stack.drawn(self, fit.predict(self), repeats, rng, kind, inflation, tau)
-
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
         return examined(self, prediction, jacobian, tau)
 

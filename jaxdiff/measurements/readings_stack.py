@@ -1,4 +1,4 @@
-"""Many data sets of readings, and readings drawn anew from a model."""
+"""Many data sets of readings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdiff.measurements.autocorrelation import coloured, whiten
 from jaxdiff.measurements.stacks import Stack
 
 if TYPE_CHECKING:
@@ -47,25 +46,6 @@ class ReadingsStack(Stack):
     @property
     def unknown(self) -> np.ndarray:
         return np.zeros(len(self), int) if self.template.known else (~np.isnan(self.values)).sum(1)
-
-
-def drawn(
-    readings: Readings, prediction: np.ndarray, repeats: int, rng: Any, kind: str, inflation: float, tau: Any
-) -> np.ndarray:
-    """Values (repeats, m) as a model predicts them, with noise; the arguments are those of `Measurement.draw`."""
-    own, scale = readings.residuals(prediction), 1.0
-    if kind == "residual" or not readings.known:
-        scale = float(np.sqrt(np.mean(own**2) * inflation))
-    sigma, rows = 1.0 if readings.sigma is None else readings.sigma, (readings.times, readings.positions)
-    shape = (repeats, len(own))
-    noise = rng.normal(size=shape)
-    if kind == "residual":
-        own = own if tau is None else whiten(own, *rows, tau)
-        own = own - own.mean()
-        noise = rng.choice(own / (np.sqrt(np.mean(own**2)) or 1.0), shape)
-    if tau is not None:
-        noise = coloured(noise.T, *rows, tau).T
-    return prediction + sigma * scale * noise
 
 
 def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:

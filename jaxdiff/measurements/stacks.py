@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.measurements.autocorrelation import coloured, whiten
 from jaxdiff.model.grid import Grid
 from jaxdiff.quantities import numbers
 
@@ -75,6 +76,39 @@ def repeated(measurement: Any, count: int) -> Stack:
     """One data set many times."""
     check_on_cells(measurement)
     return measurement.stacked(np.broadcast_to(measurement.values, (count, *measurement.values.shape)))
+
+
+class Redraw(NamedTuple):
+    """How data are drawn anew.
+
+    kind: "parametric" from the model, or "residual" from what it leaves of the data; inflation: n/(n − p), of the mean
+    square of residuals; tau: (m,) correlation time of the noise at each row, None where it is independent
+    """
+
+    kind: str = "parametric"
+    inflation: float = 1.0
+    tau: Any = None
+
+
+def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any, how: Redraw) -> np.ndarray:
+    """Values (repeats, m) as a model predicts them, with normal noise."""
+    (kind, inflation, tau), own, scale = how, measurement.residuals(prediction), 1.0
+    if kind == "residual" or not measurement.known:
+        scale = float(np.sqrt(np.mean(own**2) * inflation))
+    sigma = getattr(measurement, "sigma", None)
+    rows = () if tau is None else (measurement.times, measurement.positions)
+    shape = (repeats, len(own))
+    noise = rng.normal(size=shape)
+    if kind == "residual":
+        own = own if tau is None else whiten(own, *rows, tau)
+        own = own - own.mean()
+        noise = rng.choice(own / (np.sqrt(np.mean(own**2)) or 1.0), shape)
+    if tau is not None:
+        noise = coloured(noise.T, *rows, tau).T
+    return prediction + (1.0 if sigma is None else sigma) * scale * noise
+
+
+DRAWN = {"gaussian": with_noise}  # how data of a family are drawn by default
 
 
 def check_on_cells(measurement: Any) -> None:

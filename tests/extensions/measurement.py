@@ -1,6 +1,6 @@
 """A measurement of one's own: where individuals were, at several times."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ class Individuals(jd.Measurement):
     times, values: (m,) when and where each was seen; initial: the density at `start`
     """
 
-    family: ClassVar[str] = "density"
+    family = "density"
     grid: jd.Grid
     initial: Any
     times: np.ndarray = eqx.field(converter=np.asarray)
@@ -27,12 +27,12 @@ class Individuals(jd.Measurement):
         density = jax.vmap(lambda u, x: self.grid.interpolate(u, x[None])[0])(states, jnp.asarray(self.values))
         return jnp.log(jnp.maximum(density, 1e-300))
 
-    def draw(self, fit, repeats, rng, kind="parametric", inflation=1.0, tau=None):
+    def draw(self, fit, repeats, rng, how):
         (edges,), (cells,) = self.grid.edges, self.grid.centers
         drawn = np.empty((repeats, len(self.values)))
         for t in np.unique(self.times):
             at = self.times == t
-            if kind == "residual":  # those that were seen, with replacement
+            if how.kind == "residual":  # those that were seen, with replacement
                 drawn[:, at] = rng.choice(self.values[at], (repeats, at.sum()))
                 continue
             everywhere = Individuals(self.grid, self.initial, np.full(len(cells), t), cells, self.start)
