@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,16 +15,17 @@ from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements import histograms_stack
 from jaxdiff.measurements.histograms_examination import examined
 from jaxdiff.measurements.histograms_stack import normalised
-from jaxdiff.measurements.histograms_view import view
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw
 from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
-from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
 from jaxdiff.quantities import clocked, numbers
 from jaxdiff.runtime.conditions import check
+
+if TYPE_CHECKING:
+    from jaxdiff.measurements.view import View
 
 
 class Histograms(Measurement):
@@ -215,6 +216,8 @@ class Histograms(Measurement):
         return examined(self, prediction, jacobian)
 
     def view(self, fit: Any, held: Any = None) -> View:
+        from jaxdiff.measurements.histograms_view import view
+
         return view(self, fit)
 
 

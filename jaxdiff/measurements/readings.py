@@ -17,10 +17,8 @@ from jaxdiff.measurements.contradictions import doubts
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.readings_examination import examined
-from jaxdiff.measurements.readings_view import view
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
-from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import clocked, numbers
@@ -28,6 +26,7 @@ from jaxdiff.runtime.compilation import bucket
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
+    from jaxdiff.measurements.view import View
 
 
 class StartNoise(NamedTuple):
@@ -304,6 +303,8 @@ class Readings(Measurement):
         return examined(self, prediction, jacobian, tau)
 
     def view(self, fit: Any, held: Any = None) -> View:
+        from jaxdiff.measurements.readings_view import view
+
         return view(self, fit, held)
 
 

@@ -14,8 +14,6 @@ from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.measurements.trajectory_examination import examined
-from jaxdiff.measurements.trajectory_view import view
-from jaxdiff.measurements.view import View
 from jaxdiff.model.grid import Grid
 from jaxdiff.quantities import clocked, numbers
 from jaxdiff.runtime.conditions import Checks
@@ -23,6 +21,7 @@ from jaxdiff.transition.density import checked_log_density, prepare
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
+    from jaxdiff.measurements.view import View
 
 
 class Trajectory(Measurement):
@@ -177,6 +176,8 @@ class Trajectory(Measurement):
         return examined(self, equation)
 
     def view(self, fit: Any, held: Any = None) -> View:
+        from jaxdiff.measurements.trajectory_view import view
+
         return view(self, fit)
 
 
