@@ -75,10 +75,13 @@ class Mark(eqx.Module):
 class Free(Mark):
     """A number, an array or a pytree of them that is fitted without bounds.
 
-        x = s z,  s the magnitude of the start, z what the optimiser sees
+        x = s z,   s the magnitude of the start, z what the optimiser sees
 
-    value: the start, in its own unit; a start of zero takes its scale from the data.
-    Raises TypeError if the value is neither numbers nor a pytree of them.
+    Args:
+        value: the start, in its own unit; a start of zero takes its scale from the data.
+
+    Raises:
+        TypeError: a value that is neither numbers nor a pytree of them.
 
     >>> import jaxdiff as jd
     >>> float(jd.Free(0.5).value)
@@ -89,10 +92,13 @@ class Free(Mark):
 class Positive(Mark):
     """A number, an array or a pytree of them that is fitted as its logarithm, so that it stays positive.
 
-        x = s exp(z),  s the start
+        x = s exp(z),   s the start
 
-    value: the start, in its own unit, above zero.
-    Raises ValueError if a start is not above zero.
+    Args:
+        value: the start, in its own unit, above zero.
+
+    Raises:
+        ValueError: a start that is not above zero.
 
     >>> import jaxdiff as jd
     >>> float(jd.Positive(1e-15).value)
@@ -107,10 +113,15 @@ class Positive(Mark):
 class Bounded(Mark):
     """A number, an array or a pytree of them that is fitted between two bounds.
 
-        x = lower + (upper - lower) / (1 + exp(-z))
+        x = lower + (upper − lower) / (1 + exp(−z))
 
-    value: the start, strictly inside; lower, upper: finite, lower < upper, in the unit of the value.
-    Raises ValueError if the bounds are not in order or the start is not inside them.
+    Args:
+        value: the start, in its own unit, strictly between the bounds.
+        lower: finite, in the unit of the value; a number or an array.
+        upper: finite, above `lower`.
+
+    Raises:
+        ValueError: bounds that are not in order, or a start that is not between them.
 
     >>> import jaxdiff as jd
     >>> float(jd.Bounded(0.5, 0, 1).upper)
@@ -133,7 +144,12 @@ class Bounded(Mark):
 
 
 class Fixed(Mark):
-    """A number, an array or a pytree of them that is held, also inside a marked pytree.
+    """A number, an array or a pytree of them that a fit leaves as it is, also inside a marked pytree.
+
+        x = value
+
+    Args:
+        value: in its own unit.
 
     >>> import jaxdiff as jd
     >>> float(jd.Fixed(2).value)

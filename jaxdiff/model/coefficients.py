@@ -19,10 +19,21 @@ __all__ = ["Expression", "PerAxis", "Potential", "Series", "Tensor", "TimeDepend
 
 
 class TimeDependent(eqx.Module):
-    """A coefficient c(t, x) of time and position; in a boundary c(t), or on several axes c(t, y) of the place on it too.
+    """A coefficient of time, or of time and position.
 
-    >>> TimeDependent(lambda t: 100.0 * t)(0.5)
+        c = c(t), c(t, x), c(t, x, y), …
+
+    Args:
+        coefficient: a callable of one point, scalars in. Arguments named t, x, y, z or r are bound by name; one with none of
+            these names takes t and the coordinates in order. In a boundary it is c(t), or c(t, y) of the place on the side.
+
+    Raises:
+        TypeError: a coefficient that is not callable.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.TimeDependent(lambda t: 100.0 * t)(0.5))
     50.0
+    >>> melt = jd.Diffusion(jd.TimeDependent(lambda t, x: 1.0 + 0.1 * t * x), source=jd.TimeDependent(lambda t: jnp.sin(t)))
     """
 
     coefficient: Any = eqx.field(converter=numeric)
@@ -45,27 +56,32 @@ INTERPOLATIONS = ("linear", "previous")
 
 
 class Series(eqx.Module):
-    """A measured course: `values` (m,) at increasing `times` (m,), linear between, constant beyond the ends.
+    """A measured course in time, constant beyond its ends.
 
-    >>> float(Series([0.0, 1.0, 3.0], [0.0, 10.0, 20.0])(2.0))
+        c(t) = vᵢ + (vᵢ₊₁ − vᵢ) (t − tᵢ)/(tᵢ₊₁ − tᵢ)   or, of "previous", vᵢ,   for tᵢ ≤ t < tᵢ₊₁
+
+    Args:
+        times: `(m,)` increasing [time], at least two; they may be marked for fitting.
+        values: `(m,)` in the unit of what they stand for; they may be marked.
+        interpolation: "linear" between times, or "previous": a value holds from its time until the next, as steps and pulses do.
+        sigma: standard deviation of values that were measured, a number or `(m,)`, zero where they are exact; None: at a wall
+            that of the readings, if the values are as rough. It enters the error bars of a fit, and numbers scale it.
+
+    Raises:
+        ValueError: times that are not finite and increasing, values that are missing or of another length.
+        TypeError: arithmetic with a mark, or of which the result is neither linear nor constant between times.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.Series([0.0, 1.0, 3.0], [0.0, 10.0, 20.0])(2.0))
     15.0
-
-    With `interpolation="previous"` a value holds from its time until the next: a step, or a pulse from 1 to 3.
-
-    >>> float(Series([0.0, 1.0, 3.0], [0.0, 10.0, 0.0], "previous")(2.0))
+    >>> float(jd.Series([0.0, 1.0, 3.0], [0.0, 10.0, 0.0], "previous")(2.0))  # a pulse from 1 to 3
     10.0
 
-    sigma: the standard deviation of values that were measured, a number or (m,), zero where they are exact; None: at a wall
-    that of the readings, if the values are as rough. It enters the error bars of a fit, and numbers scale it.
+    Series of one kind are added, and any is scaled and shifted by a number:
 
-    Times and values may be marked for fitting. Series of one kind are added, and any is scaled and shifted by a number:
-
-    >>> ramp, later = Series([0.0, 1.0], [0.0, 10.0]), Series([1.0, 2.0], [0.0, 1.0])
+    >>> ramp, later = jd.Series([0.0, 1.0], [0.0, 10.0]), jd.Series([1.0, 2.0], [0.0, 1.0])
     >>> float((3 * ramp + later / 2 - 1)(1.5))
     29.25
-
-    Raises `ValueError` if times are not finite and increasing, or values are missing or of another length; `TypeError`
-    if arithmetic meets a mark, or its result is neither linear nor constant between times.
     """
 
     times: Any
@@ -167,9 +183,26 @@ def _join(symbol: str, a: Any, b: Any) -> Series:
 
 
 class Potential(eqx.Module):
-    """The drift −∇U of an energy U(x), taken as differences of U between cells, also across a period.
+    """The drift −∇U of an energy, taken as differences of U between cells, also across a period.
 
-    The stationary density is then exp(−U/D) on the grid to roundoff, whatever the barriers.
+        f = −∇U,   at rest p ∝ exp(−U/D) to roundoff, whatever the barriers
+
+    Args:
+        energy: U(x), U(x, y), … [length²/time], that is energy times mobility: a callable of one point, such as a function,
+            `Polynomial`, `Spline`, `MLP` or `Expression`, whose numbers may be marked.
+
+    Raises:
+        TypeError: an energy that is not callable.
+
+    Two wells apart by a barrier of ten times D hold a half each:
+
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((-2.0, 2.0, 40))
+    >>> p = jd.steady_state(jd.FokkerPlanck(jd.Potential(lambda x: (x**2 - 1) ** 2), 0.1), grid)
+    >>> round(float(grid.integrate(p * (grid.centers[0] < 0))), 4)
+    0.5
+
+    Chang & Cooper 1970, doi:10.1016/0021-9991(70)90001-X.
     """
 
     energy: Any = eqx.field(converter=numeric)
@@ -188,9 +221,21 @@ def _told(value: Any) -> str:
 
 
 class PerAxis(eqx.Module):
-    """A diffusivity of its own along every axis: D = diag(Dx, Dy, …), each a coefficient of all coordinates.
+    """A diffusivity of its own along every axis.
 
-    >>> PerAxis(1.0, 0.1).y
+        D = diag(Dx, Dy, Dz),   J = −(Dx ∂u/∂x, Dy ∂u/∂y, Dz ∂u/∂z)
+
+    Args:
+        x: Dx [length²/time], a coefficient of all coordinates: a number, an array over cells, a callable or a mark.
+        y: Dy [length²/time].
+        z: Dz [length²/time], on three axes.
+
+    Raises:
+        TypeError: a `Tensor` or `PerAxis` in place of a coefficient.
+
+    >>> import jaxdiff as jd
+    >>> wood = jd.Diffusion(jd.PerAxis(1.0, lambda x, y: 0.1 * (1 + x)))
+    >>> jd.PerAxis(1.0, 0.1).y
     array(0.1)
     """
 
@@ -210,12 +255,17 @@ class PerAxis(eqx.Module):
 
 
 class Tensor(eqx.Module):
-    """A diffusivity D that is a symmetric positive definite matrix, on two or three Cartesian axes of equal cells.
+    """A diffusivity that is a symmetric positive definite matrix, on two or three Cartesian axes of equal cells.
 
         J = b p − D ∇p,   b = f − (1 − α) ∇·D,   (∇·D)ᵢ = Σⱼ ∂ⱼDᵢⱼ
 
-    matrix [length²/time]: `(d, d)`, an array over cells `(*cells, d, d)`, a function of d coordinates that returns such
-    a matrix, or a `TimeDependent` of one. Where it is marked for fitting, its different entries are fitted: xx, xy, yy, …
+    Args:
+        matrix: D [length²/time]: `(d, d)`, an array over cells `(*cells, d, d)`, a function of d coordinates that returns such
+            a matrix, or a `TimeDependent` of one. Where it is marked, its different entries are fitted: xx, xy, yy, …
+
+    Raises:
+        ValueError: a matrix that is not square; when solving one that is not finite, symmetric and positive definite.
+        TypeError: marks among the entries of a matrix.
 
     >>> import jaxdiff as jd
     >>> float(jd.Tensor(jd.Free([[1.0, 0.2], [0.2, 0.5]])).xy.value)
@@ -233,7 +283,6 @@ class Tensor(eqx.Module):
     >>> bool(u.min() >= 0)
     True
 
-    Raises `ValueError` if the matrix is not square; when solving if it is not finite, symmetric and positive definite.
     The decomposition: Fehrenbach & Mirebeau 2014, doi:10.1007/s10851-013-0446-3.
     """
 

@@ -259,8 +259,10 @@ def _combined(op: ast.operator, line: tuple[Any, Any], other: tuple[Any, Any]) -
 class Expression(eqx.Module):
     r"""A coefficient written as text, in named constants which may be marked for fitting.
 
-    f(x) = the arithmetic in `text`: numbers, pi, e, + - * / **, parentheses, exp, log, sqrt, sin, cos, tan, tanh, erf,
-    abs, min, max, heaviside, where(x < a, …, …) and others. It is parsed, never executed.
+        f(x) = the arithmetic in `text`
+
+    It is made of numbers, pi, e, + - * / **, parentheses, exp, log, sqrt, sin, cos, tan, tanh, erf, abs, min, max, heaviside,
+    where(x < a, …, …) and others, and is parsed, never executed.
 
     Args:
         text: arithmetic in the variables t, u, x, y, z and the constants, for example ``"k*(m-x)"``.

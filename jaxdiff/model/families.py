@@ -16,15 +16,22 @@ __all__ = ["MLP", "Polynomial", "Spline"]
 
 
 class Polynomial(eqx.Module):
-    """Σ cᵢ xⁱ, coefficients from the constant up; with `positive`, its exponential.
+    """A polynomial of position, or its exponential.
 
-    With as many axes as there are coordinates, Σ cᵢⱼ xⁱ yʲ. All coefficients may be marked at once, or some of them:
+        c(x) = Σ cᵢ xⁱ,   c(x, y) = Σ cᵢⱼ xⁱ yʲ,   with `positive` exp of that
 
-    >>> float(Polynomial([1.0, 0.0, 2.0])(3.0)), float(Polynomial([[1.0, 2.0], [0.0, 3.0]])(2.0, 5.0))
+    Args:
+        coefficients: `(n,)` from the constant up, [unit of c / lengthⁱ]; of several coordinates an axis for each. They may be
+            marked all at once, or some of them.
+        positive: take the exponential.
+
+    Raises:
+        ValueError: rows that differ in length.
+
+    >>> import jaxdiff as jd
+    >>> float(jd.Polynomial([1.0, 0.0, 2.0])(3.0)), float(jd.Polynomial([[1.0, 2.0], [0.0, 3.0]])(2.0, 5.0))
     (19.0, 41.0)
-    >>> trap = Polynomial([[0.0, 0.0, Positive(1.0)], [0.0, Free(0.0), 0.0], [Positive(1.0), 0.0, 0.0]])
-
-    Raises `ValueError` if rows differ in length.
+    >>> trap = jd.Polynomial([[0.0, 0.0, jd.Positive(1.0)], [0.0, jd.Free(0.0), 0.0], [jd.Positive(1.0), 0.0, 0.0]])
     """
 
     coefficients: Any = eqx.field(converter=numeric)
@@ -48,25 +55,33 @@ class Polynomial(eqx.Module):
 
 
 class Spline(eqx.Module):
-    """Natural cubic spline through `values` at increasing `knots`, linear beyond them; the values are marked for fitting.
+    """A natural cubic spline through values at knots, linear beyond them.
 
-    With `positive` the logarithm is interpolated, so the curve and its values stay positive. In several coordinates
-    knots are a tuple, values an array with an axis for each, and the surface is a spline along every line:
+        c(kᵢ) = vᵢ,   c″ = 0 at the first and the last knot,   with `positive` log c in place of c
 
-    >>> from jaxdiff.parameters import plain
-    >>> float(plain(Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
-    1.5
-    >>> float(plain(Spline(([0.0, 1.0], [0.0, 2.0]), [[0.0, 2.0], [1.0, 3.0]]))(0.5, 1.0))
-    1.5
+    Args:
+        knots: `(n,)` increasing positions [length]; for a surface in several coordinates a tuple of such arrays.
+        values: `(n,)`, or an array with an axis for each coordinate, in the unit of the coefficient. They are marked for
+            fitting, `Free` or with `positive` `Positive`, unless they bear a mark already.
+        positive: interpolate the logarithm, so that the curve and its values stay positive.
 
-    In a model function its values are `Fixed`. So one value of an energy is held, of which the differences alone count:
+    Raises:
+        ValueError: knots that do not increase, or are not as many as the values.
 
     >>> import jaxdiff as jd
+    >>> from jaxdiff.parameters import plain
+    >>> float(plain(jd.Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
+    1.5
+    >>> float(plain(jd.Spline(([0.0, 1.0], [0.0, 2.0]), [[0.0, 2.0], [1.0, 3.0]]))(0.5, 1.0))
+    1.5
+
+    In a model function values are given as `Fixed`. So one value of an energy is kept, of which differences alone count:
+
     >>> def model(others, D):
     ...     energy = jd.Spline([-1.0, 0.0, 1.0, 2.0], jd.Fixed(jnp.append(0.0, others)))
     ...     return jd.FokkerPlanck(jd.Potential(energy), D)
 
-    Raises `ValueError` if knots do not increase, or are not as many as the values.
+    de Boor 2001, A Practical Guide to Splines, IV, ISBN 978-0-387-95366-3.
     """
 
     knots: Any
@@ -101,16 +116,26 @@ class Spline(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """A small neural network (x, y, …) ↦ scalar with tanh layers; its weights are marked for fitting.
+    """A small neural network of position with tanh layers, whose weights are marked for fitting.
 
-    `inputs` is the number of coordinates. Give positions of order one, or wrap it: `lambda x: mlp(x / length)` inside a
-    model function. With `positive` the output passes through softplus.
+        c(x) = W_d tanh(… tanh(W₀ x + b₀) …) + b_d,   with `positive` softplus of that
 
-    >>> landscape = MLP(8, 2, key=jax.random.key(0), inputs=2)
+    Args:
+        width: units in a hidden layer.
+        depth: hidden layers.
+        key: of jax.random, for the weights at the start.
+        inputs: number of coordinates, time among them, 1 to 4.
+        positive: pass the output through softplus, log(1 + eᶜ).
+
+    Give it positions of order one, or wrap it in a model function: `lambda x: network(x / length)`.
+
+    Raises:
+        ValueError: inputs that are not a whole number from 1 to 4.
+
+    >>> import jaxdiff as jd
+    >>> landscape = jd.MLP(8, 2, key=jax.random.key(0), inputs=2)
     >>> plain(landscape)(0.1, 0.2).shape
     ()
-
-    Raises `ValueError` if `inputs` is not a whole number from 1 to 4.
     """
 
     layers: Any

@@ -26,19 +26,28 @@ _SURFACE = {"cartesian": 1.0, "cylindrical": 2 * np.pi, "spherical": 4 * np.pi}
 class Grid(eqx.Module):
     """Finite-volume cells on an interval, a rectangle, a box, or a radius.
 
-    Cells lie between neighbouring `edges` [length], one array per axis x, y, z; the first axis of a radial grid is r,
-    whose cells are shells of volume 2πr dr (cylindrical) or 4πr² dr (spherical), and a cylinder may have a second
-    axis z. States are arrays of cell averages of the grid's `shape`.
+        uᵢ = (1/Vᵢ) ∫ u dV over cell i
 
-    >>> grid = Grid.uniform((0.0, 1.0, 4))
+    A state is an array of such averages, of the grid's `shape`. `Grid.uniform` and `Grid.radial` make equal cells.
+
+    Args:
+        edges: where cells meet, increasing [length]: an array `(n + 1,)`, or a tuple of one for each axis x, y, z.
+        geometry: "cartesian", up to three axes; "cylindrical", whose first axis is the radius r, cells shells of volume
+            2πr dr and a second axis z; or "spherical", one axis of shells of volume 4πr² dr.
+
+    Raises:
+        ValueError: edges that are not finite and increasing, a negative radius, or more axes than the geometry has.
+
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 4))
     >>> grid.centers[0]
     array([0.125, 0.375, 0.625, 0.875])
-    >>> Grid.uniform((0.0, 1.0, 4), (0.0, 2.0, 6)).shape
+    >>> jd.Grid.uniform((0.0, 1.0, 4), (0.0, 2.0, 6)).shape
     (4, 6)
-    >>> Grid.radial((0.0, 1.0, 50), geometry="spherical").volumes.sum().round(12) == round(4 * np.pi / 3, 12)
+    >>> jd.Grid(edges=([0.0, 0.1, 0.3, 1.0],)).volumes
+    array([0.1, 0.2, 0.7])
+    >>> jd.Grid.radial((0.0, 1.0, 50), geometry="spherical").volumes.sum().round(12) == round(4 * np.pi / 3, 12)
     np.True_
-
-    Raises `ValueError` if edges are not finite and increasing, or a radius is negative.
     """
 
     edges: tuple[Float[np.ndarray, " n+1"], ...]
@@ -60,14 +69,27 @@ class Grid(eqx.Module):
 
     @classmethod
     def uniform(cls, *axes: tuple[float, float, int]) -> Grid:
-        """Equal cells: one triple (lower, upper, cells) per axis."""
+        """Equal cells along every axis.
+
+        Args:
+            axes: a triple (lower [length], upper [length], cells) for each axis x, y, z.
+
+        Raises:
+            ValueError: a triple that is none, ends that are not increasing, or cells that are no positive whole number.
+        """
         return cls(tuple(_linspace(axis) for axis in axes))
 
     @classmethod
     def radial(cls, radius: tuple[float, float, int], *axes: tuple[float, float, int], geometry: str) -> Grid:
-        """Equal shells (inner, outer, cells) of a "cylindrical" or "spherical" body; r = 0 is allowed.
+        """Equal shells of a cylinder or a sphere.
 
-        A cylindrical grid may have a second axis, z.
+        Args:
+            radius: (inner [length], outer [length], shells); an inner radius of 0 is the axis or the centre.
+            axes: for a cylinder, (lower, upper, cells) of the axis z.
+            geometry: "cylindrical" or "spherical".
+
+        Raises:
+            ValueError: another geometry, a negative radius, or an axis too many.
         """
         if geometry not in ("cylindrical", "spherical"):
             raise ValueError(f"geometry must be 'cylindrical' or 'spherical', got {geometry!r}")
@@ -75,23 +97,27 @@ class Grid(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Cells along every axis."""
         return tuple(len(e) - 1 for e in self.edges)
 
     @property
     def ndim(self) -> int:
+        """How many axes there are: 1, 2 or 3."""
         return len(self.edges)
 
     @property
     def centers(self) -> tuple[Any, ...]:
+        """Cell centres [length], an array `(n,)` for every axis."""
         return tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
 
     @property
     def widths(self) -> tuple[Any, ...]:
+        """Cell widths [length], an array `(n,)` for every axis."""
         return tuple(e[1:] - e[:-1] for e in self.edges)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the axes: x, y, z, or r, z."""
+        """Names of the axes: x, y, z, or r, z."""
         return (("x", "y", "z") if self.geometry == "cartesian" else ("r", "z"))[: self.ndim]
 
     @property
@@ -105,7 +131,7 @@ class Grid(eqx.Module):
 
     @property
     def volumes(self) -> Any:
-        """Cell volumes [length^d], of the grid's shape."""
+        """Cell volumes, of the grid's shape [length^d]; of shells the volume of the whole shell."""
         if self.ndim > 1:
             each = [self.axis(k).volumes for k in range(self.ndim)]
             return _outer(each, np if all(isinstance(v, np.ndarray) for v in each) else jnp)
@@ -131,16 +157,23 @@ class Grid(eqx.Module):
 
     @as_written
     def average(self, function: Callable[..., Any] | Any) -> Any:
-        """Cell averages of a function of position, or a number on every cell.
+        """Average a function of position over every cell.
 
-        The function is written for one point: f(x), f(x, y), … Gauss–Legendre in every cell; cells in which that is not
-        enough are divided until it is, but inside jit, where the number of points is known beforehand.
+        Gauss–Legendre quadrature; cells in which that is not enough are divided until it is, but inside jit, where the number
+        of points is known beforehand.
+
+        Args:
+            function: f(x), f(x, y), …, written for one point [length]; or a number, or an array of the grid's shape.
+
+        Returns:
+            Cell averages, of the grid's shape.
+
+        Raises:
+            ValueError: a function that varies too fast for that, or an array of another shape.
 
         >>> spike = Grid.uniform((0.0, 10.0, 10)).average(lambda x: jnp.exp(-(((x - 4.3) / 0.01) ** 2)))
         >>> bool(abs(spike[4] / (0.01 * np.sqrt(np.pi)) - 1) < 1e-5)
         True
-
-        Raises `ValueError` if it varies too fast for that.
         """
         if not callable(function):
             value = jnp.asarray(function)
@@ -175,7 +208,20 @@ class Grid(eqx.Module):
         return looked(self._of_point(function), self.edges, self.exponent)
 
     def delta(self, point: Any) -> Any:
-        """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact."""
+        """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact.
+
+        Args:
+            point: a position [length]; on several axes `(ndim,)`.
+
+        Returns:
+            Cell averages, of the grid's shape [1/volume].
+
+        Raises:
+            ValueError: a point outside the grid, or of another number of coordinates.
+
+        >>> Grid.uniform((0.0, 1.0, 4)).delta(0.5)
+        array([0., 2., 2., 0.])
+        """
         if isinstance(point, jax.core.Tracer) or isinstance(self.edges[0], jax.core.Tracer):
             xp: Any = jnp
             point = jnp.atleast_1d(jnp.asarray(point))
@@ -195,15 +241,36 @@ class Grid(eqx.Module):
 
     @as_written
     def integrate(self, u: Any) -> Any:
-        """∫u dV over the axes of the grid, the last of u."""
+        """Integrate cell averages over the domain, ∫u dV.
+
+        Args:
+            u: `(…, *cells)`, with the axes of the grid as its last.
+
+        Returns:
+            An array `(…,)`, [unit of u · length^d].
+
+        >>> float(Grid.uniform((0.0, 2.0, 8)).integrate(3.0))
+        6.0
+        """
         return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
 
     @as_written
     def interpolate(self, u: Any, points: Any, order: int = 2) -> Any:
-        """Values at `points` (m, ndim), or (m,) on one axis: linear between cell centres along every axis, extrapolated
-        linearly to the walls. On one axis a number is a point, on several a row of `ndim` coordinates.
+        """Values at points: linear between cell centres along every axis, extrapolated linearly to the walls.
 
-        order: 4 on one axis of equal cells takes u for averages, and of the cubic with those of four cells its value
+        Args:
+            u: cell averages `(…, *cells)`.
+            points: `(m, ndim)` [length], or on one axis `(m,)`. On one axis a number is a point, on several a row of coordinates.
+            order: 4 on one axis of equal cells takes the value of the cubic that has the averages of four cells for its own.
+
+        Returns:
+            `(…, m)`, or `(…,)` for one point.
+
+        Raises:
+            ValueError: points of another number of coordinates.
+
+        >>> float(Grid.uniform((0.0, 1.0, 2)).interpolate([1.0, 3.0], 0.5))
+        2.0
         """
         u, points = jnp.asarray(u), jnp.asarray(points)
         flat = self.ndim == 1 and points.ndim <= 1
