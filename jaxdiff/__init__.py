@@ -1,5 +1,7 @@
 """Diffusion coefficients and drifts from measurements, with honest error bars."""
 
+from jaxdiff.model.expression import Expression
+from jaxdiff.model.series import Series
 from jaxdiff.runtime import interrupts  # isort: split
 
 from jaxdiff import datasets
@@ -30,7 +32,7 @@ from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
-from jaxdiff.model.coefficients import Expression, PerAxis, Potential, Series, Tensor, TimeDependent
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent
 from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
 from jaxdiff.model.families import MLP, Polynomial, Spline
 from jaxdiff.model.grid import Grid

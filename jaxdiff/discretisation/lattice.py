@@ -17,7 +17,6 @@ from jaxdiff.model.arguments import at_place
 from jaxdiff.model.coefficients import (
     PerAxis,
     Potential,
-    Series,
     Tensor,
     TimeDependent,
     absent,
@@ -27,6 +26,7 @@ from jaxdiff.model.coefficients import (
     varies,
 )
 from jaxdiff.model.equations import Transport
+from jaxdiff.model.series import Series
 from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
 from jaxdiff.operators.halo import cuts, spread
 from jaxdiff.runtime.conditions import Condition, cell

@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem, kind_of
 from jaxdiff.discretisation.system import TransportSystem
-from jaxdiff.model.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, absent, varies
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, absent, varies
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.series import Series
 from jaxdiff.operators import Basis, Diagonal
 from jaxdiff.runtime.conditions import Condition, cell
 

@@ -12,9 +12,10 @@ import numpy as np
 from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.tensor import TensorSystem
-from jaxdiff.model.coefficients import Potential, Series, Tensor, at_points, is_cells
+from jaxdiff.model.coefficients import Potential, Tensor, at_points, is_cells
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.series import Series
 from jaxdiff.runtime.conditions import Condition
 
 

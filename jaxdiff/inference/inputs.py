@@ -17,7 +17,7 @@ from jaxdiff.inference.objective import Objective
 from jaxdiff.inference.run import Run
 from jaxdiff.measurements.readings import StartNoise
 from jaxdiff.model.boundaries import Boundary
-from jaxdiff.model.coefficients import Series
+from jaxdiff.model.series import Series
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.compilation import quick_jit
 

@@ -16,8 +16,8 @@ from jaxdiff.inference.losses import mse
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.boundaries import Flux, Robin
-from jaxdiff.model.coefficients import Expression
 from jaxdiff.model.equations import Diffusion, FokkerPlanck
+from jaxdiff.model.expression import Expression
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Positive
 

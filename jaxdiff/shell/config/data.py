@@ -14,9 +14,9 @@ from jaxdiff.measurements import tables
 from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
-from jaxdiff.model.coefficients import INTERPOLATIONS
 from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.series import INTERPOLATIONS
 from jaxdiff.quantities import checked_unit, clocked
 from jaxdiff.shell.config.keys import check_keys, choose, edges, listed, number, per_axis, text, text_or_number
 

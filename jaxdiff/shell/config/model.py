@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.model import boundaries as walls
-from jaxdiff.model.coefficients import PerAxis, Potential, Series, Tensor, TimeDependent, varies
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, varies
 from jaxdiff.model.equations import Diffusion, FokkerPlanck
 from jaxdiff.model.expression import Expression, names
+from jaxdiff.model.series import Series
 from jaxdiff.parameters import numeric
 from jaxdiff.shell.config.keys import check_keys, choose, listed, per_axis, text_or_number, texts
 
