@@ -18,17 +18,22 @@ _STAGES = 16  # that are taken, or skipped, together
 
 
 class RKL2(Stepper):
-    """The Runge–Kutta–Legendre method of s stages, second order: as many products with A as stages, for a step s²/4 times
-    the longest of ForwardEuler.
+    """The Runge–Kutta–Legendre method of s stages, second order: s products with A for a step s²/4 times that of ForwardEuler.
 
-    Y₁ = u + μ̃₁Δt F(u),  Yⱼ = μⱼYⱼ₋₁ + νⱼYⱼ₋₂ + (1 − μⱼ − νⱼ)u + μ̃ⱼΔt F(Yⱼ₋₁) + γ̃ⱼΔt F(u),  F = A · + b
+        Y₁ = u + μ̃₁Δt F(u),  Yⱼ = μⱼYⱼ₋₁ + νⱼYⱼ₋₂ + (1 − μⱼ − νⱼ)u + μ̃ⱼΔt F(Yⱼ₋₁) + γ̃ⱼΔt F(u),  F = A · + b
 
-    With `stages=None` each step takes the fewest that are stable. Refuses Δt > (s² + s − 2)/2|λ|max, and where a drift
-    turns, Δt > 0.24 |λ|max/|Im λ|²max, whatever the stages: there `Exponential` or `TRBDF2` serve better.
-    Source: Meyer, Balsara & Aslam 2014, doi:10.1016/j.jcp.2013.08.021.
+    Args:
+        stages: s, 2 to 512; None: the fewest by which each step is stable.
 
-    >>> RKL2(stages=9).reach
+    Raises:
+        ValueError: other stages; when solving, by Δt > (s² + s − 2)/2|λ|max and, where a drift makes spectra complex, by
+            Δt > 0.24 |λ|max/|Im λ|²max, whatever the stages: there `Exponential` or `TRBDF2` serve better.
+
+    >>> import jaxdiff as jd
+    >>> jd.RKL2(stages=9).reach
     44.0
+
+    Meyer, Balsara & Aslam 2014, doi:10.1016/j.jcp.2013.08.021.
     """
 
     stages: int | None = eqx.field(static=True, default=None)

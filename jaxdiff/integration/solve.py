@@ -30,16 +30,18 @@ if TYPE_CHECKING:
 @partial(jax.tree_util.register_dataclass, data_fields=["times", "values", "grid"], meta_fields=["method"])
 @dataclass(frozen=True)
 class Solution:
-    """What `solve` found.
+    """The states that `solve` found.
 
-    Args:
-        times: `(T,)` [time], the first that of the initial state.
-        values: cell averages `(T, *cells)` at these times, the first the initial state.
-        grid: the cells.
+        values[k] ≈ u(times[k]),   values[0] the initial state
+
+    Attributes:
+        times: `(T,)` [time].
+        values: cell averages `(T, *cells)`.
+        grid: the `Grid` of these cells.
         method: how the values were found, in a few words.
 
-    >>> from jaxdiff import Diffusion
-    >>> solution = solve(Diffusion(1.0), Grid.uniform((0.0, 1.0, 4)), 1.0, [0.0, 0.1, 0.3])
+    >>> import jaxdiff as jd
+    >>> solution = jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0.0, 1.0, 4)), 1.0, [0.0, 0.1, 0.3])
     >>> solution.values.shape, solution.method
     ((3, 4), 'direct: 7 resolvents per time')
     """
@@ -50,7 +52,11 @@ class Solution:
     method: str = ""
 
     def plot(self) -> Figure:
-        """A figure of the profiles over position, coloured by time; on two axes of heat maps."""
+        """Draw profiles over position, coloured by time; on two axes heat maps.
+
+        Returns:
+            A matplotlib figure.
+        """
         from jaxdiff.figures import states
 
         return states.solution(self)
@@ -75,15 +81,19 @@ def solve(
 ) -> Solution:
     """Solve an equation from an initial state through the given times.
 
+        ∂u/∂t = A(t) u + b(t),   u(times[0]) = initial
+
     Args:
-        equation: `Diffusion` or `FokkerPlanck`; marks for fitting are read as their values.
-        initial: the state at `times[0]`: cell averages `(n,)`, a number, or a callable of position.
-        times: `(T,)` increasing [time].
+        equation: `Diffusion`, `FokkerPlanck` or an `Equation` of your own; marks for fitting are read as their values.
+        grid: the cells.
+        initial: the state at `times[0]`: cell averages `(*cells,)`, a number, or a callable of position.
+        times: `(T,)` increasing [time], at least two.
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks exact exponentials where coefficients are constant in time; else under error control exponentials
             with the forcing interpolated, or Rodas5P where A itself varies, or on several axes extrapolated exponentials.
-            `Solution.method` says what it took. A stepper you name takes `substeps` equal steps per interval (1).
-        tolerance: largest error in time, of the peak: 1e-9 unless told where coefficients are constant (1e-11 on several axes
+            `Solution.method` says what it took.
+        substeps: equal steps in every interval of times, of a stepper you name; None: 1.
+        tolerance: largest error in time, of the peak: 1e-9 unless given where coefficients are constant (1e-11 on several axes
             that are not separable; diffusion keeps 1e-13 unless 1e-7 or more is asked), 1e-6 where they vary. In float64, that
             is: a session without `jax_enable_x64` solves in float32, to 1e-4, or 5e-4 where a drift on several axes turns
             many times.
@@ -91,14 +101,16 @@ def solve(
         save: a file (.npz) that keeps the states reached, one interval per call; the same call goes on from there, also on
             other devices than before. Steps are chosen anew in every interval, so numbers differ within `tolerance`.
 
+    Returns:
+        `Solution`, with values `(T, *cells)`. Inside jit, grad and vmap it is traceable.
+
     Raises:
         ValueError: in one line: what is wrong with coefficients, initial state, times or step, and where.
 
-    >>> import numpy as np
-    >>> from jaxdiff import Diffusion, Grid
-    >>> grid = Grid.uniform((0.0, 1.0, 100))
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 100))
     >>> mode = np.cos(np.pi * grid.centers[0])
-    >>> u = solve(Diffusion(0.1), grid, mode, [0.0, 1.0]).values[-1]
+    >>> u = jd.solve(jd.Diffusion(0.1), grid, mode, [0.0, 1.0]).values[-1]
     >>> bool(abs(u[0] / mode[0] - np.exp(-0.1 * np.pi**2)) < 1e-4)
     True
 
@@ -216,16 +228,17 @@ def memory_needed(
     """Bytes that `solve` holds at once, all devices together; estimated to within a factor of two.
 
     Args:
-        equation, grid, times, scheme, stepper, substeps, tolerance: those of `solve`, which refuses what does not fit.
+        equation, grid, times, scheme, stepper, substeps, tolerance: as in `solve`, which refuses what does not fit.
         gradient: add what a gradient of the solution by reverse mode holds.
 
     Numbers are of the precision of the session. A mesh of k devices holds a k-th on each.
 
     Raises:
-        ValueError: times that do not increase, a scheme or stepper that does not hold here.
+        ValueError: times that do not increase, a scheme or stepper that does not suit the problem.
 
-    >>> from jaxdiff import Diffusion
-    >>> memory_needed(Diffusion(1.0), Grid.uniform((0.0, 1.0, 1000), (0.0, 1.0, 1000)), [0.0, 1.0]) < 2**27
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 1000), (0.0, 1.0, 1000))
+    >>> jd.memory_needed(jd.Diffusion(1.0), grid, [0.0, 1.0]) < 2**27
     True
     """
     plan = lay_out(equation, grid, times, SolverOptions(scheme, stepper, substeps, tolerance))

@@ -95,20 +95,28 @@ _compiled = solver_jit(stationary)
 
 @as_written
 def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
-    """Cell averages `(*cells,)` of the steady state, the limit of long times: A N + b = 0; by elimination on one axis,
-    iterations on several.
+    """The state at rest, the limit of long times: by elimination on one axis, by iterations on several.
+
+        A u + b = 0
 
     A closed Fokker–Planck domain is normalised to one (or to the content of `initial`), and is exp(−U/D) for a
-    `Potential` to roundoff; a closed diffusion keeps the content of `initial`. What sources and `Flux` walls feed in must
-    balance there. Where walls, decay or killing let all content out and nothing is fed in, the steady state is zero.
+    `Potential` to roundoff; a closed diffusion keeps the content of `initial`. What enters from sources and `Flux` walls must
+    balance there. Where walls, decay or killing let all content out and nothing enters, the steady state is zero.
+
+    Args:
+        equation: its coefficients and boundaries constant in time.
+        grid: the cells.
+        initial: the state whose content a closed domain keeps: `(*cells,)`, a number, or a callable of position.
+
+    Returns:
+        Cell averages `(*cells,)`.
 
     Raises:
-        ValueError: coefficients depend on time, or there is no steady state, or it depends on an initial state not given.
+        ValueError: coefficients that depend on time, no steady state, or one that depends on an initial state not given.
 
-    >>> from jaxdiff import Diffusion, Dirichlet, Grid
-    >>> grid = Grid.uniform((0.0, 1.0, 4))
-    >>> u = steady_state(Diffusion(1.0, boundaries={"x-": Dirichlet(100.0), "x+": Dirichlet(0.0)}), grid)
-    >>> [round(float(value), 3) for value in u]
+    >>> import jaxdiff as jd
+    >>> grid, ends = jd.Grid.uniform((0.0, 1.0, 4)), {"x-": jd.Dirichlet(100.0), "x+": jd.Dirichlet(0.0)}
+    >>> [round(float(value), 3) for value in jd.steady_state(jd.Diffusion(1.0, boundaries=ends), grid)]
     [87.5, 62.5, 37.5, 12.5]
     """
     equation = plain(equation)

@@ -26,15 +26,16 @@ def decompose(*, devices: Any = None, **parts: int) -> Iterator[Mesh]:
 
     Args:
         parts: into how many parts each named axis is cut; all devices along x if none is named.
-        devices: those to use: a number, "all" (also if left out) or a sequence; of all hosts, the first as many as there are parts.
+        devices: a number, "all" (also if left out) or a sequence of jax devices; of all hosts, the first as many as there are
+            parts.
 
     Raises:
         ValueError: fewer devices than parts; in a solve, a cut that does not divide the cells of its axis.
 
-    >>> from jaxdiff import Diffusion, Grid, solve
-    >>> grid = Grid.uniform((0.0, 1.0, 8), (0.0, 1.0, 8))
-    >>> with decompose(x=1):
-    ...     u = solve(Diffusion(lambda x, y: 1.0 + x * y), grid, 1.0, [0.0, 1.0]).values
+    >>> import jaxdiff as jd
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 1.0, 8))
+    >>> with jd.decompose(x=1):
+    ...     u = jd.solve(jd.Diffusion(lambda x, y: 1.0 + x * y), grid, 1.0, [0.0, 1.0]).values
     """
     found = list(choose("all" if devices is None else devices))
     parts = parts or {"x": len(found)}
