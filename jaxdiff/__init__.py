@@ -12,6 +12,7 @@ from jaxdiff.inference.fit import Fit, fit, load
 from jaxdiff.inference.fit_many import fit_many, multistart
 from jaxdiff.inference.fits import Fits
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
+from jaxdiff.inference.loss import Loss
 from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.integration.method import Method
 from jaxdiff.integration.rkl2 import RKL2

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import jaxdiff as jd
-from jaxdiff.inference.losses import choose, expand, value
+from jaxdiff.inference.losses import as_loss, choose
 from jaxdiff.measurements.histograms import HistogramsPredictor
 from jaxdiff.measurements.readings import ReadingsPredictor
 
@@ -62,19 +62,19 @@ def test_zeros_of_the_model_are_floored_but_nan_is_not_hidden():
     assert np.isfinite(jd.kl_divergence([1.0, -1e-15], [1, 1]))
     assert np.isnan(jd.kl_divergence([1.0, np.nan], [1, 0]))
     plan = readings(False)
-    assert np.isnan(value(jd.mse, plan, jnp.full(6, jnp.nan)))
-    assert np.isfinite(value(jd.mse, plan, jnp.zeros(6).at[5].set(jnp.nan)))  # padding
+    assert np.isnan(jd.mse.value(plan, jnp.full(6, jnp.nan)))
+    assert np.isfinite(jd.mse.value(plan, jnp.zeros(6).at[5].set(jnp.nan)))  # padding
 
 
 def test_gaussian_likelihood_is_that_of_scipy():
     plan = readings(True)
     prediction = RNG.normal(size=6)
     expected = -stats.norm.logpdf(plan.observation, prediction, plan.weight**-0.5)[:5].sum()
-    np.testing.assert_allclose(value(jd.negative_log_likelihood, plan, prediction), expected, rtol=1e-12)
+    np.testing.assert_allclose(jd.negative_log_likelihood.value(plan, prediction), expected, rtol=1e-12)
     plan = readings(False)
     deviation = np.sqrt(np.mean((plan.observation - prediction)[:5] ** 2))
     expected = -stats.norm.logpdf(plan.observation, prediction, deviation)[:5].sum()
-    np.testing.assert_allclose(value(jd.negative_log_likelihood, plan, prediction), expected, rtol=1e-12)
+    np.testing.assert_allclose(jd.negative_log_likelihood.value(plan, prediction), expected, rtol=1e-12)
 
 
 def quartic(prediction, observation):
@@ -99,8 +99,9 @@ def test_expansions_agree_with_differentiation(loss, plan):
     matrix = RNG.normal(size=(plan.observation.size, 3)) * 0.1
     predict = lambda z: 0.3 + (matrix @ z).reshape(plan.observation.shape) ** 2
     z = jnp.array([1.0, -2.0, 0.5])
-    found = expand(loss, plan, predict(z), jax.jacfwd(predict)(z))
-    total, gradient = jax.value_and_grad(lambda z: value(loss, plan, predict(z)))(z)
+    loss = as_loss(loss)
+    found = loss.expand(plan, predict(z), jax.jacfwd(predict)(z))
+    total, gradient = jax.value_and_grad(lambda z: loss.value(plan, predict(z)))(z)
     np.testing.assert_allclose(found.value, total, rtol=1e-12)
     np.testing.assert_allclose(found.gradient, gradient, rtol=1e-10)
 
@@ -111,8 +112,9 @@ def test_fisher_information_is_the_curvature_where_model_and_data_agree(loss):
     shift = RNG.normal(size=(8, 2))
     predict = lambda z: plan.observation * jnp.exp((shift @ z).reshape(2, 4))
     z = jnp.zeros(2)
-    found = expand(loss, plan, predict(z), jax.jacfwd(predict)(z))
-    exact = jax.hessian(lambda z: value(loss, plan, predict(z)))(z)
+    loss = as_loss(loss)
+    found = loss.expand(plan, predict(z), jax.jacfwd(predict)(z))
+    exact = jax.hessian(lambda z: loss.value(plan, predict(z)))(z)
     np.testing.assert_allclose(found.curvature, exact, rtol=1e-9, atol=1e-12)
     if loss is jd.negative_log_likelihood:
         np.testing.assert_allclose(found.noise, exact, rtol=1e-9, atol=1e-12)
@@ -122,7 +124,7 @@ def test_a_minibatch_of_everything_is_everything():
     for loss, plan in ((jd.mse, readings(True)), (jd.negative_log_likelihood, histograms())):
         prediction = RNG.uniform(0.1, 1.0, plan.observation.shape)
         rows = jnp.arange(len(prediction))
-        np.testing.assert_allclose(value(loss, plan, prediction, rows), value(loss, plan, prediction), rtol=1e-14)
+        np.testing.assert_allclose(loss.value(plan, prediction, rows), loss.value(plan, prediction), rtol=1e-14)
 
 
 @pytest.mark.parametrize(

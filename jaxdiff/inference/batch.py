@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.losses import Expansion
-from jaxdiff.inference.objective import Objective
+from jaxdiff.inference.loss import Expansion
+from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
-from jaxdiff.inference.trust_region import State, advance, begin
+from jaxdiff.inference.trust_region import State, advance, begin, replaced, resumed
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.compilation import quick_jit
@@ -99,7 +99,8 @@ class Batch:
 
     def own(self, i: int) -> Parameters:
         """The parameters of one fit: its start, and its initial state."""
-        parameters = _each(self.run.parameters, (), pick(self.lanes._replace(data=()), i))[0]
+        bare = replace(self.run.problem, predictors=())
+        parameters = _each(bare, pick(self.lanes._replace(data=()), i)).parameters
         return replace(parameters, start=np.asarray(parameters.transform(self.lanes.start[i])))
 
     def portions(self, waiting: np.ndarray) -> Any:
@@ -125,7 +126,7 @@ class Batch:
 
     def _begin(self, index: np.ndarray, z: Any = None) -> State:
         z = self.lanes.start[index] if z is None else z
-        one = begin(z[0], len(self.run.plans), self.steps, self.method.damping)
+        one = begin(z[0], len(self.run.predictors), self.steps, self.method.damping)
         return jax.tree.map(lambda a: np.repeat(a[None], len(z), axis=0), one)._replace(z=z, good=z)
 
     def _ended(self, index: np.ndarray, state: State, status: int | None = None) -> Rows:
@@ -140,15 +141,13 @@ class Batch:
         state = jax.tree.map(lambda a: np.concatenate([a, a[extra]]), state)
         idle = np.arange(self.size) >= len(index)
         lanes = pick(self.lanes, np.concatenate([index, index[extra]]))
-        lanes = lanes._replace(data=tuple(map(_fitting, self.run.plans, lanes.data)))
+        lanes = lanes._replace(data=tuple(map(_fitting, self.run.predictors, lanes.data)))
         return put((lanes, state._replace(converged=state.converged | idle)), self.place)
 
     def _advance(self, index: np.ndarray, state: State, until: int) -> State:
         run = self.run
         lanes, state = self._laid_out(index, state)
-        state = _advance(
-            run.objective, self.method.tolerance, self.mesh, run.parameters, run.plans, lanes, state, until
-        )
+        state = _advance(self.method.tolerance, self.mesh, run.problem, lanes, state, until)
         return jax.tree.map(lambda a: a[: len(index)], whole(state))
 
     def _scale(self, index: np.ndarray) -> None:
@@ -175,24 +174,13 @@ class Batch:
             lost[out[gone]] = True
             old, back, out = pick(old, ~gone), back[~gone], out[~gone]
             if len(out):
-                fresh = self._at_places(index[out], old, np.where(back[:, None], old.good, old.z))
-                last = old.history[np.arange(len(out)), np.maximum(old.iteration - 1, 0)]
-                worse = ~back & (old.iteration > 0) & fresh.here.resolved.all(1) & ~(fresh.here.value <= last)
-                if worse.any():  # seen by a plan that resolves it, the step did not help
-                    again = np.flatnonzero(worse)
-                    before = pick(old, again)
-                    fresh = _with(fresh, again, self._at_places(index[out[again]], before, before.good))
-                    back = back | worse
-                far = np.maximum(3 * old.damping, 1e-2) * 2.0 ** self.retreats[index[out]]
-                fresh = fresh._replace(damping=np.where(back, far, old.damping), iteration=old.iteration)
-                here = np.arange(old.history.shape[1]) == old.iteration[:, None]
-                history = np.where(here, fresh.history[:, :1], old.history)
-                state = _with(state, out, fresh._replace(history=history))
+                anew = partial(self._at_places, index[out], old)
+                state = replaced(state, out, resumed(old, back, self.retreats[index[out]], anew))
         return state, lost | ~state.here.resolved.all(1)
 
-    def _at_places(self, index: np.ndarray, old: State, z: np.ndarray) -> State:
-        """Runs that start anew at z, by the plans at hand."""
-        fresh = self._begin(index, z)._replace(good=old.good)
+    def _at_places(self, index: np.ndarray, old: State, rows: np.ndarray, z: np.ndarray) -> State:
+        """Some of these runs, started anew at z by the predictors at hand."""
+        index, fresh = index[rows], self._begin(index[rows], z)._replace(good=old.good[rows])
         parts = [slice(p, p + self.size) for p in range(0, len(index), self.size)]
         return joined([self._advance(index[part], pick(fresh, part), 0) for part in parts])
 
@@ -202,11 +190,11 @@ class Batch:
         stuck = (state.z == state.good).all(1)
         asked = joined([self._asked(index[p : p + self.size], pick(state, slice(p, p + self.size))) for p in parts])
         back, lost, plans = np.zeros(len(index), bool), np.zeros(len(index), bool), []
-        solves = [plan.states_at_times.solve for plan in run.plans]
+        solves = [plan.states_at_times.solve for plan in run.predictors]
         for solve, needed in zip(solves, asked, strict=True):
             if solve is not None:
                 back |= (needed > LEAP * np.array(solve.method.allowed)).any(1) & ~stuck
-        for plan, m, needed in zip(run.plans, run.measurements, asked, strict=True):
+        for plan, m, needed in zip(run.predictors, run.measurements, asked, strict=True):
 
             def renewed(rows: Any, plan: Any = plan, m: Any = m, needed: Any = needed) -> Any:
                 return plan.renewed(m, None, Checks(needed=needed[rows].max(0)))
@@ -220,23 +208,14 @@ class Batch:
                     except Unplannable:
                         lost[i] = True
                 plans.append(renewed(~back & ~lost) if not (back | lost).all() else plan)
-        run.plans = tuple(plans)
+        run.predictors = tuple(plans)
         return back, lost
 
     def _asked(self, index: np.ndarray, state: State) -> tuple[np.ndarray, ...]:
         """What each plan would have to allow at these places: (fits, 2) substeps and steps."""
         lanes, state = self._laid_out(index, state)
-        asked = _needed(self.run.objective, self.mesh, self.run.parameters, self.run.plans, lanes, state.z)
+        asked = _needed(self.mesh, self.run.problem, lanes, state.z)
         return tuple(one[: len(index)] for one in whole(asked))
-
-
-def _with(tree: Any, rows: np.ndarray, new: Any) -> Any:
-    def put(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a = np.array(a)
-        a[rows] = b
-        return a
-
-    return jax.tree.map(put, tree, new)
 
 
 def _fitting(plan: Any, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -252,7 +231,7 @@ def _fitting(plan: Any, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def room(run: Run, device: Any) -> int:
     """How many fits a device takes at once: as many as fit into an eighth of its memory, or a CPU's caches."""
     cells, columns = 0.0, 0.0
-    for plan in run.plans:
+    for plan in run.predictors:
         grid, solve = plan.states_at_times.grid, plan.states_at_times.solve
         n = float(np.prod(grid.shape))
         cells += n * (1.0 if solve is None else solve.method.states_in_batch(solve.outputs))
@@ -266,16 +245,20 @@ def room(run: Run, device: Any) -> int:
     return max(least, 1 << int(np.log2(max(most / each, 1.0))))  # one size, whatever the number of fits
 
 
-def _each(parameters: Parameters, plans: Any, lane: Lanes) -> tuple[Parameters, Any]:
-    """Parameters and plans of one fit."""
-    leaves = list(parameters.leaves)
+def _each(problem: Problem, lane: Lanes) -> Problem:
+    """The problem of one fit."""
+    leaves = list(problem.parameters.leaves)
     for place, leaf in lane.leaves.items():
         leaves[place] = leaf
-    held = tuple(plan.holding(data) if data else plan for plan, data in zip(plans, lane.data, strict=True))
-    return replace(parameters, leaves=tuple(leaves)), held
+    pairs = zip(problem.predictors, lane.data, strict=True)
+    return replace(
+        problem,
+        parameters=replace(problem.parameters, leaves=tuple(leaves)),
+        predictors=tuple(predictor.holding(data) if data else predictor for predictor, data in pairs),
+    )
 
 
-def _cut(function: Any, mesh: Any, whole: tuple[Any, ...], parts: tuple[Any, ...]) -> Any:
+def _cut(function: Any, mesh: Any, whole: Any, parts: tuple[Any, ...]) -> Any:
     """function(whole, parts), the leading axis of the parts cut over the mesh: each device loops on its own."""
     if mesh is None:
         return function(whole, parts)
@@ -284,38 +267,29 @@ def _cut(function: Any, mesh: Any, whole: tuple[Any, ...], parts: tuple[Any, ...
     return mapped(whole, parts)
 
 
-@partial(quick_jit, static=(0, 1, 2))
-def _advance(
-    objective: Objective,
-    tolerance: float,
-    mesh: Any,
-    parameters: Parameters,
-    plans: Any,
-    lanes: Lanes,
-    states: State,
-    until: Any,
-) -> State:
+@partial(quick_jit, static=(0, 1))
+def _advance(tolerance: float, mesh: Any, problem: Problem, lanes: Lanes, states: State, until: Any) -> State:
     def chunk(whole: Any, parts: Any) -> Any:
-        parameters, plans, until = whole
+        problem, until = whole
 
         def one(lane: Lanes, state: State) -> State:
-            mine, held = _each(parameters, plans, lane)
-            expand = lambda z: objective.expand(mine, held, z)._replace(seen=())
-            return advance(expand, mine.transform.kind, mine.transform.limit, state, until, tolerance)
+            mine = _each(problem, lane)
+            expand = lambda z: mine.expand(z)._replace(seen=())
+            transform = mine.parameters.transform
+            return advance(expand, transform.kind, transform.limit, state, until, tolerance)
 
         return jax.vmap(one)(*parts)
 
-    return _cut(chunk, mesh, (parameters, plans, until), (lanes, states))
+    return _cut(chunk, mesh, (problem, until), (lanes, states))
 
 
-@partial(quick_jit, static=(0, 1))
-def _needed(objective: Objective, mesh: Any, parameters: Parameters, plans: Any, lanes: Lanes, z: Any) -> Any:
-    def chunk(whole: Any, parts: Any) -> Any:
+@partial(quick_jit, static=0)
+def _needed(mesh: Any, problem: Problem, lanes: Lanes, z: Any) -> Any:
+    def chunk(problem: Any, parts: Any) -> Any:
         def one(lane: Lanes, z: Any) -> Any:
-            parameters, plans = whole
-            found = objective.predict(*_each(parameters, plans, lane), z)
+            found = _each(problem, lane).predict(z)
             return tuple(jnp.zeros(2) if p.checks.needed is None else p.checks.needed for p in found)
 
         return jax.vmap(one)(*parts)
 
-    return _cut(chunk, mesh, (parameters, plans), (lanes, z))
+    return _cut(chunk, mesh, problem, (lanes, z))

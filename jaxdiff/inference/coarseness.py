@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxdiff.inference.alternate import alternated, combined, cut, off, refilled
-from jaxdiff.inference.losses import Expansion, negative_log_likelihood
+from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.run import Run
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.progress import Progress
@@ -104,7 +104,7 @@ def _told(grid: Any, factor: float) -> str:
 def _seen_from(run: Run, z: np.ndarray, plans: list[Any], parameters: Any = None) -> Expansion:
     """The loss around z by these plans, from the program that the fit has compiled."""
     other = copy(run)
-    other.plans, other.parameters = tuple(plans), run.parameters if parameters is None else parameters
+    other.predictors, other.parameters = tuple(plans), run.parameters if parameters is None else parameters
     return other.around(z)
 
 
@@ -135,14 +135,14 @@ def _key(run: Run) -> Any:
 def _plans(run: Run, z: np.ndarray, here: Expansion) -> list[Any] | None:
     """Plans for what the model itself predicts at z; None where other cells would be another problem, or err otherwise."""
     grids = _grids(run)
-    equation, initials = run._at(z)
+    equation, initials = run.at(z)
     fitted = [run.parameters.leaves[i] for i in run.parameters.places]
     given = jax.tree.unflatten(run.parameters.treedef, run.parameters.leaves)["initial"]
     cells = lambda tree: any(np.shape(leaf) in grids for leaf in jax.tree.leaves(tree))
     if not grids or equation.discrete or cells(equation) or cells(fitted) or (cells(initials) and not cells(given)):
         return None
     found = []
-    for plan, loss, seen in zip(run.plans, run.objective.losses, here.seen, strict=True):
+    for plan, loss, seen in zip(run.predictors, run.objective.losses, here.seen, strict=True):
         if plan.on_cells:
             solve = plan.states_at_times.solve
             scheme = None if solve is None else solve.scheme
@@ -152,7 +152,7 @@ def _plans(run: Run, z: np.ndarray, here: Expansion) -> list[Any] | None:
                 or getattr(scheme, "order", 2 if scheme is None else 0) != 2
             ):
                 return None
-            if not seen or (noiseless := _noiseless(plan, loss, seen, len(run.plans) > 1)) is None:
+            if not seen or (noiseless := _noiseless(plan, loss, seen, len(run.predictors) > 1)) is None:
                 return None
             plan = plan.holding({"observation": noiseless})
         found.append(plan)
@@ -166,7 +166,7 @@ def _grids(run: Run) -> dict[Any, Any]:
 def _noiseless(plan: Any, loss: Any, seen: Any, beside: bool) -> Any:
     """Observations that the model fits best where it is; None where that is not known."""
     prediction, jacobian = (np.asarray(part, float) for part in seen)
-    if plan.known or loss is not negative_log_likelihood or not beside or not len(jacobian):
+    if plan.known or not (loss.likelihood and loss.squares) or not beside or not len(jacobian):
         return plan.noiseless(prediction)
     root = np.sqrt(np.asarray(plan.weight))  # the scale of the noise counts beside other measurements
     rest, slope = (np.asarray(plan.observation) - prediction) * root, jacobian * root[:, None]
@@ -306,7 +306,7 @@ def checked(fit: Any) -> GridCheck:
     """The same fit on cells half as wide, from its optimum."""
     if fit.problem is None:
         raise ValueError("this fit was loaded without its data, got no problem to solve again; fit anew, then check")
-    objective, parameters = fit.problem
+    objective, parameters = fit.problem.objective, fit.problem.parameters
     values, errors, _ = fit.columns()
     known = np.isfinite(errors) if np.isfinite(errors).any() else np.ones(len(values), bool)
     with jax.enable_x64(True):
@@ -337,8 +337,8 @@ def checked(fit: Any) -> GridCheck:
 def _settle(run: Run, z: np.ndarray, known: np.ndarray, times: Any) -> np.ndarray:
     """The optimum near z."""
     run.prepare(z)
-    parts = zip(run.plans, run.measurements, times or (None,) * len(run.plans), strict=True)
-    run.plans = tuple(plan if tau is None else plan.correlated(m, tau) for plan, m, tau in parts)
+    parts = zip(run.predictors, run.measurements, times or (None,) * len(run.predictors), strict=True)
+    run.predictors = tuple(plan if tau is None else plan.correlated(m, tau) for plan, m, tau in parts)
     limit = run.parameters.transform.limit
     for _ in range(MOST):
         here = run.around(z)

@@ -13,12 +13,13 @@ from jaxdiff.inference import coarseness, search
 from jaxdiff.inference.gradient_descent import default_descent, is_optax
 from jaxdiff.inference.inputs import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.losses import BUILT_IN, choose
+from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble
 from jaxdiff.inference.repair import ERRORS, repaired, widened
 from jaxdiff.inference.result import Fit, load
-from jaxdiff.inference.run import MANY, STEPS, Outcome, Run, on_host
+from jaxdiff.inference.run import MANY, STEPS, Run, SearchResult, on_host
 from jaxdiff.inference.verdict import Verdict
+from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Parameters
@@ -106,12 +107,12 @@ def fit(
             raise ValueError(
                 "batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)"
             )
-        run = Run(objective, fitted, trained, given(scheme, stepper, substeps, tolerance), Progress(progress))
+        run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
         some = steps or (
             STEPS if isinstance(optimizer, LevenbergMarquardt) else 500 if optimizer is default_descent() else 2000
         )
 
-        def go(run: Run) -> Outcome:
+        def go(run: Run) -> SearchResult:
             if isinstance(optimizer, LevenbergMarquardt):
                 return run.levenberg_marquardt(optimizer, some)
             return run.descend(optimizer, some, batch_size, key)
@@ -137,14 +138,8 @@ def fit(
         return replace(found, held_out=held, validation_loss=apart.value(z))
 
 
-def given(scheme: Any, stepper: Any, substeps: Any, tolerance: Any) -> dict[str, Any]:
-    """The options of a solver that are not left to it."""
-    options = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def settled(
-    run: Run, outcome: Outcome, loss: Any, measured: tuple[Measurement, ...], optimizer: Any, errors: str
+    run: Run, outcome: SearchResult, loss: Any, measured: tuple[Measurement, ...], optimizer: Any, errors: str
 ) -> tuple[Fit, np.ndarray]:
     """(what a run found in what was measured, with error bars; where that is)."""
     fitted, trained = run.parameters, run.measurements
@@ -178,7 +173,7 @@ def settled(
 
 
 def loss_name(objective: Objective, loss: Any, experiments: int) -> str:
-    return "likelihood" if loss is None and experiments > 1 else getattr(objective.losses[0], "__name__", "loss")
+    return "likelihood" if loss is None and experiments > 1 else objective.losses[0].name
 
 
 def as_fit(run: Run, x: np.ndarray, bars: Any, **told: Any) -> Fit:
@@ -203,7 +198,7 @@ def as_fit(run: Run, x: np.ndarray, bars: Any, **told: Any) -> Fit:
         measurements=run.measurements,
         initials=tuple(zip(own, initials, strict=True)),
         options=run.options,
-        problem=(run.objective, fitted),
+        problem=run.problem,
         **told,
     )
 
@@ -270,12 +265,8 @@ def _checked_optimizer(optimizer: Any) -> Any:
 
 def no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str | None:
     """Why the data tell nothing about their noise, or None."""
-    for loss, measurement in zip(objective.losses, measurements, strict=True):
-        if loss not in BUILT_IN:
-            return f"your own loss, {getattr(loss, '__name__', 'loss')}, has no noise model; use a likelihood, jd.mse or jd.kl_divergence"
-        if measurement.family == "multinomial" and not measurement.known:
-            return "densities do not tell how many were counted; give counts, or total=N"
-    return None
+    pairs = zip(objective.losses, measurements, strict=True)
+    return next((reason for loss, measurement in pairs if (reason := loss.no_noise(measurement)) is not None), None)
 
 
 def _intervals(parameters: Parameters, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:

@@ -15,7 +15,7 @@ from jaxdiff.inference.fit import FEW, as_tuple, checked_count, is_narrow, loss_
 from jaxdiff.inference.fits import Fits, gathered, piece
 from jaxdiff.inference.inputs import handed_over
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.losses import BUILT_IN, choose
+from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
@@ -98,7 +98,7 @@ def fit_many(
         fitted, function, which, _ = assemble(model, parameters, templates, ())
         if fitted.count > FEW:
             raise ValueError(f"a batch of fits holds up to {FEW} parameters, got {fitted.count}; call jd.fit for each")
-        if loss is not None and loss not in BUILT_IN and any(np.isnan(one.values).any() for one in stacks):
+        if not all(one.weighted for one in losses) and any(np.isnan(one.values).any() for one in stacks):
             raise ValueError("your own loss cannot leave out missing values, got NaN; use jd.mse or jd.kl_divergence")
         objective = Objective(function, losses, which)
         start, leaves = _own_initials(model, parameters, stacks, fitted)

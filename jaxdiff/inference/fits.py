@@ -14,7 +14,7 @@ from jaxdiff.inference.fit import as_fit
 from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import Run
-from jaxdiff.inference.uncertainty import Bars, error_bars, remarks
+from jaxdiff.inference.uncertainty import Uncertainty, error_bars, remarks
 from jaxdiff.measurements.stacks import Stack
 from jaxdiff.parameters import Parameters
 from jaxdiff.reports.text import table
@@ -37,7 +37,7 @@ class Fits:
     """
 
     z: np.ndarray
-    bars: Bars
+    bars: Uncertainty
     loss: np.ndarray
     curvature: np.ndarray
     iterations: np.ndarray
@@ -91,7 +91,7 @@ class Fits:
         i = range(len(self))[i]
         if self.status[i] in NOWHERE:
             raise ValueError(f"fit {i} has no result: {WORDS[self.status[i]]}")
-        bars = Bars(*(part[i] for part in self.bars))
+        bars = Uncertainty(*(part[i] for part in self.bars[:-1]))
         with jax.enable_x64(True):
             measured = tuple(stack[i] for stack in self.stacks)
             run = Run(self.run.objective, self.batch.own(i), measured, self.run.options, self.run.progress)
@@ -105,7 +105,7 @@ class Fits:
                 loss_name=self.loss_name,
                 history=finite(self.history[i]),
                 converged=bool(self.converged[i]),
-                notes=(*late, *remarks(run.parameters, self.z[i], bars.held, bars.lost, bars.vague), *none),
+                notes=(*late, *remarks(run.parameters, self.z[i], *bars[3:6]), *none),
             )
 
     def __iter__(self) -> Iterator[Fit]:
@@ -146,11 +146,16 @@ class Fits:
             if status != CONVERGED and len(which):
                 some = ", ".join(map(str, which[:5])) + (", …" if len(which) > 5 else "")
                 found.append(f"{len(which)} not converged, {word}: number {some}")
-        for mask, word in ((self.bars.held, "ran to the end of its range"), (self.bars.lost, "is not identified")):
+        for mask, word in (
+            (self.bars.at_bound, "ran to the end of its range"),
+            (self.bars.unidentified, "is not identified"),
+        ):
             for k, label in enumerate(self.labels):
                 if count := int((mask[:, k] & self.converged).sum()):
                     found.append(f"{label} {word} in {count} of {len(self)}")
-        silent = self.converged & np.isnan(self.bars.errors).all(1) & ~(self.bars.held | self.bars.lost).any(1)
+        silent = (
+            self.converged & np.isnan(self.bars.errors).all(1) & ~(self.bars.at_bound | self.bars.unidentified).any(1)
+        )
         if self.reason is None and silent.any():
             found.append(f"no error bars in {int(silent.sum())} of {len(self)}: too few readings without sigma")
         return (*found, *(() if self.reason is None else (f"no error bars: {self.reason}",)))
@@ -178,16 +183,13 @@ def split(parameters: Parameters, x: np.ndarray) -> dict[str, np.ndarray]:
 def piece(rows: Rows, batch: Batch, stacks: tuple[Stack, ...], reason: str | None) -> dict[str, np.ndarray]:
     """What is kept of fits that have ended."""
     run, nowhere = batch.run, np.isin(rows.status, NOWHERE)
-    sizes = np.stack([stack.unknown[rows.lanes] for stack in stacks], axis=1)
+    pairs = zip(stacks, run.objective.losses, strict=True)
+    sizes = np.stack([stack.unknown[rows.lanes] * loss.squares for stack, loss in pairs], axis=1)
     bars = error_bars(run.parameters, np.asarray(rows.z, float), rows.here, sizes)
     dark = np.broadcast_to(nowhere | (reason is not None), nowhere.shape)
-    bars = bars._replace(
-        **{
-            name: np.where(dark.reshape(-1, *(1,) * (part.ndim - 1)), np.nan, part)
-            for name, part in zip(bars._fields[:3], bars)
-        },
-        **{name: part & ~nowhere[:, None] for name, part in zip(bars._fields[3:], bars[3:])},
-    )
+    dark = dark.reshape(-1, 1, 1)
+    told = [np.where(dark if part.ndim == 3 else dark[..., 0], np.nan, part) for part in bars[:3]]
+    told += [part & ~nowhere[:, None] for part in bars[3:6]]
     last = int(np.max(rows.iterations, initial=0)) + 1
     return {
         "index": rows.lanes,
@@ -197,7 +199,7 @@ def piece(rows: Rows, batch: Batch, stacks: tuple[Stack, ...], reason: str | Non
         "iterations": rows.iterations,
         "status": rows.status,
         "history": rows.history[:, :last],
-        **bars._asdict(),
+        **dict(zip(Uncertainty._fields[:-1], told, strict=True)),
     }
 
 
@@ -208,7 +210,7 @@ def gathered(batch: Batch, stacks: tuple[Stack, ...], pieces: list[dict[str, np.
     shapes: dict[str, tuple[int, ...]] = {"z": (p,), "loss": (), "curvature": (p, p), "history": (width,)}
     shapes |= {"errors": (p,), "covariance": (p, p), "intervals": (p, 2)}
     whole: dict[str, Any] = {name: np.full((count, *shape), np.nan) for name, shape in shapes.items()}
-    whole |= {name: np.zeros((count, p), bool) for name in ("held", "lost", "vague")}
+    whole |= {name: np.zeros((count, p), bool) for name in Uncertainty._fields[3:6]}
     whole |= {"iterations": np.zeros(count, int), "status": np.full(count, WAITING)}
     for part in pieces:
         for name, array in whole.items():
@@ -216,5 +218,5 @@ def gathered(batch: Batch, stacks: tuple[Stack, ...], pieces: list[dict[str, np.
                 array[part["index"], : part[name].shape[1]] = part[name]
             else:
                 array[part["index"]] = part[name]
-    bars = Bars(*(whole.pop(name) for name in Bars._fields))
+    bars = Uncertainty(*(whole.pop(name) for name in Uncertainty._fields[:-1]))
     return Fits(bars=bars, run=batch.run, batch=batch, stacks=stacks, **whole, **told)

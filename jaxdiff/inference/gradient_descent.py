@@ -14,80 +14,81 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Walk(NamedTuple):
+class OptaxState(NamedTuple):
     """Where a run of an optax transformation stands."""
 
     z: Any
     optimizer: Any
-    best: Any  # the lowest loss met, and where
-    place: Any
+    best_value: Any  # the lowest loss met
+    best: Any  # and where
     iteration: Any
     history: Any
     key: Any
     done: Any
-    stale: Any  # whether the plans must be renewed before the next step
+    needs_replan: Any  # whether predictors must be renewed before the next step
 
 
-def set_out(optimizer: Any, z: Any, steps: int, key: Any) -> Walk:
+def init(optimizer: Any, z: Any, steps: int, key: Any) -> OptaxState:
     """A run that has not taken a step yet."""
-    state = jax.tree.map(np.asarray, optimizer.init(jnp.asarray(z)))  # strongly typed, as the loop will return it
-    history = np.full(steps, np.nan, z.dtype)
-    return Walk(
-        z, state, np.asarray(np.inf, z.dtype), z, np.asarray(0), history, key, np.asarray(False), np.asarray(False)
-    )
+    inner = jax.tree.map(np.asarray, optimizer.init(jnp.asarray(z)))  # strongly typed, as the loop will return it
+    history, no = np.full(steps, np.nan, z.dtype), np.asarray(False)
+    return OptaxState(z, inner, np.asarray(np.inf, z.dtype), z, np.asarray(0), history, key, no, no)
 
 
-def searches(walk: Walk) -> bool:
+def searches_lines(state: OptaxState) -> bool:
     """Whether the transformation searches along lines, and keeps the value it found."""
     import optax
 
-    return optax.tree_utils.tree_get(walk.optimizer, "value") is not None
+    return optax.tree_utils.tree_get(state.optimizer, "value") is not None
 
 
-def wander(loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, walk: Walk, until: Any, batched: bool) -> Walk:
+def run(
+    loss: Callable[[Any, Any], Any], optimizer: Any, limit: Any, state: OptaxState, until: Any, batched: bool
+) -> OptaxState:
     """Continue a run of an optax transformation to step `until`; traceable.
 
-    loss: (z, key) → its value, and whether the plans resolve the coefficients there; without that a value is worth nothing
+    loss: (z, key) → its value, and whether the predictors resolve the coefficients there; without that a value is worth nothing
     """
     import optax
 
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def body(walk: Walk) -> Walk:
-        key, now = jax.random.split(walk.key)
+    def body(state: OptaxState) -> OptaxState:
+        key, now = jax.random.split(state.key)
 
         def function(z: Any) -> Any:  # a line search shortens its step where this is NaN
-            total, fine = loss(z, now)
-            return jnp.where(fine, total, jnp.nan)
+            total, resolved = loss(z, now)
+            return jnp.where(resolved, total, jnp.nan)
 
-        stored = not batched and searches(walk)
-        fine: Any = True
+        stored = not batched and searches_lines(state)
+        resolved: Any = True
         if not stored:
-            (total, fine), gradient = jax.value_and_grad(loss, has_aux=True)(walk.z, now)
+            (total, resolved), gradient = jax.value_and_grad(loss, has_aux=True)(state.z, now)
         else:
-            total, gradient = optax.value_and_grad_from_state(function)(walk.z, state=walk.optimizer)
-        updates, state = optimizer.update(
-            gradient, walk.optimizer, walk.z, value=total, grad=gradient, value_fn=function
+            total, gradient = optax.value_and_grad_from_state(function)(state.z, state=state.optimizer)
+        updates, inner = optimizer.update(
+            gradient, state.optimizer, state.z, value=total, grad=gradient, value_fn=function
         )
-        z = jnp.clip(optax.apply_updates(walk.z, updates), -limit, limit)
-        lower = total < walk.best
-        still = jnp.max(jnp.abs(gradient) * (1 + jnp.abs(walk.z))) <= 1e-12
-        lost = ~jnp.isfinite(total) | ~jnp.all(jnp.isfinite(z))
-        new = Walk(
+        z = jnp.clip(optax.apply_updates(state.z, updates), -limit, limit)
+        lower = total < state.best_value
+        still = jnp.max(jnp.abs(gradient) * (1 + jnp.abs(state.z))) <= 1e-12
+        diverged = ~jnp.isfinite(total) | ~jnp.all(jnp.isfinite(z))
+        new = OptaxState(
             z,
-            state,
-            jnp.where(lower, total, walk.best),
-            jnp.where(lower, walk.z, walk.place),
-            walk.iteration + 1,
-            walk.history.at[walk.iteration].set(total),
+            inner,
+            jnp.where(lower, total, state.best_value),
+            jnp.where(lower, state.z, state.best),
+            state.iteration + 1,
+            state.history.at[state.iteration].set(total),
             key,
-            (still & (not batched)) | lost,
-            walk.stale,
+            (still & (not batched)) | diverged,
+            state.needs_replan,
         )
-        old = walk._replace(stale=jnp.array(True))
-        return new if fine is True else jax.lax.cond(fine, lambda: new, lambda: old)
+        old = state._replace(needs_replan=jnp.array(True))
+        return new if resolved is True else jax.lax.cond(resolved, lambda: new, lambda: old)
 
-    return jax.lax.while_loop(lambda walk: (walk.iteration < until) & ~walk.done & ~walk.stale, body, walk)
+    goes_on = lambda state: (state.iteration < until) & ~state.done & ~state.needs_replan
+    return jax.lax.while_loop(goes_on, body, state)
 
 
 @cache

@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.inference.losses import BUILT_IN, Expansion, mse
-from jaxdiff.inference.objective import Objective
+from jaxdiff.inference.loss import Expansion
+from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
 from jaxdiff.measurements.readings import StartNoise
 from jaxdiff.model.boundaries import Boundary
 from jaxdiff.model.series import Series
-from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.compilation import quick_jit
 
 ROUGH = 0.5  # of the noise of the readings, from which on the roughness of an input is taken for noise of that size
@@ -54,11 +53,11 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
     (the value of Dirichlet, the surroundings of Robin), which share the unit of the field, are as rough as they are, or their roughness where that is more;
     else zero. The delta method.
     """
-    which = [i for i, m in enumerate(run.measurements) if m.has_residuals and run.objective.losses[i] in BUILT_IN]
+    which = [i for i, m in enumerate(run.measurements) if m.has_residuals and run.objective.losses[i].squares]
     if here is None or not which:
         return InputNoise()
     noise = {i: _deviation(run, here, i) for i in which}
-    equation, initials = run._at(z)
+    equation, initials = run.at(z)
     courses = _courses(run, z, equation, float(np.median(list(noise.values()))))
     starts = {}
     for i in which:
@@ -72,9 +71,7 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
         many = "there are too many readings to follow it"
         return InputNoise(notes=(f"the noise with which {told} were measured is not in the error bars: {many}",))
     pulls = [np.moveaxis(_pull(run, here, i), -1, 0) for i in which]
-    through = lambda pulls: _products(
-        run.objective, tuple(which), tuple(courses), tuple(starts), run.parameters, run.plans, np.asarray(z), pulls
-    )
+    through = lambda pulls: _products(tuple(which), tuple(courses), tuple(starts), run.problem, np.asarray(z), pulls)
     found = through(pulls)
     total: Any = 0.0
     for part, sigma in zip(found[0], courses.values(), strict=True):
@@ -98,7 +95,7 @@ def handed_over(run: Run) -> bool:
     """Whether noise of inputs was told."""
     starts = [m.initial_sigma for m in run.measurements if m.has_residuals]
     told = [one for one in starts if one is not None]
-    told += [one.sigma for one in _series(run._at(run.start)[0]) if one.sigma is not None]
+    told += [one.sigma for one in _series(run.at(run.start)[0]) if one.sigma is not None]
     return any(isinstance(one, StartNoise) or bool(np.any(np.asarray(one) > 0)) for one in told)
 
 
@@ -135,8 +132,8 @@ class _Start:
 
     def likely(self, here: Expansion, which: list[int], sigma: np.ndarray, noise: Any, back: Any) -> tuple[Any, ...]:
         """What is seen from the most likely start, min ‖(r + S ε)/σ‖² + ‖ε/σ₀‖², by conjugate gradients in ε/σ₀."""
-        plans, count = self.run.plans, len(self.z)
-        weight = {i: (np.asarray(plans[i].weight) > 0) / noise[i] ** 2 for i in which}
+        predictors, count = self.run.predictors, len(self.z)
+        weight = {i: (np.asarray(predictors[i].weight) > 0) / noise[i] ** 2 for i in which}
         values = lambda found: {i: np.asarray(found.seen[i][0], float) for i in which}
         before = values(here)
 
@@ -150,7 +147,7 @@ class _Start:
             after = values(self.plus(sigma * change))
             return change + transposed({i: after[i] - before[i] for i in which})
 
-        residual = transposed({i: np.asarray(plans[i].observation) - before[i] for i in which})
+        residual = transposed({i: np.asarray(predictors[i].observation) - before[i] for i in which})
         change, toward, size = np.zeros_like(residual), residual, np.sum(residual**2)
         first = size
         for _ in range(TURNS):
@@ -184,7 +181,7 @@ def _courses(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, 
         return {}
     sides = [one for one in jax.tree.leaves(equation, is_leaf=_is_side) if _is_side(one)]
     walls = {id(getattr(side, name)) for side in sides for name in side.levels}
-    elsewhere = _series(run._at(np.asarray(z) + 1e-3)[0])
+    elsewhere = _series(run.at(np.asarray(z) + 1e-3)[0])
     found = {}
     for k, (one, other) in enumerate(zip(several, elsewhere, strict=True)):
         values, sigma = np.asarray(one.values, float), one.sigma
@@ -231,9 +228,8 @@ def roughness(values: np.ndarray) -> float:
 
 def _pull(run: Run, here: Expansion, i: int) -> np.ndarray:
     """f V⁻¹ J of a measurement (rows, p): how much each prediction moves the gradient."""
-    plan, (_, jacobian) = run.plans[i], here.seen[i]
-    size = float(plan.size)
-    f = 2 / size if run.objective.losses[i] is mse else 1.0 if plan.known else size / float(here.squares[i])
+    plan, (_, jacobian) = run.predictors[i], here.seen[i]
+    f = float(run.objective.losses[i].factor(plan.known, float(plan.size), float(here.squares[i])))
     weight, carry, last = (np.asarray(part) for part in (plan.weight, plan.carry, plan.last))
     new = f * weight[:, None] * (jacobian - carry[:, None] * jacobian[last])
     rows, linked = new.copy(), np.flatnonzero(carry)
@@ -250,28 +246,27 @@ def _series(equation: Any) -> list[Series]:
     return [one for one in jax.tree.leaves(equation, is_leaf=is_series) if is_series(one)]
 
 
-@partial(quick_jit, static=(0, 1, 2, 3))
+@partial(quick_jit, static=(0, 1, 2))
 def _products(
-    objective: Objective,
     which: tuple[int, ...],
     courses: tuple[int, ...],
     starts: tuple[int, ...],
-    parameters: Parameters,
-    plans: Any,
+    problem: Problem,
     z: Any,
     pulls: Any,
 ) -> Any:
     """What p rows of numbers a prediction are, taken through the inputs: (p, …) for each Series and each start."""
-    equation, initials = objective.build(parameters, z)
+    equation, initials = problem.build(z)
+    groups = problem.objective.initials
 
     def predict(values: Any, states: Any) -> Any:
         changed = equation
         if courses:
             changed = eqx.tree_at(lambda e: [_series(e)[k].values for k in courses], equation, values)
-        state = lambda i: states[starts.index(g)] if (g := objective.initials[i]) in starts else initials[i]
-        return [plans[i].predict(changed, state(i)).values for i in which]
+        state = lambda i: states[starts.index(g)] if (g := groups[i]) in starts else initials[i]
+        return [problem.predictors[i].predict(changed, state(i)).values for i in which]
 
     values = [jnp.asarray(_series(equation)[k].values) for k in courses]
-    states = [jnp.asarray(initials[next(i for i in which if objective.initials[i] == g)]) for g in starts]
+    states = [jnp.asarray(initials[next(i for i in which if groups[i] == g)]) for g in starts]
     back = jax.vjp(predict, values, states)[1]
     return jax.vmap(back)([jnp.asarray(pull, z.dtype) for pull in pulls])

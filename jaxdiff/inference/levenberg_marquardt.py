@@ -52,13 +52,13 @@ class LevenbergMarquardt(eqx.Module):
         (H + λ D²) s = −g,  λ ≥ 0 such that |D s| ≤ Δ
 
     D are the largest slopes √Hᵢᵢ met so far, so that units do not matter, and the radius Δ grows where the loss falls as
-    promised and shrinks where it does not. Where residuals are at hand, each step is corrected for their bend along it, by
+    predicted and shrinks where it does not. Where residuals are at hand, each step is corrected for their bend along it, by
     the Jacobian at its foot: curved valleys are followed in long steps.
 
     Args:
         tolerance: a fit has converged when an undamped step would change the loss by less than this fraction, or no
             parameter by more than a hundredth of it in relative terms; `minimize` when an undamped step is less than this
-            many standard errors, or promises no more than roundoff hides.
+            many standard errors, or is predicted to gain no more than roundoff hides.
         damping: λ of the first step, at least.
 
     Sources: Marquardt 1963, doi:10.1137/0111030; scaling and radius: Moré 1978, doi:10.1007/BFb0067700; the correction:

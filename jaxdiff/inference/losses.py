@@ -1,22 +1,212 @@
-"""How far a prediction is from what was observed, and what a fit needs to know of it.
-
-`value` is the loss of one measurement. `expand` adds its gradient and curvature in the parameters, from the Jacobian
-of the prediction, and the covariance that the noise of the data gives that gradient: the middle of the sandwich
-H⁻¹ V H⁻¹ from which error bars come. For a likelihood V = H.
-"""
+"""How far a prediction is from what was observed: mean squares, Kullback–Leibler, likelihoods, and plain functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import update_wrapper
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxdiff.inference.loss import Expansion, Loss
+from jaxdiff.measurements.residuals import Examination
 
 FLOOR = 1e-13  # of the mass: what a solver may leave where there is nothing
 
 
+class _Named(Loss):
+    """A loss that bears the name of a plain function of two arrays, and is called as it."""
+
+    __wrapped__: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]):
+        update_wrapper(self, function)
+
+    def __call__(self, *arrays: Any) -> Any:
+        return self.__wrapped__(*arrays)
+
+    @property
+    def name(self) -> str:
+        return getattr(self, "__name__", "loss")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__wrapped__ == other.__wrapped__
+
+    def __hash__(self) -> int:
+        return hash(self.__wrapped__)
+
+
+class _Own(_Named):
+    """A plain function of prediction and observation, without a noise model."""
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        seen = predictor.observation
+        return self(prediction, seen) if rows is None else self(prediction[rows], seen[rows])
+
+
+class _Squares(Loss):
+    """Losses of Σ w r², with what noise that remembers lets expect taken off each residual r."""
+
+    weighted = squares = True
+
+    def total(self, predictor: Any, squares: Any, count: Any) -> Any:
+        """The loss by the squares of so many rows."""
+        raise NotImplementedError
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        real = _kept(prediction, rows) * (predictor.weight > 0)
+        squares = jnp.sum(real * predictor.weight * _residual(predictor, prediction) ** 2)
+        return self.total(predictor, squares, jnp.sum(real))
+
+    def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
+        residual, jacobian = _residual(predictor, prediction), _innovation(predictor, jacobian)
+        weighted = predictor.weight[:, None] * jacobian
+        squares = jnp.sum(predictor.weight * residual**2)
+        slope, bend = residual @ weighted, jnp.matmul(jacobian.T, weighted, precision="highest")
+        factor = self.factor(predictor.known, predictor.size, squares)
+        return Expansion(
+            self.total(predictor, squares, predictor.size),
+            factor * slope,
+            factor * bend,
+            factor**2 * bend,
+            jnp.zeros(()) if predictor.known else squares,
+        )
+
+
+class _Gaussian(_Squares):
+    likelihood = True
+
+    def total(self, predictor: Any, squares: Any, count: Any) -> Any:
+        squares = squares * (predictor.size / count)
+        if predictor.known:
+            return 0.5 * squares + predictor.constant + 0.5 * predictor.size * np.log(2 * np.pi)
+        return 0.5 * predictor.size * (jnp.log(2 * np.pi * squares / predictor.size) + 1) + predictor.constant
+
+    def factor(self, known: bool, size: Any, squares: Any) -> Any:
+        return 1.0 if known else size / jnp.maximum(squares, 1e-300)
+
+
+class _Multinomial(Loss):
+    likelihood = weighted = True
+
+    def share(self, predictor: Any) -> Any:
+        """How much each histogram counts, (m,)."""
+        return predictor.weight
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        p = jnp.maximum(_shares(prediction), FLOOR)
+        keep = _kept(prediction, rows) * (predictor.weight > 0)  # a time without a histogram has none
+        logs = (keep * predictor.weight)[:, None] * predictor.observation * jnp.log(p)
+        return -jnp.sum(logs) * predictor.size / jnp.sum(keep)
+
+    def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
+        """Fisher scoring, Σ N ∂p ∂p / p."""
+        mass = prediction.sum(-1, keepdims=True)
+        p = jnp.maximum(prediction / mass, FLOOR)
+        change = jacobian / mass[..., None] - p[..., None] * jacobian.sum(1, keepdims=True) / mass[..., None]
+        relative = change / p[..., None]
+        share, counted = self.share(predictor), predictor.weight > 0
+        gradient = -jnp.einsum("tb,tbi->i", share[:, None] * predictor.observation, relative)
+        fisher = jnp.einsum("tbi,tbj->tij", change, relative, precision="highest")
+        curvature = jnp.sum(share[:, None, None] * fisher, axis=0)
+        noise = jnp.reshape(share**2 / jnp.where(counted, predictor.weight, 1.0), (-1, 1, 1)) * fisher
+        return Expansion(self.value(predictor, prediction), gradient, curvature, jnp.sum(noise, axis=0), jnp.zeros(()))
+
+
+class _Density(Loss):
+    likelihood = weighted = True
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        keep = _kept(prediction, rows)
+        return -jnp.sum(keep * prediction) * predictor.size / jnp.sum(keep)
+
+
+class _BuiltIn(_Named):
+    """Losses whose noise is that of the measurement."""
+
+    weighted = True
+    family: ClassVar[str]
+
+    @property
+    def as_likelihood(self) -> Loss | None:
+        return negative_log_likelihood
+
+    def suits(self, measurement: Any) -> None:
+        if (family := measurement.family) != self.family:
+            takes = "" if family == "density" else f"jd.{DEFAULTS[family].name}, "
+            raise ValueError(
+                f"{type(measurement).__name__} cannot be compared by jd.{self.name}; use {takes}jd.negative_log_likelihood or your own loss"
+            )
+
+    def no_noise(self, measurement: Any) -> str | None:
+        return None
+
+    def examine(self, measurement: Any, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        return measurement.examine(prediction, jacobian, tau, equation)
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+class _MeanSquare(_BuiltIn, _Squares):
+    family = "gaussian"
+
+    def total(self, predictor: Any, squares: Any, count: Any) -> Any:
+        return squares / count
+
+    def factor(self, known: bool, size: Any, squares: Any) -> Any:
+        return 2 / size
+
+    def unit(self, measurement: Any) -> float:
+        return float(np.var(measurement.residuals(0.0))) or 1.0
+
+
+class _KullbackLeibler(_BuiltIn, _Multinomial):
+    family, likelihood = "multinomial", False
+
+    def share(self, predictor: Any) -> Any:
+        return (predictor.weight > 0) / predictor.size
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        q, p = predictor.observation, jnp.maximum(_shares(prediction), FLOOR)
+        keep = _kept(prediction, rows) * (predictor.weight > 0)
+        return jnp.sum(keep[:, None] * (_xlogx(q) - q * jnp.log(p))) / jnp.sum(keep)
+
+    def no_noise(self, measurement: Any) -> str | None:
+        return None if measurement.known else "densities do not tell how many were counted; give counts, or total=N"
+
+
+class _Likelihood(_BuiltIn):
+    """Minus the log likelihood of each family of measurements."""
+
+    likelihood = squares = True
+    families: ClassVar[dict[str, Loss]] = {
+        "gaussian": _Gaussian(),
+        "multinomial": _Multinomial(),
+        "density": _Density(),
+    }
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        return self.families[predictor.family].value(predictor, prediction, rows)
+
+    def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
+        return self.families[predictor.family].expand(predictor, prediction, jacobian)
+
+    def factor(self, known: bool, size: Any, squares: Any) -> Any:
+        return self.families["gaussian"].factor(known, size, squares)
+
+    def suits(self, measurement: Any) -> None:
+        if measurement.family == "multinomial" and not measurement.known:
+            raise ValueError(
+                "densities have no likelihood, as nobody knows how many were counted; pass total=N or use jd.kl_divergence"
+            )
+
+    def unit(self, measurement: Any) -> float:
+        return measurement.count
+
+
+@_MeanSquare
 def mse(prediction: Any, observation: Any) -> Any:
     """Mean square difference.
 
@@ -31,6 +221,7 @@ def mse(prediction: Any, observation: Any) -> Any:
     return jnp.mean((jnp.asarray(prediction) - jnp.asarray(observation)) ** 2)
 
 
+@_KullbackLeibler
 def kl_divergence(prediction: Any, observation: Any) -> Any:
     """Kullback–Leibler divergence of the data from the model, both normalised over the bins; the mean over times.
 
@@ -46,6 +237,7 @@ def kl_divergence(prediction: Any, observation: Any) -> Any:
     return jnp.mean(jnp.sum(_xlogx(q) - q * jnp.log(p), axis=-1))
 
 
+@_Likelihood
 def negative_log_likelihood(prediction: Any, observation: Any = None) -> Any:
     """Minus the sum of log densities.
 
@@ -62,6 +254,51 @@ def negative_log_likelihood(prediction: Any, observation: Any = None) -> Any:
     return -jnp.sum(jnp.asarray(prediction))
 
 
+DEFAULTS: dict[str, _BuiltIn] = {
+    "gaussian": mse,
+    "multinomial": kl_divergence,
+    "density": negative_log_likelihood,
+}
+
+
+def as_loss(loss: Any) -> Loss:
+    """A loss, of a plain function too.
+
+    Raises TypeError if it is none.
+    """
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        return loss()
+    if not isinstance(loss, Loss) and not callable(loss):
+        raise TypeError(
+            f"loss must be jd.mse, jd.kl_divergence, jd.negative_log_likelihood, a jd.Loss or a callable, got {loss!r}"
+        )
+    return loss if isinstance(loss, Loss) else _Own(loss)
+
+
+def choose(loss: Any, measurements: Any) -> tuple[Loss, ...]:
+    """The loss of each measurement: the default of a single one is its own, that of several their likelihood.
+
+    Raises TypeError or ValueError if a loss does not fit a measurement.
+    """
+    chosen = []
+    for measurement in measurements:
+        own = DEFAULTS[measurement.family] if len(measurements) == 1 else negative_log_likelihood
+        chosen.append(own if loss is None else as_loss(loss))
+        chosen[-1].suits(measurement)
+    return tuple(chosen)
+
+
+def is_log_density(predictor: Any) -> bool:
+    """Whether predictions enter a loss linearly, so that all curvature is their own, and the Jacobian tells none of it."""
+    return predictor.family == "density"
+
+
+def _kept(prediction: Any, rows: Any) -> Any:
+    """One for each row of a minibatch, else zero."""
+    every = jnp.ones(prediction.shape[:1], prediction.dtype)
+    return every if rows is None else jnp.zeros_like(every).at[rows].set(1.0)
+
+
 def _shares(mass: Any) -> Any:
     mass = jnp.asarray(mass)
     return mass / mass.sum(-1, keepdims=True)
@@ -71,152 +308,11 @@ def _xlogx(q: Any) -> Any:
     return q * jnp.log(jnp.where(q > 0, q, 1.0))
 
 
-class Expansion(NamedTuple):
-    """A loss around a point: value, gradient (p,), curvature (p, p), covariance of the gradient by noise (p, p), and
-    the sum of squares of residuals where the variance is to be estimated from them (else zero)."""
-
-    value: Any
-    gradient: Any
-    curvature: Any
-    noise: Any
-    squares: Any
-    resolved: Any = True  # whether the plan of each measurement still resolves the coefficients here
-    seen: Any = ()  # of each measurement, its prediction and the Jacobian of it in z; empty where nobody asked
-
-
-Loss = Callable[[Any, Any], Any]
-DEFAULTS = {"gaussian": mse, "multinomial": kl_divergence, "density": negative_log_likelihood}
-BUILT_IN = (mse, kl_divergence, negative_log_likelihood)
-
-
-def choose(loss: Loss | None, measurements: Any) -> tuple[Loss, ...]:
-    """The loss of each measurement: the default of a single one is its own, that of several their likelihood.
-
-    Raises TypeError or ValueError if a loss does not fit a measurement.
-    """
-    if loss is not None and not callable(loss):
-        raise TypeError(
-            f"loss must be jd.mse, jd.kl_divergence, jd.negative_log_likelihood or a callable, got {loss!r}"
-        )
-    chosen = []
-    for measurement in measurements:
-        family = measurement.family
-        one = loss or (DEFAULTS[family] if len(measurements) == 1 else negative_log_likelihood)
-        if one in BUILT_IN and one not in (DEFAULTS[family], negative_log_likelihood):
-            own = DEFAULTS[family].__name__
-            takes = f"jd.{own}, jd.negative_log_likelihood" if family != "density" else "jd.negative_log_likelihood"
-            raise ValueError(
-                f"{type(measurement).__name__} cannot be compared by jd.{one.__name__}; use {takes} or your own loss"
-            )
-        if one is negative_log_likelihood and family == "multinomial" and not measurement.known:
-            raise ValueError(
-                "densities have no likelihood, as nobody knows how many were counted; pass total=N or use jd.kl_divergence"
-            )
-        chosen.append(one)
-    return tuple(chosen)
-
-
-def noisy(loss: Loss, plan: Any) -> bool:
-    """Whether the data carry a noise scale under this loss."""
-    return loss in BUILT_IN and (plan.known or plan.family == "gaussian")
-
-
-def value(loss: Loss, plan: Any, prediction: Any, rows: Any = None) -> Any:
-    """The loss of one measurement; `rows` picks a minibatch, whose sums are scaled up to all rows."""
-    if loss not in BUILT_IN:
-        return loss(prediction, plan.observation) if rows is None else loss(prediction[rows], plan.observation[rows])
-    keep = jnp.ones(prediction.shape[:1], prediction.dtype)
-    keep = keep if rows is None else jnp.zeros_like(keep).at[rows].set(1.0)
-    if plan.family == "gaussian":
-        real = keep * (plan.weight > 0)
-        squares, count = jnp.sum(real * plan.weight * _residual(plan, prediction) ** 2), jnp.sum(real)
-        return squares / count if loss is mse else _gaussian(plan, squares * plan.size / count)
-    if plan.family == "multinomial":
-        q, p = plan.observation, jnp.maximum(_shares(prediction), FLOOR)
-        keep = keep * (plan.weight > 0)  # a time without a histogram
-        if loss is kl_divergence:
-            return jnp.sum(keep[:, None] * (_xlogx(q) - q * jnp.log(p))) / jnp.sum(keep)
-        return -jnp.sum((keep * plan.weight)[:, None] * q * jnp.log(p)) * plan.size / jnp.sum(keep)
-    return -jnp.sum(keep * prediction) * plan.size / jnp.sum(keep)
-
-
-def _residual(plan: Any, prediction: Any) -> Any:
+def _residual(predictor: Any, prediction: Any) -> Any:
     # Padded rows predict something too; NaN in a real row must not be hidden.
-    return _innovation(plan, jnp.where(plan.weight > 0, prediction - plan.observation, 0.0))
+    return _innovation(predictor, jnp.where(predictor.weight > 0, prediction - predictor.observation, 0.0))
 
 
-def _innovation(plan: Any, rows: Any) -> Any:
+def _innovation(predictor: Any, rows: Any) -> Any:
     """What is new in each row (m, …): without what the noise of the one before lets expect."""
-    return rows - plan.carry.reshape(-1, *(1,) * (rows.ndim - 1)) * rows[plan.last]
-
-
-def _gaussian(plan: Any, squares: Any) -> Any:
-    """Minus the log likelihood; without sigma the variance is the one that fits best."""
-    if plan.known:
-        return 0.5 * squares + plan.constant + 0.5 * plan.size * np.log(2 * np.pi)
-    return 0.5 * plan.size * (jnp.log(2 * np.pi * squares / plan.size) + 1) + plan.constant
-
-
-def expand(loss: Loss, plan: Any, prediction: Any, jacobian: Any) -> Expansion:
-    """The loss of one measurement around a point; jacobian: (*prediction.shape, p).
-
-    Squares: Gauss–Newton. Counts: Fisher scoring, Σ N ∂p ∂p / p. Your own loss: the generalised Gauss–Newton matrix
-    Jᵀ (∂²L) J, or, for distances that hardly bend, like absolute differences, that of reweighted squares.
-    """
-    count = jacobian.shape[-1]
-    none = jnp.zeros(())
-    if loss not in BUILT_IN:
-        flat = jacobian.reshape(-1, count)
-        slope = jax.grad(loss)
-        bent = jax.vmap(
-            lambda column: jax.jvp(lambda u: slope(u, plan.observation), (prediction,), (column,))[1], -1, -1
-        )(jacobian)
-        pull = slope(prediction, plan.observation)
-        curvature = flat.T @ bent.reshape(-1, count)
-        squares = _reweighted(pull, prediction - plan.observation, flat)
-        curvature = jnp.where(jnp.trace(curvature) < 1e-3 * jnp.trace(squares), squares, curvature)
-        total = loss(prediction, plan.observation)
-        return Expansion(total, pull.reshape(-1) @ flat, curvature, jnp.zeros((count, count)), none)
-    if plan.family == "gaussian":
-        residual, jacobian = _residual(plan, prediction), _innovation(plan, jacobian)
-        weighted = plan.weight[:, None] * jacobian
-        squares = jnp.sum(plan.weight * residual**2)
-        slope, bend = residual @ weighted, _gram(jacobian, weighted)
-        if loss is mse:
-            factor = 2 / plan.size
-        else:
-            factor = 1.0 if plan.known else plan.size / jnp.maximum(squares, 1e-300)
-        total = squares / plan.size if loss is mse else _gaussian(plan, squares)
-        return Expansion(
-            total,
-            factor * slope,
-            factor * bend,
-            factor**2 * bend,
-            none if plan.known else squares,
-        )
-    mass = prediction.sum(-1, keepdims=True)
-    p = jnp.maximum(prediction / mass, FLOOR)
-    change = jacobian / mass[..., None] - p[..., None] * jacobian.sum(1, keepdims=True) / mass[..., None]
-    relative = change / p[..., None]
-    seen = plan.weight > 0
-    share = seen / plan.size if loss is kl_divergence else plan.weight
-    gradient = -jnp.einsum("tb,tbi->i", share[:, None] * plan.observation, relative)
-    fisher = jnp.einsum("tbi,tbj->tij", change, relative, precision="highest")
-    curvature = jnp.sum(share[:, None, None] * fisher, axis=0)
-    noise = jnp.sum(jnp.reshape(share**2 / jnp.where(seen, plan.weight, 1.0), (-1, 1, 1)) * fisher, axis=0)
-    return Expansion(value(loss, plan, prediction), gradient, curvature, noise, none)
-
-
-def _reweighted(pull: Any, residual: Any, flat: Any) -> Any:
-    """Curvature of the squares Σ (∂L/∂r) r²/2r that touch a loss here; zero unless it grows with every residual r.
-
-    Iteratively reweighted least squares: Holland & Welsch 1977, doi:10.1080/03610927708827533.
-    """
-    distance = jnp.abs(residual)
-    floor = jnp.maximum(1e-12 * jnp.max(distance), jnp.finfo(distance.dtype).tiny)
-    weight = jnp.where(jnp.all(pull * residual >= 0), jnp.abs(pull) / jnp.maximum(distance, floor), 0.0)
-    return flat.T @ (weight.reshape(-1, 1) * flat)
-
-
-def _gram(left: Any, right: Any) -> Any:
-    return jnp.matmul(left.T, right, precision="highest")
+    return rows - predictor.carry.reshape(-1, *(1,) * (rows.ndim - 1)) * rows[predictor.last]

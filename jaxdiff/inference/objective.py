@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.inference.losses import Expansion, Loss, expand, value
+from jaxdiff.inference.loss import Expansion, Loss
+from jaxdiff.inference.losses import is_log_density
 from jaxdiff.measurements.predictor import Prediction
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Free, Parameters, collect, marked, released, unmarked
@@ -22,7 +23,7 @@ KEPT = 2**22  # numbers of a Jacobian beyond which a fit does not keep it
 
 @dataclass(frozen=True)
 class Objective:
-    """The static half of a fit: equal objectives share compiled code, whatever the numbers.
+    """The static half of a problem: equal objectives share compiled code, whatever the numbers.
 
     model: a function of named parameters, None for a marked equation; losses: one per measurement; initials: which
     of the fitted initial states each measurement starts from, -1 for none of its own
@@ -32,11 +33,8 @@ class Objective:
     losses: tuple[Loss, ...]
     initials: tuple[int, ...]
 
-    def build(self, parameters: Parameters, z: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The equation at z, and the initial state of each measurement."""
-        return self.unpack(parameters.build(z))
-
     def unpack(self, tree: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The equation that a tree of numbers makes, and the initial state of each measurement."""
         equation, initial = tree[""], None
         if self.model is not None:
             equation = self.model(**equation)
@@ -46,32 +44,52 @@ class Objective:
         own = list(tree["initial"].values()) if isinstance(tree["initial"], OrderedDict) else [tree["initial"]]
         return equation, tuple(initial if initial is not None else own[i] if i >= 0 else None for i in self.initials)
 
-    def predict(self, parameters: Parameters, plans: Any, z: Any) -> tuple[Prediction, ...]:
-        equation, initials = self.build(parameters, z)
-        return tuple(plan.predict(equation, initial) for plan, initial in zip(plans, initials, strict=True))
 
-    def values(self, parameters: Parameters, plans: Any, z: Any, batch: Any = None) -> Any:
-        """The loss of each measurement, NaN where a check failed; and whether its plan still resolves the coefficients."""
-        predictions = self.predict(parameters, plans, z)
-        batch = (None,) * len(plans) if batch is None else batch
-        each = [
-            value(loss, plan, p.values, rows)
-            for loss, plan, p, rows in zip(self.losses, plans, predictions, batch, strict=True)
-        ]
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised, as a function of one vector z (p,) whose coordinates are of order one; a pytree, traceable.
+
+    predictors: one per measurement; none yet for a problem that was not prepared
+    """
+
+    parameters: Parameters
+    predictors: tuple[Any, ...]
+    objective: Objective = field(metadata={"static": True})
+
+    def build(self, z: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The equation at z, and the initial state of each measurement."""
+        return self.objective.unpack(self.parameters.build(z))
+
+    def predict(self, z: Any) -> tuple[Prediction, ...]:
+        equation, initials = self.build(z)
+        pairs = zip(self.predictors, initials, strict=True)
+        return tuple(predictor.predict(equation, initial) for predictor, initial in pairs)
+
+    def value(self, z: Any, batch: Any = None) -> tuple[Any, Any]:
+        """The loss, NaN where a check failed; and of each measurement whether its predictor resolves the coefficients.
+
+        batch: which rows of each measurement, None for all
+        """
+        predictions = self.predict(z)
+        parts = zip(
+            self.objective.losses, self.predictors, predictions, batch or (None,) * len(predictions), strict=True
+        )
+        total = sum(loss.value(predictor, p.values, rows) for loss, predictor, p, rows in parts)
         resolved = jnp.stack([jnp.asarray(prediction.resolved) for prediction in predictions])
-        return jnp.where(passed(predictions), jnp.stack(each), jnp.nan), resolved
+        return jnp.where(passed(predictions), total, jnp.nan), resolved
 
-    def expand(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
+    def expand(self, z: Any) -> Expansion:
         """The loss with gradient and curvature; `noise`, `squares` and `seen` have one entry per measurement."""
-        paths = [i for i, plan in enumerate(plans) if plan.family == "density"]
-        others = [i for i in range(len(plans)) if i not in paths]
-        parts: dict[int, Expansion] = {i: self._observed(parameters, plans[i], i, z) for i in paths}
+        log_densities = [i for i, predictor in enumerate(self.predictors) if is_log_density(predictor)]
+        others = [i for i in range(len(self.predictors)) if i not in log_densities]
+        parts: dict[int, Expansion] = {i: self._observed(i, z) for i in log_densities}
         good = jnp.array(True)
         if others:
 
             def fields(point: Any) -> Any:
-                equation, initials = self.build(parameters, point)
-                predictions = [plans[i].predict(equation, initials[i]) for i in others]
+                equation, initials = self.build(point)
+                predictions = [self.predictors[i].predict(equation, initials[i]) for i in others]
                 fine = [jnp.asarray(prediction.resolved) for prediction in predictions]
                 return [prediction.values for prediction in predictions], (passed(predictions), fine)
 
@@ -83,25 +101,25 @@ class Objective:
                 jnp.eye(z.shape[0], dtype=z.dtype)
             )
             for i, prediction, jacobian, resolved in zip(others, values, jacobians, fine, strict=True):
-                part = expand(self.losses[i], plans[i], prediction, jacobian)
+                part = self.objective.losses[i].expand(self.predictors[i], prediction, jacobian)
                 kept = jacobian if jacobian.size <= KEPT else jacobian[:0]
                 parts[i] = part._replace(resolved=resolved, seen=(prediction, kept))
-        each = [parts[i] for i in range(len(plans))]
+        each = [parts[i] for i in range(len(self.predictors))]
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
         return Expansion(total, gradient, curvature, noise, squares, resolved, tuple(part.seen for part in each))
 
-    def _observed(self, parameters: Parameters, plan: Any, index: int, z: Any) -> Expansion:
+    def _observed(self, index: int, z: Any) -> Expansion:
         """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient.
 
         They are good to 1e-8, and compile in a fraction of the time that second derivatives take.
         """
 
         def loss(point: Any) -> Any:
-            equation, initials = self.build(parameters, point)
-            prediction = plan.predict(equation, initials[index])
-            total = value(self.losses[index], plan, prediction.values)
+            equation, initials = self.build(point)
+            prediction = self.predictors[index].predict(equation, initials[index])
+            total = self.objective.losses[index].value(self.predictors[index], prediction.values)
             return jnp.where(passed((prediction,)), total, jnp.nan), prediction.resolved
 
         count = z.shape[0]
@@ -112,16 +130,16 @@ class Objective:
         curvature = 0.5 * (half + half.T)
         return Expansion(totals[0], slopes[0], curvature, curvature, jnp.zeros(()), resolved[0])
 
-    def euler(self, parameters: Parameters, plans: Any, z: Any) -> Expansion:
+    def euler(self, z: Any) -> Expansion:
         """Minus the log density of Euler steps along all paths, with its Fisher information."""
-        paths = [plan for plan in plans if not plan.on_cells]
+        paths = [predictor for predictor in self.predictors if not predictor.on_cells]
 
         def moments(point: Any) -> Any:
-            equation, _ = self.build(parameters, point)
-            means, variances = zip(*(plan.euler(equation) for plan in paths), strict=True)
+            equation, _ = self.build(point)
+            means, variances = zip(*(path.euler(equation) for path in paths), strict=True)
             return (jnp.concatenate(means), jnp.log(jnp.concatenate(variances)))
 
-        stops = jnp.concatenate([plan.observation for plan in paths])
+        stops = jnp.concatenate([path.observation for path in paths])
         mean, log_variance = moments(z)
         mean_slope, log_slope = jax.jacfwd(moments)(z)
         weight = jnp.exp(-log_variance)
@@ -133,12 +151,12 @@ class Objective:
         return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), none, jnp.ones(1, bool))
 
 
-def draw(plans: Any, size: int, key: Any) -> tuple[Any, ...]:
+def draw(predictors: Any, size: int, key: Any) -> tuple[Any, ...]:
     """Rows of a minibatch, anew from each measurement."""
     rows = []
-    for plan, one in zip(plans, jax.random.split(key, len(plans)), strict=True):
-        chance = jax.random.uniform(one, plan.weight.shape) + (plan.weight > 0)
-        rows.append(jax.lax.top_k(chance, min(size, plan.weight.shape[0]))[1])
+    for predictor, one in zip(predictors, jax.random.split(key, len(predictors)), strict=True):
+        chance = jax.random.uniform(one, predictor.weight.shape) + (predictor.weight > 0)
+        rows.append(jax.lax.top_k(chance, min(size, predictor.weight.shape[0]))[1])
     return tuple(rows)
 
 
@@ -215,9 +233,9 @@ def start_vector(parameters: Parameters) -> np.ndarray:
     return parameters.transform.inverse(np.asarray(parameters.start))
 
 
-def unseen(plans: Any, z: Any) -> tuple[Any, ...]:
+def unseen(predictors: Any, z: Any) -> tuple[Any, ...]:
     """What `Expansion.seen` holds before anything is seen."""
     none = lambda *shape: np.zeros(shape, z.dtype)
-    shapes = [() if plan.family == "density" else np.shape(plan.observation) for plan in plans]
+    shapes = [() if is_log_density(one) else np.shape(one.observation) for one in predictors]
     kept = [shape if np.prod(shape) * len(z) <= KEPT else (0, *shape[1:]) for shape in shapes]
     return tuple((none(*shape), none(*part, len(z))) if shape else () for shape, part in zip(shapes, kept, strict=True))

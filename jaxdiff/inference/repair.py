@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxdiff.inference.inputs import InputNoise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.losses import BUILT_IN, Expansion, mse
-from jaxdiff.inference.run import STEPS, Outcome, Run
+from jaxdiff.inference.loss import Expansion
+from jaxdiff.inference.run import STEPS, Run, SearchResult
 from jaxdiff.inference.trust_region import begin
 from jaxdiff.inference.uncertainty import Uncertainty, uncertainty
 from jaxdiff.measurements.autocorrelation import LEVEL, correlations, effective, estimate
@@ -81,7 +81,7 @@ class _Noise(NamedTuple):
         return 0.0 if self.rho is None else float(np.median(self.rho[self.rho > 0]))
 
 
-def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str | None) -> Repair:
+def repaired(run: Run, outcome: SearchResult, method: Any, errors: str, reason: str | None) -> Repair:
     """The error bars of a fit, and the fit itself where noise that remembers is given its due.
 
     errors: "iid" takes noise as independent; "auto" whitens the residuals by AR(1) noise at each sensor where correlation is
@@ -93,7 +93,8 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
     misses, the estimates stay and error bars are widened by √((1 + ρ)/(1 − ρ)).
     """
     measured, parameters, z, here = run.measurements, run.parameters, outcome.z, outcome.here
-    unknown = np.array([m.unknown for m in measured])
+    pairs = zip(measured, run.objective.losses, strict=True)
+    unknown = np.array([m.unknown * loss.squares for m, loss in pairs])
     bars = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
     plain = Repair(z, here, bars(z, here), (), (None,) * len(measured))
     if here is None or errors == "iid" or not np.isfinite((bare := plain.bars()).errors).any():
@@ -114,13 +115,13 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
         return kept._replace(
             notes=(f"{told}: error bars are {_times(wide, bare)} those of independent noise", *_few(noise))
         )
-    plans, state, steep = run.plans, None, max(one.typical for one in noise)
+    predictors, state, steep = run.predictors, None, max(one.typical for one in noise)
     for _ in range(PASSES):
         if steep > STEEP or _count(noise) < LONE:
             break
-        triples = zip(run.plans, measured, noise, strict=True)
-        run.plans = tuple(p if one.tau is None else p.correlated(m, one.tau) for p, m, one in triples)
-        state = run._resolved(method, begin(z, len(plans), STEPS, method.damping), STEPS)
+        triples = zip(run.predictors, measured, noise, strict=True)
+        run.predictors = tuple(p if one.tau is None else p.correlated(m, one.tau) for p, m, one in triples)
+        state = run.follow(method, begin(z, len(predictors), STEPS, method.damping), STEPS)
         if not (state.converged and np.isfinite(state.here.value)):
             break
         z, here, fitted = np.asarray(state.z, float), state.here, noise
@@ -137,7 +138,7 @@ def repaired(run: Run, outcome: Outcome, method: Any, errors: str, reason: str |
         or _count(noise) < LONE
         or np.nanmax(moved, initial=0.0) > FAR
     ):
-        run.plans = plans
+        run.predictors = predictors
         why = "as where a model misses something, and the estimates are those for independent noise"
         return kept._replace(
             notes=(f"{told}, {why}: error bars are {_times(wide, bare)} those of independent noise", *_few(noise))
@@ -160,7 +161,7 @@ def _estimated(run: Run, here: Expansion, before: tuple[_Noise, ...] | None, lev
     several = sum(m.has_residuals for m in run.measurements)
     found = []
     for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if not m.has_residuals or loss not in BUILT_IN:
+        if not (m.has_residuals and loss.squares):
             found.append(_Noise(np.zeros(0, int), None, None))
             continue
         residual = m.residuals(np.asarray(seen[0], float)[: len(m.values)])
@@ -185,7 +186,7 @@ def _squared(run: Run, here: Expansion) -> Expansion:
     """
     noise, inverse = np.array(here.noise), np.linalg.pinv(here.curvature)
     for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if m.has_residuals:
+        if m.has_residuals and loss.squares:
             n, sigma = len(m.values), 1.0 if m.sigma is None else m.sigma
             slopes = np.asarray(seen[1], float)[:n] / np.reshape(sigma, (-1, 1))
             if len(slopes) < n:
@@ -193,7 +194,7 @@ def _squared(run: Run, here: Expansion) -> Expansion:
                     f"errors='sandwich' needs the Jacobian of all readings, got {n} × {len(here.gradient)} numbers, more than are kept; take 'auto'"
                 )
             residual = m.residuals(np.asarray(seen[0], float)[:n])
-            f = 2 / n if loss is mse else 1.0 if m.known else n / np.sum(residual**2)
+            f = float(loss.factor(m.known, float(n), np.sum(residual**2)))
             leverage = f * np.einsum("ni,ij,nj->n", slopes, inverse, slopes)
             pulls = f * slopes * (residual / np.maximum(1 - leverage, 1e-3))[:, None]
             noise[i] = pulls.T @ pulls

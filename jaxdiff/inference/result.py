@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jaxdiff.inference.coarseness import GridCheck
+    from jaxdiff.inference.log_density import LogDensity
 
 FORMAT = "jaxdiff fit 1"
 
@@ -92,7 +93,26 @@ class Fit:
             return Verdict(None, ("what is left of the data was not kept; fit this data set by itself with jd.fit",))
         times = self.correlation_times or (None,) * len(self.measurements)
         with jax.enable_x64(True):
-            return verdict(self.measurements, self.problem[0].losses, self.seen, times, self.model)
+            return verdict(self.measurements, self.problem.objective.losses, self.seen, times, self.model)
+
+    @cached_property
+    @as_written
+    def objective(self) -> LogDensity:
+        """z ↦ log p(data | θ(z)): the log likelihood as a function of one vector (p,), differentiable by JAX, in float64.
+
+        `objective.optimum` is z of this fit, `objective.parameters(z)` are the numbers in the order of `labels`; see
+        `help(fit.objective)`. Raises ValueError if the fit was loaded, or its loss has no likelihood.
+
+        >>> import jaxdiff as jd, numpy as np
+        >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 0.5, 9)
+        >>> readings = jd.Readings(grid, 1.0, times, np.full(9, 0.25), np.exp(-0.7 * times), sigma=0.01)
+        >>> density = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, progress=False).objective
+        >>> round(float(density.parameters(density.optimum)[0]), 3), bool(density(density.optimum + 0.1) < density(density.optimum))
+        (0.7, True)
+        """
+        from jaxdiff.inference.log_density import LogDensity
+
+        return LogDensity(self)
 
     @as_written
     def predict(self, measurement: Measurement | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ from copy import copy
 
 import numpy as np
 
-from jaxdiff.inference.run import Outcome, Run
+from jaxdiff.inference.run import Run, SearchResult
 
 DECADES = np.arange(-6, 7)  # around the start of a positive or free number
 LOGITS = np.arange(-4.0, 5.0)  # of a bounded one
@@ -17,7 +17,7 @@ LITTLE, MUCH = 0.03, 5.0  # of a cell, of the domain: spread over all times, or 
 GAIN = 1e-3  # share of the loss by which another optimum has to be better
 
 
-def blind(run: Run, outcome: Outcome, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+def blind(run: Run, outcome: SearchResult, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Which parameters the data tell nothing about where a fit has ended: their error bars span decades, all between the
     bounds, or far more than their scale."""
     transform, here = run.parameters.transform, outcome.here
@@ -33,8 +33,8 @@ def blind(run: Run, outcome: Outcome, values: np.ndarray, errors: np.ndarray) ->
 
 
 def elsewhere(
-    run: Run, outcome: Outcome, seen: np.ndarray, fit: Callable[[Run], Outcome]
-) -> tuple[Run, Outcome] | None:
+    run: Run, outcome: SearchResult, seen: np.ndarray, fit: Callable[[Run], SearchResult]
+) -> tuple[Run, SearchResult] | None:
     """A fit from the best of a scan, by the program that is compiled already, where it ends at a lower loss; else None.
 
     Each parameter that is not seen is moved over decades, alone and all together, from the start and from where the fit ended.

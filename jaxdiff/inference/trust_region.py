@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.inference.losses import Expansion
+from jaxdiff.inference.loss import Expansion
 from jaxdiff.parameters import Parameters
 
 BLIND = 1e-14  # share of the loss below which a curvature says nothing
@@ -21,7 +21,7 @@ PUSH = 1e-6  # share of the loss from which on a slope without curvature is foll
 CAP = 2.0  # the furthest a logarithm or logit moves in one step
 ROOM = 10.0  # coordinates that the first step of a fit may move; the residuals of strangers are trusted less
 FADED = 1e6  # how many times smaller the slope of residuals may have become before it is the measure of a step again
-LEAST = 1e-4  # share of what was promised from which on a step is taken
+LEAST = 1e-4  # gain ratio from which on a step is taken
 BENT = 0.75  # the longest correction of a step for the bend of the residuals, as a share of it
 
 
@@ -30,12 +30,12 @@ class State(NamedTuple):
 
     z: Any
     here: Any  # the loss around z: an Expansion, or Squares
-    good: Any  # the last place but one, at which plans resolved the coefficients
+    good: Any  # the last place but one, at which predictors resolved the coefficients
     damping: Any  # λ that the next step has at least
     scale: Any  # D
     radius: Any
     refusals: Any  # trials in a row that were not taken
-    decrement: Any  # what the loss would fall down to the bottom of its quadratic here
+    decrement: Any  # the Newton decrement here
     iteration: Any  # evaluations after the first
     history: Any
     converged: Any
@@ -67,25 +67,31 @@ class Squares(NamedTuple):
 
 
 class Quadratic(NamedTuple):
-    """A loss as a quadratic, in coordinates where it is a sum: eigenvalues, slopes, and the way back."""
+    """The quadratic model of how a loss changes, m(s) = g·s + ½ s·|H|s, in the eigenvectors of H, where it is a sum.
 
-    bend: Any  # |eigenvalues|: directions of negative curvature are turned around
+    Its curvature is |λ|, not λ: along a direction of negative curvature the Newton step −g/λ would climb to a saddle,
+    and with the absolute value it goes down as far as it would have gone up.
+    """
+
+    curvature: Any  # |λ|
     slope: Any
-    back: Any
-    seen: Any  # directions that have any curvature, or a slope that no curvature explains
+    back: Any  # from these coordinates to those of z
+    identifiable: Any  # directions that have any curvature, or a slope that no curvature explains
     scale: Any  # lengths of z are |scale · z|, and those of the coordinates the same
 
     def along(self, slope: Any, damping: Any) -> Any:
         """A damped Newton step down a slope of these coordinates; damping: a number, or a column of them."""
         xp = _of(slope)
-        return xp.where(self.seen, slope / xp.where(self.seen, self.bend + damping, 1.0), 0.0)
+        known = self.identifiable
+        return xp.where(known, slope / xp.where(known, self.curvature + damping, 1.0), 0.0)
 
     def step(self, damping: Any) -> Any:
+        """The damped Newton step of z."""
         return self.back @ self.along(self.slope, damping)
 
     @property
     def decrement(self) -> Any:
-        """How much the loss would fall down to the bottom."""
+        """The Newton decrement ½ gᵀ|H|⁻¹g: how much the model falls down to its minimum."""
         return 0.5 * (self.slope * self.along(self.slope, 0.0)).sum()
 
     def damping(self, radius: Any) -> Any:
@@ -126,8 +132,9 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
         scale = np.where(scale > 0, scale, 1.0)
         root = np.where(free & np.isfinite(here.jacobian), here.jacobian, 0.0) * 2**0.5 / scale
         left, values, right = np.linalg.svd(root, full_matrices=False)
-        slope, seen = -values * (2**0.5 * here.residual @ left), values > 1e2 * eps * values.max(initial=0.0)
-        return Quadratic(values**2, slope, right.T / scale[:, None], seen, scale)
+        slope = -values * (2**0.5 * here.residual @ left)
+        identifiable = values > 1e2 * eps * values.max(initial=0.0)
+        return Quadratic(values**2, slope, right.T / scale[:, None], identifiable, scale)
     size = xp.where(xp.isfinite(here.value), xp.abs(here.value), 0.0)
     sighted = diagonal > BLIND * size
     pushed = ~sighted & (xp.abs(gradient) > PUSH * size)
@@ -140,12 +147,12 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
         values, vectors = np.linalg.eigh(scaled)
     else:
         vectors, values = jax.lax.linalg.eigh(scaled, symmetrize_input=False)
-    bend = xp.abs(values)
+    eigenvalues = xp.abs(values)
     back = vectors / scale[:, None]
     slope = -(gradient @ back)
-    seen = bend > 1e3 * eps * bend.max()
-    pushed = ~seen & (slope**2 > PUSH * size)
-    return Quadratic(xp.where(pushed, 1.0, bend), slope, back, seen | pushed, scale)
+    identifiable = eigenvalues > 1e3 * eps * eigenvalues.max()
+    pushed = ~identifiable & (slope**2 > PUSH * size)
+    return Quadratic(xp.where(pushed, 1.0, eigenvalues), slope, back, identifiable | pushed, scale)
 
 
 class Trial(NamedTuple):
@@ -155,13 +162,13 @@ class Trial(NamedTuple):
     model: Quadratic
     damping: Any
     length: Any
-    promised: Any  # how much the loss should fall
+    predicted_reduction: Any  # of the loss, by the model
     near: Any  # whether the optimum is so near that the loss shows nothing any more, and its gradient must
 
-    def gain(self, before: Any, value: Any) -> Any:
-        """How much of what was promised a value keeps."""
-        xp = _of(self.promised)
-        return (before - value) / xp.where(self.promised > 0, self.promised, np.inf)
+    def gain_ratio(self, before: Any, value: Any) -> Any:
+        """Actual over predicted reduction of the loss."""
+        xp, predicted = _of(self.predicted_reduction), self.predicted_reduction
+        return (before - value) / xp.where(predicted > 0, predicted, np.inf)
 
 
 def propose(state: State, kind: Any, limit: Any) -> Trial:
@@ -174,23 +181,23 @@ def propose(state: State, kind: Any, limit: Any) -> Trial:
     step = model.back @ along
     share = 1 / xp.maximum(1.0, xp.max(xp.abs(step) * (kind > 0)) / CAP)
     trial, along = xp.clip(z + share * step, -limit, limit), share * along
-    promised = (along * (model.slope - 0.5 * model.bend * along)).sum()  # of terms that are positive each
+    predicted = (along * (model.slope - 0.5 * model.curvature * along)).sum()  # of terms that are positive each
     length = _norm(model.scale * (trial - z))
-    return Trial(trial, model, damping, length, promised, near & (damping == 0))
+    return Trial(trial, model, damping, length, predicted, near & (damping == 0))
 
 
 def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance: float, least: float) -> State:
     """The run after a trial, whose loss is `new`: where it stands, how far it may step, and whether it is at its end.
 
-    tolerance: relative change of parameters, a hundredth of which ends the run; least: share of the loss that a step at
-    an optimum may still promise
+    tolerance: relative change of parameters, a hundredth of which ends the run; least: Newton decrement at an optimum, as a
+    share of the loss
     """
     xp, first, logarithm, eps = _of(state.z), state.iteration < 0, kind > 0, float(np.finfo(state.z.dtype).eps)
     there = quadratic(new, trial.z, limit)
     sound = xp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
-    # Where the plan tells nothing at all, stop and ask.
+    # Where a predictor tells nothing at all, stop and ask.
     unknown = ~xp.all(new.resolved) & ~xp.isfinite(new.value)
-    ratio = xp.where(first | trial.near, 1.0, trial.gain(state.here.value, new.value))
+    ratio = xp.where(first | trial.near, 1.0, trial.gain_ratio(state.here.value, new.value))
     ratio = xp.where(unknown, 0.5, ratio)
     lower = ~trial.near | unknown | (there.decrement < state.decrement)
     taken = (sound | unknown) & (ratio > LEAST) & lower
@@ -253,6 +260,36 @@ def advance(
     return jax.lax.while_loop(on, body, state)
 
 
+def resumed(old: State, back: np.ndarray, retreats: np.ndarray, anew: Callable[[np.ndarray, Any], State]) -> State:
+    """Runs, with a leading axis, that go on by other predictors: from where they stand, or `back` from the place before.
+
+    A step that did not help, as a predictor shows that resolves it, is taken back too; both as after any trial that is
+    refused. retreats: in a row; anew: (which runs, z) → runs that start there
+    """
+    rows = np.arange(len(back))
+    fresh = anew(rows, np.where(back[:, None], old.good, old.z))
+    last = old.history[rows, np.maximum(old.iteration - 1, 0)]
+    worse = ~back & (old.iteration > 0) & fresh.here.resolved.all(1) & ~(fresh.here.value <= last)
+    if worse.any():
+        fresh = replaced(fresh, rows[worse], anew(rows[worse], old.good[worse]))
+    damping = np.maximum(3 * old.damping, 1e-2) * 2.0**retreats
+    damping = np.where(back | worse, damping, old.damping).astype(old.damping.dtype)
+    now = np.arange(old.history.shape[1]) == old.iteration[:, None]
+    history = np.where(now, fresh.history[:, :1], old.history)
+    return fresh._replace(damping=damping, iteration=old.iteration, history=history)
+
+
+def replaced(tree: Any, rows: np.ndarray, new: Any) -> Any:
+    """The tree of arrays with other rows."""
+
+    def put(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        one = np.array(one)
+        one[rows] = other
+        return one
+
+    return jax.tree.map(put, tree, new)
+
+
 def descend(
     expand: Callable[[Any], Squares],
     residuals: Callable[[Any], Any],
@@ -278,7 +315,7 @@ def descend(
                 other = residuals(bent)
                 if other @ other < value or np.isnan(value):
                     trial, value = trial._replace(z=bent), other @ other
-            if not trial.gain(here.value, value) > LEAST:
+            if not trial.gain_ratio(here.value, value) > LEAST:
                 state = judge(state, kind, limit, trial, here._replace(value=value), tolerance, tolerance**2)
                 continue
         state = judge(state, kind, limit, trial, expand(trial.z), tolerance, tolerance**2)

@@ -6,35 +6,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.inference.losses import Expansion
+from jaxdiff.inference.loss import Expansion
 from jaxdiff.parameters import Parameters
 
 SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
 INVOLVED = 1e-3  # share of a parameter in such a direction from which on it is not identified: data that see it little hide it there
 
-VAGUE = 1e3  # ratio of the ends of a 95 % interval beyond which a positive number is hardly identified
+WEAK = 1e3  # ratio of the ends of a 95 % interval beyond which a positive number is hardly identified
 NEAR = 12.0  # the logit from which on a bounded parameter counts as being at its bound: 6e-6 of the width
 
 
 class Uncertainty(NamedTuple):
-    """Covariance of the flat natural parameters (p, p), their standard errors (p,), 95 % intervals (p, 2), and remarks."""
+    """Error bars of the flat natural parameters, of one fit or with a leading axis of many: covariance (p, p), standard
+    errors (p,), 95 % intervals (p, 2), what is wrong with each parameter (p,), and remarks on a single fit."""
 
     covariance: np.ndarray
     errors: np.ndarray
     intervals: np.ndarray
-    notes: tuple[str, ...]
-
-
-class Bars(NamedTuple):
-    """The error bars of B fits: covariance (B, p, p), errors (B, p), intervals (B, p, 2), and what is wrong with each
-    parameter (B, p): it has run to the end of its range, is not identified, or hardly."""
-
-    covariance: np.ndarray
-    errors: np.ndarray
-    intervals: np.ndarray
-    held: np.ndarray
-    lost: np.ndarray
-    vague: np.ndarray
+    at_bound: np.ndarray  # has run to the end of its range
+    unidentified: np.ndarray
+    weakly_identified: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def uncertainty(
@@ -64,20 +56,21 @@ def uncertainty(
     count = len(z)
     if here is None:
         nothing = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
-        held = at_bounds(parameters, z[None], None)[0]
-        return Uncertainty(*nothing, notes=(*remarks(parameters, z, held), f"no error bars: {reason}"))
+        at_bound, fine = at_bounds(parameters, z[None], None)[0], np.zeros(count, bool)
+        notes = (*remarks(parameters, z, at_bound), f"no error bars: {reason}")
+        return Uncertainty(*nothing, at_bound, fine, fine, notes)
     rows = Expansion(*(np.asarray(part)[None] for part in here._replace(seen=())))
-    bars = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom, inputs)
-    covariance, errors, intervals, held, lost, vague = (part[0] for part in bars)
-    estimated, fitted = int(np.sum(sizes)), count - int(held.sum())
+    found = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom, inputs)
+    found = Uncertainty(*(part[0] for part in found[:-1]))
+    estimated, fitted = int(np.sum(sizes)), count - int(found.at_bound.sum())
     if reason is None and 0 < estimated <= fitted:
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
     if reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
         reason = "the curvature of the loss is not finite"
-    if reason is not None:
-        covariance, errors, intervals = (np.full_like(part, np.nan) for part in (covariance, errors, intervals))
-        return Uncertainty(covariance, errors, intervals, (*remarks(parameters, z, held), f"no error bars: {reason}"))
-    return Uncertainty(covariance, errors, intervals, remarks(parameters, z, held, lost, vague))
+    if reason is None:
+        return found._replace(notes=remarks(parameters, z, *found[3:6]))
+    nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}
+    return found._replace(**nan, notes=(*remarks(parameters, z, found.at_bound), f"no error bars: {reason}"))
 
 
 def error_bars(
@@ -89,33 +82,34 @@ def error_bars(
     widening: Any = 1.0,
     most: Any = np.inf,
     inputs: Any = 0.0,
-) -> Bars:
+) -> Uncertainty:
     """The error bars of many fits at once: z (B, p); here, sizes and widening with the same leading axis; see `uncertainty`.
 
     They are NaN in a fit whose curvature is not finite or whose residuals leave no variance.
     """
     count = z.shape[1]
-    held = at_bounds(parameters, z, here)
+    at_bound = at_bounds(parameters, z, here)
     curvature, noise = np.asarray(here.curvature, float), np.asarray(here.noise, float)
-    estimated, fitted = sizes.sum(1), count - held.sum(1)
+    estimated, fitted = sizes.sum(1), count - at_bound.sum(1)
     sound = np.isfinite(curvature).all((1, 2)) & ((estimated == 0) | (estimated > fitted))
-    lost, inverse = _invert(np.where(sound[:, None, None], curvature, np.eye(count)), held)
+    unidentified, inverse = _invert(np.where(sound[:, None, None], curvature, np.eye(count)), at_bound)
     freedom = np.minimum(np.where(estimated > 0, np.maximum(estimated - fitted, 1), np.inf), np.maximum(most, 1.0))
     mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
     inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
     variances = np.where(sizes > 0, mean * inflation[:, None], 1.0) * np.asarray(widening) ** 2
     spread = inverse @ (np.einsum("bm,bmij->bij", variances, noise) + inputs) @ inverse
-    known = ~held & ~lost & sound[:, None]
+    known = ~at_bound & ~unidentified & sound[:, None]
     both = known[:, :, None] & known[:, None]
     slope = parameters.transform.slope(z)
     covariance = np.where(both, spread * slope[:, :, None] * slope[:, None], np.nan)
     deviation = np.where(known, np.sqrt(np.maximum(np.diagonal(spread, axis1=1, axis2=2), 0.0)), np.nan)
-    reach = quantile(level, freedom)[:, None] * deviation
+    half_width = quantile(level, freedom)[:, None] * deviation
     limit = np.asarray(parameters.transform.limit)
-    ends = [np.asarray(parameters.transform(np.clip(z + sign * reach, -limit, limit)), float) for sign in (-1, 1)]
+    ends = [np.asarray(parameters.transform(np.clip(z + sign * half_width, -limit, limit)), float) for sign in (-1, 1)]
     intervals = np.sort(np.where(known[..., None], np.stack(ends, axis=2), np.nan), axis=2)
-    vague = known & _vague(parameters, reach, intervals)
-    return Bars(covariance, np.abs(slope) * deviation, intervals, held, lost & sound[:, None], vague)
+    weak = known & _weakly_identified(parameters, half_width, intervals)
+    errors = np.abs(slope) * deviation
+    return Uncertainty(covariance, errors, intervals, at_bound, unidentified & sound[:, None], weak)
 
 
 def _listed(names: list[str], most: int = 6) -> str:
@@ -123,33 +117,33 @@ def _listed(names: list[str], most: int = 6) -> str:
 
 
 def remarks(
-    parameters: Parameters, z: np.ndarray, held: np.ndarray, lost: Any = False, vague: Any = False
+    parameters: Parameters, z: np.ndarray, at_bound: np.ndarray, unidentified: Any = False, weak: Any = False
 ) -> tuple[str, ...]:
     """What a reader must know of the parameters of one fit."""
     labels, kind = parameters.labels, np.asarray(parameters.transform.kind)
     notes = []
-    for i in np.flatnonzero(held):
+    for i in np.flatnonzero(at_bound):
         upper = z[i] > 0
         end = f"its {'upper' if upper else 'lower'} bound" if kind[i] == 2 else "infinity" if upper else "zero"
         notes.append(f"{labels[i]} has run to {end}; the other error bars take it as given")
-    named = lambda mask: [labels[i] for i in np.flatnonzero(np.broadcast_to(mask, held.shape))]
-    if missing := named(lost):
+    named = lambda mask: [labels[i] for i in np.flatnonzero(np.broadcast_to(mask, at_bound.shape))]
+    if missing := named(unidentified):
         mend = "fix one of them, or measure what tells them apart"
         if any(".energy." in name for name in missing):
             mend += "; of a potential the differences alone count, see help(jd.Spline)"
         notes.append(f"not identified by these data: {_listed(missing)}; {mend}")
-    if wide := named(vague):
+    if wide := named(weak):
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
         notes.append(f"{_listed(wide)} {hardly} far more than the estimate; measure more, or fix it")
     return tuple(notes)
 
 
-def _vague(parameters: Parameters, reach: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _weakly_identified(parameters: Parameters, half_width: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Whether an interval spans decades, nearly all between the bounds, or zero and many times the start."""
     kind, width = np.asarray(parameters.transform.kind), ends[..., 1] - ends[..., 0]
     free = width > 4 * np.maximum(np.abs(ends.mean(-1)), 10 * np.asarray(parameters.transform.scale))
     between = width > 0.95 * np.asarray(parameters.transform.width)
-    return np.where(kind == 1, reach > 0.5 * np.log(VAGUE), np.where(kind == 2, between, free))
+    return np.where(kind == 1, half_width > 0.5 * np.log(WEAK), np.where(kind == 2, between, free))
 
 
 def at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> np.ndarray:
@@ -163,20 +157,20 @@ def at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> 
     return gone | ((kind == 2) & (np.abs(z) > NEAR))
 
 
-def _invert(curvature: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which parameters are not identified, the inverse with those directions and the held ones left out)."""
-    diagonal = np.where(held, 0.0, np.diagonal(curvature, axis1=1, axis2=2))
+def _invert(curvature: np.ndarray, at_bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which parameters are not identified, the inverse with those directions and what is at a bound left out)."""
+    diagonal = np.where(at_bound, 0.0, np.diagonal(curvature, axis1=1, axis2=2))
     least = np.maximum(diagonal.max(axis=1, initial=0.0), np.finfo(float).tiny)
     blind = diagonal <= 1e-24 * least[:, None]
     scale = np.where(blind, 1.0, np.sqrt(np.abs(diagonal)))
     scaled = curvature / scale[:, None] / scale[:, :, None]
     out = blind[:, :, None] | blind[:, None]
-    values, vectors = np.linalg.eigh(np.where(out, blind[:, None] * np.eye(held.shape[1]), scaled))
+    values, vectors = np.linalg.eigh(np.where(out, blind[:, None] * np.eye(at_bound.shape[1]), scaled))
     flat = values < SINGULAR
-    lost = blind | (flat[:, None] & (np.abs(vectors) > INVOLVED)).any(axis=2)
+    unidentified = blind | (flat[:, None] & (np.abs(vectors) > INVOLVED)).any(axis=2)
     parts = np.where(flat, 0.0, 1 / np.where(flat, 1.0, values))
     inverse = (vectors * parts[:, None]) @ np.swapaxes(vectors, 1, 2) / scale[:, None] / scale[:, :, None]
-    return lost & ~held, np.where(held[:, :, None] | held[:, None], 0.0, inverse)
+    return unidentified & ~at_bound, np.where(at_bound[:, :, None] | at_bound[:, None], 0.0, inverse)
 
 
 def quantile(level: float, freedom: Any = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from jaxdiff.inference.losses import BUILT_IN
+from jaxdiff.inference.losses import as_loss
 from jaxdiff.measurements.residuals import LEVEL, NORMAL, Examination
 
 
@@ -52,12 +52,8 @@ def verdict(
     """
     every: list[Examination] = []
     for m, loss, part, tau in zip(measurements, losses, seen, times, strict=True):
-        if loss not in BUILT_IN:
-            own = getattr(loss, "__name__", "loss")
-            every.append(Examination(f"your own loss, {own}, says nothing of the noise of the data"))
-        else:
-            prediction, jacobian = part or (None, None)  # log densities are not kept
-            every.append(m.examine(prediction, jacobian, tau, equation))
+        prediction, jacobian = part or (None, None)  # log densities are not kept
+        every.append(as_loss(loss).examine(m, prediction, jacobian, tau, equation))
     several = len(every) > 1
     level = 1 - (1 - LEVEL) ** (1 / max(sum(tests.count for tests in every), 1))
     which = [f"measurement {i + 1}: " if several else "" for i in range(len(every))]

@@ -1,0 +1,54 @@
+"""A loss of one's own with error bars: readings that are counts, with the noise of counts."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxdiff as jd
+
+
+class PoissonDeviance(jd.Loss):
+    """Twice what the log likelihood of whole numbers k misses of its largest: Σ 2(λ − k + k ln(k/λ)), noise 2 × curvature."""
+
+    def value(self, predictor, prediction, rows=None):
+        seen = predictor.observation if rows is None else predictor.observation[rows]
+        mean = prediction if rows is None else prediction[rows]
+        return 2 * jnp.sum(mean - seen - seen * jnp.log(mean / jnp.maximum(seen, 1e-300))) * predictor.size / len(mean)
+
+    def expand(self, predictor, prediction, jacobian):
+        around = super().expand(predictor, prediction, jacobian)
+        return around._replace(noise=2 * around.curvature)
+
+    def no_noise(self, measurement):
+        return None
+
+
+@dataclass(frozen=True)
+class Poisson(jd.Loss):
+    """Minus the log likelihood of counts over a background; the curvature tells the noise."""
+
+    background: float = 0.0
+    likelihood = True
+
+    def value(self, predictor, prediction, rows=None):
+        seen = predictor.observation if rows is None else predictor.observation[rows]
+        mean = self.background + (prediction if rows is None else prediction[rows])
+        return jnp.sum(mean - seen * jnp.log(mean)) * predictor.size / len(mean)
+
+
+def test_a_loss_gives_the_error_bars_of_its_noise():
+    grid, times = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.2, 4.0, 24)
+    expected, rng = 40.0 * np.exp(-0.5 * times), np.random.default_rng(1)
+    model, data = jd.Diffusion(1.0, decay=jd.Positive(1.0)), rng.poisson(expected, (200, 24))
+    counts = jd.Readings(grid, 40.0, times, np.full(24, 0.5), data[0])
+    for loss in (PoissonDeviance(), Poisson()):
+        fit = jd.fit(model, counts, loss=loss, progress=False)
+        # ∂λ/∂k = −t λ, so that the information on k is Σ t² λ² · counts/λ²
+        np.testing.assert_allclose(fit.standard_errors["decay"], (data[0] * times**2).sum() ** -0.5, rtol=1e-6)
+        assert fit.converged and fit.loss_name == type(loss).__name__ and fit.loss_name in fit.verdict.reasons[0]
+    assert Poisson() == Poisson() and Poisson(1.0) != Poisson()  # equal losses share compiled code
+
+    many = jd.fit_many(model, counts, data, loss=Poisson(), progress=False)
+    scatter, bars = np.std(many.parameters["decay"]), np.median(many.standard_errors["decay"])
+    assert many.converged.all() and abs(scatter / bars - 1) < 0.2
