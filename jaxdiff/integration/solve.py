@@ -43,7 +43,7 @@ class Solution:
     >>> import jaxdiff as jd
     >>> solution = jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0.0, 1.0, 4)), 1.0, [0.0, 0.1, 0.3])
     >>> solution.values.shape, solution.method
-    ((3, 4), 'direct: 7 resolvents per time')
+    ((3, 4), 'direct: 4 resolvents per time')
     """
 
     times: Any

@@ -184,7 +184,7 @@ class CrankNicolson(Stepper):
     >>> ten = dict(stepper=jd.CrankNicolson(), substeps=10)
     >>> u = jd.solve(jd.Diffusion(1.0), grid, mode, [0.0, 0.1], **ten).values
     >>> round(float(u[1, 0] / u[0, 0]), 3)  # exp(−0.1 π²) = 0.373
-    0.372
+    0.373
 
     Crank & Nicolson 1947, doi:10.1017/S0305004100023197.
     """
