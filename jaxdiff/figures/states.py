@@ -33,11 +33,11 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
             return figure
     with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
-        draw_course(figure, times, x, np.asarray(values), names)
+        draw_profiles(figure, times, x, np.asarray(values), names)
         return figure
 
 
-def draw_course(figure: Any, times: np.ndarray, x: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:
+def draw_profiles(figure: Any, times: np.ndarray, x: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:
     many = len(times) > MANY
     axes = figure.subplots(1, 2 if many else 1, squeeze=False)[0]
     chosen = np.unique(np.linspace(0, len(times) - 1, 7).astype(int)) if many else np.arange(len(times))

@@ -11,7 +11,7 @@ MOST = 10_000  # rows; images hold every pixel once
 
 
 def doubts(times: np.ndarray, positions: np.ndarray, values: np.ndarray, sigma: np.ndarray | None) -> tuple[str, ...]:
-    """What to ask about readings (m,): equal times and places with values far apart, held against the steps between
+    """What to ask about readings (m,): equal times and places with values far apart, compared with the steps between
     neighbours in time or sigma; and one value repeated at the head of a sensor, from which the next one jumps."""
     if len(values) > MOST:
         return ()
@@ -61,5 +61,5 @@ def _rows(rows: np.ndarray, most: int = 3) -> str:
     """1–5, 8: rows counted from one."""
     rows = np.unique(rows) + 1
     parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    told = [f"{part[0]}–{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts]
-    return ", ".join(told[:most]) + (", …" if len(told) > most else "")
+    text = [f"{part[0]}–{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts]
+    return ", ".join(text[:most]) + (", …" if len(text) > most else "")

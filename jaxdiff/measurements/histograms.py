@@ -88,10 +88,10 @@ class Histograms(Measurement):
             raise ValueError(
                 f"counts must be finite and not negative, got {counts[(i, *where)]:g} at time {times[i]:g} in bin {place}; drop or mend it"
             )
-        held = counts.reshape(len(times), -1).sum(1)
-        if (held == 0).any():
+        counted = counts.reshape(len(times), -1).sum(1)
+        if (counted == 0).any():
             raise ValueError(
-                f"every histogram must hold something, got zeros only at time {times[np.argmin(held)]:g}; drop that time"
+                f"every histogram must hold something, got zeros only at time {times[np.argmin(counted)]:g}; drop that time"
             )
         self.grid, self.initial, self.times, self.counts = grid, initial, times, counts
         self.edges = edges if grid.ndim > 1 else edges[0]
@@ -112,8 +112,8 @@ class Histograms(Measurement):
     @property
     def mass(self) -> np.ndarray:
         """What each bin holds, counts, or density times volume: (times, bins), the bins of all axes in one row."""
-        held = self.counts if self.whole else self.counts * self.volumes
-        return held.reshape(len(held), -1)
+        counted = self.counts if self.whole else self.counts * self.volumes
+        return counted.reshape(len(counted), -1)
 
     @property
     def volumes(self) -> np.ndarray:
@@ -134,12 +134,12 @@ class Histograms(Measurement):
     def split(self, fraction: float) -> tuple[Histograms, Histograms]:
         """(first, last) part in time."""
         order = np.argsort(self.times, kind="stable")
-        held = order[len(order) - max(1, round(fraction * len(order))) :]
-        if len(held) == len(order):
+        held_out = order[len(order) - max(1, round(fraction * len(order))) :]
+        if len(held_out) == len(order):
             raise ValueError(
                 f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less"
             )
-        return self._rows(np.setdiff1d(order, held)), self._rows(np.sort(held))
+        return self._rows(np.setdiff1d(order, held_out)), self._rows(np.sort(held_out))
 
     def _rows(self, kept: np.ndarray) -> Histograms:
         total = None if self.total is None else self.total[kept]
@@ -215,7 +215,7 @@ class Histograms(Measurement):
             return Examination("densities do not tell how many were counted; give counts, or total=N")
         return examined(self, prediction, jacobian)
 
-    def view(self, fit: Any, held: Any = None) -> View:
+    def view(self, fit: Any, held_out: Any = None) -> View:
         from jaxdiff.measurements.histograms_view import view
 
         return view(self, fit)

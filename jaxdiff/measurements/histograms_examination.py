@@ -41,14 +41,14 @@ def examined(m: Histograms, prediction: Any, jacobian: Any) -> Examination:
     )
     time = np.zeros(count, int)
     time[label] = np.arange(len(size))[:, None]
-    held = np.bincount(time, minlength=len(size))
+    pooled = np.bincount(time, minlength=len(size))
     centres = np.stack([np.ravel(one) for one in np.meshgrid(*map(_centres, m.bins), indexing="ij")])
     rest = [] if shares.shape[1] == centres.shape[1] else [np.full((len(centres), 1), np.nan)]
     centres = np.concatenate([centres, *rest], axis=1)
     places = [add(np.broadcast_to(line, shares.shape) + 0 * shares) / add(np.ones_like(shares)) for line in centres]
-    use = (held > 1)[time]
+    use = (pooled > 1)[time]
     o, e, slopes, time, places = o[use], e[use], slopes[use], time[use], [line[use] for line in places]
-    pearson, bins, several = (o - e) / np.sqrt(e), held[held > 1], np.flatnonzero(held > 1)
+    pearson, bins, several = (o - e) / np.sqrt(e), pooled[pooled > 1], np.flatnonzero(pooled > 1)
     white = whitened(pearson, slopes / np.sqrt(e)[:, None], np.zeros(len(e)), np.full(len(e), -1))
     fitted = white.basis.shape[1]
     freedom = int((bins - 1).sum()) - fitted
@@ -65,8 +65,8 @@ def examined(m: Histograms, prediction: Any, jacobian: Any) -> Examination:
         c = spread / (2 * (bins - 1))
         p = special.chdtrc((bins - 1) / c, each / c)
         i = int(np.argmin(p))
-        told = f"the histogram at t = {m.times[several[i]]:.4g} is another, reduced χ² {each[i] / (bins[i] - 1):.3g}"
-        tests.add(Finding(float(p[i]) * len(p), -0.2, told))
+        text = f"the histogram at t = {m.times[several[i]]:.4g} is another, reduced χ² {each[i] / (bins[i] - 1):.3g}"
+        tests.add(Finding(float(p[i]) * len(p), -0.2, text))
     number, left = o, np.maximum(size[time] - o, 0.0)  # a binomial's tails, as beta integrals
     chance = np.clip(e / size[time], 0.0, 1.0)
     most = np.where(number > 0, special.betainc(np.maximum(number, 1e-9), left + 1, chance), 1.0)
@@ -74,8 +74,8 @@ def examined(m: Histograms, prediction: Any, jacobian: Any) -> Examination:
     p = 2 * np.minimum(most, least)
     i = int(np.argmin(p))
     at = ", ".join(f"{name} = {line[i]:.4g}" for name, line in zip(m.grid.names, places, strict=True))
-    told = f"at t = {m.times[time[i]]:.4g}, {at if np.isfinite(places[0][i]) else 'outside the bins'} are {number[i]:.6g} where {e[i]:.4g} are expected"
-    tests.add(Finding(float(p[i]) * len(p), 0.0, told))
+    text = f"at t = {m.times[time[i]]:.4g}, {at if np.isfinite(places[0][i]) else 'outside the bins'} are {number[i]:.6g} where {e[i]:.4g} are expected"
+    tests.add(Finding(float(p[i]) * len(p), 0.0, text))
     if len(bins) <= 64:  # what each time holds is given, which else makes the tests cautious
         white = white._replace(
             basis=np.concatenate([white.basis, np.sqrt(e / size[time])[:, None] * (time[:, None] == several)], 1)
@@ -101,13 +101,13 @@ def _centres(edges: Any) -> np.ndarray:
 
 def _pooled(expected: np.ndarray) -> tuple[np.ndarray, int]:
     """(label of each bin (times, bins), how many): neighbours together until five are expected."""
-    held, label = np.zeros(len(expected)), np.zeros(expected.shape, int)
+    counted, label = np.zeros(len(expected)), np.zeros(expected.shape, int)
     now = np.zeros(len(expected), int)
     for k, column in enumerate(expected.T):
         label[:, k] = now
-        held += column
-        full = held >= FEW
-        now, held = now + full, np.where(full, 0.0, held)
+        counted += column
+        full = counted >= FEW
+        now, counted = now + full, np.where(full, 0.0, counted)
     label = np.minimum(label, np.maximum(now - 1, 0)[:, None])  # what is left over joins the last full one
     first = np.concatenate([[0], np.cumsum(label.max(1) + 1)])
     return label + first[:-1, None], int(first[-1])

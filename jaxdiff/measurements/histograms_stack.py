@@ -33,15 +33,15 @@ class HistogramsStack(Stack):
 
     def data(self) -> dict[str, np.ndarray]:
         one, seen = self.template, self._seen
-        held = (self.values if one.whole else self.values * one.volumes).reshape(*seen.shape, -1)
-        held = np.where(seen[..., None], held, 1.0)
-        bad = ~(np.isfinite(held) & (held >= 0)).all(2) | ~(held.sum(2) > 0)
+        counted = (self.values if one.whole else self.values * one.volumes).reshape(*seen.shape, -1)
+        counted = np.where(seen[..., None], counted, 1.0)
+        bad = ~(np.isfinite(counted) & (counted >= 0)).all(2) | ~(counted.sum(2) > 0)
         total = one.total if self.total is None else self.total
         total = None if total is None else np.broadcast_to(total, seen.shape)
         if total is not None and one.whole:  # where a time is missing any total will do
-            total = np.where(seen, total, held.sum(2))
+            total = np.where(seen, total, counted.sum(2))
         with np.errstate(invalid="ignore", divide="ignore"):
-            shares, size = normalised(held, one.whole, total)
+            shares, size = normalised(counted, one.whole, total)
             bad |= ~np.isfinite(shares).all(2)
         weight = np.ones(seen.shape) if size is None else size
         return {
@@ -60,8 +60,8 @@ def drawn(histograms: Histograms, prediction: np.ndarray, repeats: int, rng: Any
     shares = own if kind == "residual" else np.maximum(prediction, 0.0)
     count = np.maximum(np.round(size), 1).astype(int)
     several = [rng.multinomial(n, p / p.sum(), repeats) for n, p in zip(count, shares, strict=True)]
-    held = np.stack(several, axis=1)[..., : one.mass.shape[1]].reshape(repeats, *one.counts.shape).astype(float)
-    return held if one.whole else held / count.reshape(-1, *(1,) * one.grid.ndim) / one.volumes
+    counted = np.stack(several, axis=1)[..., : one.mass.shape[1]].reshape(repeats, *one.counts.shape).astype(float)
+    return counted if one.whole else counted / count.reshape(-1, *(1,) * one.grid.ndim) / one.volumes
 
 
 def joined(several: Sequence[Any], initials: Any) -> HistogramsStack:
@@ -83,5 +83,5 @@ def normalised(mass: np.ndarray, whole: bool, total: Any = None) -> tuple[np.nda
     if total is not None:
         inside = mass if whole else mass * total[..., None]
         mass = np.concatenate([inside, np.maximum(total - inside.sum(-1), 0.0)[..., None]], axis=-1)
-    held = mass.sum(-1)
-    return mass / held[..., None], total if total is not None else held if whole else None
+    counted = mass.sum(-1)
+    return mass / counted[..., None], total if total is not None else counted if whole else None

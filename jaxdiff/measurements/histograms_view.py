@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.figures import heatmaps
-from jaxdiff.figures.states import draw_course
+from jaxdiff.figures.states import draw_profiles
 from jaxdiff.figures.style import MANY, MODEL, POINT, legend, ramp, time_label, zero_line
 from jaxdiff.measurements.view import Numbers, Picture, View, shares
 
@@ -28,7 +28,7 @@ def view(data: Histograms, fit: Any) -> View:
         course = {"times": data.times, "x": 0.5 * (data.edges[1:] + data.edges[:-1])}
         values = densities(data, prediction)
         pictures["course"] = Picture(
-            lambda figure, names: draw_course(
+            lambda figure, names: draw_profiles(
                 figure, **course, values=values, names={**names, "value": "fitted density"}
             ),
             wide=True,

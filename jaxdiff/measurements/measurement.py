@@ -144,15 +144,17 @@ class Measurement(eqx.Module):
         """(first, last) part in time; rows of one single time are held out evenly instead."""
         distinct = np.unique(self.times)
         if len(distinct) > 1:
-            held = self.times > np.quantile(self.times, 1 - fraction, method="lower")
-            held = held if held.any() else self.times == distinct[-1]
+            held_out = self.times > np.quantile(self.times, 1 - fraction, method="lower")
+            held_out = held_out if held_out.any() else self.times == distinct[-1]
         else:
             count = max(1, round(fraction * len(self.times)))
-            held = np.zeros(len(self.times), bool)
-            held[np.linspace(0, len(held) - 1, count + 2).astype(int)[1:-1]] = True
-        if held.all():
-            raise ValueError(f"validation={fraction:g} leaves no reading to fit, got {len(held)} in all; hold out less")
-        return self.rows(~held), self.rows(held)
+            held_out = np.zeros(len(self.times), bool)
+            held_out[np.linspace(0, len(held_out) - 1, count + 2).astype(int)[1:-1]] = True
+        if held_out.all():
+            raise ValueError(
+                f"validation={fraction:g} leaves no reading to fit, got {len(held_out)} in all; hold out less"
+            )
+        return self.rows(~held_out), self.rows(held_out)
 
     def rows(self, kept: np.ndarray) -> Measurement:
         """Only these rows, of each field that has one for each time."""
@@ -188,7 +190,7 @@ class Measurement(eqx.Module):
             raise TypeError(f"{type(self).__name__} has no draw(fit, repeats, rng, how), by which data are drawn anew")
         return DRAWN[self.family](self, fit.predict(self), repeats, rng, how)
 
-    # What is told
+    # What is said of it
 
     def residuals(self, prediction: Any) -> np.ndarray:
         """What a prediction leaves of the values, over sigma where there is one."""
@@ -203,8 +205,8 @@ class Measurement(eqx.Module):
         """
         return Examination(f"there are no tests of {type(self).__name__}")
 
-    def view(self, fit: Any, held: Any = None) -> View:
-        """What the page, the pictures and the tables of a fit say; held: the part held out, None for none.
+    def view(self, fit: Any, held_out: Any = None) -> View:
+        """What the page, the pictures and the tables of a fit say; held_out: the part held out, None for none.
 
         The default: data against prediction; of log densities their sum, and how they are distributed.
         """

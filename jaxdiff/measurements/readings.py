@@ -240,8 +240,8 @@ class Readings(Measurement):
     @property
     def notes(self) -> tuple[str, ...]:
         count = len(self.values)
-        told = (f"{count} of {count + self.missing} rows used; {self.missing} missing",) if self.missing else ()
-        return told + doubts(self.times, self.positions, self.values, self.sigma)
+        missing = (f"{count} of {count + self.missing} rows used; {self.missing} missing",) if self.missing else ()
+        return missing + doubts(self.times, self.positions, self.values, self.sigma)
 
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
@@ -302,10 +302,10 @@ class Readings(Measurement):
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
         return examined(self, prediction, jacobian, tau)
 
-    def view(self, fit: Any, held: Any = None) -> View:
+    def view(self, fit: Any, held_out: Any = None) -> View:
         from jaxdiff.measurements.readings_view import view
 
-        return view(self, fit, held)
+        return view(self, fit, held_out)
 
 
 def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:

@@ -48,8 +48,8 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
     if m.known and freedom > 0:
         ratio = squares / freedom
         p = float(special.chdtrc(freedom, squares)) if ratio > LOUD else 1.0
-        told = f"residuals are {np.sqrt(ratio):.2g} times as large as sigma says, reduced χ² {ratio:.3g}"
-        tests.add(Finding(p, -2.0, told))
+        text = f"residuals are {np.sqrt(ratio):.2g} times as large as sigma says, reduced χ² {ratio:.3g}"
+        tests.add(Finding(p, -2.0, text))
         if 0 < ratio < 1 / LOUD and special.chdtr(freedom, squares) < LEVEL / 10:
             tests.remarks.append(
                 f"sigma is {np.sqrt(1 / ratio):.2g} times as large as the residuals, reduced χ² {ratio:.2g}: error bars are too wide"
@@ -84,8 +84,8 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
 
     wandering = float(np.median(rho[rho > 0])) if (rho > 0).any() else 0.0
     if tau is not None and wandering > WANDERING and (count := effective(rho)) < INDEPENDENT:
-        told = f"residuals wander, lag-1 {wandering:.2g}, as where a model misses something: {n} readings count as {count:.2g}"
-        tests.add(Finding(0.0, 0.0, told))
+        text = f"residuals wander, lag-1 {wandering:.2g}, as where a model misses something: {n} readings count as {count:.2g}"
+        tests.add(Finding(0.0, 0.0, text))
     plain = white if tau is None else whitened(e, jacobian / sigma[:, None], np.zeros(n), last)
 
     def rows(level: float) -> Finding:
@@ -93,9 +93,9 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
         if tau is not None and not len(found):  # a jump stands out among what is whitened
             found, away = outliers(white, level / 2)
         used = " of those used" if m.missing else ""
-        told = [f"row {i}{used} ({_place(m, i)}) is {far:.2g} σ off" for i, far in zip(found[:3], away, strict=False)]
+        text = [f"row {i}{used} ({_place(m, i)}) is {far:.2g} σ off" for i, far in zip(found[:3], away, strict=False)]
         more = f" and {len(found) - 3} more rows" if len(found) > 3 else ""
-        return Finding(0.0 if len(found) else 1.0, 1.0, ", ".join(told) + more)
+        return Finding(0.0 if len(found) else 1.0, 1.0, ", ".join(text) + more)
 
     if freedom > 5:
         tests.late.append(rows)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.figures import heatmaps
-from jaxdiff.figures.states import draw_course
+from jaxdiff.figures.states import draw_profiles
 from jaxdiff.figures.style import (
     COLORS,
     DATA,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from jaxdiff.measurements.readings import Readings
 
-FEW = 8  # sensors drawn as courses in time
+FEW = 8  # sensors drawn over time
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,29 @@ class Profiles:
 class Beside:
     """Readings and what the model says of them.
 
-    prediction, held_prediction: at the data, and at the part held out, if any
-    curve: the model between the data, along x or t ("profiles", "courses") as `kind` says; over_time: over all of both
+    prediction, held_out_prediction: at the data, and at the part held out, if any
+    curve: the model between the data, along x or t ("profiles", "series") as `kind` says; over_time: over all of both
     states: on several axes instead, the model on all cells at a few times, values (times, *cells)
     """
 
     measurement: Readings
     prediction: np.ndarray
-    held: Readings | None = None
-    held_prediction: np.ndarray | None = None
+    held_out: Readings | None = None
+    held_out_prediction: np.ndarray | None = None
     kind: str = ""
     curve: Profiles | None = None
     over_time: Profiles | None = None
     states: Profiles | None = None
 
 
-def view(readings: Readings, fit: Any, held: Readings | None) -> View:
-    """What the page, the pictures and the tables of a fit say of readings; held: those that were held out."""
-    held = held if held is not None and held.grid is readings.grid and held.start == readings.start else None
-    beside = (_on_axes if readings.grid.ndim > 1 else _on_a_line)(readings, fit, held)
+def view(readings: Readings, fit: Any, held_out: Readings | None) -> View:
+    """What the page, the pictures and the tables of a fit say of readings; held_out: those that were held out."""
+    held_out = (
+        held_out
+        if held_out is not None and held_out.grid is readings.grid and held_out.start == readings.start
+        else None
+    )
+    beside = (_on_axes if readings.grid.ndim > 1 else _on_a_line)(readings, fit, held_out)
     pictures = {
         "fit": Picture(partial(draw, beside=beside)),
         "residuals": Picture(partial(draw_residuals, beside=beside)),
@@ -81,26 +85,26 @@ def view(readings: Readings, fit: Any, held: Readings | None) -> View:
         )
     if (over := beside.over_time) is not None:
         course = {"times": over.times, "x": over.positions, "values": over.values}
-        pictures["course"] = Picture(lambda figure, names: draw_course(figure, **course, names=names), wide=True)
+        pictures["course"] = Picture(lambda figure, names: draw_profiles(figure, **course, names=names), wide=True)
     return View(_numbers(beside, len(fit.labels)), pictures, _table(beside))
 
 
-def _on_a_line(m: Readings, fit: Any, held: Readings | None) -> Beside:
+def _on_a_line(m: Readings, fit: Any, held_out: Readings | None) -> Beside:
     """The data, the curves and all of x and t in one prediction: what compiles is the solver, and it compiles once."""
-    seen = [m] if held is None else [m, held]
+    seen = [m] if held_out is None else [m, held_out]
     times = np.unique(np.concatenate([part.times for part in seen]))
     sensors = np.unique(np.concatenate([part.positions for part in seen]))
     finite = times[np.isfinite(times)]
     lower, upper = np.asarray(m.grid.edges[0])[[0, -1]]
     kind = "profiles" if len(times) <= 6 and len(sensors) > len(times) or len(times) == 1 else ""
-    kind = kind or ("courses" if len(sensors) <= FEW and len(finite) == len(times) else "")
+    kind = kind or ("series" if len(sensors) <= FEW and len(finite) == len(times) else "")
     wanted = []
     if kind == "profiles":
         wanted.append((times, np.linspace(lower, upper, 301)))
-    elif kind == "courses":
+    elif kind == "series":
         wanted.append((_between(m.start, finite), sensors))
     if len(finite) > 1:
-        among = wanted[0][0] if kind == "courses" else finite
+        among = wanted[0][0] if kind == "series" else finite
         some = among[np.unique(np.linspace(0, len(among) - 1, 61).astype(int))]
         wanted.append((some, np.linspace(lower, upper, 81)))
     columns = [(part.times, part.positions) for part in seen]
@@ -112,26 +116,26 @@ def _on_a_line(m: Readings, fit: Any, held: Readings | None) -> Beside:
     return Beside(
         m,
         parts[0],
-        held,
-        None if held is None else parts[1],
+        held_out,
+        None if held_out is None else parts[1],
         kind,
         profiles[0] if kind else None,
         profiles[-1] if len(finite) > 1 else None,
     )
 
 
-def _on_axes(m: Readings, fit: Any, held: Readings | None) -> Beside:
+def _on_axes(m: Readings, fit: Any, held_out: Readings | None) -> Beside:
     """The data, and the state of the field at a few times."""
     times = np.unique(m.times)
     times = times[heatmaps.chosen(times)]
     mesh = np.stack(np.meshgrid(*m.grid.centers, indexing="ij"), -1).reshape(-1, m.grid.ndim)
-    columns = [(part.times, part.positions) for part in ([m] if held is None else [m, held])]
+    columns = [(part.times, part.positions) for part in ([m] if held_out is None else [m, held_out])]
     t = np.concatenate([*(t for t, _ in columns), np.repeat(times, len(mesh))])
     x = np.concatenate([*(x for _, x in columns), np.tile(mesh, (len(times), 1))])
     values = fit.predict(type(m)(m.grid, m.initial, t, x, np.zeros(len(t)), start=m.start))
     *parts, states = np.split(values, np.cumsum([len(t) for t, _ in columns]))
     profiles = Profiles(times, mesh, states.reshape(len(times), *m.grid.shape))
-    return Beside(m, parts[0], held, None if held is None else parts[1], states=profiles)
+    return Beside(m, parts[0], held_out, None if held_out is None else parts[1], states=profiles)
 
 
 def _between(start: float, times: np.ndarray) -> np.ndarray:
@@ -146,8 +150,8 @@ def draw(figure: Any, names: Mapping[str, str], beside: Beside) -> None:
     axes = figure.subplots()
     if beside.kind == "profiles":
         _draw_profiles(axes, beside, names)
-    elif beside.kind == "courses":
-        _draw_courses(axes, beside, names)
+    elif beside.kind == "series":
+        _draw_series(axes, beside, names)
     else:
         draw_agreement(axes, beside.prediction, beside.measurement.values, names["value"])
     axes.set_title("Data and fit")
@@ -164,15 +168,17 @@ def _draw_profiles(axes: Axes, beside: Beside, names: Mapping[str, str]) -> None
     legend(axes, title=None if single else names["t"], outside=not single)
 
 
-def _draw_courses(axes: Axes, beside: Beside, names: Mapping[str, str]) -> None:
+def _draw_series(axes: Axes, beside: Beside, names: Mapping[str, str]) -> None:
     profiles = beside.curve
     assert profiles is not None
     every = -(-len(beside.measurement.values) // (SHOWN * len(profiles.positions)))
     for color, x, line in zip(COLORS, profiles.positions, profiles.values.T, strict=False):
         _points(axes, beside, ("positions", x), "times", color, every)
         axes.plot(profiles.times, line, color=color, linewidth=1.3, label=f"{x:.4g}", zorder=5)
-    if beside.held is not None and beside.held.times.min() > beside.measurement.times.max():
-        axes.axvspan(beside.held.times.min(), beside.held.times.max(), color="#EEEEEE", zorder=0, label="held out")
+    if beside.held_out is not None and beside.held_out.times.min() > beside.measurement.times.max():
+        axes.axvspan(
+            beside.held_out.times.min(), beside.held_out.times.max(), color="#EEEEEE", zorder=0, label="held out"
+        )
     if every > 1:
         axes.plot([], [], color=DATA, markersize=3, label=f"1 in {every} readings", **POINT)
     axes.set(xlabel=names["t"], ylabel=names["value"])
@@ -184,7 +190,7 @@ def _points(
     axes: Axes, beside: Beside, at: tuple[str, float], along: str, color: Any, every: int = 1, named: bool = False
 ) -> None:
     """The readings at one time or place, filled; those held out, hollow."""
-    for m, label, face in ((beside.measurement, "data", color), (beside.held, "held out", "white")):
+    for m, label, face in ((beside.measurement, "data", color), (beside.held_out, "held out", "white")):
         if m is None or not len(here := np.flatnonzero(getattr(m, at[0]) == at[1])[::every]):
             continue
         bars = m.sigma[here] if m.sigma is not None and len(here) < 2 * SHOWN else None
@@ -238,12 +244,12 @@ def _numbers(beside: Beside, count: int) -> Numbers:
 def _table(beside: Beside) -> dict[str, np.ndarray]:
     """Each reading beside its prediction, those held out last."""
     parts = []
-    for m, fitted in ((beside.measurement, beside.prediction), (beside.held, beside.held_prediction)):
+    for m, fitted in ((beside.measurement, beside.prediction), (beside.held_out, beside.held_out_prediction)):
         if m is not None:
             places = (
                 {"position": m.positions} if m.grid.ndim == 1 else dict(zip(m.grid.names, m.positions.T, strict=True))
             )
             columns = {"time": m.times, **places, "measured": m.values, "fitted": fitted}
-            held = np.full(len(m.values), int(m is beside.held))
-            parts.append({**columns, "residual": m.values - fitted, "held_out": held})
+            held_out = np.full(len(m.values), int(m is beside.held_out))
+            parts.append({**columns, "residual": m.values - fitted, "held_out": held_out})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

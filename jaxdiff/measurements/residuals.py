@@ -199,7 +199,7 @@ def signs(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any) -> Findi
 def outliers(white: Whitened, level: float, most: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """(rows too far off for normal noise, by how many standard deviations): the generalised test of Rosner 1983.
 
-    Technometrics 25, 165, doi:10.1080/00401706.1983.10487848. Each row is held against its own standard deviation, which
+    Technometrics 25, 165, doi:10.1080/00401706.1983.10487848. Each row is compared with its own standard deviation, which
     leverage lessens, and against the fit without it.
     """
     from scipy import special

@@ -30,13 +30,13 @@ class Trajectory(Measurement):
         log L = Σᵢ log p(xᵢ₊₁ | xᵢ; tᵢ₊₁ − tᵢ)
 
     grid: its ends are the walls; times: (n,) [time], increasing, at any distances; positions: (n,) or (n, 1) [length],
-    NaN where a frame is missing, which is left out, and told by a fit; lists of both for many paths
+    NaN where a frame is missing, which is left out, as a fit notes; lists of both for many paths
     time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times count where they are dates or
     durations; dates count from the first of their path
 
     On a periodic axis positions lie within the grid, one period: wrap an angle that was counted on and on,
     lower + (x - lower) % period. The density of a step sums over all turns, so that steps are short beside the period
-    where the turns are to be told apart.
+    where the turns are to be distinguished.
 
     Raises ValueError if shapes differ, times do not increase, a path has fewer than two points, a position is infinite
     or lies outside the grid, something is no real number, or dates come without a unit.
@@ -139,7 +139,7 @@ class Trajectory(Measurement):
         (drift, diffusivity, killing), walls = self.dynamics(equation)
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
         try:
-            with np.errstate(all="ignore"):  # what is not finite is found, and told
+            with np.errstate(all="ignore"):  # what is not finite is found, and refused
                 steps = prepare(
                     drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls
                 )
@@ -148,8 +148,8 @@ class Trajectory(Measurement):
             large = (
                 "the densities of its steps are beyond all numbers; check drift, diffusivity and killing near the path"
             )
-            told = few if isinstance(error, MemoryError) else large
-            raise Unplannable(str(error) if isinstance(error, ValueError) else told) from None
+            reason = few if isinstance(error, MemoryError) else large
+            raise Unplannable(str(error) if isinstance(error, ValueError) else reason) from None
         return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
 
     def dynamics(self, equation: Any) -> tuple[tuple[Any, Any, Any], tuple[str, str]]:
@@ -175,7 +175,7 @@ class Trajectory(Measurement):
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
         return examined(self, equation)
 
-    def view(self, fit: Any, held: Any = None) -> View:
+    def view(self, fit: Any, held_out: Any = None) -> View:
         from jaxdiff.measurements.trajectory_view import view
 
         return view(self, fit)

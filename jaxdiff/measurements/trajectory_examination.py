@@ -44,9 +44,9 @@ def examined(m: Trajectory, equation: Any) -> Examination:
         lags = [k for k in range(1, 11) if k < n and len(pairs(k)) > n // 2]
         r = [float(s[pairs(k)] @ s[pairs(k) + k]) / float(s @ s) for k in lags]
         ljung = n * (n + 2) * sum(x**2 / len(pairs(k)) for x, k in zip(r, lags, strict=True))
-        told = f"the steps remember earlier ones (Ljung–Box {ljung:.3g} at {len(lags)} lags)"
+        text = f"the steps remember earlier ones (Ljung–Box {ljung:.3g} at {len(lags)} lags)"
         tests.add(
-            Finding(float(special.chdtrc(len(lags), ljung)), max(map(abs, r), default=0.0), told) if lags else None
+            Finding(float(special.chdtrc(len(lags), ljung)), max(map(abs, r), default=0.0), text) if lags else None
         )
         if both is not None:
             tests.add(both._replace(p=2 * min(both.p, 1 - both.p), weight=abs(r[0]) if r else both.weight))
