@@ -31,9 +31,26 @@ KINDS = ("parametric", "residual")
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How the estimates of a fit scatter when its data are drawn anew.
+    """How the estimates of a fit scatter when its data are drawn anew; it prints itself as a table.
 
-    fit: the original; fits: those of the repeats; level: of the intervals. Repeats that did not converge do not count.
+        s² = Σ (θ̂*_b − θ̄*)²/(B − 1),  b = 1 … B
+
+    Repeats that did not converge do not count. Errors are in `standard_errors`, `bias`, `covariance` and `intervals`.
+
+    Attributes:
+        fit: the original `Fit`.
+        fits: those of the repeats, `Fits`.
+        kind: "parametric" or "residual".
+        level: of the intervals.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> readings = jd.Readings(jd.Grid.uniform((0.0, 1.0, 8)), 1.0, [1.0, 2.0], [0.5, 0.5], np.exp([-0.5, -1.0]), sigma=0.01)
+    >>> fit = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, progress=False)
+    >>> repeats = jd.bootstrap(fit, 50, progress=False)
+    >>> len(repeats), sorted(repeats.standard_errors)
+    (50, ['decay'])
+
+    Efron 1979, doi:10.1214/aos/1176344552.
     """
 
     fit: Fit
@@ -54,6 +71,7 @@ class Bootstrap:
 
     @property
     def converged(self) -> np.ndarray:
+        """`(repeats,)`, True where the optimum was reached."""
         return self.fits.converged
 
     @cached_property
@@ -117,7 +135,11 @@ class Bootstrap:
     __repr__ = summary
 
     def plot(self) -> Figure:
-        """How the estimates of the repeats scatter."""
+        """Draw how the estimates of the repeats scatter.
+
+        Returns:
+            A matplotlib figure.
+        """
         return self.fits.plot()
 
 
@@ -145,13 +167,19 @@ def bootstrap(
         kind: "parametric" draws from the fitted model: readings Gaussian, with their sigma or the variance of the
             residuals over n − p; counts multinomial. "residual" asks less of the noise: residuals in units of sigma are
             drawn with replacement, centred and widened by √(n/(n − p)); individuals are drawn from the measured
-            histograms. Where the fit found readings correlated in time, both draw noise with that memory.
-        level: of the intervals; key: of jax.random, jax.random.key(0) unless given; the others: as in `fit_many`.
+            histograms. Where the fit found readings correlated in time, both draw correlated noise.
+        level: of the intervals.
+        key: of jax.random, by which data are drawn; None: jax.random.key(0).
+        steps, dtype, devices, batch, progress: as in `fit_many`.
 
     The refits start from the estimate.
 
-    Raises ValueError if the fit has no data or model at hand (it was loaded), or its data carry no noise; TypeError if
-    they are paths. Efron 1979, doi:10.1214/aos/1176344552.
+    Returns:
+        `Bootstrap`.
+
+    Raises:
+        ValueError: the fit has no data or model at hand (it was loaded), or its data carry no noise.
+        TypeError: a fit of paths, or no `Fit`.
 
     >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -162,6 +190,8 @@ def bootstrap(
     >>> low, high = jd.bootstrap(fit, 100, progress=False).intervals["diffusivity"]
     >>> bool(low < 0.5 < high)
     True
+
+    Efron 1979, doi:10.1214/aos/1176344552.
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"the bootstrap starts from a jd.Fit, got {type(fit).__name__}; call jd.fit first")

@@ -53,7 +53,7 @@ def fit(
 ) -> Fit:
     """Fit what is marked in a model to measurements, with error bars.
 
-        θ* = argmin Σ loss(prediction(θ), observation)
+        θ̂ = argmin Σ loss(prediction(θ), observation)
 
     Args:
         model: an equation, whose marked numbers are fitted; or a function of named parameters that returns one, or
@@ -61,21 +61,26 @@ def fit(
         measurements: one, or several experiments.
         parameters: for a function, {name: start}; a start is a mark, or a bare number, which is Free.
         loss: None (mean square, Kullback–Leibler or likelihood, by the kind of measurement; the summed likelihood of
-            several), `mse`, `kl_divergence`, `negative_log_likelihood`, or your own loss(prediction, observation) → scalar.
+            several), `mse`, `kl_divergence`, `negative_log_likelihood`, a `Loss`, or your own loss(prediction, observation)
+            → scalar.
         optimizer: None (Levenberg–Marquardt up to 64 parameters, else optax.lbfgs), `LevenbergMarquardt`, or any optax
             transformation. It works on numbers of order one: start-relative, logarithms, logits; optax sees the loss per
             datum, mean squares relative to the spread of the data, your own loss as it is.
         steps: at most so many; None: 100 for Levenberg–Marquardt, 500 for lbfgs, 2000 for other transformations.
-        batch_size: rows drawn anew for every step of an optax transformation, with `key`.
+        batch_size: rows drawn anew for every step of an optax transformation.
+        key: of jax.random, by which these are drawn; None: jax.random.key(0).
         validation: a fraction to hold out (the last part in time), or measurements; its loss is reported.
         scheme, stepper, substeps, tolerance: as in `solve`.
         dtype: float64 unless jnp.float32 is asked for, whatever the session's default.
         errors: "auto" fits readings again with AR(1) noise, e^(−Δt/τ) at each position, where their residuals are found
-            correlated in time, and says so; "autocorrelated" whether or not they are; "iid" takes noise as independent;
+            correlated in time, and says so; "autocorrelated" does it in any case; "iid" takes noise as independent;
             "sandwich" takes the square of each residual for its variance (HC3), where noise is unequal and sigma unknown.
         progress: show a bar if it takes longer than a second.
 
     For paths the start is improved by the densities of Euler steps, if these lead to a higher likelihood.
+
+    Returns:
+        `Fit`.
 
     Raises:
         ValueError: nothing is marked, a start is out of bounds, the model fails at the start, or data do not suit.
@@ -89,6 +94,8 @@ def fit(
     >>> result = jd.fit(jd.Diffusion(jd.Positive(2.0)), readings, progress=False)
     >>> round(result.parameters["diffusivity"], 2), result.converged
     (0.5, True)
+
+    HC3: MacKinnon & White 1985, doi:10.1016/0304-4076(85)90158-7.
     """
     narrow = is_narrow(dtype)
     if errors not in ERRORS:

@@ -54,16 +54,16 @@ def fit_many(
 ) -> Fits:
     """Fit one model to each of many data sets, as one compiled batch; the results are those of `fit(errors="iid")` one by one.
 
-        θ*_b = argmin loss(prediction(θ), observation_b),  b = 1 … B
+        θ̂_b = argmin loss(prediction(θ), observation_b),  b = 1 … B
 
     Args:
-        model, parameters, loss, steps, scheme, stepper, substeps, tolerance, dtype: as in `fit`.
+        model, parameters, loss, steps, scheme, stepper, substeps, tolerance, dtype, progress: as in `fit`.
         measurements: one measurement, whose data are taken from `values`; or a sequence with an entry for each data set,
             a measurement or a tuple of several experiments, of the same kinds and on the same grids. Readings may differ
             in times and positions (all are solved for all of them) and in sigma, histograms in counts and totals, both
             in their initial states.
-        values: (B, m) like the values of `Readings`, or (B, times, *bins) like the counts of `Histograms`; NaN is missing,
-            each data set with its own gaps.
+        values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`; NaN is
+            missing, each data set with its own gaps.
         optimizer: None or `LevenbergMarquardt(…)`.
         devices: over which the batch is cut: None for the default one, a number, "all", or a sequence of jax devices. On
             several hosts call `jax.distributed.initialize` first, and the same program on each with "all".
@@ -72,6 +72,9 @@ def fit_many(
 
     Fits that are not done after ten steps are gathered from all chunks and finished together. One that fails is flagged
     and leaves the others alone. An interruption (Ctrl-C) returns what is done.
+
+    Returns:
+        `Fits`.
 
     Raises:
         ValueError: nothing is marked, data sets do not suit each other or the model, a device is not there, `save` names
@@ -168,19 +171,26 @@ def multistart(
 ) -> Fit:
     """Fit from many starts as one batch, and return the best, refined by `fit` from there.
 
-    The first start is the model's own. The others scatter in the optimiser's coordinates as a Latin hypercube: a Free
-    number normally around its start, with `spread` times its magnitude (1 where it is zero and the data tell no scale);
-    a Positive one lognormally, by factors of e^±spread; a Bounded one evenly over its interval.
+        zₖ = z₀ + spread Φ⁻¹(uₖ),   u a Latin hypercube, z what the optimiser sees
+
+    The first start is the model's own. The others scatter: a Free number normally around its start, with `spread` times its
+    magnitude (1 where it is zero and the data tell no scale); a Positive one lognormally, by factors of e^±spread; a
+    Bounded one evenly over its interval.
 
     Args:
-        starts: how many; spread: see above; key: of jax.random, jax.random.key(0) unless given.
-        the others: as in `fit` and `fit_many`.
+        model, measurements, parameters, loss, steps, scheme, stepper, substeps, tolerance, dtype, progress: as in `fit`.
+        optimizer, devices, batch: as in `fit_many`.
+        starts: how many.
+        spread: of the starts [1].
+        key: of jax.random, by which they are drawn; None: jax.random.key(0).
 
-    `Fit.optima` lists the distinct optima, best first: {"parameters", "loss", "count"} with the number of starts that
-    ended there. A note says how many ended at the best.
+    Returns:
+        `Fit`, whose `optima` are the distinct optima, best first: {"parameters", "loss", "count"} with the number of starts
+        that ended there. A note says how many ended at the best.
 
-    Raises ValueError or TypeError as `fit_many` does; ValueError if no start converges.
-    Latin hypercube: McKay, Beckman & Conover 1979, doi:10.1080/00401706.1979.10489755.
+    Raises:
+        ValueError: no start converges, or as `fit_many`.
+        TypeError: arguments of the wrong kind.
 
     >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -190,6 +200,8 @@ def multistart(
     >>> fit = jd.multistart(jd.Diffusion(jd.Positive(9.0)), readings, starts=8, progress=False)
     >>> round(fit.parameters["diffusivity"], 2), fit.optima[0]["count"]
     (0.5, 8)
+
+    Latin hypercube: McKay, Beckman & Conover 1979, doi:10.1080/00401706.1979.10489755.
     """
     narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")

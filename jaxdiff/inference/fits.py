@@ -30,10 +30,28 @@ NOWHERE = (LOST, FAILED, WAITING)  # how a fit ends that has no estimate
 class Fits:
     """The results of B fits of one model, in NumPy float64; fits[i] is one of them as a `Fit`, with its data.
 
-    z: (B, p) where each ended, NaN where it ended nowhere; bars: its error bars; loss, iterations: (B,); curvature: of the
-    loss there, (B, p, p); history: of the loss, (B, …)
-    status: (B,) how each ended, `WORDS` of jaxdiff.batch; reason: why there are no error bars, or None
-    notes: what a reader must know, in words
+        θ̂_b ± s_b,  b = 1 … B
+
+    Attributes:
+        z: `(B, p)`, where each ended in the optimiser's coordinates, NaN where it ended nowhere.
+        bars: error bars: errors `(B, p)`, covariance `(B, p, p)`, intervals `(B, p, 2)`, and what is not identified.
+        loss: `(B,)` where each ended.
+        curvature: `(B, p, p)` of the loss there.
+        iterations: `(B,)`.
+        status: `(B,)`, how each ended, a number of `jaxdiff.inference.batch.WORDS`.
+        history: `(B, …)`, the loss at every step.
+        run, batch, stacks: the problem, its division into chunks, and the data.
+        reason: why there are no error bars, or None.
+        loss_name: what was minimised.
+        notes: what a reader must know, in words.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.array([1.0, 2.0, 3.0])
+    >>> readings = jd.Readings(grid, 1.0, times, np.full(3, 0.5), np.ones(3), sigma=0.01)
+    >>> values = np.exp(-np.array([[0.5], [0.7]]) * times)
+    >>> fits = jd.fit_many(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, values, progress=False)
+    >>> len(fits), fits.parameters["decay"].round(3), round(fits[1].parameters["decay"], 3)
+    (2, array([0.5, 0.7]), 0.7)
     """
 
     z: np.ndarray
@@ -60,6 +78,7 @@ class Fits:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """`p` names, one for every single number."""
         return self.run.parameters.labels
 
     @property
@@ -164,7 +183,11 @@ class Fits:
     __repr__ = summary
 
     def plot(self) -> Figure:
-        """How the converged estimates scatter, a picture a parameter, beside what their standard errors say."""
+        """Draw how the converged estimates scatter, a picture a parameter, beside what their standard errors say.
+
+        Returns:
+            A matplotlib figure.
+        """
         from jaxdiff.reports import figures
 
         return figures.fits(self)

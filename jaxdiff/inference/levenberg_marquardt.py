@@ -29,9 +29,13 @@ class Minimum:
 
         covariance = value / (n − p) (JᵀJ)⁻¹
 
-    x: as the start was, a number, an array or a pytree of them; value: Σ r²; converged: whether that is a minimum;
-    iterations: how many Jacobians were evaluated; covariance: (p, p) of the numbers of x in a row, NaN where n ≤ p and
-    for what the residuals do not tell apart; notes: what a reader must know, in words.
+    Attributes:
+        x: as the start was, a number, an array or a pytree of them.
+        value: Σ r².
+        converged: True if that is a minimum.
+        iterations: how many Jacobians were evaluated.
+        covariance: `(p, p)` of the numbers of x in a row, NaN where n ≤ p and for what the residuals do not tell apart.
+        notes: what a reader must know, in words.
 
     >>> import jaxdiff as jd
     >>> jd.LevenbergMarquardt().minimize(lambda x: x**2 - 2.0, 1.0).notes

@@ -32,14 +32,44 @@ FORMAT = "jaxdiff fit 1"
 
 @dataclass(frozen=True)
 class Fit:
-    """The result of `fit`, in NumPy float64.
+    """The result of `fit`, in NumPy float64; it prints itself as a table.
 
-    model: the fitted equation, with plain numbers; initial: the fitted initial state
-    parameters, standard_errors, start: {name: number or array}; intervals: {name: (lower, upper)}, 95 %
-    covariance: (p, p) of the single numbers in the order of `labels`
-    loss, validation_loss: at the optimum, and on what was held out; history: the loss at every step
-    converged: whether the optimum was reached; notes: what a reader must know, in words
-    verdict: whether the model describes the data, `describes`, and why not, `reasons`, by tests of the residuals
+        θ̂ ± s,   s² = diag(covariance),   95 % in intervals
+
+    Attributes:
+        model: the fitted equation, with plain numbers; None if the fit was loaded without it.
+        parameters: {name: number or array}, the estimates.
+        standard_errors: {name: number or array}; NaN where there is none, as `notes` tell.
+        intervals: {name: (lower, upper)}, 95 %.
+        covariance: `(p, p)` of the single numbers, in the order of `labels`.
+        labels: `p` names, one for every single number.
+        loss: at the optimum.
+        loss_name: what was minimised.
+        history: `(steps + 1,)`, the loss at every step.
+        converged: True if the optimum was reached.
+        notes: what a reader must know, in words.
+        validation_loss: the loss on what was held out; None if nothing was.
+        initial: the fitted initial state, one of each measurement where they differ.
+        start: {name: number or array}, where the search began.
+        measurements: what was fitted.
+        held_out: what was not.
+        initials: the initial state of each measurement, as given and as fitted.
+        options: scheme, stepper, substeps and tolerance.
+        problem: what was minimised; None if the fit was loaded.
+        correlation_times: [time] of the noise of each measurement, None where it is independent.
+        optima: of several starts: parameters, loss, and the count of starts that ended there, best first.
+        seen: the prediction of each measurement, and its Jacobian.
+        judged: the verdict that was stored, of a loaded fit.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
+    >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
+    >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
+    >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
+    >>> fit = jd.fit(jd.Diffusion(jd.Positive(2.0)), readings, progress=False)
+    >>> low, high = fit.intervals["diffusivity"]
+    >>> bool(low < 0.5 < high), fit.verdict.describes
+    (True, True)
     """
 
     model: Any
@@ -116,9 +146,16 @@ class Fit:
 
     @as_written
     def predict(self, measurement: Measurement | None = None) -> np.ndarray:
-        """What the fitted model predicts for a measurement, in the shape of its data; None: the one that was fitted.
+        """Predict a measurement by the fitted model.
 
-        Raises ValueError if the model is not at hand (a fit that was loaded without it) or fails there.
+        Args:
+            measurement: of any kind; None: the one that was fitted.
+
+        Returns:
+            An array in the shape of its data.
+
+        Raises:
+            ValueError: the model is not at hand (a fit that was loaded without it), or fails there.
         """
         if self.model is None:
             raise ValueError("this fit was loaded without its model, got None; pass it as jd.load(path, model)")
@@ -171,13 +208,24 @@ class Fit:
     __repr__ = summary
 
     def plot(self) -> Figure:
-        """Data against fit, residuals and the course of the loss."""
+        """Draw data against fit, residuals and the history of the loss.
+
+        Returns:
+            A matplotlib figure.
+        """
         from jaxdiff.reports import figures
 
         return figures.fit(self)
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """One self-contained HTML page."""
+        """Write one self-contained HTML page.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The path.
+        """
         from jaxdiff.reports import page
 
         return page.write(self, path)
@@ -205,7 +253,14 @@ class Fit:
         return checked(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Parameters, errors, intervals, covariance, loss, history and notes as JSON; neither the data nor the model."""
+        """Store parameters, errors, intervals, covariance, loss, history and notes as JSON; neither the data nor the model.
+
+        Args:
+            path: of the file, which is there whole or not at all.
+
+        Returns:
+            The path.
+        """
         text = json.dumps(self.record(), indent=1, allow_nan=False, ensure_ascii=False)
         return write_whole(path, text + "\n")
 
@@ -256,12 +311,27 @@ def _number(value: Any) -> Any:
 
 
 def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
-    """A stored fit: its numbers, without data; with the model's own marks or function it predicts again.
+    """Load a stored fit: its numbers, without data; with the model it predicts again.
 
-    path: a file that `Fit.save` wrote; model: what was fitted, an equation with its marks or a function of named
-    parameters, into which the stored numbers are put.
+    Args:
+        path: a file that `Fit.save` wrote.
+        model: what was fitted, an equation with its marks or a function of named parameters, into which the stored numbers
+            are put; None: numbers alone.
 
-    Raises ValueError if the file is not such a file or does not belong to the model.
+    Returns:
+        `Fit`.
+
+    Raises:
+        ValueError: a file that is no stored fit, is damaged, or does not belong to the model.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 8))
+    >>> readings = jd.Readings(grid, 1.0, [1.0, 2.0, 3.0], [0.5, 0.5, 0.5], np.exp([-0.5, -1.0, -1.5]), sigma=0.01)
+    >>> model = jd.Diffusion(1.0, decay=jd.Positive(1.0))
+    >>> path = jd.fit(model, readings, progress=False).save("fit.json")
+    >>> again = jd.load(path, model)
+    >>> round(again.parameters["decay"], 3), round(float(again.predict(readings)[1]), 3)
+    (0.5, 0.368)
     """
     path = Path(path)
     try:
