@@ -222,10 +222,10 @@ class Run:
 
     def _rough(self) -> np.ndarray | None:
         """Where the Euler densities of all paths are largest."""
-        if not self.paths:
+        paths = tuple(rough for m in self.measurements if (rough := m.rough()) is not None)
+        if not paths:
             return None
         self.at(self.start)
-        paths = tuple(m.rough() for m in self.measurements if not m.on_cells)
         z, here = _euler(replace(self.problem, predictors=paths), self.start)
         if self.rescale(here):
             z, _ = _euler(replace(self.problem, predictors=paths), self.start)

@@ -110,6 +110,10 @@ class Measurement(eqx.Module):
         """What is predicted for each row (m, …) from the state at its time, states (m, *cells); traceable."""
         raise NotImplementedError(f"{type(self).__name__} needs read(states), or prepare")
 
+    def rough(self) -> Predictor | None:
+        """A crude predictor that knows where to start, by means and variances `euler` of steps; None: there is none."""
+        return None
+
     def noise(self) -> dict[str, Any]:
         """The weight of each row, 1/sigma² or how many were counted, and what a likelihood needs besides: the constant
         Σ log sigma, and no memory of the row before."""

@@ -96,7 +96,7 @@ def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any,
     if kind == "residual" or not measurement.known:
         scale = float(np.sqrt(np.mean(own**2) * inflation))
     sigma = getattr(measurement, "sigma", None)
-    rows: Any = () if tau is None else (measurement.times, measurement.positions)
+    rows = (measurement.times, getattr(measurement, "positions", None))
     shape = (repeats, len(own))
     noise = rng.normal(size=shape)
     if kind == "residual":
