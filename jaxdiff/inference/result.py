@@ -97,11 +97,6 @@ class Fit:
     judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
 
     @property
-    def equation(self) -> Any:
-        """The fitted equation."""
-        return self.model
-
-    @property
     def correlation(self) -> np.ndarray:
         """Of the single numbers, (p, p), in the order of `labels`."""
         deviation = np.sqrt(np.diag(self.covariance))
