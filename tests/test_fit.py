@@ -343,7 +343,7 @@ noise = np.random.default_rng(0).normal(size=60)
 values = np.tile(1 + np.cos(np.pi * values), 3) * np.exp(-rows[0]) + 0.01 * noise
 model = jd.Diffusion(jd.Positive(0.3), decay=jd.Free(0.1))
 first = jd.fit(model, jd.Readings(grid, peak, *rows, values), progress=False)
-again = jd.solve(first.equation, grid, peak, [0.0, 0.4])
+again = jd.solve(first.model, grid, peak, [0.0, 0.4])
 second = jd.fit(model, jd.Readings(grid, again.values[-1], *rows, values), progress=False)
 third = jd.fit(model, jd.Readings(grid, peak, *rows, values), progress=False)
 assert third.parameters == first.parameters and second.covariance.dtype == np.float64
