@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, dataclass_transform
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,7 +16,8 @@ from jaxdiff.runtime.conditions import Condition
 _MOST_SUBSTEPS = 2**20
 
 
-class Method(eqx.Module):
+@dataclass_transform(frozen_default=True, field_specifiers=(eqx.field,))
+class Method(ABC):
     """A way through time: carries dN/dt = A(t) N + b(t) from its start to the output times.
 
     The solver picks one for each problem. One of your own is passed as `stepper=`; of these it needs `run` alone:
@@ -31,7 +34,7 @@ class Method(eqx.Module):
     | `for_data(times)`             | times and method where noise of data hides more errors    | unchanged         |
     | `unattended()`                | for compiled code, where no host refines it               | itself            |
 
-    A system has `at(t, u)`, which is (A, b), `weights`, `knots` and `jumps`. Facts that a class states:
+    Its fields are its parameters. A system has `at(t, u)`, which is (A, b), `weights`, `knots` and `jumps`. Facts that a class states:
 
     | name           | what                                                                                  | default |
     |----------------|---------------------------------------------------------------------------------------|---------|
@@ -54,6 +57,15 @@ class Method(eqx.Module):
     in_densities: ClassVar[bool] = False
     all_or_none: ClassVar[bool] = False
     in_modes: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A pytree of its fields, those that are not static; looked up in every solve, which `equinox.Module` makes slow."""
+        super().__init_subclass__(**kwargs)
+        static = {
+            field.name: field.metadata.get("static", False) for field in fields(dataclass(frozen=True, eq=False)(cls))
+        }
+        names = [[name for name, is_static in static.items() if is_static == kind] for kind in (False, True)]
+        jax.tree_util.register_dataclass(cls, *names)
 
     @property
     def iterates(self) -> bool:

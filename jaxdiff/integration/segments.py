@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,7 +27,7 @@ _FEW = 8  # lengths of which the factors are held together
 _SAMPLE = 128  # segments of a long series whose errors are looked at
 
 
-class Stretches(eqx.Module):
+class Stretches(NamedTuple):
     """Stretches of time that follow each other: `starts` and `durations` `(s,)`; durations that differ, `distinct`, and
     `which` of them each stretch has; the stretch that `ends` at each output time `(T,)`."""
 

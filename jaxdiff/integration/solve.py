@@ -134,7 +134,7 @@ def solve(
         values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
         return Solution(times, values, grid, method)
     alone = plan.unattended()
-    if traced or isinstance(jnp.zeros(()), jax.core.Tracer):  # inside jit, whatever the arguments
+    if alone is not plan and (traced or isinstance(jnp.zeros(()), jax.core.Tracer)):  # in jit, whatever the arguments
         plan = alone
     values, checks = _compiled(equation, grid, u, plan)
     if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
