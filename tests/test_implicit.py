@@ -30,7 +30,7 @@ def test_resolvents_against_the_whole_matrix(name):
         x, count = apply(operator, a, b, u)
         expected = np.linalg.solve(a * np.eye(u.size) + b * matrix, u.ravel()).reshape(grid.shape)
         assert np.abs(x - expected).max() < 1e-11 * np.abs(expected).max()
-        assert count <= (2 if separable and operator.balanced else 80)
+        assert count <= (2 if separable and operator.detailed_balance else 80)
         assert not kept or float(jnp.sum(x)) == pytest.approx(u.sum(), rel=1e-13)
 
 

@@ -100,7 +100,7 @@ def test_the_spectrum_lies_within_its_bounds(name):
     found, bounds = np.linalg.eigvals(dense(operator, grid.shape)), operator.spectrum()
     slack = 1e-9 * float(bounds.lower)
     assert -found.real.min() <= bounds.lower + slack and found.real.max() <= bounds.upper + slack
-    assert np.abs(found.imag).max() <= bounds.turn + slack
+    assert np.abs(found.imag).max() <= bounds.imaginary_bound + slack
 
 
 def kernel_error(n, separable):

@@ -104,7 +104,7 @@ def test_the_matrix_is_one_of_rates(name, operators):
         np.testing.assert_allclose(scale, scale.T, atol=1e-13 * np.abs(scale).max())
     found, slack = np.linalg.eigvals(matrix), 1e-9 * size
     assert -found.real.min() <= bounds.lower + slack and found.real.max() <= min(bounds.upper, growth + slack) + slack
-    assert np.abs(found.imag).max() <= bounds.turn + slack
+    assert np.abs(found.imag).max() <= bounds.imaginary_bound + slack
     assert np.abs(found).max() <= operator.bound() + slack
 
 

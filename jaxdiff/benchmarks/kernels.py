@@ -154,8 +154,8 @@ def _operator(equation: Any, grid: Any, dtype: Any) -> Any:
 
 
 def _held(operator: Any) -> float:
-    """Bytes of the rates that a product reads: where hops are mutual, half of them."""
-    hops = operator.up if getattr(operator, "mutual", False) else (operator.up, operator.down)
+    """Bytes of the rates that a product reads: where they are symmetric, half of them."""
+    hops = operator.up if getattr(operator, "symmetric", False) else (operator.up, operator.down)
     return float(sum(x.nbytes for x in jax.tree.leaves((hops, operator.loss))))
 
 

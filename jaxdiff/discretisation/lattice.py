@@ -82,7 +82,7 @@ class LatticeSystem(TransportSystem):
         names = self.grid.names
         rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
         up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
-        rings = tuple(side.periodic for side in self.sides[::2])
+        periodic = tuple(side.periodic for side in self.sides[::2])
         closed = not any(side.open for side in self.sides)
         level = self._symmetric and all(_is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
         return AxisSum(
@@ -90,7 +90,7 @@ class LatticeSystem(TransportSystem):
             down,
             loss[0],
             self.weights,
-            rings,
+            periodic,
             self._detailed_balance,
             names,
             self._symmetric,
@@ -115,8 +115,8 @@ class LatticeSystem(TransportSystem):
         even = (
             not callable(diffusivity) and not isinstance(diffusivity, (PerAxis, Tensor)) and np.ndim(diffusivity) == 0
         )
-        periodic = any(side.periodic for side in self.sides)
-        return isinstance(drift, Potential) and even and not varies(diffusivity) and not periodic
+        wraps = any(side.periodic for side in self.sides)
+        return isinstance(drift, Potential) and even and not varies(diffusivity) and not wraps
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
@@ -221,7 +221,8 @@ class LatticeSystem(TransportSystem):
 
     def _along(self, k: int, coordinates: Any = None, slices: Any = ()) -> Transport:
         """The equation on one line along axis k, at these coordinates on the other axes."""
-        found, slices = [], list(slices)
+        slices = list(slices)
+        found: list[Any] = []
         vector = callable(self.transport.drift)
         for i, c in enumerate(self._coefficients(k)):
             if is_cells(c):
@@ -234,7 +235,8 @@ class LatticeSystem(TransportSystem):
         boundaries = dict(zip(self.grid.axis(k).sides, ends, strict=True))
         if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
             del boundaries["r-"]
-        return Transport(*found, self.transport.alpha, boundaries)
+        drift, diffusivity, loss, source, capacity = found
+        return Transport(drift, diffusivity, loss, source, capacity, self.transport.alpha, boundaries)
 
     @property
     def _axis_closed(self) -> bool:

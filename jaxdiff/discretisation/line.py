@@ -218,7 +218,7 @@ class LineSystem(TransportSystem):
         return found.at[ends].set(jnp.where(cut[ends].any() | apart, seam, faces[ends]))
 
     def _spans(self) -> Any:
-        """Distances across the faces; across the period at the ends of a ring."""
+        """Distances across the faces; across the period at the ends of a periodic axis."""
         h = jnp.asarray(self.grid.distances)
         return h.at[np.array([0, -1])].set(h[0] + h[-1]) if self.periodic else h
 
@@ -241,7 +241,7 @@ class LineSystem(TransportSystem):
         return faces, h, z
 
     def _hops(self, t: Any) -> tuple[Any, Any]:
-        """Scharfetter–Gummel conductances outwards and back over the inner faces; last the seam on a ring."""
+        """Scharfetter–Gummel conductances outwards and back over the inner faces; last the seam of a periodic axis."""
         faces, h, z = self._peclet(t)
         conductance = faces * jnp.asarray(self.grid.areas) / h
         inner = slice(1, None) if self.periodic else slice(1, -1)

@@ -84,8 +84,8 @@ class TensorSystem(LatticeSystem):
         common = {
             "loss": loss,
             "weights": m,
-            "nearest": nearest.sealed,
-            "balanced": self.driftless,
+            "nearest": nearest.reflecting,
+            "detailed_balance": self.driftless,
         }
         if all(n == 1 for n in offset.shape[1:-1]):
             steps = offset.reshape(-1, ndim)
@@ -179,7 +179,7 @@ class TensorSystem(LatticeSystem):
         return self._origin + (self._cells + halves) * self._widths
 
     def _inside(self, index: Any) -> Any:
-        """Whether a cell of this index `(…, ndim)` exists; on a ring all do."""
+        """Whether a cell of this index `(…, ndim)` exists; along a periodic axis all do."""
         within = (index >= 0) & (index < np.array(self.grid.shape))
         return jnp.all(within | np.array(self._periodic), -1)
 
@@ -258,11 +258,11 @@ class TensorSystem(LatticeSystem):
             slopes = jax.jacfwd(lambda x: matrix(*x))
             return lambda *x: jnp.trace(slopes(jnp.stack(x)), axis1=1, axis2=2)
         total = jnp.zeros(matrix.shape[:-1], matrix.dtype)
-        for k, ring in enumerate(self._periodic) if matrix.ndim > 2 else ():
+        for k, wraps in enumerate(self._periodic) if matrix.ndim > 2 else ():
             if matrix.shape[k] > 1:
                 column = matrix[..., k]
                 around = (jnp.roll(column, -1, k) - jnp.roll(column, 1, k)) / 2
-                total = total + (around if ring else jnp.gradient(column, axis=k)) / self._widths[k]
+                total = total + (around if wraps else jnp.gradient(column, axis=k)) / self._widths[k]
         return total
 
     @property

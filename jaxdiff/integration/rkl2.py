@@ -51,8 +51,8 @@ class RKL2(Stepper):
         return (s * s + s - 2) / 2
 
     def limits(self, operator: Any) -> Any:
-        bound, turn = operator.bound(), operator.turn()
-        slow = _BREADTH * bound / jnp.maximum(turn**2, jnp.finfo(turn.dtype).tiny)
+        bound, imaginary = operator.bound(), operator.imaginary_bound()
+        slow = _BREADTH * bound / jnp.maximum(imaginary**2, jnp.finfo(imaginary.dtype).tiny)
         return jnp.stack([self.reach / bound, slow])
 
     def refusals(self, dt: Any, limits: Any) -> list[tuple[str, Any]]:

@@ -58,7 +58,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
 
 def _resolvent(operator: Any, a: Any) -> Any:
     """u ↦ (aI − A)⁻¹ u; without detailed balance not by iterations if there is another way."""
-    if eliminable(operator) and not operator.balanced:
+    if eliminable(operator) and not operator.detailed_balance:
         return eliminated(operator, a, -1.0)
     return equipped(operator).resolvent(a, -1.0)
 
@@ -69,7 +69,7 @@ def _equilibrium(operator: Any) -> tuple[Any, Any]:
     known = None
     if isinstance(operator, Tridiagonal):
         content = known = _on_chain(operator)
-    elif operator.balanced:
+    elif operator.detailed_balance:
         logs = operator.log_equilibrium
         content = known = jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
     else:
@@ -79,8 +79,8 @@ def _equilibrium(operator: Any) -> tuple[Any, Any]:
 
 
 def _on_chain(operator: Tridiagonal) -> Any:
-    """By detailed balance in logarithms, or on a ring by elimination of what remains when it is cut."""
-    if not operator.ring:
+    """By detailed balance in logarithms, or on a periodic axis by elimination of what remains when it is cut."""
+    if not operator.periodic:
         tiny = jnp.finfo(operator.up.dtype).tiny
         steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
         logs = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])

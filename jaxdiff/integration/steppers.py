@@ -328,7 +328,7 @@ def _lines(operator: AxisSum, k: int) -> Tridiagonal:
     shape = operator.weights.shape
     flat = lambda rate: jnp.moveaxis(jnp.broadcast_to(rate, shape), k, 0).reshape(shape[k], -1)
     loss = operator.loss if k == 0 else jnp.zeros_like(operator.loss)
-    return Tridiagonal(flat(operator.up[k]), flat(operator.down[k]), flat(loss), operator.rings[k])
+    return Tridiagonal(flat(operator.up[k]), flat(operator.down[k]), flat(loss), operator.periodic[k])
 
 
 def _without_noise(after: Any, before: Any, forcing: Any) -> Any:

@@ -293,9 +293,7 @@ def absent(coefficient: Any) -> bool:
 
 def is_cells(coefficient: Any) -> bool:
     """Whether a coefficient is an array over cells."""
-    return (
-        coefficient is not None and not callable(coefficient) and not varies(coefficient) and jnp.ndim(coefficient) > 0
-    )
+    return not (coefficient is None or callable(coefficient) or varies(coefficient)) and jnp.ndim(coefficient) > 0
 
 
 def jumps(coefficient: Any, kinks: bool = True) -> list[Any]:

@@ -19,11 +19,11 @@ from jaxdiff.operators.tridiagonal import Tridiagonal
 
 
 class Spectrum(NamedTuple):
-    """Bounds: real parts in [−lower, upper], imaginary parts within ±turn; all traced [1/time]."""
+    """Bounds: real parts in [−lower, upper], imaginary parts within ±imaginary_bound; all traced [1/time]."""
 
     lower: Any
     upper: Any
-    turn: Any
+    imaginary_bound: Any
 
 
 class AxisSum(eqx.Module):
@@ -31,9 +31,9 @@ class AxisSum(eqx.Module):
 
     Along axis k, `up[k]` and `down[k]` [1/time] are the rates of hopping to the next and the last cell. They, and the
     `loss`, have length one along the axes that they do not depend on: shapes tell what is separable.
-    On an open axis the outermost rates leave the domain; on a ring they join its ends. `weights` are the contents of a
-    unit density; `balanced` tells that some scaling of the cells makes A symmetric, `mutual` that A itself is: hops
-    across a face are as frequent both ways, and `level` that they are so across all faces of an axis. `diffusive` tells that no drift carries anything, `closed` that
+    On an open axis the outermost rates leave the domain; on a periodic one they join its ends. `weights` are the contents of a
+    unit density; `detailed_balance` tells that some scaling of the cells makes A symmetric, `symmetric` that A itself is: rates
+    across a face are the same both ways, and `level` that they are so across all faces of an axis. `diffusive` tells that no drift carries anything, `closed` that
     no wall lets anything out. `names` are those of the axes: a
     mesh with one of them cuts the lattice there.
     """
@@ -42,10 +42,10 @@ class AxisSum(eqx.Module):
     down: tuple[Any, ...]
     loss: Any
     weights: Any
-    rings: tuple[bool, ...] = eqx.field(static=True)
-    balanced: bool = eqx.field(static=True)
+    periodic: tuple[bool, ...] = eqx.field(static=True)
+    detailed_balance: bool = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
-    mutual: bool = eqx.field(static=True, default=False)
+    symmetric: bool = eqx.field(static=True, default=False)
     closed: bool = eqx.field(static=True, default=False)
     level: bool = eqx.field(static=True, default=False)
     diffusive: bool = eqx.field(static=True, default=False)
@@ -63,17 +63,17 @@ class AxisSum(eqx.Module):
         """
         if any(cuts(self.names)):
             return act(self, content)
-        if self.mutual and self.closed:
-            return _diffuse(self._faces, self.rings, self.loss, content)
+        if self.symmetric and self.closed:
+            return _diffuse(self._faces, self.periodic, self.loss, content)
         out = -self.loss * content
-        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
             axis = k - self.ndim
             thin = any(n == 1 < m for n, m in zip(up.shape, content.shape[-self.ndim :], strict=True))
 
-            def from_side(rate: Any, by: int, axis: int = axis, ring: bool = ring, thin: bool = thin) -> Any:
+            def from_side(rate: Any, by: int, axis: int = axis, wraps: bool = wraps, thin: bool = thin) -> Any:
                 if thin:
-                    return _shifted(rate, by, axis, ring) * _shifted(content, by, axis, ring)
-                return _shifted(rate * content, by, axis, ring)
+                    return _shifted(rate, by, axis, wraps) * _shifted(content, by, axis, wraps)
+                return _shifted(rate * content, by, axis, wraps)
 
             above, below = up * content - from_side(down, -1), from_side(up, 1) - down * content
             out = out - (above - below)
@@ -83,31 +83,32 @@ class AxisSum(eqx.Module):
         """N ↦ scale (A − shift) N for use in a loop, with what does not change formed before it."""
         times = lambda rates: tuple(scale * rate for rate in rates)
         scaled = replace(self, up=times(self.up), down=times(self.down), loss=scale * (self.loss + shift))
-        if not self.mutual or any(cuts(self.names)):
+        if not self.symmetric or any(cuts(self.names)):
             return scaled.__matmul__
         leak = scaled.loss if self.closed else scaled.leak
-        return partial(_diffuse, scaled._faces, self.rings, leak)
+        return partial(_diffuse, scaled._faces, self.periodic, leak)
 
     def leap(self, scale: Any, shift: Any) -> Callable[[Any, Any], Any] | None:
         """(a, b) ↦ (a + X b, b − X(a + X b)), X = scale (A − shift): on a CUDA device by a kernel, in one pass over memory.
 
-        None where hops are not mutual or the lattice is cut. The kernel has no derivative.
+        None where rates are not symmetric or the lattice is cut. The kernel has no derivative.
         """
-        if not self.mutual or self.ndim not in TILE or any(cuts(self.names)):
+        if not self.symmetric or self.ndim not in TILE or any(cuts(self.names)):
             return None
-        faces, rings, leak = self.action(scale, shift).args
+        faces, periodic, leak = self.action(scale, shift).args
 
         def reference(a: Any, b: Any) -> Any:
-            a = a + _diffuse(faces, rings, leak, b)
-            return a, b - _diffuse(faces, rings, leak, a)
+            a = a + _diffuse(faces, periodic, leak, b)
+            return a, b - _diffuse(faces, periodic, leak, a)
 
-        return lambda a, b: jax.lax.platform_dependent(a, b, cuda=leapfrog(faces, rings, leak), default=reference)
+        return lambda a, b: jax.lax.platform_dependent(a, b, cuda=leapfrog(faces, periodic, leak), default=reference)
 
     @property
     def _faces(self) -> tuple[Any, ...]:
-        """Rates of hopping across the faces between cells, where hops are mutual."""
+        """Transition rates across the faces between cells, where they are symmetric."""
         ends = [
-            1 if self.level else n if ring else n - 1 for n, ring in zip(self.weights.shape, self.rings, strict=True)
+            1 if self.level else n if wraps else n - 1
+            for n, wraps in zip(self.weights.shape, self.periodic, strict=True)
         ]
         return tuple(_part(up, k - self.ndim, 0, end) for k, (up, end) in enumerate(zip(self.up, ends, strict=True)))
 
@@ -121,11 +122,11 @@ class AxisSum(eqx.Module):
         return self
 
     @property
-    def sealed(self) -> AxisSum:
+    def reflecting(self) -> AxisSum:
         """The same between walls that let nothing out."""
         shut = lambda rates, i: tuple(
-            rate if ring else rate.at[_at(k, i, self.ndim)].set(0.0)
-            for k, (rate, ring) in enumerate(zip(rates, self.rings, strict=True))
+            rate if wraps else rate.at[_at(k, i, self.ndim)].set(0.0)
+            for k, (rate, wraps) in enumerate(zip(rates, self.periodic, strict=True))
         )
         return replace(self, up=shut(self.up, -1), down=shut(self.down, 0), closed=True)
 
@@ -137,7 +138,7 @@ class AxisSum(eqx.Module):
 
     @property
     def log_equilibrium(self) -> Any:
-        """ln N `(*cells,)`, up to a constant, of the contents between which nothing flows, for a `balanced` operator."""
+        """ln N `(*cells,)`, up to a constant, of the contents between which nothing flows, for an operator in detailed balance."""
         total: Any = jnp.zeros(self.weights.shape, self.weights.dtype)
         for k, n in enumerate(self.weights.shape):
             rise = self.steps(k)
@@ -165,21 +166,21 @@ class AxisSum(eqx.Module):
         """The operator of each axis, where they are separable; the loss goes with the axis that it depends on."""
         losing = next((k for k, n in enumerate(self.loss.shape) if n > 1), 0)
         found = []
-        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
             up, down = up.ravel(), down.ravel()
             loss = jnp.broadcast_to(self.loss.ravel(), up.shape) if k == losing else jnp.zeros_like(up)
-            found.append(Tridiagonal(up, down, loss, ring, self.diffusive))
+            found.append(Tridiagonal(up, down, loss, wraps, self.diffusive))
         return found
 
     def diagonal(self, basis: Basis) -> Diagonal:
-        """The same in the basis of constant rates: λ = up (e^{−iθ} − 1) + down (e^{iθ} − 1) along a ring, else
+        """The same in the basis of constant rates: λ = up (e^{−iθ} − 1) + down (e^{iθ} − 1) along a periodic axis, else
         −4 up sin²(θ/2), θ the phase between neighbours."""
         parts = [-self.loss.ravel()[:1].reshape((1,) * self.ndim)]
-        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
             phase = jnp.asarray(basis.wavenumbers(k) / basis.shape[k], up.dtype)
             up, down = up.ravel()[0], down.ravel()[-1]
             each = -2 * (up + down) * jnp.sin(phase / 2) ** 2
-            if ring and not self.mutual:
+            if wraps and not self.symmetric:
                 each = jax.lax.complex(each, (down - up) * jnp.sin(phase))
             parts.append(each.reshape(-1, *(1,) * (self.ndim - 1 - k)))
         return Diagonal(tuple(parts), basis)
@@ -189,8 +190,8 @@ class AxisSum(eqx.Module):
         and antisymmetric parts where the density has equal weights. With a drift the spectrum may be real and tells little:
         what a polynomial does to a state is bounded on the field of values."""
         near: Any = 0.0
-        turn: Any = 0.0
-        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
+        imaginary: Any = 0.0
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
             back = jnp.roll(down, -1, k)
             if self.diffusive:
                 hop, twist = jnp.sqrt(jnp.abs(up * back)), jnp.zeros(())
@@ -198,28 +199,28 @@ class AxisSum(eqx.Module):
                 m = jnp.sqrt(self.weights)
                 ratio = m / jnp.roll(m, -1, k)
                 hop, twist = jnp.abs(up * ratio + back / ratio) / 2, jnp.abs(up * ratio - back / ratio) / 2
-            both = lambda rate, k=k, ring=ring: _neighbours(rate, k, ring) if jnp.ndim(rate) else rate
-            near, turn = near + both(hop), turn + both(twist)
+            both = lambda rate, k=k, wraps=wraps: _neighbours(rate, k, wraps) if jnp.ndim(rate) else rate
+            near, imaginary = near + both(hop), imaginary + both(twist)
         upper = jnp.maximum(jnp.max(near - self.exit), 0.0)
         if self.diffusive:
             upper = jnp.minimum(upper, self.growth())
-        return Spectrum(jnp.max(jnp.abs(self.exit) + near), upper, jnp.max(turn))
+        return Spectrum(jnp.max(jnp.abs(self.exit) + near), upper, jnp.max(imaginary))
 
     def bound(self) -> Any:
         """On |λ|."""
-        lower, upper, turn = self.spectrum()
-        return jnp.maximum(lower, upper) + turn
+        lower, upper, imaginary = self.spectrum()
+        return jnp.maximum(lower, upper) + imaginary
 
-    def turn(self) -> Any:
+    def imaginary_bound(self) -> Any:
         """On the imaginary part of λ."""
-        return self.spectrum().turn
+        return self.spectrum().imaginary_bound
 
     @property
     def leak(self) -> Any:
         """Rate at which each cell loses content for good, the negative column sum."""
         lost = jnp.broadcast_to(self.loss, jnp.broadcast_shapes(*(rate.shape for rate in (*self.up, self.loss))))
-        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
-            if not ring:
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
+            if not wraps:
                 first, last = _at(k, 0, self.ndim), _at(k, -1, self.ndim)
                 lost = lost.at[first].add(_drop(down, k, 0)).at[last].add(_drop(up, k, -1))
         return lost
@@ -227,21 +228,21 @@ class AxisSum(eqx.Module):
     def growth(self) -> Any:
         """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""
         rows: Any = -self.exit
-        for k, (up, down, ring) in enumerate(zip(self.up, self.down, self.rings, strict=True)):
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
             from_below, from_above = jnp.roll(up, 1, k), jnp.roll(down, -1, k)
-            if not ring:
+            if not wraps:
                 from_below = from_below.at[_at(k, 0, self.ndim)].set(0.0)
                 from_above = from_above.at[_at(k, -1, self.ndim)].set(0.0)
             rows = rows + from_below + from_above
         return jnp.maximum(0.0, jnp.minimum(jnp.max(-self.leak), jnp.max(rows)))
 
 
-def _diffuse(faces: tuple[Any, ...], rings: tuple[bool, ...], leak: Any, content: Any) -> Any:
-    """A N where hops are mutual: half the rates, and the least traffic with memory."""
+def _diffuse(faces: tuple[Any, ...], periodic: tuple[bool, ...], leak: Any, content: Any) -> Any:
+    """A N where rates are symmetric: half of them, and the least traffic with memory."""
     out = -leak * content
-    for k, (hop, ring) in enumerate(zip(faces, rings, strict=True)):
+    for k, (hop, wraps) in enumerate(zip(faces, periodic, strict=True)):
         axis = k - len(faces)
-        if ring:
+        if wraps:
             flux = hop * (content - _shifted(content, -1, axis, True))
             out = out - (flux - _shifted(flux, 1, axis, True))
             continue
@@ -250,14 +251,14 @@ def _diffuse(faces: tuple[Any, ...], rings: tuple[bool, ...], leak: Any, content
     return out
 
 
-def _shifted(a: Any, by: int, axis: int, ring: bool) -> Any:
+def _shifted(a: Any, by: int, axis: int, wraps: bool) -> Any:
     """The neighbour's value along an axis counted from the end: by = 1 from below, by = −1 from above.
 
     Nothing enters an open end.
     """
     n = a.shape[axis]
     moved = _padded(a, axis, by, -by)
-    if not ring:
+    if not wraps:
         return moved
     end, other = (0, n - 1) if by == 1 else (n - 1, 0)
     around = jax.lax.slice_in_dim(a, other, other + 1, axis=axis)
@@ -282,8 +283,8 @@ def _drop(rate: Any, axis: int, i: int) -> Any:
     return rate[_at(axis, i, rate.ndim)]
 
 
-def _neighbours(rate: Any, axis: int, ring: bool) -> Any:
+def _neighbours(rate: Any, axis: int, wraps: bool) -> Any:
     """What belongs to the face above each cell, plus that of the face below it; an open end has none."""
-    if not ring:
+    if not wraps:
         rate = rate.at[_at(axis, -1, rate.ndim)].set(0.0)
     return rate + jnp.roll(rate, 1, axis)

@@ -40,7 +40,7 @@ class Basis(eqx.Module):
     shape: tuple[int, ...] = eqx.field(static=True)
 
     @property
-    def rings(self) -> tuple[int, ...]:
+    def periodic_axes(self) -> tuple[int, ...]:
         """The axes of waves, counted from the last."""
         return tuple(k - len(self.shape) for k, kind in enumerate(self.kinds) if kind == "waves")
 
@@ -48,7 +48,7 @@ class Basis(eqx.Module):
         """Those along axis k times its length L, one per mode."""
         kind, n = self.kinds[k], self.shape[k]
         if kind == "waves":
-            halved = k - len(self.shape) == self.rings[-1]
+            halved = k - len(self.shape) == self.periodic_axes[-1]
             return 2 * np.pi * n * (np.fft.rfftfreq(n) if halved else np.fft.fftfreq(n))
         m = {"cosines": np.arange(n), "sines": np.arange(n, 0, -1)}.get(kind, 2 * _turns(n) + 0.5)
         return np.pi * m
@@ -63,13 +63,13 @@ class Basis(eqx.Module):
         for axis, kind in enumerate(self.kinds, -len(self.shape)):
             if kind != "waves":
                 u = _TRANSFORMS[kind][0](u, axis)
-        return jnp.fft.rfftn(u, axes=self.rings) if self.rings else u
+        return jnp.fft.rfftn(u, axes=self.periodic_axes) if self.periodic_axes else u
 
     def synthesise(self, coefficients: Any) -> Any:
         """u `(…, *cells)` from its coefficients, the inverse of `analyse`."""
         u = coefficients
-        if self.rings:
-            u = jnp.fft.irfftn(u, s=[self.shape[axis] for axis in self.rings], axes=self.rings)
+        if self.periodic_axes:
+            u = jnp.fft.irfftn(u, s=[self.shape[axis] for axis in self.periodic_axes], axes=self.periodic_axes)
         for axis, kind in enumerate(self.kinds, -len(self.shape)):
             if kind != "waves":
                 u = _TRANSFORMS[kind][1](u, axis)
@@ -99,10 +99,10 @@ class Diagonal(eqx.Module):
         e^{tA}u + t φ₁(tA) b for a constant forcing b.
         """
         start = self.basis.analyse(u)
-        feed = None if constant is None else self.basis.analyse(constant)
-        if feed is not None:  # what balances to roundoff would add up in time
+        forcing = None if constant is None else self.basis.analyse(constant)
+        if forcing is not None:  # what balances to roundoff would add up in time
             least = 64 * jnp.finfo(constant.dtype).eps * jnp.sum(jnp.abs(constant))
-            feed = feed - jax.lax.stop_gradient(jnp.where(jnp.abs(feed) <= least, feed, 0.0))
+            forcing = forcing - jax.lax.stop_gradient(jnp.where(jnp.abs(forcing) <= least, forcing, 0.0))
 
         def states(t: Any) -> Any:
             t = t.reshape(-1, *(1,) * len(self.basis.shape))
@@ -111,7 +111,7 @@ class Diagonal(eqx.Module):
             found = start * jnp.exp(t * sum(slowest))
             for part, rate in zip(self.parts, slowest, strict=True):
                 found = jnp.exp(t * (part - rate)) * found
-            return self.basis.synthesise(found if feed is None else found + t * phi(1, t * self.rates) * feed)
+            return self.basis.synthesise(found if forcing is None else found + t * phi(1, t * self.rates) * forcing)
 
         return states
 

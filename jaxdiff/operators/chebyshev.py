@@ -23,11 +23,11 @@ def terms_needed(operator: Any, t: Any, tolerance: Any) -> tuple[Any, Any]:
     """(equal substeps, terms of each) that hold `tolerance` of the peak over a time t; traced.
 
     The coefficients fall as exp(−k²/2z), z = t·half the spectrum, and imaginary parts make polynomials grow as
-    exp(k·turn/half).
+    exp(k·imaginary/half).
     """
-    half, turn, most, digits = _limits(operator, tolerance)
+    half, imaginary, most, digits = _limits(operator, tolerance)
     substeps = jnp.ceil(jnp.maximum(1.0, t / most))
-    z, bend = t / substeps * half, turn / half
+    z, bend = t / substeps * half, imaginary / half
     return substeps, jnp.ceil(z * bend + jnp.sqrt((z * bend) ** 2 + 2 * z * digits + (0.4 * digits) ** 2)) + 2
 
 
@@ -48,18 +48,18 @@ def _most_of_lanes(size: int, batched: Any, x: Any) -> Any:
 
 def longest_time(operator: Any, terms: int, tolerance: Any) -> Any:
     """The longest time that takes one substep of no more than so many terms; traced."""
-    half, turn, most, digits = _limits(operator, tolerance)
-    z = ((terms - 3) ** 2 - (0.4 * digits) ** 2) / (2 * (digits + (terms - 3) * turn / half))
+    half, imaginary, most, digits = _limits(operator, tolerance)
+    z = ((terms - 3) ** 2 - (0.4 * digits) ** 2) / (2 * (digits + (terms - 3) * imaginary / half))
     return jnp.minimum(most, z / half)
 
 
 def _limits(operator: Any, tolerance: Any) -> tuple[Any, Any, Any, Any]:
     """Half the spectrum, its imaginary parts, the longest time of one substep, and −ln of the error."""
-    lower, upper, turn = jax.lax.stop_gradient(operator.spectrum())
+    lower, upper, imaginary = jax.lax.stop_gradient(operator.spectrum())
     tiny = jnp.finfo(lower.dtype).tiny
     half = jnp.maximum((lower + upper) / 2, tiny)
-    most = 1.0 / jnp.maximum(jnp.maximum(turn**2 / (2 * half) / _TURN, upper / _RISE), tiny)
-    return half, turn, most, jnp.log(1.0 / jnp.maximum(tolerance, 2 * jnp.finfo(lower.dtype).eps))
+    most = 1.0 / jnp.maximum(jnp.maximum(imaginary**2 / (2 * half) / _TURN, upper / _RISE), tiny)
+    return half, imaginary, most, jnp.log(1.0 / jnp.maximum(tolerance, 2 * jnp.finfo(lower.dtype).eps))
 
 
 def chebyshev(
@@ -85,10 +85,10 @@ def chebyshev(
     Source: Tal-Ezer & Kosloff 1984, doi:10.1063/1.448136.
     """
     dtype = u.dtype
-    lower, upper, turn = jax.lax.stop_gradient(operator.spectrum())
+    lower, upper, imaginary = jax.lax.stop_gradient(operator.spectrum())
     half, centre = (lower + upper) / 2, (upper - lower) / 2
     half = jnp.maximum(half, jnp.finfo(dtype).tiny).astype(dtype)
-    bend = (turn / half).astype(dtype)
+    bend = (imaginary / half).astype(dtype)
     coefficients = _coefficients(jnp.asarray(t, dtype), half, centre, bend, terms, 1 if forcing is None else 3)
     states = u[None] if forcing is None else jnp.stack([u, *forcing])
     turned = jnp.asarray(np.resize([1.0, -1.0, -1.0, 1.0], terms), dtype)[:, None, None]  # signs of T₁, T₂, …

@@ -33,7 +33,7 @@ class Dense(eqx.Module):
     loss: Float[Array, " n"]
     diffusive: bool = eqx.field(static=True)
 
-    balanced: ClassVar[bool] = False
+    detailed_balance: ClassVar[bool] = False
 
     def __init__(self, rates: Any, loss: Any = 0.0, diffusive: bool = False):
         rates = jnp.asarray(rates)
@@ -99,8 +99,6 @@ class Dense(eqx.Module):
         """Gershgorin bound on |Im λ|."""
         size = jnp.abs(self.rates)
         return jnp.minimum(jnp.max(jnp.sum(size, axis=0)), jnp.max(jnp.sum(size, axis=1)))
-
-    turn = imaginary_bound
 
     def growth(self) -> Any:
         """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""

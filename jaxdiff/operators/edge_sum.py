@@ -18,7 +18,7 @@ class EdgeSum(eqx.Module):
 
     An edge has a lower and an upper end, two cells; `up` and `down` [1/time] are the rates of hopping along it, and
     `loss` `(*cells,)` is what leaves the domain. `nearest` is the operator without its oblique
-    edges and its losses, `weights` are the contents of a unit density, and `balanced` tells that some scaling of the cells makes A
+    edges and its losses, `weights` are the contents of a unit density, and `detailed_balance` tells that some scaling of the cells makes A
     symmetric.
     """
 
@@ -27,7 +27,7 @@ class EdgeSum(eqx.Module):
     loss: eqx.AbstractVar[Any]
     weights: eqx.AbstractVar[Any]
     nearest: eqx.AbstractVar[AxisSum]
-    balanced: eqx.AbstractVar[bool]
+    detailed_balance: eqx.AbstractVar[bool]
     modes: eqx.AbstractVar[Modes | None]  # of its resolvents, where they are formed once for several
 
     def __matmul__(self, content: Any) -> Any:
@@ -58,12 +58,12 @@ class EdgeSum(eqx.Module):
 
     @property
     def log_equilibrium(self) -> Any:
-        """ln N `(*cells,)` of the contents between which nothing flows, for a `balanced` operator: equal densities."""
+        """ln N `(*cells,)` of the contents between which nothing flows, for an operator in detailed balance: equal densities."""
         return jnp.log(self.weights)
 
     @property
-    def rings(self) -> tuple[bool, ...]:
-        return self.nearest.rings
+    def periodic(self) -> tuple[bool, ...]:
+        return self.nearest.periodic
 
     @property
     def ndim(self) -> int:
@@ -76,7 +76,7 @@ class EdgeSum(eqx.Module):
     @property
     def diffusive(self) -> bool:
         """Whether no drift carries anything."""
-        return self.balanced
+        return self.detailed_balance
 
     @property
     def exit(self) -> Any:
@@ -90,25 +90,28 @@ class EdgeSum(eqx.Module):
 
     def spectrum(self) -> Spectrum:
         """By Gershgorin's circles, as for `AxisSum`."""
-        if self.balanced:
-            near, turn = self._both(jnp.sqrt(jnp.abs(self.up * self.down))), jnp.zeros(())
+        if self.detailed_balance:
+            near, imaginary = self._both(jnp.sqrt(jnp.abs(self.up * self.down))), jnp.zeros(())
         else:
             lower, upper = self._ends(jnp.sqrt(self.weights))
             there, back = self.up * (lower / upper), self.down * (upper / lower)
-            near, turn = self._both(jnp.abs(there + back) / 2), jnp.max(self._both(jnp.abs(there - back) / 2))
+            near, imaginary = (
+                self._both(jnp.abs(there + back) / 2),
+                jnp.max(self._both(jnp.abs(there - back) / 2)),
+            )
         upper = jnp.maximum(jnp.max(near - self.exit), 0.0)
-        if self.balanced:
+        if self.detailed_balance:
             upper = jnp.minimum(upper, self.growth())
-        return Spectrum(jnp.max(jnp.abs(self.exit) + near), upper, turn)
+        return Spectrum(jnp.max(jnp.abs(self.exit) + near), upper, imaginary)
 
     def bound(self) -> Any:
         """On |λ|."""
-        lower, upper, turn = self.spectrum()
-        return jnp.maximum(lower, upper) + turn
+        lower, upper, imaginary = self.spectrum()
+        return jnp.maximum(lower, upper) + imaginary
 
-    def turn(self) -> Any:
+    def imaginary_bound(self) -> Any:
         """On the imaginary part of λ."""
-        return self.spectrum().turn
+        return self.spectrum().imaginary_bound
 
     def growth(self) -> Any:
         """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""
@@ -127,7 +130,7 @@ class ScatteredEdges(EdgeSum):
     loss: Any
     weights: Any
     nearest: AxisSum
-    balanced: bool = eqx.field(static=True)
+    detailed_balance: bool = eqx.field(static=True)
     lower: Any
     upper: Any
     modes: Modes | None = eqx.field(default=None, kw_only=True)
@@ -164,15 +167,17 @@ class SharedEdges(EdgeSum):
     loss: Any
     weights: Any
     nearest: AxisSum
-    balanced: bool = eqx.field(static=True)
+    detailed_balance: bool = eqx.field(static=True)
     offsets: Any
     up_behind: Any
     down_behind: Any
     modes: Modes | None
 
-    def __init__(self, up: Any, down: Any, loss: Any, weights: Any, nearest: AxisSum, balanced: bool, offsets: Any):
+    def __init__(
+        self, up: Any, down: Any, loss: Any, weights: Any, nearest: AxisSum, detailed_balance: bool, offsets: Any
+    ):
         self.up, self.down, self.loss, self.weights = up, down, loss, weights
-        self.nearest, self.balanced, self.offsets, self.modes = nearest, balanced, offsets, None
+        self.nearest, self.detailed_balance, self.offsets, self.modes = nearest, detailed_balance, offsets, None
         self.up_behind, self.down_behind = self._back(up), self._back(down)
 
     @property

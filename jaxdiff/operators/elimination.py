@@ -17,7 +17,7 @@ _MOST = 2**32  # lines × cells³ of a line: a few seconds' work
 
 def eliminable(operator: Any) -> bool:
     """Whether `eliminated` holds: motion along two axes, one of them open, and no more cells than take a few seconds."""
-    if not isinstance(operator, AxisSum) or operator.ndim != 2 or all(operator.rings) or any(cuts(operator.names)):
+    if not isinstance(operator, AxisSum) or operator.ndim != 2 or all(operator.periodic) or any(cuts(operator.names)):
         return False
     lines, cells = (operator.weights.shape[k] for k in _order(operator))
     return lines * cells**3 <= _MOST
@@ -40,7 +40,7 @@ def eliminated(operator: AxisSum, a: Any, b: Any) -> Callable[[Any], Any]:
     cells = ups[0].shape[1]
     here = jnp.arange(cells)
     above = (here + 1) % cells
-    ends = slice(None) if operator.rings[order[1]] else slice(0, -1)
+    ends = slice(None) if operator.periodic[order[1]] else slice(0, -1)
     below_line = b * jnp.concatenate([jnp.zeros_like(ups[0][:1]), ups[0][:-1]])  # what comes from the line below
     above_line = b * jnp.concatenate([downs[0][1:], jnp.zeros_like(downs[0][:1])])
 
@@ -83,6 +83,6 @@ def eliminated(operator: AxisSum, a: Any, b: Any) -> Callable[[Any], Any]:
 
 def _order(operator: AxisSum) -> tuple[int, int]:
     """The axis along which lines are eliminated, an open one and the longer one if it can be, and that of the lines."""
-    shape, rings = operator.weights.shape, operator.rings
-    first = 0 if (not rings[0], shape[0]) >= (not rings[1], shape[1]) else 1
+    shape, periodic = operator.weights.shape, operator.periodic
+    first = 0 if (not periodic[0], shape[0]) >= (not periodic[1], shape[1]) else 1
     return first, 1 - first

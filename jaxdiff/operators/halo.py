@@ -44,17 +44,17 @@ def act(operator: Any, content: Any) -> Any:
 
     def local(up: Any, down: Any, loss: Any, v: Any) -> Any:
         out = -loss * v
-        for k, (name, ring) in enumerate(zip(cut, operator.rings, strict=True)):
+        for k, (name, wraps) in enumerate(zip(cut, operator.periodic, strict=True)):
             axis = v.ndim - ndim + k
             end = lambda a, i, axis=axis: jax.lax.slice_in_dim(a, i, i + 1 or None, axis=axis)
             rise, fall = up[k] * v, down[k] * v
             below, above = end(rise, -1), end(fall, 0)  # what passes on to the next block, and to the last
             if name is not None:
                 count = parts[name]
-                forth = [(i, (i + 1) % count) for i in range(count if ring else count - 1)]
+                forth = [(i, (i + 1) % count) for i in range(count if wraps else count - 1)]
                 below = jax.lax.ppermute(below, name, forth)
                 above = jax.lax.ppermute(above, name, [(j, i) for i, j in forth])
-            elif not ring:
+            elif not wraps:
                 below, above = jnp.zeros_like(below), jnp.zeros_like(above)
             n = v.shape[axis]
             inner = jax.lax.slice_in_dim(rise, 0, n - 1, axis=axis) - jax.lax.slice_in_dim(fall, 1, n, axis=axis)

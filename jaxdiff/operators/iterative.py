@@ -37,11 +37,11 @@ class Modes(eqx.Module):
         along = lambda line, k: line.reshape([-1 if j == k else 1 for j in axes])
         logs = jnp.broadcast_to(_half_logs(operator, others, along), shape)
         hops = []
-        for k, (up, down, ring) in enumerate(zip(near.up, near.down, near.rings, strict=True)):
+        for k, (up, down, wraps) in enumerate(zip(near.up, near.down, near.periodic, strict=True)):
             tilt = jnp.exp(jnp.roll(logs, -1, k) - logs)
             hop = (up / tilt + jnp.roll(down, -1, k) * tilt) / 2
-            hops.append(hop if ring else _without_last(hop, k))
-        even = jnp.ones(shape, dtype) if near.separable else jnp.exp(_common(hops, near.rings, others, along) / 2)
+            hops.append(hop if wraps else _without_last(hop, k))
+        even = jnp.ones(shape, dtype) if near.separable else jnp.exp(_common(hops, near.periodic, others, along) / 2)
         loss = jnp.broadcast_to(operator.loss / even**2, shape)
         spare = jnp.mean(loss) * (len(shape) - 1) / len(shape)
         bases: tuple[Any, ...] = ()
@@ -86,8 +86,8 @@ def equipped(operator: Any, modes: Modes | None = None) -> Any:
 def resolvent(operator: Any, a: Any, b: Any) -> Callable[[Any], Any]:
     """u ↦ (aI + bA)⁻¹ u `(*cells,)` for real a and b, to 1e-12 in float64; NaN where the iterations do not converge.
 
-    Conjugate gradients where the operator is `balanced`, else BiCGStab. The operator brings `@`, `leak`, `weights`,
-    `balanced`, `log_equilibrium` if it is, and `nearest`, an `AxisSum` close to it. Derivatives are those of the
+    Conjugate gradients where the operator says `detailed_balance`, else BiCGStab. The operator brings `@`, `leak`, `weights`,
+    `detailed_balance`, `log_equilibrium` if it is, and `nearest`, an `AxisSum` close to it. Derivatives are those of the
     solution: one more solve, forward, or transposed.
     """
     solve = solver(operator, a, b)
@@ -112,14 +112,14 @@ def solver(operator: Any, a: Any, b: Any) -> Callable[[Any], tuple[Any, Any]]:
 
     def forward(product: Any, rhs: Any) -> Any:
         into, out = lambda r: modes.analyse(left * r) / root, lambda w: right * modes.synthesise(w / root)
-        x, count = _refined(product, into, out, rhs, operator.balanced)
+        x, count = _refined(product, into, out, rhs, operator.detailed_balance)
         x = x + (jnp.sum(rhs) - jnp.sum(columns * x)) * spread  # content is kept to roundoff, not to a tolerance
         never = (rhs >= 0).all() & (x > -(float(jnp.finfo(dtype).eps) ** 0.5) * jnp.max(jnp.abs(x)))
         return jnp.where(never, jnp.maximum(x, 0.0), x), count  # nor does a generator send anything below zero
 
     def backward(product: Any, rhs: Any) -> Any:
         into, out = lambda r: modes.analyse(right * r) / root, lambda w: left * modes.synthesise(w / root)
-        return _refined(product, into, out, rhs, operator.balanced)
+        return _refined(product, into, out, rhs, operator.detailed_balance)
 
     def solve(u: Any) -> tuple[Any, Any]:
         rhs = jnp.broadcast_to(u, operator.weights.shape).astype(dtype)
@@ -164,47 +164,49 @@ def _refined(product: Any, into: Any, out: Any, rhs: Any, symmetric: bool) -> tu
 def _half_logs(operator: Any, others: Any, along: Any) -> Any:
     """Half the logarithm of what makes A symmetric, or of what each axis by itself, on average, comes to rest at."""
     dtype = operator.weights.dtype
-    if operator.balanced:
+    if operator.detailed_balance:
         logs = operator.log_equilibrium
         lowest = 0.9 * math.log(jnp.finfo(dtype).tiny)  # squares must not underflow
         return jnp.maximum(logs - jnp.max(logs), lowest) / 2
     near, m = operator.nearest, jnp.log(operator.weights)
     reach = -1.4 * math.log(jnp.finfo(dtype).eps)  # half of it must not swamp the digits of the eigenvectors
     total = m
-    for k, ring in enumerate(near.rings):
+    for k, wraps in enumerate(near.periodic):
         force = others(near.steps(k) - (jnp.roll(m, -1, k) - m), k)
-        force = force - jnp.mean(force) if ring else force[:-1]
-        climb = jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(force[:-1] if ring else force)])
+        force = force - jnp.mean(force) if wraps else force[:-1]
+        climb = jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(force[:-1] if wraps else force)])
         climb = climb * jnp.minimum(1.0, reach / jnp.maximum(jnp.ptp(climb), 1e-30))
         total = total + along(climb, k)
     return (total - jnp.max(total)) / 2
 
 
-def _common(hops: Any, rings: Any, others: Any, along: Any) -> Any:
+def _common(hops: Any, periodic: Any, others: Any, along: Any) -> Any:
     """Logarithm of the factor that the rates along all axes share, from what varies across the lines of each."""
     seen, ndim = [], len(hops)
-    for k, (hop, ring) in enumerate(zip(hops, rings, strict=True)):
+    for k, (hop, wraps) in enumerate(zip(hops, periodic, strict=True)):
         log = jnp.log(jnp.maximum(hop, jnp.finfo(hop.dtype).tiny))
-        if hop.shape[k] > 1 and not ring:  # the last one is beyond the wall
+        if hop.shape[k] > 1 and not wraps:  # the last one is beyond the wall
             log = jax.lax.slice_in_dim(log, 0, hop.shape[k] - 1, axis=k)
             ends = [(1, 1) if j == k else (0, 0) for j in range(ndim)]
             log = jnp.pad(log, ends, mode="edge")
             log = (jax.lax.slice_in_dim(log, 1, None, axis=k) + jax.lax.slice_in_dim(log, 0, -1, axis=k)) / 2
-        elif ring:
+        elif wraps:
             log = (log + jnp.roll(log, 1, k)) / 2
         else:
             log = jnp.zeros_like(log)
         seen.append(log - along(others(log, k), k))
     mean: Any = sum(seen) / ndim
     total = mean + sum(along(others(mean, k), k) for k in range(ndim)) / max(ndim - 1, 1)
-    return _along_axes(total, [_smoothing(n, ring, total.dtype) for n, ring in zip(total.shape, rings, strict=True)])
+    return _along_axes(
+        total, [_smoothing(n, wraps, total.dtype) for n, wraps in zip(total.shape, periodic, strict=True)]
+    )
 
 
-def _smoothing(n: int, ring: bool, dtype: Any) -> Any:
+def _smoothing(n: int, wraps: bool, dtype: Any) -> Any:
     """Averages over a few neighbours: of a rough factor, the iterations are better off without."""
     i = jnp.arange(n)
-    above = (i + 1) % n if ring else jnp.minimum(i + 1, n - 1)
-    below = (i - 1) % n if ring else jnp.maximum(i - 1, 0)
+    above = (i + 1) % n if wraps else jnp.minimum(i + 1, n - 1)
+    below = (i - 1) % n if wraps else jnp.maximum(i - 1, 0)
     once = jnp.diag(jnp.full(n, 0.5, dtype)).at[i, above].add(0.25).at[i, below].add(0.25)
     return jnp.linalg.matrix_power(once, 4)
 

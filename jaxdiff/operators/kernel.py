@@ -12,8 +12,10 @@ import jax.numpy as jnp
 TILE = {2: (4, 128), 3: (1, 4, 128)}  # cells of one program, so few that what it holds stays in registers
 
 
-def leapfrog(faces: tuple[Any, ...], rings: tuple[bool, ...], leak: Any, interpret: bool = False) -> Callable[..., Any]:
-    """(a, b) ↦ (a + A b, b − A(a + A b)) for contents `(…, *cells)`, where hops across faces are mutual.
+def leapfrog(
+    faces: tuple[Any, ...], periodic: tuple[bool, ...], leak: Any, interpret: bool = False
+) -> Callable[..., Any]:
+    """(a, b) ↦ (a + A b, b − A(a + A b)) for contents `(…, *cells)`, where rates across faces are symmetric.
 
     A takes the neighbours of a cell, and A after A those of them: each program forms the first product once more around
     its tile. So no program waits for another, a and b are read once, and nothing but the results is written. `interpret`
@@ -22,13 +24,13 @@ def leapfrog(faces: tuple[Any, ...], rings: tuple[bool, ...], leak: Any, interpr
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
-    ndim = len(rings)
+    ndim = len(periodic)
 
     def call(a: Any, b: Any) -> Any:
         cells = a.shape
         arrays = (a, b, jnp.broadcast_to(leak, (1,) * ndim) if jnp.ndim(leak) == 0 else leak, *faces)
         return pl.pallas_call(
-            partial(_program, rings=rings, load=triton.load, store=triton.store, program=pl.program_id),
+            partial(_program, periodic=periodic, load=triton.load, store=triton.store, program=pl.program_id),
             out_shape=(jax.ShapeDtypeStruct(cells, a.dtype),) * 2,
             grid=tuple(-(-n // size) for n, size in zip(cells, TILE[ndim], strict=True)),
             in_specs=[pl.BlockSpec(memory_space=pl.ANY)] * len(arrays),
@@ -43,9 +45,9 @@ def leapfrog(faces: tuple[Any, ...], rings: tuple[bool, ...], leak: Any, interpr
     return lanes
 
 
-def _program(a: Any, b: Any, leak: Any, *refs: Any, rings: Any, load: Any, store: Any, program: Any) -> None:
+def _program(a: Any, b: Any, leak: Any, *refs: Any, periodic: Any, load: Any, store: Any, program: Any) -> None:
     *faces, a_new, b_new = refs
-    ndim, cells = len(rings), a.shape
+    ndim, cells = len(periodic), a.shape
     tile = [
         (program(k) * size + jnp.arange(size, dtype=jnp.int32)).reshape([-1 if j == k else 1 for j in range(ndim)])
         for k, size in enumerate(TILE[ndim])
@@ -56,12 +58,12 @@ def _program(a: Any, b: Any, leak: Any, *refs: Any, rings: Any, load: Any, store
         """Values at the cells `at` from those of the tile, or of the faces above them; zero where there are none."""
         if (name, at) not in known:
             index, there = [], jnp.ones([1] * ndim, bool)
-            for k, (n, ring) in enumerate(zip(cells, rings, strict=True)):
+            for k, (n, wraps) in enumerate(zip(cells, periodic, strict=True)):
                 i = tile[k] + at[k]
-                last = n - 1 if face == k and not ring else n
-                if not ring:
+                last = n - 1 if face == k and not wraps else n
+                if not wraps:
                     there = there & (i >= 0) & (i < last)
-                i = (i + n) % n if ring else jnp.clip(i, 0, last - 1)
+                i = (i + n) % n if wraps else jnp.clip(i, 0, last - 1)
                 index.append(jnp.zeros_like(i) if ref.shape[k] == 1 else i)
             there = jnp.broadcast_to(there, TILE[ndim])
             known[name, at] = load(ref.at[tuple(index)], mask=there, other=0.0)

@@ -17,7 +17,7 @@ class Tridiagonal(eqx.Module):
     """A of dN/dt = A N for contents N that hop between neighbouring cells.
 
     dNᵢ/dt = upᵢ₋₁ Nᵢ₋₁ + downᵢ₊₁ Nᵢ₊₁ − (upᵢ + downᵢ + lossᵢ) Nᵢ, all rates [1/time], shape `(n,)`.
-    On a chain the outermost rates `up[-1]` and `down[0]` leave the domain; on a ring they join its ends.
+    On an open axis the outermost rates `up[-1]` and `down[0]` leave the domain; on a periodic one they join its ends.
     The diagonal is never stored: formed from the rates it keeps mass to roundoff at any stiffness. `diffusive` tells that
     no drift carries anything: A is then symmetric in the weights of its cells, and normal.
     """
@@ -25,7 +25,7 @@ class Tridiagonal(eqx.Module):
     up: Float[Array, " n"]
     down: Float[Array, " n"]
     loss: Float[Array, " n"]
-    ring: bool = eqx.field(static=True, default=False)
+    periodic: bool = eqx.field(static=True, default=False)
     diffusive: bool = eqx.field(static=True, default=False)
 
     @property
@@ -36,17 +36,17 @@ class Tridiagonal(eqx.Module):
     @property
     def leak(self) -> Float[Array, " n"]:
         """Rate at which each cell loses content for good, the negative column sum."""
-        if self.ring:
+        if self.periodic:
             return self.loss
         return self.loss.at[0].add(self.down[0]).at[-1].add(self.up[-1])
 
     def __matmul__(self, content: Any) -> Any:
         """A N along the first axis."""
-        return _inflow(self.up, self.down, content, self.ring) - _column(self.exit, content) * content
+        return _inflow(self.up, self.down, content, self.periodic) - _column(self.exit, content) * content
 
     def backward(self, values: Any) -> Any:
-        """Aᵀ f, the backward (Kolmogorov) operator, with f = 0 outside an open chain."""
-        above, below = _shifted(values, -1, self.ring), _shifted(values, 1, self.ring)
+        """Aᵀ f, the backward (Kolmogorov) operator, with f = 0 outside an open axis."""
+        above, below = _shifted(values, -1, self.periodic), _shifted(values, 1, self.periodic)
         up, down = _column(self.up, values), _column(self.down, values)
         return up * above + down * below - _column(self.exit, values) * values
 
@@ -56,7 +56,7 @@ class Tridiagonal(eqx.Module):
         `factors` are those of `self.factors(a, b)`, where they are at hand.
         """
         a, lanes, rates = self._scaled(a, b)
-        solve = _solver(rates, a, self.ring, factors)
+        solve = _solver(rates, a, self.periodic, factors)
 
         def apply(u: Any) -> Any:
             x = solve(u if jnp.ndim(u) == 2 else jnp.asarray(u)[:, None])
@@ -67,7 +67,7 @@ class Tridiagonal(eqx.Module):
     def factors(self, a: Any, b: Any) -> Any:
         """What `resolvent(a, b)` eliminates with, a pytree of arrays without derivatives."""
         a, _, rates = self._scaled(a, b)
-        return _factors(rates, a, self.ring)
+        return _factors(rates, a, self.periodic)
 
     def _scaled(self, a: Any, b: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
         """`a` in lanes, their shape, and the rates of −bA."""
@@ -78,14 +78,14 @@ class Tridiagonal(eqx.Module):
 
     def bound(self) -> Any:
         """Gershgorin bound on |λ| of the symmetrised operator."""
-        hop = jnp.sqrt(jnp.abs(self.up * _shifted(self.down, -1, self.ring)))
-        hop = hop if self.ring else hop.at[-1].set(0.0)
-        return jnp.max(jnp.abs(self.exit) + hop + _shifted(hop, 1, self.ring))
+        hop = jnp.sqrt(jnp.abs(self.up * _shifted(self.down, -1, self.periodic)))
+        hop = hop if self.periodic else hop.at[-1].set(0.0)
+        return jnp.max(jnp.abs(self.exit) + hop + _shifted(hop, 1, self.periodic))
 
     def growth(self) -> Any:
         """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""
         columns = jnp.max(-self.leak)
-        rows = jnp.max(_inflow(self.up, self.down, jnp.ones_like(self.up), self.ring) - self.exit)
+        rows = jnp.max(_inflow(self.up, self.down, jnp.ones_like(self.up), self.periodic) - self.exit)
         rows = rows + 4.0 * jnp.finfo(self.up.dtype).eps * jnp.max(
             jnp.abs(self.exit)
         )  # they cancel, column sums do not
@@ -93,12 +93,12 @@ class Tridiagonal(eqx.Module):
 
     def advection(self) -> Any:
         """The largest 2 (up − down)²/(up + down) at a face, v²/D of the drift [1/time]: how fast A leaves what is normal."""
-        back = _shifted(self.down, -1, self.ring)
-        up, back = (self.up, back) if self.ring else (self.up[:-1], back[:-1])
+        back = _shifted(self.down, -1, self.periodic)
+        up, back = (self.up, back) if self.periodic else (self.up[:-1], back[:-1])
         both = up + back
         return jnp.max(2.0 * (up - back) ** 2 / jnp.where(both == 0, 1.0, both), initial=0.0)
 
-    def turn(self) -> Any:
+    def imaginary_bound(self) -> Any:
         """How far a drift draws the field of values off the real axis, for forces of mean size [1/time]."""
         hop, force = self._forces()
         return 2.0 * hop * jnp.sinh(jnp.mean(jnp.abs(force)))
@@ -106,8 +106,8 @@ class Tridiagonal(eqx.Module):
     def _forces(self) -> tuple[Any, Any]:
         """The largest rate between two cells, both ways, and ln(up/down)/2 across the faces."""
         tiny = jnp.finfo(self.up.dtype).tiny
-        up, back = self.up, _shifted(self.down, -1, self.ring)
-        up, back = (up, back) if self.ring else (up[:-1], back[:-1])
+        up, back = self.up, _shifted(self.down, -1, self.periodic)
+        up, back = (up, back) if self.periodic else (up[:-1], back[:-1])
         force = (jnp.log(jnp.maximum(up, tiny)) - jnp.log(jnp.maximum(back, tiny))) / 2.0
         return jnp.max(jnp.sqrt(jnp.maximum(up * back, 0.0)), initial=0.0), force
 
@@ -116,33 +116,33 @@ def _column(rate: Any, like: Any) -> Any:
     return rate if jnp.ndim(like) == 1 else rate.reshape(-1, *(1,) * (jnp.ndim(like) - 1))
 
 
-def _shifted(a: Any, by: int, ring: bool) -> Any:
+def _shifted(a: Any, by: int, periodic: bool) -> Any:
     """The neighbour's value: by = 1 from below, by = −1 from above; nothing enters an open end."""
-    if ring:
+    if periodic:
         return jnp.roll(a, by, axis=0)
     zero = jnp.zeros_like(a[:1])
     return jnp.concatenate([zero, a[:-1]] if by == 1 else [a[1:], zero])
 
 
-def _inflow(up: Any, down: Any, content: Any, ring: bool) -> Any:
+def _inflow(up: Any, down: Any, content: Any, periodic: bool) -> Any:
     up, down = (_column(rate, content) if rate.ndim == 1 else rate for rate in (up, down))
-    return _shifted(up * content, 1, ring) + _shifted(down * content, -1, ring)
+    return _shifted(up * content, 1, periodic) + _shifted(down * content, -1, periodic)
 
 
-def _solver(rates: tuple[Any, Any, Any], a: Any, ring: bool, factors: Any = None) -> Callable[[Any], Any]:
+def _solver(rates: tuple[Any, Any, Any], a: Any, periodic: bool, factors: Any = None) -> Callable[[Any], Any]:
     """b ↦ x with (a + loss + up + down)·x − inflow(x) = b, lanes in the trailing axis.
 
     The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
     one substitution, and no intermediate is kept.
     """
     up, down, loss = rates
-    factors = _factors(rates, a, ring) if factors is None else factors
-    if ring and len(up) == 1:  # what leaves its only cell comes back to it
-        up, down, ring = jnp.zeros_like(up), jnp.zeros_like(down), False
+    factors = _factors(rates, a, periodic) if factors is None else factors
+    if periodic and len(up) == 1:  # what leaves its only cell comes back to it
+        up, down, periodic = jnp.zeros_like(up), jnp.zeros_like(down), False
     dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
 
     def matvec(x: Any) -> Any:
-        return (a + loss + up + down) * x - _inflow(up, down, x, ring)
+        return (a + loss + up + down) * x - _inflow(up, down, x, periodic)
 
     def solve(rhs: Any) -> Any:
         rhs = jnp.broadcast_to(rhs, shape).astype(jnp.result_type(dtype, rhs))
@@ -152,14 +152,14 @@ def _solver(rates: tuple[Any, Any, Any], a: Any, ring: bool, factors: Any = None
     return solve
 
 
-def _factors(rates: tuple[Any, Any, Any], a: Any, ring: bool) -> Chain | Ring:
+def _factors(rates: tuple[Any, Any, Any], a: Any, periodic: bool) -> OpenElimination | PeriodicElimination:
     (up, down, loss), a = jax.lax.stop_gradient((rates, a))
-    if ring and len(up) == 1:
-        return Chain(jnp.zeros_like(up), jnp.zeros_like(down), loss, a)
-    return (Ring if ring else Chain)(up, down, loss, a)
+    if periodic and len(up) == 1:
+        return OpenElimination(jnp.zeros_like(up), jnp.zeros_like(down), loss, a)
+    return (PeriodicElimination if periodic else OpenElimination)(up, down, loss, a)
 
 
-class Chain(eqx.Module):
+class OpenElimination(eqx.Module):
     """Elimination from both ends towards the middle, without subtraction (Grassmann, Taksar, Heyman 1985).
 
     With U the rate inwards and D the rate outwards of a row, e = a + loss + D·e₋/d₋ and d = e + U.
@@ -212,18 +212,18 @@ class Chain(eqx.Module):
         return jnp.stack([lower[:m], upper], axis=1)
 
 
-class Ring(eqx.Module):
-    """The chain that is left where a ring is cut at its last cell, the hub: what leaves it returns or dies on the chain."""
+class PeriodicElimination(eqx.Module):
+    """The open axis that is left where a periodic one is cut at its last cell, the hub: what leaves it returns or dies on the way."""
 
-    chain: Chain
-    visit: Any  # contents of the chain while the hub holds one
+    open: OpenElimination
+    visit: Any  # contents of the rest while the hub holds one
     escape: Any
-    entry: Any  # from the ends of the chain to the hub
+    entry: Any  # from the ends of the rest to the hub
 
     def __init__(self, up: Any, down: Any, loss: Any, a: Any):
-        self.chain = Chain(up[:-1], down[:-1], loss[:-1], a)
+        self.open = OpenElimination(up[:-1], down[:-1], loss[:-1], a)
         dtype = jnp.result_type(up, down, loss, a)
-        self.visit = self.chain.substitute(
+        self.visit = self.open.substitute(
             jnp.zeros((len(up) - 1, len(a)), dtype).at[0].add(up[-1]).at[-1].add(down[-1])
         )
         kill = a + loss
@@ -231,11 +231,11 @@ class Ring(eqx.Module):
         self.entry = jnp.stack([down[0], up[-2]])
 
     def substitute(self, rhs: Any) -> Any:
-        x = self.chain.substitute(rhs[:-1])
+        x = self.open.substitute(rhs[:-1])
         hub = (rhs[-1] + self.entry[0] * x[0] + self.entry[1] * x[-1]) / self.escape
         return jnp.concatenate([x + self.visit * hub, hub[None]])
 
     def transposed(self, rhs: Any) -> Any:
         hub = (rhs[-1] + jnp.sum(self.visit * rhs[:-1], axis=0)) / self.escape
-        x = self.chain.transposed(rhs[:-1].at[0].add(self.entry[0] * hub).at[-1].add(self.entry[1] * hub))
+        x = self.open.transposed(rhs[:-1].at[0].add(self.entry[0] * hub).at[-1].add(self.entry[1] * hub))
         return jnp.concatenate([x, hub[None]])
