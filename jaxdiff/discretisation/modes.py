@@ -69,12 +69,15 @@ class Spectral(eqx.Module):
         return isinstance(systems[0], SpectralSystem)
 
     def conditions(self, system: Any, t: Any, u: Any) -> list[Condition]:
+        """None: those of the system say all."""
         return []
 
     def restrict(self, u: Any) -> list[Any]:
+        """The state of the one system."""
         return [u]
 
     def combine(self, values: list[Any], periodic: bool) -> Any:
+        """The values of the one system."""
         return values[0]
 
 

@@ -212,7 +212,11 @@ def mse(prediction: Any, observation: Any) -> Any:
 
         Σᵢ (yᵢ − ŷᵢ)² / n
 
-    prediction, observation: the same shape, [unit of the field]. In a fit each row is divided by its sigma, if given.
+    Args:
+        prediction: ŷ, any shape [unit of the field].
+        observation: y, the same shape.
+
+    In a fit each row is divided by its sigma, if given.
 
     >>> import jaxdiff as jd
     >>> float(jd.mse([1.0, 2.0], [1.0, 4.0]))
@@ -227,11 +231,15 @@ def kl_divergence(prediction: Any, observation: Any) -> Any:
 
         Σ_b q_b ln(q_b / p_b),  0 ln 0 = 0
 
-    prediction, observation: masses or counts, (..., bins). Source: Kullback & Leibler 1951, doi:10.1214/aoms/1177729694.
+    Args:
+        prediction: p, masses or counts `(…, bins)`.
+        observation: q, the same shape.
 
     >>> import jaxdiff as jd
     >>> round(float(jd.kl_divergence([0.5, 0.5], [3, 1])), 6)
     0.130812
+
+    Kullback & Leibler 1951, doi:10.1214/aoms/1177729694.
     """
     q, p = _shares(observation), jnp.maximum(_shares(prediction), FLOOR)
     return jnp.mean(jnp.sum(_xlogx(q) - q * jnp.log(p), axis=-1))
@@ -243,9 +251,12 @@ def negative_log_likelihood(prediction: Any, observation: Any = None) -> Any:
 
         −Σᵢ ln pᵢ
 
-    prediction: log densities, any shape, as a path predicts them. As the loss of a fit it asks each measurement for its
-    own likelihood: Gaussian for readings (the variance from the residuals if sigma is not given), multinomial for
-    histograms without its constant coefficient, the transition density for paths.
+    Args:
+        prediction: log densities, any shape, as a path predicts them.
+        observation: of no account: the densities are of what was observed.
+
+    As the loss of a fit it asks each measurement for its own likelihood: Gaussian for readings (the variance from the residuals
+    if sigma is not given), multinomial for histograms without its constant coefficient, the transition density for paths.
 
     >>> import jaxdiff as jd
     >>> float(jd.negative_log_likelihood([-1.0, -2.5]))

@@ -69,6 +69,7 @@ class Method(ABC):
 
     @property
     def iterates(self) -> bool:
+        """True if it solves by iterations on several axes."""
         return False
 
     @abstractmethod

@@ -33,13 +33,18 @@ class Histograms(Measurement):
 
         mass of a bin = ∫ u dV over it; data and model are both normalised over the bins
 
-    grid, initial, start, time_unit: as in `Readings`; times: (m,) [time]; counts: (m, bins), or (bins,) for one time:
-    whole numbers are counts, others are densities [1/length]; edges: (bins + 1,) [length], None: the grid's cells
-    total: a number or (m,), individuals at each time: what is in no bin becomes one more bin, and densities count.
-        Of the model it is what the start held and the bins do not, wherever it went
+    Args:
+        grid, initial, start, time_unit: as in `Readings`.
+        times: `(m,)` [time].
+        counts: `(m, *bins)`, or `(*bins,)` for one time: whole numbers are counts, others are densities [1/length].
+        edges: `(bins + 1,)` [length], a tuple of them on several axes; None: the grid's cells.
+        total: individuals at each time, a number or `(m,)`: what is in no bin becomes one more bin, and densities count. Of
+            the model it is what the start held and the bins do not, wherever it went.
 
-    Raises ValueError if shapes differ, a count is negative or not finite, a time holds nothing, edges do not increase or
-    leave the grid (on a periodic axis, one period), the bins hold more than the total, or something is no real number.
+    Raises:
+        ValueError: shapes that differ, a count that is negative or not finite, a time that holds nothing, edges that do not
+            increase or leave the grid (on a periodic axis, one period), bins that hold more than the total, or what is no
+            real number.
 
     >>> import jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 4))

@@ -41,18 +41,24 @@ class Readings(Measurement):
 
         yᵢ = u(tᵢ, xᵢ) + noise
 
-    grid: where the model is solved; initial: the state at `start`, a number, an array over cells (n,) or a callable of
-    position, whose marks are fitted too; None where the model returns one or only steady states are read
-    times: (m,) [time], inf is the steady state; positions: (m,) or (m, ndim) [length]; values: (m,) [unit of the field],
-    NaN means missing and drops the row, which a fit tells; sigma: a number or (m,), standard deviation of a value; start:
-    [time]; time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times and start count where they
-    are dates or durations. Dates count from the start if it is a date too, else from the earliest of them.
-    initial_sigma: where the initial state is an array that was measured, the standard deviation of its cells, a number or
-    (*cells), zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
-    On a periodic axis positions lie within the grid, one period: wrap them, lower + (x - lower) % period.
+    Args:
+        grid: where the model is solved.
+        initial: the state at `start`: a number, an array over cells `(*cells,)` or a callable of position, whose marks are
+            fitted too; None where the model returns one or only steady states are read.
+        times: `(m,)` [time]; inf is the steady state.
+        positions: `(m,)` or `(m, ndim)` [length]; on a periodic axis within the grid, one period: wrap them,
+            lower + (x - lower) % period.
+        values: `(m,)` [unit of the field]; NaN means missing and drops the row, which a fit tells.
+        sigma: standard deviation of a value, a number or `(m,)`; None: the variance is taken from the residuals.
+        start: [time].
+        time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times and start count where they are
+            dates or durations. Dates count from the start if it is a date too, else from the earliest of them.
+        initial_sigma: where the initial state is an array that was measured, the standard deviation of its cells, a number or
+            `(*cells,)`, zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
 
-    Raises ValueError if shapes differ, nothing is left, a position lies outside the grid, a time before the start, a
-    sigma is not positive, the initial state is not finite, something is no real number, or dates come without a unit.
+    Raises:
+        ValueError: shapes that differ, nothing left, a position outside the grid, a time before the start, a sigma that is
+            not positive, an initial state that is not finite, dates without a unit, or what is no real number.
 
     >>> import jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 50))

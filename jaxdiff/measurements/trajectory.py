@@ -29,21 +29,27 @@ class Trajectory(Measurement):
 
         log L = Σᵢ log p(xᵢ₊₁ | xᵢ; tᵢ₊₁ − tᵢ)
 
-    grid: its ends are the walls; times: (n,) [time], increasing, at any distances; positions: (n,) or (n, 1) [length],
-    NaN where a frame is missing, which is left out, as a fit notes; lists of both for many paths
-    time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times count where they are dates or
-    durations; dates count from the first of their path
+    Args:
+        grid: its ends are the walls.
+        times: `(n,)` [time], increasing, at any distances; a list of such for many paths.
+        positions: `(n,)` or `(n, 1)` [length], NaN where a frame is missing, which is left out, as a fit notes; a list of such
+            for many paths.
+        time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times count where they are dates or
+            durations; dates count from the first of their path.
 
     On a periodic axis positions lie within the grid, one period: wrap an angle that was counted on and on,
-    lower + (x - lower) % period. The density of a step sums over all turns, so that steps are short beside the period
-    where the turns are to be distinguished.
+    lower + (x - lower) % period. The density of a step sums over all ways round, so that steps are short beside the period
+    where these are to be distinguished.
 
-    Raises ValueError if shapes differ, times do not increase, a path has fewer than two points, a position is infinite
-    or lies outside the grid, something is no real number, or dates come without a unit.
+    Raises:
+        ValueError: shapes that differ, times that do not increase, a path of fewer than two points, a position that is
+            infinite or outside the grid, dates without a unit, or what is no real number.
 
     >>> import jaxdiff as jd
     >>> jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 60)), [0.0, 0.1, 0.3], [0.0, 0.2, -0.1]).durations
     array([0.1, 0.2])
+
+    The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
     """
 
     family: ClassVar[str] = "density"
@@ -112,6 +118,7 @@ class Trajectory(Measurement):
 
     @property
     def durations(self) -> np.ndarray:
+        """`(m,)` [time] of all steps."""
         return np.concatenate([np.diff(t) for t in self.times])
 
     @property

@@ -119,6 +119,7 @@ class PerAxis(eqx.Module):
 
     @property
     def coefficients(self) -> tuple[Any, ...]:
+        """Dx, Dy and, on three axes, Dz."""
         return tuple(c for c in (self.x, self.y, self.z) if c is not None)
 
 
