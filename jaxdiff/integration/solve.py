@@ -91,7 +91,7 @@ def solve(
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks exact exponentials where coefficients are constant in time; else under error control exponentials
             with the forcing interpolated, or Rodas5P where A itself varies, or on several axes extrapolated exponentials.
-            `Solution.method` says what it took.
+            `Solution.method` says what it took. A `Stepper` of your own serves as those here, and so does a `Method`.
         substeps: equal steps in every interval of times, of a stepper you name; None: 1.
         tolerance: largest error in time, of the peak: 1e-9 unless given where coefficients are constant (1e-11 on several axes
             that are not separable; diffusion keeps 1e-13 unless 1e-7 or more is asked), 1e-6 where they vary. In float64, that
