@@ -123,10 +123,12 @@ class Trajectory(Measurement):
 
     @property
     def starts(self) -> np.ndarray:
+        """`(m,)` [length], where each step begins."""
         return np.concatenate([x[:-1] for x in self.positions])
 
     @property
     def stops(self) -> np.ndarray:
+        """`(m,)` [length], where each step ends."""
         return np.concatenate([x[1:] for x in self.positions])
 
     def split(self, fraction: float) -> tuple[Trajectory, Trajectory]:
