@@ -65,6 +65,9 @@ class LevenbergMarquardt(eqx.Module):
             many standard errors, or is predicted to gain no more than roundoff hides.
         damping: λ of the first step, at least.
 
+    Raises:
+        ValueError: a tolerance that is not between 0 and 0.1, or a damping that is not between 0 and 1e12.
+
     Sources: Marquardt 1963, doi:10.1137/0111030; scaling and radius: Moré 1978, doi:10.1007/BFb0067700; the correction:
     Transtrum & Sethna 2012, doi:10.48550/arXiv.1201.5885, here by one more residual instead of a second derivative.
 

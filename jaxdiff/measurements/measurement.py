@@ -40,6 +40,10 @@ class Measurement(eqx.Module):
     such a field, else unknown (say so by `known`); "multinomial", masses of bins (m, bins), of which `values` are the shares;
     "density", the log density (m,) of the values.
 
+    Raises:
+        TypeError: a kind without one of these families.
+        ValueError: a value is missing for a time, or an initial state that is not finite or of another shape.
+
     >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
     >>> class Total(jd.Measurement):
     ...     family = "gaussian"
