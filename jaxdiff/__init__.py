@@ -1,4 +1,58 @@
-"""Diffusion coefficients and drifts from measurements, with honest error bars."""
+"""Diffusion coefficients and drifts from measurements, with honest error bars.
+
+    equation (θ) × grid → solve → a measurement predicts → loss → fit → error bars → report
+
+help(jaxdiff.fit) and its like say more; a base in the lists below is what kinds of your own derive from.
+
+Where
+    Grid                        cells on an interval, a rectangle, a box or a radius
+
+At its walls
+    Dirichlet, Neumann, Robin   the value, its gradient, or exchange with surroundings
+    Flux, Periodic              what flows out, or the other end
+    reflecting, absorbing       Flux(0.0), Dirichlet(0.0)
+    Boundary                    base
+
+What moves
+    Diffusion, FokkerPlanck     heat and substances; densities of random motion with a drift
+    Equation                    base
+
+Coefficients
+    TimeDependent, Series       of time: a function, a measured course
+    PerAxis, Tensor, Potential  diffusivities along and across axes; the drift down an energy
+    Polynomial, Spline, MLP     families of functions of position
+    Expression                  a function written as text
+
+What is fitted
+    Free, Positive, Bounded     marks on numbers of an equation
+    Fixed                       a mark that freezes
+
+How it is solved
+    FiniteVolume, Spectral      schemes in space
+    ForwardEuler, RungeKutta4, RKL2, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang
+                                steppers in time; left out, the solver picks its way
+    Stepper, Method             bases: of one step, and of a whole way through time
+    solve, Solution             states through time
+    steady_state                the state at rest
+    memory_needed, decompose    bytes that a run holds; several devices for one grid
+
+What was measured
+    Readings                    values at times and places
+    Histograms                  counts or densities in bins
+    Trajectory                  paths of single particles
+    Measurement                 base
+
+How far off
+    mse, kl_divergence, negative_log_likelihood
+    Loss                        base
+
+Fits
+    fit, Fit, load              one, its result, and a stored one
+    LevenbergMarquardt, Minimum the optimiser, also of residuals of your own
+    fit_many, Fits, multistart  many data sets as one batch; one from many starts
+    bootstrap, Bootstrap        errors from data drawn anew
+    datasets                    measured data to try it on
+"""
 
 from jaxdiff.model.expression import Expression
 from jaxdiff.model.series import Series
@@ -40,6 +94,25 @@ from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.runtime.sharding import decompose
 
+__all__ = [
+    "Grid",
+    "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
+    "Diffusion", "FokkerPlanck", "Equation",
+    "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
+    "Free", "Positive", "Bounded", "Fixed",
+    "FiniteVolume", "Spectral",
+    "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
+    "solve", "Solution", "steady_state", "memory_needed", "decompose",
+    "Readings", "Histograms", "Trajectory", "Measurement",
+    "mse", "kl_divergence", "negative_log_likelihood", "Loss",
+    "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
+    "datasets",
+]  # fmt: skip
+
 __version__ = "0.1.0"
 
 interrupts.forget()
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
