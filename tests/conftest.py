@@ -34,6 +34,40 @@ def forgotten():
 
 
 @pytest.fixture
+def run(capsys):
+    """A function from the arguments of a command to its exit code, stdout and stderr."""
+    from jaxdiff.shell import cli
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        return stop.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def refused(workplace, run):
+    """A function from a message and the arguments of a command that is refused in one line and writes nothing."""
+
+    def check(message, *arguments):
+        before = sorted(workplace.rglob("*"))
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.startswith("error: ") and err.endswith("\n") and err.count("\n") == 1 and len(err) < 700
+        assert message in err
+        assert sorted(workplace.rglob("*")) == before
+
+    return check
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A report of a fit with next to nothing as its picture, where something else is looked at."""
+    monkeypatch.setattr("jaxdiff.reports.page.images", lambda outcome: {"fit": b"PNG"})
+
+
+@pytest.fixture
 def measured():
     """A function from a file's name to its path among the measured data beside the checkout; skips where absent."""
 

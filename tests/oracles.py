@@ -1,6 +1,6 @@
 """What several tests hold numbers against: SciPy's exponential of the matrix that the cells have."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +8,29 @@ import numpy as np
 import scipy.linalg
 
 from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.runtime.compilation import solver_jit
+
+
+def _parts(equation, grid, t):
+    system = FiniteVolume().systems(equation, grid)[0]
+    operator, n = system.operator(t), int(np.prod(grid.shape))
+    unit = jnp.eye(n).reshape(n, *grid.shape)
+    matrix = jax.vmap(lambda e: operator @ e)(unit).reshape(n, n).T
+    return matrix, jnp.broadcast_to(system.forcing(t), grid.shape).ravel(), jnp.ravel(system.weights)
 
 
 def dense(equation, grid):
     """A function of time: the matrix of an equation, what is fed in, and what a cell weighs, over the cells in a row."""
-
-    @jax.jit
-    def parts(t):
-        system = FiniteVolume().systems(equation, grid)[0]
-        operator, n = system.operator(t), int(np.prod(grid.shape))
-        unit = jnp.eye(n).reshape(n, *grid.shape)
-        matrix = jax.vmap(lambda e: operator @ e)(unit).reshape(n, n).T
-        return matrix, jnp.broadcast_to(system.forcing(t), grid.shape).ravel(), jnp.ravel(system.weights)
-
+    parts = jax.jit(partial(_parts, equation, grid))
     return lambda t: tuple(map(np.asarray, parts(t)))
+
+
+_once = solver_jit(_parts)  # one program for all equations that differ in numbers
 
 
 def exponential(equation, grid, times):
     """A function of the initial state: cell averages at the times, with what is fed in as one more row of the matrix."""
-    matrix, forcing, weights = dense(equation, grid)(0.0)
+    matrix, forcing, weights = map(np.asarray, _once(equation, grid, np.zeros(())))
     whole = np.pad(np.column_stack([matrix, forcing]), ((0, 1), (0, 0)))
     each = cache(lambda span: scipy.linalg.expm(span * whole))
 

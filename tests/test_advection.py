@@ -102,26 +102,26 @@ def test_the_same_under_jit_vmap_and_with_derivatives():
     x = COLUMN.centers[0]
     start = np.exp(-((x - 2.0) ** 2) / 0.08)
     run = lambda p: jd.solve(jd.FokkerPlanck(p[0], p[1]), COLUMN, start, TIMES).values[-1]
-    pairs = jnp.array([[1.0, 0.5], [1.0, 0.01], [2.0, 0.002]])
-    batch = jax.jit(jax.vmap(run))(pairs)
-    for pair, found in zip(pairs, batch, strict=True):
+    pairs, p = np.array([[1.0, 0.5], [1.0, 0.01], [2.0, 0.002]]), np.array([1.0, 0.01])
+    near = [p + share * h for h in np.diag([1e-3, 1e-4]) for share in (0.5, -0.5, 1.0, -1.0)]
+    seen = lambda p: jnp.sum(run(p) * np.cos(x))
+    every = jax.jit(lambda pairs, p: (jax.vmap(run)(pairs), jax.grad(seen)(p), jax.jacfwd(seen)(p)))
+    batch, reverse, forward = map(np.asarray, every(np.stack([*pairs, *near]), p))
+    for pair, found in zip(pairs, batch[:3], strict=True):
         right = exponential(jd.FokkerPlanck(*pair), COLUMN, TIMES[[0, -1]])(start)[-1]
         assert np.abs(found - right).max() < 1e-9 * np.abs(right).max()
-    seen = lambda p: jnp.sum(run(p) * np.cos(x))
-    every = jax.jit(lambda p: (seen(p), jax.grad(seen)(p), jax.jacfwd(seen)(p)))
-    p = jnp.array([1.0, 0.01])
-    _, reverse, forward = every(p)
     np.testing.assert_allclose(reverse, forward, rtol=1e-10)
-    for i, step in enumerate((1e-3, 1e-4)):
-        central = lambda h, i=i: (every(p.at[i].add(h))[0] - every(p.at[i].add(-h))[0]) / (2 * h)
-        expected = (4 * central(step / 2) - central(step)) / 3
-        assert abs(reverse[i] - expected) < 1e-6 * abs(expected)
+    values = (batch[3:] @ np.cos(x)).reshape(2, 4)
+    for slope, step, (half, half_below, whole, whole_below) in zip(reverse, (1e-3, 1e-4), values, strict=True):
+        expected = (4 * (half - half_below) / step - (whole - whole_below) / (2 * step)) / 3
+        assert abs(slope - expected) < 1e-6 * abs(expected)
 
 
 def test_axes_that_carry():
     """Products of exponentials per axis, and Chebyshev polynomials where the axes are not separable."""
     plane = jd.Grid.uniform((0.0, 1.0, 40), (0.0, 1.0, 30))
-    start = np.asarray(plane.average(lambda x, y: jnp.exp(-((x - 0.2) ** 2 + (y - 0.3) ** 2) / 0.01)))
+    x, y = plane.centers
+    start = np.exp(-((x[:, None] - 0.2) ** 2 + (y - 0.3) ** 2) / 0.01)
     swirl = (lambda x, y: 1.0 - 0.5 * y, lambda x, y: 0.5 + 0.3 * x)
     for drift in ((1.0, 0.5), swirl):
         equation = jd.FokkerPlanck(drift, 0.002)

@@ -92,7 +92,8 @@ def test_a_bad_lane_of_a_batch_is_nan_and_told():
             found = np.asarray(batch(many))
             jax.effects_barrier()
         assert np.isnan(found).reshape(3, -1).all(1).tolist() == [False, True, False]
-    np.testing.assert_allclose(jax.vmap(run)(many[::2]), np.stack([run(d) for d in many[::2]]), rtol=1e-11)
+    fine = np.array([0.1, 1.0, 2.0])
+    np.testing.assert_allclose(jax.vmap(run)(fine), np.stack([run(d) for d in fine]), rtol=1e-11)
     with pytest.raises(Exception, match="diffusivity is out of range"):
         jax.jit(run)(-1.0)
 

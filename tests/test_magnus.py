@@ -79,12 +79,13 @@ def test_a_step_is_of_sixth_order():
     problem, stepper = Frozen(system, jnp.asarray(0.0), False), Magnus(1e-11, False)
     take = jax.jit(lambda t, dt, u: stepper.step(problem, t, dt, u))
     exact, errors = reference(equation, bump, COARSE)[-1], []
+    weights = np.asarray(system.weights)
+    start = np.asarray(COARSE.average(bump)) * weights
     for count in (8, 16):
-        u = COARSE.average(bump) * system.weights
+        u = start
         for i in range(count):
-            u = take(jnp.asarray(i / count), jnp.asarray(1 / count), u)
-        errors.append(np.abs(u / system.weights - exact).max())
-    print(errors)
+            u = take(i / count, 1 / count, u)
+        errors.append(np.abs(np.asarray(u) / weights - exact).max())
     assert abs(np.log2(errors[0] / errors[1]) - 6.0) < 0.2
 
 
@@ -127,8 +128,8 @@ def test_derivatives_by_reverse_forward_and_difference_agree():
 
     w, h = 0.7, 1e-3
     slope = (8 * (f(w + h) - f(w - h)) - (f(w + 2 * h) - f(w - 2 * h))) / (12 * h)
-    assert abs(jax.grad(f)(w) / slope - 1) < 1e-6
-    assert abs(jax.jacfwd(f)(w) / slope - 1) < 1e-6
+    for found in jax.jit(lambda w: (jax.grad(f)(w), jax.jvp(f, (w,), (1.0,))[1]))(w):
+        assert abs(found / slope - 1) < 1e-6
 
 
 def test_a_batch_holds_what_each_would_give():
@@ -137,8 +138,8 @@ def test_a_batch_holds_what_each_would_give():
         equation = jd.Diffusion(T(lambda t, x, y: 0.1 + w * jnp.sin(t + x) ** 2))
         return jd.solve(equation, PLANE, bump, [0.0, 0.5]).values[-1]
 
-    ws = jnp.array([0.1, 0.4])
-    np.testing.assert_allclose(jax.vmap(f)(ws), jnp.stack([f(w) for w in ws]), atol=1e-12)
+    ws = np.array([0.1, 0.4])
+    np.testing.assert_allclose(jax.jit(jax.vmap(f))(ws), [f(w) for w in ws], atol=1e-12)
 
 
 def test_in_float32_it_holds_what_float32_can():

@@ -109,9 +109,9 @@ def test_what_is_in_no_bin_is_told_from_the_start_whatever_it_holds():
     edges, times = np.linspace(-1.0, 1.0, 21), [0.2, 0.5, 1.0]
     grid, rng = jd.Grid.uniform((-3.0, 3.0, 120)), np.random.default_rng(0)
     counts = [np.histogram(rng.normal(0, np.sqrt(0.02 + 0.8 * t), 5000), edges)[0] for t in times]
-    start, found = lambda x: jnp.exp(-(x**2) / 0.04), []
+    start, found = np.asarray(grid.average(lambda x: jnp.exp(-(x**2) / 0.04))), []
     for content in (1.0, 7.0):
-        one = jd.Histograms(grid, lambda x, c=content: c * start(x), times, counts, edges, total=5000)
+        one = jd.Histograms(grid, content * start, times, counts, edges, total=5000)
         found.append(jd.fit(jd.Diffusion(jd.Positive(0.3)), one, progress=False))
     assert abs(found[0].parameters["diffusivity"] - 0.4) < 3 * found[0].standard_errors["diffusivity"]
     assert found[1].parameters["diffusivity"] == pytest.approx(found[0].parameters["diffusivity"], rel=1e-6)
@@ -262,7 +262,11 @@ def test_what_a_series_of_images_cannot_be(make, words):
 def test_coefficients_beyond_all_numbers_end_in_one_line(huge):
     grid, times = jd.Grid.uniform((-3.0, 3.0, 60)), np.arange(1.0, 5.0)
     path = jd.Trajectory(grid, times, [0.0, 0.1, -0.1, 0.2])
-    readings = jd.Readings(grid, 1.0, times, [0.0, 0.1, 0.2, 0.3], times)
+    cells, rows = (
+        (12, 2) if abs(huge) == 1e308 else (60, 4)
+    )  # 4096 exponentials are taken before a drift of 1e308 is given up
+    coarse = jd.Grid.uniform((-3.0, 3.0, cells))
+    readings = jd.Readings(coarse, 1.0, times[:rows], np.arange(rows) / 10, times[:rows])
     trap = jd.Expression("k*(m-x)", k=jd.Positive(1.0), m=huge)
     for equation, data in (
         (jd.FokkerPlanck(trap, jd.Positive(0.05)), path),

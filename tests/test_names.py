@@ -1,6 +1,7 @@
 """What the arguments of a function mean: by name, whatever their order; what is not clear is refused in one line."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,33 +24,53 @@ class Slope(eqx.Module):
         return 1 + self.k * x * t
 
 
-def ends(diffusivity, grid=LINE, initial=None, **more):
+class OfTime(eqx.Module):
+    """a + b x + c t + d x t, its arguments in order: what functions of time are held against, in one program."""
+
+    numbers: Any = eqx.field(converter=np.array)
+
+    def __call__(self, t, x):
+        return self.numbers @ jnp.stack([jnp.ones_like(x), x, t, x * t])
+
+
+SMALL = {"stepper": jd.RungeKutta4(), "substeps": 128}  # in a smaller program than adaptive steps
+
+
+def ends(diffusivity, grid=LINE, initial=None, how=None, **more):
     start = (lambda *x: jnp.cos(3 * x[0]) + (x[-1] if len(x) > 1 else 0.0)) if initial is None else initial
-    return jd.solve(jd.Diffusion(diffusivity, **more), grid, start, [0.0, 0.05]).values[-1]
+    equation = jd.Diffusion(diffusivity, **more)
+    moves = any(isinstance(c, T) for c in jax.tree.leaves(equation, is_leaf=lambda c: isinstance(c, T)))
+    return jd.solve(equation, grid, start, [0.0, 0.05], **(SMALL if moves and how is None else how or {})).values[-1]
+
+
+of_time = lambda *numbers: ends(T(OfTime(numbers)))
+of_place = lambda numbers, grid=LINE: ends(jd.Polynomial(numbers), grid)
 
 
 SAME = {
-    "time last": lambda: (ends(T(lambda x, t: 1 + 2 * x + 9 * t)), ends(T(lambda t, x: 1 + 2 * x + 9 * t))),
-    "time alone": (lambda: (ends(T(lambda t: 1 + 9 * t)), ends(T(lambda t, x: 1 + 9 * t)))),
-    "other names are in order": lambda: (ends(T(lambda a, b: 1 + 2 * b + 9 * a)), ends(T(lambda t, x: 1 + 2 * x + 9 * t))),
-    "time and another name": lambda: (ends(T(lambda s, t: 1 + 2 * s + 9 * t)), ends(T(lambda t, x: 1 + 2 * x + 9 * t))),
-    "depth": lambda: (ends(lambda z: 1 + z), ends(lambda x: 1 + x)),
-    "depth as text": lambda: (ends(E("1 + z")), ends(lambda x: 1 + x)),
-    "text of time": lambda: (ends(T(E("1 + 9*t"))), ends(T(lambda t, x: 1 + 9 * t))),
-    "radius": lambda: (ends(E("1 + r**2"), BALL), ends(lambda x: 1 + x**2, BALL)),
-    "captured by a default": lambda: (ends(lambda x, r=2.0: 1 + r * x), ends(lambda x: 1 + 2 * x)),
-    "default, radial": lambda: (ends(lambda x, r=2.0: 1 + r * x, BALL), ends(lambda x: 1 + 2 * x, BALL)),
-    "default of time": lambda: (ends(Slope(0.5)), ends(lambda x: 1 + x)),
-    "module of time": lambda: (ends(T(Slope(0.5))), ends(T(lambda t, x: 1 + 0.5 * x * t))),
-    "partial": lambda: (ends(functools.partial(lambda c, x: 1 + c * x, 2.0)), ends(lambda x: 1 + 2 * x)),
-    "partial by name": lambda: (ends(functools.partial(lambda x, c: 1 + c * x, c=2.0)), ends(lambda x: 1 + 2 * x)),
-    "jit": lambda: (ends(jax.jit(lambda x: 1 + x)), ends(lambda x: 1 + x)),
+    "time first": lambda: (ends(T(lambda t, x: 1 + 2 * x + 9 * t)), of_time(1, 2, 9, 0)),
+    "time last": lambda: (ends(T(lambda x, t: 1 + 2 * x + 9 * t)), of_time(1, 2, 9, 0)),
+    "in adaptive steps": lambda: (ends(T(lambda x, t: 1 + 2 * x + 9 * t), how={}), ends(T(OfTime([1, 2, 9, 0])), how={})),
+    "time alone": lambda: (ends(T(lambda t: 1 + 9 * t)), of_time(1, 0, 9, 0)),
+    "other names are in order": lambda: (ends(T(lambda a, b: 1 + 2 * b + 9 * a)), of_time(1, 2, 9, 0)),
+    "time and another name": lambda: (ends(T(lambda s, t: 1 + 2 * s + 9 * t)), of_time(1, 2, 9, 0)),
+    "depth": lambda: (ends(lambda z: 1 + z), of_place([1, 1])),
+    "depth as text": lambda: (ends(E("1 + z")), of_place([1, 1])),
+    "text of time": lambda: (ends(T(E("1 + 9*t"))), of_time(1, 0, 9, 0)),
+    "radius": lambda: (ends(E("1 + r**2"), BALL), of_place([1, 0, 1], BALL)),
+    "captured by a default": lambda: (ends(lambda x, r=2.0: 1 + r * x), of_place([1, 2])),
+    "default, radial": lambda: (ends(lambda x, r=2.0: 1 + r * x, BALL), of_place([1, 2, 0], BALL)),
+    "default of time": lambda: (ends(Slope(0.5)), of_place([1, 1])),
+    "module of time": lambda: (ends(T(Slope(0.5))), of_time(1, 0, 0, 0.5)),
+    "partial": lambda: (ends(functools.partial(lambda c, x: 1 + c * x, 2.0)), of_place([1, 2])),
+    "partial by name": lambda: (ends(functools.partial(lambda x, c: 1 + c * x, c=2.0)), of_place([1, 2])),
+    "jit": lambda: (ends(jax.jit(lambda x: 1 + x)), of_place([1, 1])),
     "builtin": lambda: (ends(jnp.exp), ends(lambda x: jnp.exp(x))),
-    "all arguments": lambda: (ends(T(lambda *a: 1 + 2 * a[1] + 9 * a[0])), ends(T(lambda t, x: 1 + 2 * x + 9 * t))),
-    "turned": lambda: (ends(lambda y, x: 1 + x + 3 * y, PLANE), ends(lambda x, y: 1 + x + 3 * y, PLANE)),
-    "text of one": lambda: (ends(E("1 + y"), PLANE), ends(lambda x, y: 1 + y, PLANE)),
-    "turned by position": lambda: (ends(eval("lambda y, x, /: 1 + x + 3 * y"), PLANE), ends(lambda x, y: 1 + x + 3 * y, PLANE)),
-    "time second by position": lambda: (ends(T(eval("lambda x, t, /: 1 + x + 9 * t"))), ends(T(lambda t, x: 1 + x + 9 * t))),
+    "all arguments": lambda: (ends(T(lambda *a: 1 + 2 * a[1] + 9 * a[0])), of_time(1, 2, 9, 0)),
+    "turned": lambda: (ends(lambda y, x: 1 + x + 3 * y, PLANE), of_place([[1, 3], [1, 0]], PLANE)),
+    "text of one": lambda: (ends(E("1 + y"), PLANE), of_place([[1, 1], [0, 0]], PLANE)),
+    "turned by position": lambda: (ends(eval("lambda y, x, /: 1 + x + 3 * y"), PLANE), of_place([[1, 3], [1, 0]], PLANE)),
+    "time second by position": lambda: (ends(T(eval("lambda x, t, /: 1 + x + 9 * t"))), of_time(1, 1, 9, 0)),
     "turned with time": lambda: (
         ends(T(lambda y, t, x: 1 + x + 3 * y + 9 * t), PLANE), ends(T(lambda t, x, y: 1 + x + 3 * y + 9 * t), PLANE),
     ),
@@ -79,7 +100,7 @@ def test_arguments_mean_what_they_are_called(case):
 
 def test_a_drift_and_a_potential_by_name():
     start = lambda x, y: 1 + x
-    last = lambda drift: jd.solve(jd.FokkerPlanck(drift, 0.5), PLANE, start, [0.0, 0.1]).values[-1]
+    last = lambda drift: jd.solve(jd.FokkerPlanck(drift, 0.5), PLANE, start, [0.0, 0.1], **SMALL).values[-1]
     np.testing.assert_allclose(last(lambda y, x: (y, 0 * x)), last(lambda x, y: (y, 0 * x)), rtol=1e-12)
     np.testing.assert_allclose(
         last(jd.Potential(lambda y, x: x + 3 * y)), last(jd.Potential(lambda x, y: x + 3 * y)), rtol=1e-12

@@ -98,16 +98,12 @@ def test_pictures_and_page_of_every_kind(case, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["fit.html"]
 
 
-LETTERS = {
-    "two dollars": ("cost $ and US$", "cost $ and US$"),
-    "half of mathematics": (r"$\frac{1$", r"$\frac{1$"),
-    "mathematics": (r"$\mu$m", r"$\mu$m"),
-    "greek": ("Länge / µm", "Länge / µm"),
-    "chinese": ("温度 / °C", "[U+6E29][U+5EA6] / °C"),
-    "emoji": ("heat 🔥\ufe0f", "heat [fire]\ufe0f"),
-    "in mathematics": ("$T_温$", "$T_[U+6E29]$"),
-    "control": ("a\x07b\nc", "ab\nc"),
-    "long": ("x" * 5000, "x" * 98 + " …"),
+LETTERS = {  # one as the label of x, and one as that of the values: what is given, and what is drawn
+    "dollars, half of mathematics": (("cost $ and US$", "cost $ and US$"), (r"$\frac{1$", r"$\frac{1$")),
+    "mathematics, greek": ((r"$\mu$m", r"$\mu$m"), ("Länge / µm", "Länge / µm")),
+    "chinese, emoji": (("温度 / °C", "[U+6E29][U+5EA6] / °C"), ("heat 🔥\ufe0f", "heat [fire]\ufe0f")),
+    "in mathematics, control": (("$T_温$", "$T_[U+6E29]$"), ("a\x07b\nc", "ab\nc")),
+    "long": (("x" * 5000, "x" * 98 + " …"),) * 2,
 }
 
 
@@ -115,10 +111,10 @@ LETTERS = {
 @pytest.mark.parametrize("case", LETTERS)
 def test_labels_of_any_letters_are_drawn_without_a_warning(case, monkeypatch):
     monkeypatch.setattr(panels, "_font_with", lambda letters: None)  # as on a machine with no fonts but its own
-    given, drawn = LETTERS[case]
-    fit = told(readings([np.inf], np.linspace(0, 1, 9)))
-    shown = FitView(fit, {"x": given, "value": given})
-    assert plot.figures(shown)["fit"].axes[0].get_xlabel() == drawn
+    (across, drawn_across), (up, drawn_up) = LETTERS[case]
+    shown = FitView(told(readings([np.inf], np.linspace(0, 1, 9))), {"x": across, "value": up})
+    axes = plot.figures(shown)["fit"].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (drawn_across, drawn_up)
     report.images(shown)
 
 
@@ -150,7 +146,7 @@ def test_pictures_leave_the_settings_of_matplotlib_alone():
 
 def test_what_is_not_known_is_said_and_what_is_said_is_text(tmp_path):
     fit = told(readings([np.inf], [0.1, 0.2]), converged=False, notes=("rates[1] is not identified <b>",))
-    page = report.write(fit, tmp_path / "fit.html", title="<script>", source="a < b").read_text()
+    page = report.write(fit, tmp_path / "fit.html", title="<script>", source="a < b", pictures={}).read_text()
     assert "did not converge" in page
     assert "&lt;script&gt;" in page and "<script>" not in page and "a &lt; b" in page and "&lt;b&gt;" in page
     assert "–" in page  # no error bar
@@ -192,7 +188,7 @@ def test_goodness_of_readings_with_sigma():
     assert float(rows["log-likelihood"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_report_that_cannot_be_written(tmp_path):
+def test_a_report_that_cannot_be_written(tmp_path, undrawn):
     with pytest.raises(OSError):
         told(readings([np.inf], [0.1, 0.2])).report(tmp_path / "nowhere" / "fit.html")
     (tmp_path / "fit.html").mkdir()

@@ -1,5 +1,6 @@
 """The shell under bad luck: wrong types, odd sizes, folders in the way, interrupts; one line, and nothing half-written."""
 
+import importlib
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.benchmarks import throughput
-from jaxdiff.measurements.measurement import Unplannable
+from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.runtime import compilation, interrupts
 from jaxdiff.shell import cli
 
@@ -60,23 +61,6 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    with pytest.raises(SystemExit) as stop:
-        cli.main([str(argument) for argument in arguments])
-    streams = capsys.readouterr()
-    return stop.value.code, streams.out, streams.err
-
-
-def refused(workplace, capsys, message, *arguments):
-    before = sorted(workplace.rglob("*"))
-    code, _, err = run(capsys, *arguments)
-    assert code == 2
-    assert err.startswith("error: ") and err.count("\n") == 1 and len(err) < 700
-    assert message in err
-    assert sorted(workplace.rglob("*")) == before
-
-
 START = "start = 0.1, positive = true"
 BAD = [
     (START, 'start = 0.1, positive = "false"', "[parameters] D positive must be true or false, without quotes"),
@@ -113,70 +97,68 @@ BAD = [
 
 
 @pytest.mark.parametrize("old, new, message", BAD, ids=[new[:40] for _, new, _ in BAD])
-def test_a_value_of_the_wrong_type_or_size_is_one_line(workplace, capsys, old, new, message):
+def test_a_value_of_the_wrong_type_or_size_is_one_line(workplace, refused, old, new, message):
     assert CONFIG.count(old) == 1
     (workplace / "config.toml").write_text(CONFIG.replace(old, new))
-    refused(workplace, capsys, message, "solve", "config.toml")
+    refused(message, "solve", "config.toml")
 
 
-def test_a_message_names_the_path_as_it_was_given(workplace, capsys):
+def test_a_message_names_the_path_as_it_was_given(workplace, refused):
     (workplace / "deep").mkdir()
     (workplace / "deep" / "one.toml").write_text(CONFIG.replace("cells = 16", "cell = 16"))
-    refused(workplace, capsys, "deep/one.toml: unknown key 'cell'", "fit", "deep/one.toml")
+    refused("deep/one.toml: unknown key 'cell'", "fit", "deep/one.toml")
     (workplace / "deep" / "two.toml").write_text(CONFIG)
-    refused(workplace, capsys, "deep/heat.csv", "fit", "deep/two.toml")
+    refused("deep/heat.csv", "fit", "deep/two.toml")
 
 
-def test_a_solve_starts_where_the_initial_state_holds(workplace, capsys):
+def test_a_solve_starts_where_the_initial_state_holds(workplace, run):
     """du/dt = −u from 1 at t = 0.5: at the times e^{−(t − 0.5)}, also where the first of them is later."""
     text = CONFIG[: CONFIG.index("[boundaries]")] + CONFIG[CONFIG.index("[grid]") : CONFIG.index("[data]")]
     text = text.replace('"D"', '"D"\ndecay = 1.0').replace("value = 0.0", "value = 1.0\nstart = 0.5")
     (workplace / "config.toml").write_text(text.replace("[0.0, 0.1]", "[1.0, 2.0]"))
-    assert run(capsys, "solve", "config.toml")[0] == 0
+    assert run("solve", "config.toml")[0] == 0
     found = np.genfromtxt(workplace / "config-solve" / "solution.csv", delimiter=",", skip_header=1)
     assert found[:, 1:] == pytest.approx(np.tile(np.exp([-0.5, -1.5]), (16, 1)), rel=1e-8)
 
 
-def test_the_steady_state_of_a_closed_domain_keeps_the_initial_content(workplace, capsys):
+def test_the_steady_state_of_a_closed_domain_keeps_the_initial_content(workplace, run, refused):
     text = CONFIG[: CONFIG.index("[boundaries]")] + CONFIG[CONFIG.index("[grid]") : CONFIG.index("[data]")]
     text = text.replace("[0.0, 0.1]", "inf")
     (workplace / "config.toml").write_text(text.replace("[initial]\nvalue = 0.0", '[initial]\nvalue = "2*x"'))
-    assert run(capsys, "solve", "config.toml")[0] == 0
+    assert run("solve", "config.toml")[0] == 0
     found = np.genfromtxt(workplace / "config-solve" / "solution.csv", delimiter=",", skip_header=1)
     assert found[:, 1] == pytest.approx(np.ones(16), rel=1e-9)
     (workplace / "other.toml").write_text(text.replace("[initial]\nvalue = 0.0", ""))
-    refused(workplace, capsys, "depends on the initial content; add [initial]", "solve", "other.toml")
+    refused("depends on the initial content; add [initial]", "solve", "other.toml")
 
 
 @pytest.mark.parametrize("name", ["fit.png", "report.html", "predictions.csv"])
-def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(workplace, capsys, monkeypatch, name):
+def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(workplace, refused, monkeypatch, name):
     (workplace / "out" / name).mkdir(parents=True)
     monkeypatch.setattr("jaxdiff.shell.config.load", lambda *_: pytest.fail("the work began"))
-    refused(workplace, capsys, f"{name} in it is no file; move it away", "fit", "config.toml", "--output", "out")
+    refused(f"{name} in it is no file; move it away", "fit", "config.toml", "--output", "out")
 
 
-def test_a_full_disk_names_the_folder_of_the_results(workplace, capsys, monkeypatch):
+def test_a_full_disk_names_the_folder_of_the_results(refused, undrawn, monkeypatch):
     def write(path, *_):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("pathlib.Path.write_bytes", write)
-    refused(
-        workplace, capsys, "out cannot be written: No space left on device", "fit", "config.toml", "--output", "out"
-    )
+    refused("out cannot be written: No space left on device", "fit", "config.toml", "--output", "out")
 
 
 @pytest.mark.parametrize("place", ["link", "heat.csv", "heat.csv/deep"])
-def test_what_is_no_folder_cannot_hold_results(workplace, capsys, place):
+def test_what_is_no_folder_cannot_hold_results(workplace, refused, place):
     (workplace / "link").symlink_to("nowhere")
-    refused(workplace, capsys, "cannot be written", "solve", "config.toml", "--output", place)
+    refused("cannot be written", "solve", "config.toml", "--output", place)
 
 
-def test_results_go_into_a_folder_of_which_the_parent_cannot_be_written(workplace, capsys):
+def test_results_go_into_a_folder_of_which_the_parent_cannot_be_written(workplace, run):
     if not os.getuid():
         pytest.skip("root writes everywhere")
     (workplace / "closed" / "out").mkdir(parents=True)
     (workplace / "closed").chmod(0o500)
-    assert run(capsys, "solve", "config.toml", "--output", "closed/out")[0] == 0
+    assert run("solve", "config.toml", "--output", "closed/out")[0] == 0
 
 
 def interrupt(*_, **__):
@@ -193,26 +175,21 @@ def swallowed(*_, **__):
 
 
 @pytest.mark.parametrize("how", [interrupt, swallowed], ids=["heard", "swallowed"])
-@pytest.mark.parametrize("where", ["jaxdiff.reports.figures.profiles", "jaxdiff.shell.config.load"])
-def test_an_interrupt_leaves_nothing(workplace, capsys, monkeypatch, how, where):
-    import jaxdiff.config
-    import jaxdiff.plot
-
-    real = {
-        "jaxdiff.reports.figures.profiles": jaxdiff.plot.profiles,
-        "jaxdiff.shell.config.load": jaxdiff.config.load,
-    }[where]
+@pytest.mark.parametrize("where", ["jaxdiff.figures.states.profiles", "jaxdiff.shell.config.load"])
+def test_an_interrupt_leaves_nothing(workplace, run, monkeypatch, how, where):
+    package, _, name = where.rpartition(".")
+    real = getattr(importlib.import_module(package), name)
     monkeypatch.setattr(where, lambda *given: (how(), real(*given))[1])
     before, handler = sorted(workplace.rglob("*")), signal.getsignal(signal.SIGINT)
-    code, out, err = run(capsys, "solve", "config.toml")
+    code, out, err = run("solve", "config.toml")
     assert code == 130 and err.endswith("error: interrupted; nothing was written\n") and not out
     assert sorted(workplace.rglob("*")) == before and signal.getsignal(signal.SIGINT) is handler
 
 
-def test_an_interrupt_after_the_results_says_that_they_are_there(workplace, capsys, monkeypatch):
+def test_an_interrupt_after_the_results_says_that_they_are_there(workplace, run, monkeypatch):
     monkeypatch.setattr("builtins.print", interrupt)
     monkeypatch.setattr(cli, "_fail", lambda message, code: (_ for _ in ()).throw(SystemExit(message)))
-    code, _, _ = run(capsys, "solve", "config.toml")
+    code, _, _ = run("solve", "config.toml")
     assert code == f"interrupted; what there is lies in {workplace / 'config-solve'}"
     assert (workplace / "config-solve" / "solution.csv").exists()
 
@@ -234,7 +211,7 @@ def test_an_interrupt_in_a_callback_of_the_garbage_collector_is_heard():
         gc.callbacks.remove(callback)
 
 
-def test_an_interrupted_benchmark_keeps_what_was_measured(workplace, capsys, monkeypatch):
+def test_an_interrupted_benchmark_keeps_what_was_measured(workplace, run, monkeypatch):
     entries = []
 
     def record(self, name, *_):
@@ -252,7 +229,7 @@ def test_an_interrupted_benchmark_keeps_what_was_measured(workplace, capsys, mon
         workplace / "out" / "unfinished-2",
     ):  # older stay
         entries.clear()
-        code, _, err = run(capsys, *arguments)
+        code, _, err = run(*arguments)
         assert code == 130 and err.endswith(f"error: interrupted; what there is lies in {folder}\n")
         found = json.loads((folder / "throughput.json").read_text())
         assert len(found["entries"]) == 2 and found["complete"] is False
