@@ -30,6 +30,9 @@ class Levels(jd.FiniteVolume):
         fine, coarse = super().systems(equation, grid)
         return [fine, *super().systems(equation, coarse.grid)]
 
+    def holds(self, systems):
+        return len(systems) == 3
+
     def restrict(self, u):
         fine, coarse = super().restrict(u)
         return [fine, *super().restrict(coarse)]
