@@ -81,12 +81,7 @@ class TensorSystem(LatticeSystem):
             there, back = conductance * a, conductance * b
         nearest, m = super().operator(t), self.weights
         loss = jnp.broadcast_to(nearest.loss + self._films(nearest) + self._absorbed(t)[0] / m, shape)
-        common = {
-            "loss": loss,
-            "weights": m,
-            "nearest": nearest.reflecting,
-            "detailed_balance": self.driftless,
-        }
+        common = {"loss": loss, "weights": m, "nearest": nearest.reflecting, "detailed_balance": self.driftless}
         if all(n == 1 for n in offset.shape[1:-1]):
             steps = offset.reshape(-1, ndim)
             move = lambda x, p: shifts(x, ndim)((steps[p] - kinds[p]) // 2)  # from the midpoint to the lower end
@@ -105,10 +100,8 @@ class TensorSystem(LatticeSystem):
         """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
         kept = [reflecting if side.fixes_value else side for side in self.sides]
         walls = dict(zip(self.grid.sides, kept, strict=True))
-        return (
-            LatticeSystem(self.transport._replace(boundaries=walls), self.grid).forcing(t, rates)
-            + self._absorbed(t, rates)[1]
-        )
+        beside = LatticeSystem(self.transport._replace(boundaries=walls), self.grid)
+        return beside.forcing(t, rates) + self._absorbed(t, rates)[1]
 
     def conditions(self, t: Any) -> list[Condition]:
         """The tensor finite, symmetric and positive definite; then what holds on a lattice, for its diagonal."""
@@ -324,11 +317,8 @@ class TensorSystem(LatticeSystem):
                 total = total.at[at].add((nearest.up if i % 2 else nearest.down)[i // 2][at])
         return total
 
-    def _edges_to_walls(self, t: Any) -> WallEdges:
-        """Of the offsets that decompose D at each cell, ahead and back, where they leave the domain.
-
-        Axis k lets an edge go on for its cells to the wall over |offset_k|; the axis with the least share stops it.
-        """
+    def _edges_to_walls(self, fixed: list[int], t: Any) -> WallEdges:
+        """Where offsets that decompose D at each cell, ahead and back, leave the domain: through the nearest wall."""
         ndim, h, closed = self.grid.ndim, self._widths, ~np.array(self._periodic)
         here = np.zeros(ndim, np.int32)
         matrix = self._at_midpoints(here, self._matrix(t), 2)
@@ -340,15 +330,13 @@ class TensorSystem(LatticeSystem):
         moves = (offset != 0) & closed
         shares = jnp.where(moves, ahead / jnp.where(moves, jnp.abs(offset), 1.0), jnp.inf)
         share, axis = jnp.min(shares, -1), jnp.argmin(shares, -1)
-        leaves = share < 1
-        share = jnp.where(leaves, share, 1.0)
+        leaves, share = share < 1, jnp.where(share < 1, share, 1.0)
         upper = jnp.take_along_axis(offset, axis[..., None], -1)[..., 0] > 0
         side = jnp.where(leaves, 2 * axis + upper, -1)
-        fixed = [i for i, wall in enumerate(self.sides) if wall.fixes_value]
         hit, start = jnp.isin(side, np.array(fixed)), self._places(here[None])
         path = jnp.where(hit[..., None], share[..., None] * offset * h, 0.0)
-        end = start + path
-        end = self._origin + jnp.where(closed, end - self._origin, (end - self._origin) % self._extent)
+        end = start + path - self._origin
+        end = self._origin + jnp.where(closed, end, end % self._extent)
         return WallEdges(base, side, hit, share, path, start + path / 2, end)
 
     def _absorbed(self, t: Any, rates: Any = None) -> tuple[Any, Any, list[Condition]]:
@@ -361,7 +349,7 @@ class TensorSystem(LatticeSystem):
         if not walls:
             return 0.0, 0.0, []
         rates, ndim, h = t if rates is None else rates, self.grid.ndim, self._widths
-        edges = self._edges_to_walls(rates)
+        edges = self._edges_to_walls(list(walls), rates)
         matrix, flow = self._medium(partial(self._at_points, edges.end), rates)
         matrix = jnp.broadcast_to(matrix, (*edges.hit.shape, ndim, ndim))
         found = [self._definite(matrix, ~edges.hit, edges.end)]
