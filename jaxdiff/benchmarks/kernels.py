@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.loops import euler
+from jaxdiff.integration.frozen import Constant
 from jaxdiff.integration.stepping import march
 from jaxdiff.operators import Tridiagonal, chebyshev
 
@@ -63,18 +64,6 @@ def copy(size: int, dtype: Any) -> Work:
     return Work(call, passes * size, passes * 2.0 * size * dtype.itemsize)
 
 
-class _Steady(NamedTuple):
-    """A problem whose operator is formed already, as a stepper sees it."""
-
-    at: Any
-
-    def operator(self, t: Any) -> Any:
-        return self.at
-
-    def forcing(self, t: Any) -> Any:
-        return 0.0
-
-
 def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
     """Steps of Euler in a loop, on an operator that is formed before."""
     equation, grid, u = _problem(axes, varies, n, dtype)
@@ -84,7 +73,7 @@ def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
 
     @partial(jax.jit, donate_argnums=1)
     def run(operator: Any, u: Any) -> Any:
-        return march(lambda _, v: jd.ForwardEuler().step(_Steady(operator), 0.0, dt, v), u, steps)
+        return march(lambda _, v: jd.ForwardEuler().step(Constant(operator, 0.0), 0.0, dt, v), u, steps)
 
     state = [u]
 

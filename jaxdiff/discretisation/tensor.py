@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,12 +81,7 @@ class TensorSystem(LatticeSystem):
             there, back = conductance * a, conductance * b
         nearest, m = super().operator(t), self.weights
         loss = jnp.broadcast_to(nearest.loss + self._films(nearest) + self._absorbed(t)[0] / m, shape)
-        common = {
-            "loss": loss,
-            "weights": m,
-            "nearest": nearest.reflecting,
-            "detailed_balance": self.driftless,
-        }
+        common = {"loss": loss, "weights": m, "nearest": nearest.reflecting, "detailed_balance": self.driftless}
         if all(n == 1 for n in offset.shape[1:-1]):
             steps = offset.reshape(-1, ndim)
             move = lambda x, p: shifts(x, ndim)((steps[p] - kinds[p]) // 2)  # from the midpoint to the lower end
@@ -105,10 +100,8 @@ class TensorSystem(LatticeSystem):
         """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
         kept = [reflecting if side.fixes_value else side for side in self.sides]
         walls = dict(zip(self.grid.sides, kept, strict=True))
-        return (
-            LatticeSystem(self.transport._replace(boundaries=walls), self.grid).forcing(t, rates)
-            + self._absorbed(t, rates)[1]
-        )
+        beside = LatticeSystem(self.transport._replace(boundaries=walls), self.grid)
+        return beside.forcing(t, rates) + self._absorbed(t, rates)[1]
 
     def conditions(self, t: Any) -> list[Condition]:
         """The tensor finite, symmetric and positive definite; then what holds on a lattice, for its diagonal."""
@@ -324,54 +317,70 @@ class TensorSystem(LatticeSystem):
                 total = total.at[at].add((nearest.up if i % 2 else nearest.down)[i // 2][at])
         return total
 
+    def _edges_to_walls(self, fixed: list[int], t: Any) -> WallEdges:
+        """Where offsets that decompose D at each cell, ahead and back, leave the domain: through the nearest wall."""
+        ndim, h, closed = self.grid.ndim, self._widths, ~np.array(self._periodic)
+        here = np.zeros(ndim, np.int32)
+        matrix = self._at_midpoints(here, self._matrix(t), 2)
+        base = superbase(jnp.where(definite(matrix)[..., None, None], matrix, self._unit) / (h[:, None] * h))
+        offset = jnp.moveaxis(offsets(base), -2, 0)
+        offset = jnp.concatenate([offset, -offset])
+        ahead = jnp.where(offset > 0, np.array(self.grid.shape) - self._cells, self._cells + 1)
+        ahead = ahead - jnp.asarray(0.5, h.dtype)
+        moves = (offset != 0) & closed
+        shares = jnp.where(moves, ahead / jnp.where(moves, jnp.abs(offset), 1.0), jnp.inf)
+        share, axis = jnp.min(shares, -1), jnp.argmin(shares, -1)
+        leaves, share = share < 1, jnp.where(share < 1, share, 1.0)
+        upper = jnp.take_along_axis(offset, axis[..., None], -1)[..., 0] > 0
+        side = jnp.where(leaves, 2 * axis + upper, -1)
+        hit, start = jnp.isin(side, np.array(fixed)), self._places(here[None])
+        path = jnp.where(hit[..., None], share[..., None] * offset * h, 0.0)
+        end = start + path - self._origin
+        end = self._origin + jnp.where(closed, end, end % self._extent)
+        return WallEdges(base, side, hit, share, path, start + path / 2, end)
+
     def _absorbed(self, t: Any, rates: Any = None) -> tuple[Any, Any, list[Condition]]:
         """What edges that end at an absorbing wall carry: conductance out of each cell, inflow, and conditions.
 
-        Such an edge starts at a cell, with an offset that decomposes D there, and ends where it meets the wall, after
-        the share s of its length. Its flux is λ/s (B(−sz) u − B(sz) value) with λ and z of D at the wall.
+        The flux of an edge that meets the wall after the share s of its length is λ/s (B(−sz) u − B(sz) value), with λ
+        and z of D at the wall.
         """
-        ndim, shape = self.grid.ndim, np.array(self.grid.shape)
         walls = {i: side for i, side in enumerate(self.sides) if side.fixes_value}
         if not walls:
             return 0.0, 0.0, []
-        rates = t if rates is None else rates
-        here, eye, h = np.zeros(ndim, np.int32), self._unit, self._widths
-        matrix = self._at_midpoints(here, self._matrix(rates), 2)
-        base = superbase(jnp.where(definite(matrix)[..., None, None], matrix, eye) / (h[:, None] * h))
-        offset = jnp.moveaxis(offsets(base), -2, 0)
-        count = len(offset)
-        offset = jnp.concatenate([offset, -offset])
-        ahead = jnp.where(offset > 0, shape - self._cells, self._cells + 1) - jnp.asarray(0.5, h.dtype)
-        open_ = (offset != 0) & ~np.array(self._periodic)
-        shares = jnp.where(open_, ahead / jnp.where(open_, jnp.abs(offset), 1.0), jnp.inf)
-        share, axis = jnp.min(shares, -1), jnp.argmin(shares, -1)
-        share = jnp.where(share < 1, share, 1.0)
-        side = jnp.where(share < 1, 2 * axis + (jnp.take_along_axis(offset, axis[..., None], -1)[..., 0] > 0), -1)
-        hit = jnp.isin(side, np.array(list(walls)))
-        centre = self._places(here[None])
-        path = jnp.where(hit[..., None], share[..., None] * offset * h, 0.0)
-        end = self._origin + jnp.where(
-            np.array(self._periodic), (centre + path - self._origin) % self._extent, centre + path - self._origin
-        )
-        matrix, flow = self._medium(partial(self._at_points, end), rates)
-        matrix = jnp.broadcast_to(matrix, (*hit.shape, ndim, ndim))
-        found = [self._definite(matrix, ~hit, end)]
-        matrix = jnp.where((hit & definite(matrix))[..., None, None], matrix, eye)
-        which = np.tile(np.eye(count, dtype=bool), (2, 1)).reshape(-1, *(1,) * ndim, count)
-        weight = jnp.sum(jnp.where(which, weights(base, matrix / (h[:, None] * h)), 0.0), -1)
-        out = back = jnp.where(hit, self._volume * weight / share, 0.0)
+        rates, ndim, h = t if rates is None else rates, self.grid.ndim, self._widths
+        edges = self._edges_to_walls(list(walls), rates)
+        matrix, flow = self._medium(partial(self._at_points, edges.end), rates)
+        matrix = jnp.broadcast_to(matrix, (*edges.hit.shape, ndim, ndim))
+        found = [self._definite(matrix, ~edges.hit, edges.end)]
+        matrix = jnp.where((edges.hit & definite(matrix))[..., None, None], matrix, self._unit)
+        each = weights(edges.base, matrix / (h[:, None] * h))  # λ of all offsets at the end of each edge, which has one
+        own = np.tile(np.eye(each.shape[-1], dtype=bool), (2, 1)).reshape(-1, *(1,) * ndim, each.shape[-1])
+        weight = jnp.sum(jnp.where(own, each, 0.0), -1)
+        out = back = jnp.where(edges.hit, self._volume * weight / edges.share, 0.0)
         if flow is not None:
-            straight = jnp.where(hit[..., None], path, h)
-            b, a = bernoulli(jnp.where(hit, self._tilt(straight, matrix, flow, centre + path / 2, rates), 0.0))
+            straight = jnp.where(edges.hit[..., None], edges.path, h)
+            b, a = bernoulli(jnp.where(edges.hit, self._tilt(straight, matrix, flow, edges.middle, rates), 0.0))
             out, back = out * a, back * b
-        inflow = jnp.zeros(self.grid.shape, h.dtype)
-        names = self.grid.names
+        inflow, names = jnp.zeros(self.grid.shape, h.dtype), self.grid.names
         for i, wall in walls.items():
             along, across = (*names[: i // 2], *names[i // 2 + 1 :]), names[i // 2 : i // 2 + 1]
             at_wall = lambda *y, w=wall, along=along, across=across: number(on_wall(w.value, along, y, across), t)
-            value = self._at_points(jnp.delete(end, i // 2, axis=-1), at_wall, 0)
-            inflow = inflow + jnp.sum(jnp.where(side == i, back * value, 0.0), 0)
+            value = self._at_points(jnp.delete(edges.end, i // 2, axis=-1), at_wall, 0)
+            inflow = inflow + jnp.sum(jnp.where(edges.side == i, back * value, 0.0), 0)
         return jnp.sum(out, 0), inflow, found
+
+
+class WallEdges(NamedTuple):
+    """Edges `(edges, *cells)` from cells towards walls, each after one of the offsets that decompose D at its cell."""
+
+    base: Any  # the superbase of the offsets, by which D elsewhere is decomposed too
+    side: Any  # the wall through which an edge leaves the domain, −1 where it does not
+    hit: Any  # where that wall fixes the value
+    share: Any  # of its length up to the wall
+    path: Any  # (…, ndim) [length] from the cell to a wall that is hit, else zero
+    middle: Any  # (…, ndim) [length] of that path
+    end: Any  # (…, ndim) [length] of that path
 
 
 def _symmetric(matrix: Any) -> Any:

@@ -140,9 +140,7 @@ class Run:
         lost = None
         while not (state.converged or state.stalled or state.iteration >= steps):
             try:
-                state = self.follow(
-                    method, state, min(steps, int(state.iteration) + self.progress.portion(self.pace))
-                )
+                state = self.follow(method, state, min(steps, int(state.iteration) + self.progress.portion(self.pace)))
             except Unplannable as error:
                 lost = str(error)
                 break

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxdiff.integration.adaptive import first_failure
 from jaxdiff.integration.plan import Plan
@@ -14,7 +15,9 @@ from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.runtime.conditions import Checks, Condition, cell, check
 
 
-def evolve(equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = None) -> tuple[Any, Checks]:
+def evolve(
+    equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = None
+) -> tuple[Float[Array, "T ..."], Checks]:
     """States `(len(times), *cells)` and the checks on the numbers; traceable. See `prepare`.
 
     With `observe`, a linear map of states `(…, *cells)` to `(…, m)`, its values at the times, `(len(times), m)`: contours

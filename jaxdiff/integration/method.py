@@ -61,9 +61,8 @@ class Method(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A pytree of its fields, those that are not static; looked up in every solve, which `equinox.Module` makes slow."""
         super().__init_subclass__(**kwargs)
-        static = {
-            field.name: field.metadata.get("static", False) for field in fields(dataclass(frozen=True, eq=False)(cls))
-        }
+        as_dataclass: Any = dataclass(frozen=True, eq=False)(cls)
+        static = {field.name: field.metadata.get("static", False) for field in fields(as_dataclass)}
         names = [[name for name, is_static in static.items() if is_static == kind] for kind in (False, True)]
         jax.tree_util.register_dataclass(cls, *names)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxdiff.integration import memory
 from jaxdiff.integration.evolve import evolve
@@ -46,8 +47,8 @@ class Solution:
     ((3, 4), 'direct: 4 resolvents per time')
     """
 
-    times: Any
-    values: Any
+    times: Float[Array, " T"]
+    values: Float[Array, "T *cells"]
     grid: Grid
     method: str = ""
 

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxdiff.integration import memory
 from jaxdiff.integration.options import SECOND_ORDER
@@ -94,7 +95,7 @@ _compiled = solver_jit(stationary)
 
 
 @as_written
-def steady_state(equation: Any, grid: Any, initial: Any = None) -> Any:
+def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, "*cells"]:
     """The state at rest, the limit of long times: by elimination on one axis, by iterations on several.
 
         A u + b = 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxdiff.measurements.states_at_times import StatesAtTimes
 from jaxdiff.runtime.conditions import Checks
@@ -15,7 +16,7 @@ from jaxdiff.runtime.conditions import Checks
 class Prediction(NamedTuple):
     """What is predicted, the solver's checks, and whether the plans behind it still resolve the coefficients."""
 
-    values: Any
+    values: Float[Array, "m ..."]
     checks: Checks = Checks()
     resolved: Any = True
 

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxdiff.model.arguments import at_place, one_number
 from jaxdiff.model.averages import DOUBTFUL, looked, refined
@@ -156,7 +156,7 @@ class Grid(eqx.Module):
         return (jnp if isinstance(e, jax.Array) else np).concatenate([x[:1] - e[:1], x[1:] - x[:-1], e[-1:] - x[-1:]])
 
     @as_written
-    def average(self, function: Callable[..., Any] | Any) -> Any:
+    def average(self, function: Callable[..., Any] | Any) -> Float[Array, "*cells"]:
         """Average a function of position over every cell.
 
         Gauss–Legendre quadrature; cells in which that is not enough are divided until it is, but inside jit, where the number
@@ -207,7 +207,7 @@ class Grid(eqx.Module):
     def _looked(self, function: Callable[..., Any]) -> Any:
         return looked(self._of_point(function), self.edges, self.exponent)
 
-    def delta(self, point: Any) -> Any:
+    def delta(self, point: Any) -> Float[Array | np.ndarray, "*cells"]:
         """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact.
 
         Args:
@@ -240,7 +240,7 @@ class Grid(eqx.Module):
         return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
 
     @as_written
-    def integrate(self, u: Any) -> Any:
+    def integrate(self, u: Any) -> Float[Array, "..."]:
         """Integrate cell averages over the domain, ∫u dV.
 
         Args:
@@ -255,7 +255,7 @@ class Grid(eqx.Module):
         return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
 
     @as_written
-    def interpolate(self, u: Any, points: Any, order: int = 2) -> Any:
+    def interpolate(self, u: Any, points: Any, order: int = 2) -> Float[Array, "..."]:
         """Values at points: linear between cell centres along every axis, extrapolated linearly to the walls.
 
         Args:

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from jaxdiff.transition.chart import Chart
 from jaxdiff.transition.kernel import Side, log_kernel
@@ -91,7 +92,7 @@ def prepare(
     return DensityPlan(blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, chart.vanishing)
 
 
-def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan) -> Any:
+def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan) -> Float[Array, " m"]:
     """log p(stop, duration | start) of each transition of the plan, (m,), in 1/length; traceable.
 
     p(x₁|x₀) = e^{φ₁−φ₀} K(y₀, y₁)/√(2D(x₁)), φ = ∫ f/(2D) dx − ¼ ln D, K the kernel of exp(−t(−½∂² + V)) in y = ∫dx/√(2D).
@@ -100,12 +101,16 @@ def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Densi
     return checked_log_density(drift, diffusivity, killing, plan)[0]
 
 
-def resolved(drift: Scalar, diffusivity: Scalar, plan: DensityPlan, killing: Scalar = lambda x: 0.0) -> Any:
+def resolved(
+    drift: Scalar, diffusivity: Scalar, plan: DensityPlan, killing: Scalar = lambda x: 0.0
+) -> Bool[Array, ""]:
     """True while the plan resolves these coefficients (a traced bool); prepare again if not."""
     return checked_log_density(drift, diffusivity, killing, plan)[1]
 
 
-def checked_log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan) -> tuple[Any, Any]:
+def checked_log_density(
+    drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan
+) -> tuple[Float[Array, " m"], Bool[Array, ""]]:
     """`log_density` and `resolved` from one evaluation."""
     lower, upper = plan.walls[0], plan.walls[1]
     terms: tuple[Scalar, Scalar, Scalar] = (drift, diffusivity, killing)
