@@ -20,7 +20,7 @@ from jaxdiff.reports import page as report
 from jaxdiff.shell import cli
 from jaxdiff.shell.config import load
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 CONFIG = """
 title = "Cooling wall"

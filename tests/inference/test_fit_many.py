@@ -229,7 +229,7 @@ import jax, numpy as np, sys
 sys.path.insert(0, {tests!r})
 jax.config.update("jax_enable_x64", True)
 import jaxdiff as jd
-from test_many import MODEL, noisy, readings
+from test_fit_many import MODEL, noisy, readings
 assert len(jax.devices()) == 8
 many = jd.fit_many(MODEL, readings(), noisy(42), devices="all", progress=False)
 assert many.batch.size == 48 and len(many.batch.mesh.devices) == 8 and many.converged.all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from oracles import dense, exponential
-from test_lattice import BOX, PLANE, PROBLEMS, RNG
+from problems import BOX, PLANE, PROBLEMS, RNG
 
 import jaxdiff as jd
 from jaxdiff.discretisation.lattice import LatticeSystem
