@@ -48,7 +48,7 @@ class Solution:
     """
 
     times: Float[Array, " T"]
-    values: Float[Array, "T *cells"]
+    values: Float[Array, " T *cells"]
     grid: Grid
     method: str = ""
 
