@@ -47,7 +47,7 @@ class Solution:
     ((3, 4), 'direct: 4 resolvents per time')
     """
 
-    times: Float[Array, " T"]
+    times: Float[Array | np.ndarray, " T"]
     values: Float[Array, " T *cells"]
     grid: Grid
     method: str = ""
