@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +26,12 @@ class LogDensity:
         z ∈ ℝᵖ,  θ = scale · z (Free), scale · e^z (Positive), lower + width / (1 + e^−z) (Bounded)
 
     The prior is flat in z. Constants that no parameter changes are left out. Where the noise is not given, its variance is
-    the one that fits best at each z. Noise that the fit found correlated is whitened as there. NaN where the model fails.
+    the one that fits best at each z. Noise that was fitted as correlated is whitened as there; where error bars were only
+    widened, this is narrower than they are. NaN where the model fails.
 
     It is traceable: `jax.grad`, `jax.vmap` and `jax.jit` take it, inside `jax.enable_x64(True)` or a session in double
-    precision. Inside them it is NaN farther from the optimum than the solver was prepared for, some six standard errors;
-    a plain call prepares it anew.
+    precision. There it is NaN beyond what the solver was prepared for: six standard errors around the optimum, of a path as
+    few as one. A plain call prepares it anew and holds anywhere.
 
     optimum: z of the fit, (p,); labels: of its coordinates
     """
@@ -57,17 +60,22 @@ class LogDensity:
 
     def __call__(self, z: Any) -> Any:
         if isinstance(z, jax.core.Tracer):
+            if self._run.paths:
+                warnings.warn(
+                    "inside jit the log density of a path is NaN where its plan ends, near the optimum", stacklevel=2
+                )
             return -_value(self._run.problem, z)[0]
+        run = copy(self._run) if self._run.paths else self._run  # what holds around another place serves no other
+        run.renewals = 0
         with jax.enable_x64(True):
             z = jnp.asarray(z, float)
-            value, resolved = _value(self._run.problem, z)
-            self._run.renewals = 0
+            value, resolved = _value(run.problem, z)
             while not resolved.all():
                 try:
-                    self._run.renew(np.asarray(z), np.asarray(resolved))
+                    run.renew(np.asarray(z), np.asarray(resolved))
                 except Unplannable:
                     return jnp.asarray(np.nan)
-                value, resolved = _value(self._run.problem, z)
+                value, resolved = _value(run.problem, z)
             return -value
 
     def parameters(self, z: Any) -> Any:

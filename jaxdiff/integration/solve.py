@@ -47,8 +47,8 @@ class Solution:
     ((3, 4), 'direct: 4 resolvents per time')
     """
 
-    times: Float[Array, " T"]
-    values: Float[Array, "T *cells"]
+    times: Float[Array | np.ndarray, " T"]
+    values: Float[Array, " T *cells"]
     grid: Grid
     method: str = ""
 

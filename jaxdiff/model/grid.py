@@ -240,7 +240,7 @@ class Grid(eqx.Module):
         return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
 
     @as_written
-    def integrate(self, u: Any) -> Float[Array, "..."]:
+    def integrate(self, u: Any) -> Float[Array, "*batch"]:
         """Integrate cell averages over the domain, ∫u dV.
 
         Args:
@@ -255,7 +255,7 @@ class Grid(eqx.Module):
         return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
 
     @as_written
-    def interpolate(self, u: Any, points: Any, order: int = 2) -> Float[Array, "..."]:
+    def interpolate(self, u: Any, points: Any, order: int = 2) -> Float[Array, "*points"]:
         """Values at points: linear between cell centres along every axis, extrapolated linearly to the walls.
 
         Args:
