@@ -101,9 +101,7 @@ def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: Densi
     return checked_log_density(drift, diffusivity, killing, plan)[0]
 
 
-def resolved(
-    drift: Scalar, diffusivity: Scalar, plan: DensityPlan, killing: Scalar = lambda x: 0.0
-) -> Bool[Array, ""]:
+def resolved(drift: Scalar, diffusivity: Scalar, plan: DensityPlan, killing: Scalar = lambda x: 0.0) -> Bool[Array, ""]:
     """True while the plan resolves these coefficients (a traced bool); prepare again if not."""
     return checked_log_density(drift, diffusivity, killing, plan)[1]
 

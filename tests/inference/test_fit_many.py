@@ -138,7 +138,9 @@ def test_fits_that_outrun_their_plan_are_followed():
     course = lambda g: exponential(model(g), GRID, [0.0, *times])(GRID.average(cosine))[1:, 12]
     late = [jd.Readings(GRID, cosine, times, 0 * times + GRID.centers[0][12], course(g), 1e-3) for g in (1.0, 25.0)]
     found = jd.fit_many(model(jd.Free(0.5)), late, progress=False)
-    assert found.run.predictors[0].states_at_times.solve.method.describe().startswith("segments") and found.converged.all()
+    assert (
+        found.run.predictors[0].states_at_times.solve.method.describe().startswith("segments") and found.converged.all()
+    )
     np.testing.assert_allclose(found.parameters["decay.g"], [1.0, 25.0], rtol=1e-6)
 
 
