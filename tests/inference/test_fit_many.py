@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +229,7 @@ def test_an_interruption_returns_what_is_done_and_a_file_goes_on(tmp_path, monke
 
 DEVICES = """
 import jax, numpy as np, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 jax.config.update("jax_enable_x64", True)
 import jaxdiff as jd
 from test_fit_many import MODEL, noisy, readings
@@ -241,7 +242,7 @@ np.savez("many.npz", *many.parameters.values(), *many.standard_errors.values())
 
 def test_eight_devices_find_the_same(fits, tmp_path):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    program = [sys.executable, "-c", DEVICES.format(tests=os.path.dirname(__file__))]
+    program = [sys.executable, "-c", DEVICES.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
