@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import LineSystem
+from jaxdiff.discretisation.system import TransportSystem
 from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Potential, Tensor, at_points, is_cells
 from jaxdiff.model.equations import Equation
@@ -24,6 +25,10 @@ def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
     systems = equation.semidiscretise(grid, scheme)
     if not scheme.holds(systems):
         raise ValueError(f"{type(equation).__name__} is discretised by itself, got scheme={scheme}; leave scheme out")
+    if grid.ndim > 1 and not all(isinstance(system, TransportSystem) for system in systems):
+        raise ValueError(
+            f"{type(equation).__name__} brings a system of its own, which is solved on one axis; number its states in one row"
+        )
     return systems
 
 

@@ -93,7 +93,7 @@ def repaired(run: Run, outcome: SearchResult, method: Any, errors: str, reason: 
     misses, the estimates stay and error bars are widened by √((1 + ρ)/(1 − ρ)).
     """
     measured, parameters, z, here = run.measurements, run.parameters, outcome.z, outcome.here
-    pairs = zip(measured, run.objective.losses, strict=True)
+    pairs = list(zip(measured, run.objective.losses, strict=True))
     unknown = np.array([m.unknown * loss.squares for m, loss in pairs])
     bars = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
     plain = Repair(z, here, bars(z, here), (), (None,) * len(measured))
@@ -102,8 +102,11 @@ def repaired(run: Run, outcome: SearchResult, method: Any, errors: str, reason: 
     anew = plain.bars
     plain = plain._replace(bars=lambda **other: anew(**other) if other else bare)
     if errors == "sandwich":
-        own = _squared(run, here)
-        return plain._replace(bars=partial(plain.bars, here=own, sizes=0 * unknown, freedom=_left(unknown, z)))
+        own, others = _squared(run, here), [i + 1 for i, (m, loss) in enumerate(pairs) if not _squares(m, loss)]
+        squared = partial(plain.bars, here=own, sizes=0 * unknown, freedom=_left(unknown, z))
+        which = "" if len(measured) == 1 else f" of measurement {', '.join(map(str, others))}"
+        none = f"errors='sandwich' is for squares of residuals; the noise{which} is that of its likelihood"
+        return plain._replace(bars=squared, notes=(none,) if others else ())
     noise = _estimated(run, here, None, LEVEL if errors == "auto" else 1.0)
     if all(one.tau is None for one in noise):
         none = "errors='autocorrelated' found too few rows that follow each other at a sensor; noise is taken as independent"
@@ -161,7 +164,7 @@ def _estimated(run: Run, here: Expansion, before: tuple[_Noise, ...] | None, lev
     several = sum(m.has_residuals for m in run.measurements)
     found = []
     for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if not (m.has_residuals and loss.squares):
+        if not _squares(m, loss):
             found.append(_Noise(np.zeros(0, int), None, None))
             continue
         residual = m.residuals(np.asarray(seen[0], float)[: len(m.values)])
@@ -177,6 +180,11 @@ def _estimated(run: Run, here: Expansion, before: tuple[_Noise, ...] | None, lev
     return tuple(found)
 
 
+def _squares(measurement: Any, loss: Any) -> bool:
+    """Whether residuals of rows, and the sum of their squares alone, make the loss."""
+    return measurement.has_residuals and loss.squares
+
+
 def _squared(run: Run, here: Expansion) -> Expansion:
     """The loss with the covariance that squares of residuals give its gradient, g = f Jᵀ W r:
 
@@ -186,7 +194,7 @@ def _squared(run: Run, here: Expansion) -> Expansion:
     """
     noise, inverse = np.array(here.noise), np.linalg.pinv(here.curvature)
     for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if m.has_residuals and loss.squares:
+        if _squares(m, loss):
             n, sigma = len(m.values), 1.0 if m.sigma is None else m.sigma
             slopes = np.asarray(seen[1], float)[:n] / np.reshape(sigma, (-1, 1))
             if len(slopes) < n:

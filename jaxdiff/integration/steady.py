@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration import memory
 from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.operators import Tridiagonal, eliminable, eliminated, equipped
@@ -19,7 +20,7 @@ from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
 
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
-    system = equation.semidiscretise(grid, SECOND_ORDER)[0]
+    system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     (operator, forcing), weights = system.at(0.0), system.weights
     closed = (jnp.abs(operator.leak) <= 0).all()
     total = (
@@ -121,7 +122,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
     [87.5, 62.5, 37.5, 12.5]
     """
     equation = plain(equation)
-    system = equation.semidiscretise(grid, SECOND_ORDER)[0]
+    system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
     memory.require_at_rest(grid)

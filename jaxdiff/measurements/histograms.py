@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements import histograms_stack
 from jaxdiff.measurements.histograms_examination import examined
@@ -194,7 +194,7 @@ class Histograms(Measurement):
         ends = zip(self.bins, self.grid.edges, strict=True)
         if (missing <= 1e-6 * self.total).all() or not all(np.allclose(b[[0, -1]], e[[0, -1]]) for b, e in ends):
             return
-        system = equation.semidiscretise(self.grid, FiniteVolume())[0]
+        system = semidiscrete(equation, self.grid, FiniteVolume())[0]
         if not system.operator_varies and not np.any(np.asarray(system.operator(0.0).leak)):
             i = int(np.argmax(missing))
             raise ValueError(

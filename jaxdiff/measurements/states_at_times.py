@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.integration.plan import prepare
@@ -92,7 +92,7 @@ def states_at_times(
 
 
 def check_steady(equation: Any, grid: Grid) -> None:
-    system = equation.semidiscretise(grid, FiniteVolume())[0]
+    system = semidiscrete(equation, grid, FiniteVolume())[0]
     if system.operator_varies or system.forcing_varies or system.knots:
         raise ValueError(
             "a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows"

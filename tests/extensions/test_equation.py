@@ -66,4 +66,6 @@ def test_an_equation_from_outside_is_treated_as_one_from_inside():
         assert abs(fit.parameters[name] - truth) < 3.5 * fit.standard_errors[name]
 
     assert refused(jd.solve, equation, STATES, EMPTY, times, scheme=jd.Spectral())
+    square = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 4))
+    assert refused(jd.solve, equation, square, 1.0, times) and refused(jd.steady_state, equation, square)
     assert refused(jd.fit, start, jd.Trajectory(STATES, [0.0, 1.0], [3.0, 4.0]), progress=False)

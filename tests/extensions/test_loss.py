@@ -47,6 +47,8 @@ def test_a_loss_gives_the_error_bars_of_its_noise():
         # ∂λ/∂k = −t λ, so that the information on k is Σ t² λ² · counts/λ²
         np.testing.assert_allclose(fit.standard_errors["decay"], (data[0] * times**2).sum() ** -0.5, rtol=1e-6)
         assert fit.converged and fit.loss_name == type(loss).__name__ and fit.loss_name in fit.verdict.reasons[0]
+    told = jd.fit(model, counts, loss=Poisson(), errors="sandwich", progress=False)
+    assert "'sandwich' is for squares of residuals" in told.notes[-1]
     assert Poisson() == Poisson() and Poisson(1.0) != Poisson()  # equal losses share compiled code
 
     many = jd.fit_many(model, counts, data, loss=Poisson(), progress=False)
