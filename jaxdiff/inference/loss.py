@@ -76,7 +76,7 @@ class Loss(ABC):
         """The loss of one measurement around a point; jacobian: (*prediction.shape, p).
 
         The generalised Gauss–Newton matrix Jᵀ (∂²L) J, or, for distances that hardly bend, like absolute differences, the
-        curvature of reweighted squares, which tells nothing of the noise.
+        curvature of reweighted squares. The noise is NaN, not known, but of a likelihood that bends.
         """
         total = lambda point: self.value(predictor, point)
         slope, flat = jax.grad(total), jacobian.reshape(-1, jacobian.shape[-1])
@@ -85,7 +85,7 @@ class Loss(ABC):
         squares = _reweighted(pull, prediction - predictor.observation, flat)
         straight = jnp.trace(bend) < 1e-3 * jnp.trace(squares)
         curvature = jnp.where(straight, squares, bend)
-        noise = jnp.where(straight, jnp.nan, bend) if self.likelihood else jnp.zeros_like(bend)
+        noise = jnp.where(straight | (not self.likelihood), jnp.nan, bend)
         return Expansion(total(prediction), pull.reshape(-1) @ flat, curvature, noise)
 
     def suits(self, measurement: Any) -> None:  # noqa: B027

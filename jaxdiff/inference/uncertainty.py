@@ -67,6 +67,8 @@ def uncertainty(
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
     if reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
         reason = "the curvature of the loss is not finite"
+    if reason is None and not np.isfinite(np.asarray(here.noise, float)).all():
+        reason = "the loss does not tell the noise of the data"
     if reason is None:
         return found._replace(notes=remarks(parameters, z, *found[3:6]))
     nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}

@@ -37,7 +37,8 @@ class Measurement(eqx.Module):
     with `draw` it is bootstrapped too. All other methods have defaults. A kind that is predicted otherwise writes `prepare`.
 
     family: "gaussian", `read` gives what `values` (m,) are of, with normal noise: of standard deviation `sigma`, if it has
-    such a field, else unknown (say so by `known`); "multinomial", masses of bins (m, bins), of which `values` are the shares;
+    such a field, else unknown and estimated from the residuals; "multinomial", masses of bins (m, bins), of which `values`
+    are the shares, without error bars unless `known` and `noise` say how many were counted;
     "density", the log density (m,) of the values.
 
     Raises:
@@ -128,8 +129,9 @@ class Measurement(eqx.Module):
 
     @property
     def known(self) -> bool:
-        """Whether the data carry their noise."""
-        return True
+        """Whether the data carry their noise: numbers by `sigma`, log densities by themselves; masses of bins only where a
+        kind says how many were counted, here and in `noise`."""
+        return self.family == "density" or (self.family == "gaussian" and getattr(self, "sigma", None) is not None)
 
     @property
     def unknown(self) -> int:

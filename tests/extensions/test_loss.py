@@ -37,6 +37,25 @@ class Poisson(jd.Loss):
         return jnp.sum(mean - seen * jnp.log(mean)) * predictor.size / len(mean)
 
 
+class Quartic(jd.Loss):
+    """A loss that promises noise and does not tell any."""
+
+    def value(self, predictor, prediction, rows=None):
+        return jnp.mean((prediction - predictor.observation) ** 4)
+
+    def no_noise(self, measurement):
+        return None
+
+
+def test_a_loss_that_tells_no_noise_has_no_error_bars():
+    grid, times = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.2, 2.0, 12)
+    values = np.exp(-0.5 * times) + 0.01 * np.random.default_rng(0).normal(size=12)
+    readings = jd.Readings(grid, 1.0, times, np.full(12, 0.5), values)
+    fit = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, loss=Quartic, progress=False)
+    assert np.isnan(fit.standard_errors["decay"])
+    assert "no error bars: the loss does not tell the noise of the data" in fit.notes
+
+
 def test_a_loss_gives_the_error_bars_of_its_noise():
     grid, times = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.2, 4.0, 24)
     expected, rng = 40.0 * np.exp(-0.5 * times), np.random.default_rng(1)

@@ -64,3 +64,39 @@ def test_samples_of_individuals_are_fitted_told_and_drawn_like_any_other_measure
 
     first, last = seen.split(0.3)
     assert set(last.times) == {1.0} and len(first.values) + len(last.values) == len(seen.values)
+
+
+class Amounts(jd.Measurement):
+    """The content of the domain at several times, read with noise that nobody knows."""
+
+    family = "gaussian"
+    grid: jd.Grid
+    initial: Any
+    times: np.ndarray
+    values: np.ndarray
+    start: float = 0.0
+
+    def read(self, states):
+        return states @ self.grid.volumes
+
+
+class Shares(Amounts):
+    """Shares of bins, of nobody knows how many."""
+
+    family = "multinomial"
+
+    def read(self, states):
+        return states * self.grid.volumes
+
+
+def test_noise_that_is_not_told_is_estimated_or_missing():
+    grid, times, rng = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.1, 1.0, 20), np.random.default_rng(0)
+    values, model = np.exp(-0.7 * times) + 1e-3 * rng.normal(size=20), jd.Diffusion(1.0, decay=jd.Positive(2.0))
+    like = jd.fit(model, jd.Readings(grid, np.ones(20), times, np.full(20, 0.5), values), progress=False)
+    own = jd.fit(model, Amounts(grid, np.ones(20), times, values), progress=False)
+    np.testing.assert_allclose(own.standard_errors["decay"], like.standard_errors["decay"], rtol=1e-9)
+
+    shares = np.asarray(jd.solve(jd.Diffusion(0.05), grid, grid.delta(0.3), [0.0, 0.1, 0.2]).values)[1:] / 20
+    shared = Shares(grid, np.asarray(grid.delta(0.3)), np.array([0.1, 0.2]), shares)
+    fit = jd.fit(jd.Diffusion(jd.Positive(0.2)), shared, progress=False)
+    assert np.isnan(fit.standard_errors["diffusivity"]) and "no error bars" in fit.notes[0]
