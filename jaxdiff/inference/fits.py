@@ -176,7 +176,9 @@ class Fits:
             self.converged & np.isnan(self.bars.errors).all(1) & ~(self.bars.at_bound | self.bars.unidentified).any(1)
         )
         if self.reason is None and silent.any():
-            found.append(f"no error bars in {int(silent.sum())} of {len(self)}: too few readings without sigma")
+            found.append(
+                f"no error bars in {int(silent.sum())} of {len(self)}: too few readings without sigma, or a loss that tells no noise"
+            )
         return (*found, *(() if self.reason is None else (f"no error bars: {self.reason}",)))
 
     __str__ = summary

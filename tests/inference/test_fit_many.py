@@ -309,4 +309,4 @@ def test_a_single_reading_gives_no_error_bar():
     values[0, 1:] = np.nan
     fits = jd.fit_many(MODEL, readings(sigma=None), values, progress=False)
     assert np.isnan(fits.standard_errors["diffusivity"][0]) and np.isfinite(fits.standard_errors["diffusivity"][1])
-    assert "no error bars in 1 of 2: too few readings without sigma" in fits.remarks
+    assert "no error bars in 1 of 2: too few readings without sigma, or a loss that tells no noise" in fits.remarks
