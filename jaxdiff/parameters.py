@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxdiff.quantities import SINCE, told
 
-REACH = 80.0  # the furthest a logarithm may run from its start: a factor of 1e35
-EDGE = 18.0  # logit of a point within 1.5e-8 of the width from a bound
+LOGARITHM_LIMIT = 80.0  # the furthest a logarithm may run from its start: a factor of 1e35
+LOGIT_LIMIT = 18.0  # logit of a point within 1.5e-8 of the width from a bound
 
 
 class Function(eqx.Module):
@@ -38,7 +38,7 @@ class Function(eqx.Module):
 def numeric(value: Any) -> Any:
     """Numbers as float64 arrays, functions as `Function`, modules and marks as they are.
 
-    Numbers held as arrays make models of the same shapes share one compilation; NumPy keeps them in float64
+    Numbers as arrays make models of the same shapes share one compilation; NumPy keeps them in float64
     whatever the session's default. Dictionaries, and sequences that hold more than numbers, are converted inside.
     """
     if callable(value) and not isinstance(value, eqx.Module):
@@ -188,13 +188,13 @@ def unmarked(tree: Any) -> Any:
 
 
 def released(tree: Any) -> Any:
-    """The tree without the marks of what is held."""
+    """The tree with the value of every `Fixed` in its place."""
     return jax.tree.map(lambda node: plain(node.value) if isinstance(node, Fixed) else node, tree, is_leaf=is_mark)
 
 
 def marked(tree: Any) -> bool:
     """Whether any number of the tree is marked for fitting."""
-    return any(is_mark(node) for node in jax.tree.leaves(tree, is_leaf=is_mark))
+    return any(map(is_mark, jax.tree.leaves(tree, is_leaf=is_mark)))
 
 
 # Host code calls the methods of the next two in every fit; those of an eqx.Module cost 50 µs a call.
@@ -210,13 +210,13 @@ class Transform:
 
     def __call__(self, z: Any) -> Any:
         xp = np if isinstance(z, np.ndarray) else jnp
-        exponential = xp.exp(xp.where(self.kind == 1, z, 0.0))
-        logistic = 1 / (1 + xp.exp(-xp.where(self.kind == 2, z, 0.0)))
-        return xp.where(
-            self.kind == 0,
-            self.scale * z,
-            xp.where(self.kind == 1, self.scale * exponential, self.lower + self.width * logistic),
-        )
+        exponential, logistic = self._curves(xp, z)
+        bounded = self.lower + self.width * logistic
+        return xp.where(self.kind == 0, self.scale * z, xp.where(self.kind == 1, self.scale * exponential, bounded))
+
+    def _curves(self, xp: Any, z: Any) -> tuple[Any, Any]:
+        """exp(z) where it is used, else 1; sigmoid(z) where it is used, else ½."""
+        return xp.exp(xp.where(self.kind == 1, z, 0.0)), 1 / (1 + xp.exp(-xp.where(self.kind == 2, z, 0.0)))
 
     def inverse(self, x: Any) -> np.ndarray:
         kind, scale = np.asarray(self.kind), np.asarray(self.scale)
@@ -228,17 +228,13 @@ class Transform:
     def limit(self) -> Any:
         """How far z may run: nothing changes any more beyond it."""
         xp = np if isinstance(self.kind, np.ndarray) else jnp
-        return xp.where(self.kind == 0, np.inf, xp.where(self.kind == 1, REACH, EDGE))
+        return xp.where(self.kind == 0, np.inf, xp.where(self.kind == 1, LOGARITHM_LIMIT, LOGIT_LIMIT))
 
     def slope(self, z: Any) -> np.ndarray:
         """dx/dz."""
-        logistic = 1 / (1 + np.exp(-np.where(self.kind == 2, z, 0.0)))
-        exponential = np.exp(np.where(self.kind == 1, z, 0.0))
-        return np.where(
-            self.kind == 0,
-            self.scale,
-            np.where(self.kind == 1, self.scale * exponential, self.width * logistic * (1 - logistic)),
-        )
+        exponential, logistic = self._curves(np, z)
+        bounded = self.width * logistic * (1 - logistic)
+        return np.where(self.kind == 0, self.scale, np.where(self.kind == 1, self.scale * exponential, bounded))
 
 
 @jax.tree_util.register_dataclass
@@ -260,38 +256,44 @@ class Parameters:
     @property
     def labels(self) -> tuple[str, ...]:
         """A name for every single number."""
-        labels: list[str] = []
-        for name, place in zip(self.names, self.places, strict=True):
-            shape = np.shape(self.leaves[place])
-            labels += [name if not shape else f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
-        return tuple(labels)
+        shapes = [np.shape(self.leaves[place]) for place in self.places]
+        single = [(name, index) for name, shape in zip(self.names, shapes, strict=True) for index in np.ndindex(*shape)]
+        return tuple(f"{name}[{','.join(map(str, index))}]" if index else name for name, index in single)
 
     def build(self, z: Any) -> Any:
         """The plain tree at z; traceable."""
         return self.rebuild(self.transform(z))
 
     def rebuild(self, x: Any) -> Any:
-        leaves, at = list(self.leaves), 0
-        for place in self.places:
-            shape = np.shape(leaves[place])
-            size = int(np.prod(shape))
-            leaves[place] = x[at : at + size].reshape(shape) if shape else x[at]
-            at += size
+        """The plain tree of the natural parameters x (p,); traceable."""
+        leaves = list(self.leaves)
+        for place, part in zip(self.places, self._parts(x), strict=True):
+            leaves[place] = part
         return jax.tree.unflatten(self.treedef, leaves)
 
     def split(self, x: np.ndarray) -> dict[str, Any]:
-        """A flat vector as {name: number or array}."""
-        values, at = {}, 0
-        for name, place in zip(self.names, self.places, strict=True):
+        """Flat numbers (…, p) as {name: (…, *shape)}."""
+        x, places = np.asarray(x, float), self._parts(np.arange(self.count))
+        found = {name: x[..., place] for name, place in zip(self.names, places, strict=True)}
+        return {name: part if np.ndim(part) else float(part) for name, part in found.items()}
+
+    def intervals(self, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:
+        """Intervals (…, p, 2) as {name: (lower, upper)}."""
+        lower, upper = self.split(ends[..., 0]), self.split(ends[..., 1])
+        return {name: (lower[name], upper[name]) for name in lower}
+
+    def _parts(self, x: Any) -> Any:
+        """The leaves that are fitted, of the flat numbers x (p,)."""
+        at = 0
+        for place in self.places:
             shape = np.shape(self.leaves[place])
             size = int(np.prod(shape))
-            values[name] = np.array(x[at : at + size], float).reshape(shape) if shape else float(x[at])
+            yield x[at : at + size].reshape(shape) if shape else x[at]
             at += size
-        return values
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    """A path as a user writes it: drift.k, boundaries.x-.rate; unnamed levels and that of an expression's constants are left out."""
+def path_name(path: tuple[Any, ...]) -> str:
+    """The name of a mark, its path as a user writes it: drift.k, boundaries.x-.rate; unnamed levels and that of an expression's constants are left out."""
     parts = []
     for key in path:
         part = getattr(key, "name", getattr(key, "key", getattr(key, "idx", None)))
@@ -320,29 +322,31 @@ def collect(tree: Any) -> Parameters:
     Raises ValueError if nothing is marked (the candidates are listed), if one mark sits in two places, or if a start
     is not finite or outside its bounds.
     """
-    seen: dict[int, str] = {}
+    names_of_marks: dict[int, str] = {}
     leaves: list[Any] = []
     places: list[int] = []
     names: list[str] = []
     columns: list[tuple[np.ndarray, ...]] = []
     candidates: list[str] = []
     for path, leaf, mark in _walk(tree):
+        name = path_name(path)
         if leaf is None and mark is not None:
-            if id(mark) in seen:
+            if id(mark) in names_of_marks:
                 raise ValueError(
-                    f"one mark stands in two places, {seen[id(mark)]!r} and {_name(path)!r}; write the model as a function of named "
+                    f"one mark stands in two places, {names_of_marks[id(mark)]!r} and {name!r}; write the model as a function of named "
                     "parameters, jd.fit(lambda k: ..., ..., parameters={'k': jd.Positive(1.0)}), to use one number twice"
                 )
-            seen[id(mark)] = _name(path)
+            names_of_marks[id(mark)] = name
             continue
         if _is_number(leaf):
-            if _name(path) != "boundaries.value" or np.any(leaf):  # the wall that reflects by default
-                candidates.append(_name(path))
-            if mark is not None and not isinstance(mark, Fixed) and np.size(leaf):
+            leaf = np.asarray(leaf, np.float64)
+            if name != "boundaries.value" or np.any(leaf):  # the wall that reflects by default
+                candidates.append(name)
+            if mark is not None and not isinstance(mark, Fixed) and leaf.size:
                 places.append(len(leaves))
-                names.append(_name(path))
-                columns.append(_column(mark, np.asarray(leaf, float), _name(path)))
-        leaves.append(np.asarray(leaf, np.float64) if _is_number(leaf) else leaf)
+                names.append(name)
+                columns.append(_column(mark, leaf, name))
+        leaves.append(leaf)
     if not places:
         candidates.sort(key=lambda name: name.split(".")[0] in ("boundaries", "initial"))
         some = ", ".join(candidates[:12]) + (", ..." if len(candidates) > 12 else "")

@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, replaced, resumed
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
-from jaxdiff.inference.trust_region import State, advance, begin, replaced, resumed
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.compilation import quick_jit

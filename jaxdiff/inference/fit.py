@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.inference import coarseness, search
+from jaxdiff.inference import grid_check, restarts
 from jaxdiff.inference.gradient_descent import default_descent, is_optax
-from jaxdiff.inference.inputs import InputNoise, input_noise
+from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
+from jaxdiff.inference.noise_models import ERRORS, repaired, widened
 from jaxdiff.inference.objective import Objective, assemble
-from jaxdiff.inference.repair import ERRORS, repaired, widened
 from jaxdiff.inference.result import Fit, load
 from jaxdiff.inference.run import MANY, STEPS, Run, SearchResult, on_host
 from jaxdiff.inference.verdict import Verdict
@@ -127,11 +127,11 @@ def fit(
         try:
             outcome = go(run)
             found, z = settled(run, outcome, loss, measured, optimizer, errors)
-            seen = ~search.blind(run, outcome, *found.columns()[:2])
+            seen = ~restarts.blind(run, outcome, *found.columns()[:2])
             if not seen.all():
-                ask = search.units(run, run.start)
-                if (better := search.elsewhere(run, outcome, seen, go)) is not None:
-                    note, (run, outcome) = search.told(run, better[0], seen), better
+                ask = restarts.units(run, run.start)
+                if (better := restarts.elsewhere(run, outcome, seen, go)) is not None:
+                    note, (run, outcome) = restarts.told(run, better[0], seen), better
                     found, z = settled(run, outcome, loss, measured, optimizer, errors)
                     found = replace(found, notes=(note, *found.notes))
                 if ask is not None:
@@ -158,7 +158,7 @@ def settled(
     if mended.z is not outcome.z and reason is None:
         inputs = input_noise(run, mended.z, mended.here)
     (z, here, _, notes, times), bars = mended.beside(inputs, run)
-    remarks = (*outcome.notes, *coarseness.remark(run, z, here, bars), *bars.notes, *notes)
+    remarks = (*outcome.notes, *grid_check.remark(run, z, here, bars), *bars.notes, *notes)
     remarks += tuple(note for one in measured for note in one.notes)
     judged = None
     if np.any(inputs.covariance) and widened(bars, mended.bars()) > OUTWEIGHED:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxdiff.inference.batch import FAILED, Batch, Lanes
 from jaxdiff.inference.fit import FEW, as_tuple, checked_count, is_narrow, loss_name, no_noise, settled
 from jaxdiff.inference.fits import Fits, gathered, piece
-from jaxdiff.inference.inputs import handed_over
+from jaxdiff.inference.input_noise import handed_over
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector

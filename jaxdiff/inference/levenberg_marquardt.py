@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.inference.levenberg_marquardt_steps import Squares, State, begin, descend, quadratic, rescaled
 from jaxdiff.inference.objective import start_vector
-from jaxdiff.inference.trust_region import Squares, State, begin, descend, quadratic, rescaled
 from jaxdiff.inference.uncertainty import at_bounds, remarks
 from jaxdiff.parameters import Free, Parameters, collect, is_mark, numeric, plain
 from jaxdiff.runtime.compilation import quick_jit

@@ -24,7 +24,7 @@ from jaxdiff.runtime.staging import require_file, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxdiff.inference.coarseness import GridCheck
+    from jaxdiff.inference.grid_check import GridCheck
     from jaxdiff.inference.log_density import LogDensity
 
 FORMAT = "jaxdiff fit 1"
@@ -243,7 +243,7 @@ class Fit:
         >>> bool(abs(check.error_bars["diffusivity"]) > 1 / 3), check.cells[0][0] > 16
         (True, True)
         """
-        from jaxdiff.inference.coarseness import checked
+        from jaxdiff.inference.grid_check import checked
 
         return checked(self)
 

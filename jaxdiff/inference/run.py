@@ -16,9 +16,9 @@ import numpy as np
 from jaxdiff.inference import gradient_descent
 from jaxdiff.inference.gradient_descent import OptaxState, finite, searches_lines
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, quadratic, rescaled, resumed
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.objective import Objective, Problem, draw, start_vector, unseen
-from jaxdiff.inference.trust_region import State, advance, begin, quadratic, rescaled, resumed
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.equations import Equation

@@ -8,7 +8,7 @@ from scipy import stats
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.coverage import remembering
-from jaxdiff.inference.inputs import roughness
+from jaxdiff.inference.input_noise import roughness
 from jaxdiff.measurements.autocorrelation import coloured, effective, estimate, previous, whiten
 from jaxdiff.shell import config
 

@@ -13,7 +13,7 @@ from jaxdiff.discretisation.modes import Spectral
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.inference import losses
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.repair import ERRORS
+from jaxdiff.inference.noise_models import ERRORS
 from jaxdiff.integration.options import STEPPERS as CLASSES
 from jaxdiff.shell.config.keys import check_keys, choose, count, flag, number
 

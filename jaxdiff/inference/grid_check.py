@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from jaxdiff.inference.alternate import alternated, combined, cut, off, refilled
+from jaxdiff.inference.alternating_cells import alternated, combined, cut, off, refilled
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.run import Run
 from jaxdiff.model.grid import Grid

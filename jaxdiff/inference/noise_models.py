@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.inference.inputs import InputNoise
+from jaxdiff.inference.input_noise import InputNoise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.levenberg_marquardt_steps import begin
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.run import STEPS, Run, SearchResult
-from jaxdiff.inference.trust_region import begin
 from jaxdiff.inference.uncertainty import Uncertainty, uncertainty
 from jaxdiff.measurements.autocorrelation import LEVEL, correlations, effective, estimate
 
