@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem, kind_of
+from jaxdiff.discretisation.schemes import Scheme
 from jaxdiff.discretisation.system import TransportSystem
 from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, absent, varies
 from jaxdiff.model.equations import Equation
@@ -21,7 +21,7 @@ from jaxdiff.runtime.conditions import Condition, cell
 _MEND = "use jd.FiniteVolume()"
 
 
-class Spectral(eqx.Module):
+class Spectral(Scheme):
     """The exact solution for constant coefficients, as a sum of the modes that the walls allow.
 
         u(t) = Σ e^{λt} û(0) + t φ₁(λt) ŝ/c,   λ = −(Σ D k² + i f·k + decay)/c
@@ -58,6 +58,8 @@ class Spectral(eqx.Module):
     The transforms: Strang 1999, The Discrete Cosine Transform, doi:10.1137/S0036144598336745.
     """
 
+    in_modes = True
+
     def systems(self, equation: Equation, grid: Grid) -> list[Any]:
         """The one system to evolve, if the modes are those of the equation."""
         system = SpectralSystem(equation, grid)
@@ -65,20 +67,7 @@ class Spectral(eqx.Module):
         return [system]
 
     def holds(self, systems: list[Any]) -> bool:
-        """Whether these systems are diagonal in modes."""
         return isinstance(systems[0], SpectralSystem)
-
-    def conditions(self, system: Any, t: Any, u: Any) -> list[Condition]:
-        """None: those of the system say all."""
-        return []
-
-    def restrict(self, u: Any) -> list[Any]:
-        """The state of the one system."""
-        return [u]
-
-    def combine(self, values: list[Any], periodic: bool) -> Any:
-        """The values of the one system."""
-        return values[0]
 
 
 class SpectralSystem(TransportSystem):

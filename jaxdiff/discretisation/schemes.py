@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -32,7 +33,33 @@ def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
     return systems
 
 
-class FiniteVolume(eqx.Module):
+class Scheme(eqx.Module):
+    """How an equation on a grid becomes systems, and their states one solution."""
+
+    in_modes: ClassVar[bool] = False  # whether A is diagonal in a basis, so that time needs no method of its own
+
+    @abstractmethod
+    def systems(self, equation: Equation, grid: Grid) -> list[Any]:
+        """The systems to evolve; raise where the scheme does not hold."""
+
+    @abstractmethod
+    def holds(self, systems: list[Any]) -> bool:
+        """Whether these systems are such that their states can be combined."""
+
+    def conditions(self, system: Any, t: Any, u: Any) -> list[Condition]:
+        """What must not be, beside the conditions of the system: of the initial state u, say."""
+        return []
+
+    def restrict(self, u: Any) -> list[Any]:
+        """The initial state on each of the systems' grids."""
+        return [u]
+
+    def combine(self, values: list[Any], periodic: bool) -> Any:
+        """The solution, from the states of the systems."""
+        return values[0]
+
+
+class FiniteVolume(Scheme):
     """Conservative finite volumes, with exponentially fitted fluxes where there is a drift.
 
         dNᵢ/dt = −(Jᵢ₊½ − Jᵢ₋½) − kᵢ Nᵢ/cᵢ + sᵢ Vᵢ,   Jᵢ₊½ = (D A/h) (B(−z) uᵢ − B(z) uᵢ₊₁),   B(z) = z/(eᶻ − 1)
@@ -66,7 +93,7 @@ class FiniteVolume(eqx.Module):
             raise ValueError(f"order must be 2 or 4, got {self.order!r}")
 
     def systems(self, equation: Equation, grid: Grid) -> list[Any]:
-        """The systems to evolve: the grid itself and, for order 4, the grid of paired cells."""
+        """On the grid itself and, for order 4, on the grid of paired cells."""
         if isinstance(equation.transport().diffusivity, Tensor):
             if self.order == 4:
                 raise ValueError("order=4 takes no Tensor; use order=2")
@@ -91,7 +118,6 @@ class FiniteVolume(eqx.Module):
         return [LineSystem(equation, grid), LineSystem(equation, Grid((edges[::2],)))]
 
     def holds(self, systems: list[Any]) -> bool:
-        """Whether these systems are such that their states can be combined."""
         return len(systems) == self.order // 2
 
     def conditions(self, system: LineSystem, t: Any, u: Any) -> list[Condition]:
@@ -118,7 +144,6 @@ class FiniteVolume(eqx.Module):
         return found
 
     def restrict(self, u: Any) -> list[Any]:
-        """The initial state on each of the systems' grids."""
         return [u] if self.order == 2 else [u, 0.5 * (u[..., ::2] + u[..., 1::2])]
 
     def combine(self, values: list[Any], periodic: bool) -> Any:

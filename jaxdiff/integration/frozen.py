@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.operators import equipped
+from jaxdiff.operators import preconditioned
 
 
 class Constant(eqx.Module):
@@ -35,7 +35,7 @@ class Frozen(eqx.Module):
 
     def __init__(self, system: Any, t: Any, forced: bool = True):
         self.system = system
-        operator = equipped(system.operator(t))
+        operator = preconditioned(system.operator(t))
         in_time = system.time_dependence()
         self.fixed_operator = None if in_time.operator else operator
         self.modes = getattr(operator, "modes", None) if in_time.operator else None
@@ -48,7 +48,7 @@ class Frozen(eqx.Module):
         return self.fixed_operator is None
 
     def operator(self, t: Any) -> Any:
-        return self._equipped(self.system.operator(t)) if self.varies else self.fixed_operator
+        return self._preconditioned(self.system.operator(t)) if self.varies else self.fixed_operator
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         return self.system.forcing(t, rates) if self.fixed_forcing is None else self.fixed_forcing
@@ -66,14 +66,14 @@ class Frozen(eqx.Module):
             together = jax.vmap(quantity)(jnp.stack(times))
             return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
 
-        operators = map(self._equipped, each(self.system.operator, self.fixed_operator))
+        operators = map(self._preconditioned, each(self.system.operator, self.fixed_operator))
         return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
 
     def forcings(self, t: Any) -> Any:
         return self.system.forcings(t)
 
-    def _equipped(self, operator: Any) -> Any:
-        return operator if self.modes is None else equipped(operator, self.modes)
+    def _preconditioned(self, operator: Any) -> Any:
+        return operator if self.modes is None else preconditioned(operator, self.modes)
 
 
 def inside(t: Any, dt: Any, c: Any) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jaxdiff.discretisation.modes import Spectral
-from jaxdiff.discretisation.schemes import FiniteVolume
+from jaxdiff.discretisation.schemes import FiniteVolume, Scheme
 from jaxdiff.integration.method import Method
 from jaxdiff.integration.rkl2 import RKL2
 from jaxdiff.integration.segments import FINEST
@@ -34,7 +33,7 @@ class SolverOptions:
         stepper, substeps, tolerance, names = self.stepper, self.substeps, self.tolerance, ", ".join(STEPPERS)
         if self.scheme is None:
             object.__setattr__(self, "scheme", SECOND_ORDER)
-        if not isinstance(self.scheme, (FiniteVolume, Spectral)):
+        if not isinstance(self.scheme, Scheme):
             raise TypeError(f"scheme must be jd.FiniteVolume(order=2 or 4) or jd.Spectral(), got {self.scheme!r}")
         if isinstance(stepper, str):
             raise ValueError(f"unknown stepper {stepper!r}; pass an object, one of {names}, such as jd.TRBDF2()")

@@ -20,8 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.discretisation.modes import Spectral
-from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
+from jaxdiff.discretisation.schemes import Scheme, semidiscrete
 from jaxdiff.integration import memory
 from jaxdiff.integration.adaptive import Adaptive
 from jaxdiff.integration.direct import Modes, straight
@@ -52,7 +51,7 @@ class Plan:
     """Output times `(T + 1,)`, the first that of the initial state, and a method: static choices, and arrays that may change
     without retracing."""
 
-    scheme: FiniteVolume | Spectral
+    scheme: Scheme
     times: Any
     method: Method
 
@@ -117,10 +116,10 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
         return options.stepper
     system = semidiscrete(equation, grid, options.scheme)[0]
     exact = options.stepper is None or options.stepper.exact
-    if isinstance(options.scheme, Spectral):
+    if options.scheme.in_modes:
         if not exact:
             raise ValueError(
-                f"Spectral is exact in time and takes no {type(options.stepper).__name__}; leave stepper out, or use jd.FiniteVolume()"
+                f"{type(options.scheme).__name__} is exact in time and takes no {type(options.stepper).__name__}; leave stepper out, or use jd.FiniteVolume()"
             )
         return Modes(system.forced, system.basis)
     in_time = (False, False, ()) if key in _STEADY else system.time_dependence()

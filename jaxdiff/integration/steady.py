@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration import memory
 from jaxdiff.integration.options import SECOND_ORDER
-from jaxdiff.operators import Tridiagonal, eliminable, eliminated, equipped
+from jaxdiff.operators import Tridiagonal, eliminable, eliminated, preconditioned
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
@@ -62,7 +62,7 @@ def _resolvent(operator: Any, a: Any) -> Any:
     """u ↦ (aI − A)⁻¹ u; without detailed balance not by iterations if there is another way."""
     if eliminable(operator) and not operator.detailed_balance:
         return eliminated(operator, a, -1.0)
-    return equipped(operator).resolvent(a, -1.0)
+    return preconditioned(operator).resolvent(a, -1.0)
 
 
 def _equilibrium(operator: Any) -> tuple[Any, Any]:

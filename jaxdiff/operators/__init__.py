@@ -6,7 +6,7 @@ from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, 
 from jaxdiff.operators.dense import Dense
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
-from jaxdiff.operators.iterative import Modes, equipped
+from jaxdiff.operators.iterative import Modes, preconditioned
 from jaxdiff.operators.propagators import CUTS, Contour, Pade, Poles, parts_needed, propagate
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
@@ -28,7 +28,7 @@ __all__ = [
     "chebyshev",
     "eliminable",
     "eliminated",
-    "equipped",
+    "preconditioned",
     "longest_time",
     "most_of_batch",
     "parts_needed",

@@ -75,7 +75,7 @@ class Modes(eqx.Module):
         return jnp.sqrt(jnp.maximum(found, floor))
 
 
-def equipped(operator: Any, modes: Modes | None = None) -> Any:
+def preconditioned(operator: Any, modes: Modes | None = None) -> Any:
     """The operator with the modes that its resolvents use, formed once; itself if it is solved by elimination."""
     if not hasattr(operator, "nearest"):
         return operator
