@@ -1,4 +1,4 @@
-"""What a fit says of itself, held against many repeats with other noise: false alarms, misfits that are found, intervals that hold.
+"""What a fit says of itself, over many repeats with other noise: false alarms, misfits that are found, coverage of intervals.
 
 A problem makes one data set from a generator of random numbers and fits it. Right models must not be called wrong, and their
 95 % intervals hold the truth; of wrong models the verdict must say so.
@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
+from jaxdiff.benchmarks.harness import Entries, Options, markdown, publish
 from jaxdiff.inference.losses import negative_log_likelihood
 from jaxdiff.inference.verdict import Verdict, verdict
-
-if TYPE_CHECKING:
-    from jaxdiff.benchmarks.harness import Options
 
 REPEATS = {"right": 400, "wrong": 100}
 SHORT = {"right": 4, "wrong": 2}
@@ -30,11 +28,16 @@ Found = tuple[Verdict, dict[str, bool]]  # the verdict, and whether the interval
 def fitted(model: Any, measurement: Any, truth: dict[str, float], **options: Any) -> Found:
     """One fit, as a user makes it."""
     fit = jd.fit(model, measurement, progress=False, **options)
-    held = {name: bool(low <= truth[name] <= high) for name, (low, high) in fit.intervals.items() if name in truth}
-    return fit.verdict, held
+    return fit.verdict, {name: bool(low <= truth[name] <= high) for name, (low, high) in fit.intervals.items()}
 
 
-def remembering(rng: Any, times: int, sensors: int, rho: float) -> np.ndarray:
+def solved(equation: Any, grid: jd.Grid, start: Any, times: np.ndarray) -> np.ndarray:
+    """The states without noise, (times, *cells)."""
+    with jax.enable_x64(True):
+        return np.asarray(jd.solve(equation, grid, start, times).values)
+
+
+def ar1_noise(rng: Any, times: int, sensors: int, rho: float) -> np.ndarray:
     """AR(1) noise of unit variance at each sensor, (times, sensors)."""
     noise = rng.normal(size=(times, sensors))
     for i in range(1, times):
@@ -54,24 +57,38 @@ def warm(x: Any) -> Any:
 
 
 def rod(
-    rng: Any,
-    *,
-    times: int = 30,
-    sigma: float | None = None,
-    rho: float = 0.0,
-    loss: float = 0.0,
-    zeros: int = 0,
-    places: np.ndarray = PLACES,
+    rng: Any, *, times: int = 30, sigma: float | None = None, rho: float = 0.0, loss: float = 0.0, zeros: int = 0
 ) -> Found:
     t = np.linspace(20.0, 600.0, times)
-    wave = 30 * np.cos(np.pi * places / 0.6) * np.exp(-D_ROD * (np.pi / 0.6) ** 2 * t[:, None])
-    values = 20 + wave + 0.3 * remembering(rng, times, len(places), rho)
+    wave = 30 * np.cos(np.pi * PLACES / 0.6) * np.exp(-D_ROD * (np.pi / 0.6) ** 2 * t[:, None])
+    values = 20 + wave + 0.3 * ar1_noise(rng, times, len(PLACES), rho)
     values = values * np.exp(-loss * t[:, None])
     if zeros:  # a logger that stopped
         row = rng.integers(0, times - zeros)
-        values[row : row + zeros, rng.integers(len(places))] = 0.0
-    rows = np.repeat(t, len(places)), np.tile(places, times), values.ravel()
+        values[row : row + zeros, rng.integers(len(PLACES))] = 0.0
+    rows = np.repeat(t, len(PLACES)), np.tile(PLACES, times), values.ravel()
     return fitted(MODEL_ROD, jd.Readings(ROD, warm, *rows, sigma=sigma), {"diffusivity": D_ROD})
+
+
+# A slab between two walls that a thermometer reads, 41 times and as noisy as the two in it, which are read 20 times.
+SLAB, CLOCK, INSIDE = jd.Grid.uniform((0.0, 1.0, 50)), np.linspace(0.0, 1.0, 41), np.array([0.2, 0.5])
+WALL = 2 * np.sin(3 * CLOCK)
+
+
+@cache
+def driven() -> np.ndarray:
+    with jax.enable_x64(True):
+        slab = jd.Diffusion(0.5, boundaries=jd.Dirichlet(jd.Series(CLOCK, WALL)))
+        return np.asarray(jax.vmap(lambda u: SLAB.interpolate(u, INSIDE))(solved(slab, SLAB, 0.0, CLOCK[::2])[1:]))
+
+
+def walls(rng: Any) -> Found:
+    sigma = 0.1
+    read = jd.Series(CLOCK, WALL + sigma * rng.normal(size=WALL.shape))
+    inside = driven() + sigma * rng.normal(size=driven().shape)
+    rows = np.repeat(CLOCK[2::2], 2), np.tile(INSIDE, 20), inside.ravel()
+    model = jd.Diffusion(jd.Positive(0.4), boundaries=jd.Dirichlet(read))
+    return fitted(model, jd.Readings(SLAB, 0.0, *rows), {"diffusivity": 0.5})
 
 
 # A bleached spot in 16 images of 24 × 24 pixels, with the noise of a camera; "immobile" is the share that does not move.
@@ -87,15 +104,29 @@ def spotted(D: Any, depth: Any, width: Any) -> Any:
 
 @cache
 def recovery() -> np.ndarray:
-    with jax.enable_x64(True):
-        equation, spot = spotted(**SPOT)
-        return np.asarray(jd.solve(equation, FIELD, spot, FRAMES).values)
+    equation, spot = spotted(**SPOT)
+    return solved(equation, FIELD, spot, FRAMES)
 
 
 def images(rng: Any, *, immobile: float = 0.0) -> Found:
     clean = recovery()
-    seen = (1 - immobile) * clean + immobile * clean[0] + rng.normal(0, 0.05, clean.shape)
-    return fitted(spotted, jd.Readings.from_images(FIELD, None, FRAMES, seen), SPOT, parameters=STARTS)
+    values = (1 - immobile) * clean + immobile * clean[0] + rng.normal(0, 0.05, clean.shape)
+    return fitted(spotted, jd.Readings.from_images(FIELD, None, FRAMES, values), SPOT, parameters=STARTS)
+
+
+# A spot that spreads in 5 images, of which the first is the start, noise and all.
+PLANE, MOMENTS = jd.Grid.uniform((0.0, 1.0, 24), (0.0, 1.0, 24)), np.linspace(0.0, 0.04, 5)
+
+
+@cache
+def spreading() -> np.ndarray:
+    return solved(jd.Diffusion(0.3), PLANE, lambda x, y: jnp.exp(-((x - 0.5) ** 2 + (y - 0.4) ** 2) / 0.02), MOMENTS)
+
+
+def from_first(rng: Any) -> Found:
+    values = spreading() + 0.1 * rng.normal(size=spreading().shape)
+    series = jd.Readings.from_images(PLANE, values[0], MOMENTS[1:], values[1:], start=0.0)
+    return fitted(jd.Diffusion(jd.Positive(0.4)), series, {"diffusivity": 0.3})
 
 
 # Five thousand particles at three times, which drift to the middle: k = 1, m = 0, D = 0.4.
@@ -105,53 +136,13 @@ AT = np.array([0.2, 0.5, 1.5])
 TRAP = jd.FokkerPlanck(jd.Expression("k*(m - x)", k=jd.Positive(0.5), m=jd.Free(0.3)), jd.Positive(0.7))
 
 
-def from_first(rng: Any) -> Found:
-    """A spot that spreads in 5 images, of which the first is the start, noise and all."""
-    clean, sigma = spreading(), 0.1
-    seen = clean + sigma * rng.normal(size=clean.shape)
-    series = jd.Readings.from_images(PLANE, seen[0], MOMENTS[1:], seen[1:], start=0.0)
-    return fitted(jd.Diffusion(jd.Positive(0.4)), series, {"diffusivity": 0.3})
-
-
-PLANE, MOMENTS = jd.Grid.uniform((0.0, 1.0, 24), (0.0, 1.0, 24)), np.linspace(0.0, 0.04, 5)
-
-
-@cache
-def spreading() -> np.ndarray:
-    with jax.enable_x64(True):
-        spot = lambda x, y: jnp.exp(-((x - 0.5) ** 2 + (y - 0.4) ** 2) / 0.02)
-        return np.asarray(jd.solve(jd.Diffusion(0.3), PLANE, PLANE.average(spot), MOMENTS).values)
-
-
-# A slab between two walls that a thermometer reads, as noisy as the two in it.
-SLAB, CLOCK = jd.Grid.uniform((0.0, 1.0, 50)), np.linspace(0.0, 1.0, 41)
-
-
-def walls(rng: Any) -> Found:
-    """Its diffusivity, from walls that were read 41 times and two places inside, 20 times."""
-    sigma, wall = 0.1, 2 * np.sin(3 * CLOCK)
-    read = jd.Series(CLOCK, wall + sigma * rng.normal(size=wall.shape))
-    inside = driven() + sigma * rng.normal(size=driven().shape)
-    rows = np.repeat(CLOCK[2::2], 2), np.tile([0.2, 0.5], 20), inside.ravel()
-    model = jd.Diffusion(jd.Positive(0.4), boundaries=jd.Dirichlet(read))
-    return fitted(model, jd.Readings(SLAB, 0.0, *rows), {"diffusivity": 0.5})
-
-
-@cache
-def driven() -> np.ndarray:
-    with jax.enable_x64(True):
-        slab = jd.Diffusion(0.5, boundaries=jd.Dirichlet(jd.Series(CLOCK, 2 * np.sin(3 * CLOCK))))
-        states = jd.solve(slab, SLAB, 0.0, CLOCK[::2]).values[1:]
-        return np.asarray(jax.vmap(lambda u: SLAB.interpolate(u, np.array([0.2, 0.5])))(states))
-
-
 def pulse(x: Any) -> Any:
     return jnp.exp(-((x - 2) ** 2) / 0.02)
 
 
-def histograms(rng: Any, *, total: int = 5000) -> Found:
-    spread = np.sqrt(0.01 * np.exp(-2 * AT) + 0.4 * (1 - np.exp(-2 * AT)))
-    counts = [np.histogram(rng.normal(2 * np.exp(-t), s, total), EDGES)[0] for t, s in zip(AT, spread, strict=True)]
+def histograms(rng: Any) -> Found:
+    width = np.sqrt(0.01 * np.exp(-2 * AT) + 0.4 * (1 - np.exp(-2 * AT)))
+    counts = [np.histogram(rng.normal(2 * np.exp(-t), s, 5000), EDGES)[0] for t, s in zip(AT, width, strict=True)]
     truth = {"drift.k": 1.0, "drift.m": 0.0, "diffusivity": 0.4}
     return fitted(TRAP, jd.Histograms(LINE, pulse, AT, counts, EDGES), truth)
 
@@ -165,11 +156,12 @@ def pull(k: Any, m: Any) -> Any:
     return jd.Expression("k*(m - x)", k=k, m=m)
 
 
-def bead(rng: Any, *, steps: int = 1000, dt: float = 0.1, blur: float = 0.0) -> Found:
-    fine = 20
+def bead(rng: Any, *, steps: int = 1000, blur: float = 0.0) -> Found:
+    from scipy.signal import lfilter
+
+    dt, fine = 0.1, 20
     decay = np.exp(-dt / fine)
     noise = rng.normal(0, np.sqrt(1 - decay**2), steps * fine + fine)
-    from scipy.signal import lfilter
 
     x = lfilter([1.0], [1.0, -decay], noise, zi=[decay * rng.normal()])[0]
     share = max(int(round(blur * fine)), 1)
@@ -205,46 +197,37 @@ WRONG: dict[str, Callable[[Any], Found]] = {
 }
 
 
-def measure(repeats: dict[str, int], seed: int = 0, only: Any = None) -> dict[str, list[dict[str, Any]]]:
+def measure(repeats: dict[str, int]) -> dict[str, Entries]:
     """The tallies of each right and each wrong model."""
-    found: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
+    found: dict[str, Entries] = {"right": [], "wrong": []}
     for kind, problems in (("right", RIGHT), ("wrong", WRONG)):
         for name, problem in problems.items():
-            if only is None or name in only:
-                found[kind].append({"problem": name, **tally(problem, repeats[kind], seed)})
-                print({key: value for key, value in found[kind][-1].items() if key != "reasons"}, flush=True)
+            found[kind].append({"problem": name, **tally(problem, repeats[kind])})
+            print({key: value for key, value in found[kind][-1].items() if key != "reasons"}, flush=True)
     return found
 
 
 def tally(problem: Callable[[Any], Found], repeats: int, seed: int = 0) -> dict[str, Any]:
     """Of so many repeats: how many the verdict calls wrong, and why first; how often the interval of each parameter holds."""
-    flagged, reasons, held = 0, Counter[str](), Counter[str]()
+    reasons, covered = Counter[str](), Counter[str]()
     for i in range(repeats):
         judged, inside = problem(np.random.default_rng([seed, i]))
-        flagged += judged.describes is False
         reasons.update([" ".join(judged.reasons[0].split()[:3])] if judged.describes is False else [])
-        held.update({name: int(one) for name, one in inside.items()})
+        covered.update({name: int(one) for name, one in inside.items()})
     return {
         "repeats": repeats,
-        "flagged": flagged,
+        "flagged": reasons.total(),
         "reasons": dict(reasons.most_common()),
-        "coverage": {name: count / repeats for name, count in held.items()},
+        "coverage": {name: count / repeats for name, count in covered.items()},
     }
 
 
-def table(found: dict[str, list[dict[str, Any]]], device: dict[str, Any]) -> str:
-    from jaxdiff.benchmarks.harness import footer, markdown
-
-    rows = [
-        [
-            one["problem"],
-            str(one["repeats"]),
-            f"{100 * one['flagged'] / one['repeats']:.1f} %",
-            ", ".join(f"{name} {100 * share:.1f} %" for name, share in one["coverage"].items()) or "–",
-        ]
-        for one in found["right"]
-    ]
-    missed = [[one["problem"], str(one["repeats"]), str(one["flagged"])] for one in found["wrong"]]
+def table(found: dict[str, Entries]) -> str:
+    rows = []
+    for one in found["right"]:
+        coverage = ", ".join(f"{name} {100 * share:.1f} %" for name, share in one["coverage"].items()) or "–"
+        rows.append([one["problem"], str(one["repeats"]), f"{100 * one['flagged'] / one['repeats']:.1f} %", coverage])
+    wrong = [[one["problem"], str(one["repeats"]), str(one["flagged"])] for one in found["wrong"]]
     return f"""Right models: how often the verdict, all tests together, calls them wrong (its level is 2 %), and how often their 95 % intervals hold
 the truth.
 
@@ -252,16 +235,10 @@ the truth.
 
 Wrong models: how often that is said.
 
-{markdown(["wrong model", "repeats", "found out"], missed)}
-
-{footer(device)}"""
+{markdown(["wrong model", "repeats", "found out"], wrong)}"""
 
 
 def main(options: Options) -> None:
     """Repeat and publish."""
-    from jaxdiff.benchmarks.harness import facts, write
-
-    device, found = facts(), measure(SHORT if options.smoke else REPEATS)
-    text = table(found, device)
-    write(options, "coverage", {"device": device, **found}, text)
-    print(text + "\n", flush=True)
+    found = measure(SHORT if options.smoke else REPEATS)
+    publish(options, "coverage", found, table(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -24,11 +24,10 @@ class Bump:
     """The model on `cells`, as everyone discretises it."""
 
     cells: int
-    times: np.ndarray
-    grid: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.grid = jd.Grid.uniform((0.0, 1.0, self.cells))
+        self.times = np.linspace(0.01, 0.6, 50)
         x = self.grid.centers[0]
         self.left = np.searchsorted(x, SENSORS) - 1
         self.share = (SENSORS - x[self.left]) * self.cells
@@ -53,26 +52,44 @@ class Bump:
     def sensed(self, u: Any) -> Any:
         return ((1 - self.share) * u[:, self.left] + self.share * u[:, self.left + 1]).ravel()
 
+    def predict(self, theta: Any, tolerance: float | None = None) -> Any:
+        """The readings without noise."""
+        equation, initial = self.model(*theta)
+        times = np.concatenate([[0.0], self.times])
+        return self.sensed(jd.solve(equation, self.grid, initial, times, tolerance=tolerance).values[1:])
+
+    def measured(self, count: int) -> np.ndarray:
+        """So many data sets, (count, readings), each with its own noise."""
+        clean = np.asarray(self.predict(TRUTH))
+        return clean + np.random.default_rng(0).normal(0.0, SIGMA, (count, len(clean)))
+
 
 @dataclass
-class Found:
-    """An estimate, its standard errors (in logarithms), and how many evaluations it took."""
+class Estimate:
+    """Parameters, their standard errors (in logarithms), and how many evaluations they took."""
 
-    estimate: np.ndarray
+    values: np.ndarray
     errors: np.ndarray
     evaluations: int
 
 
-def by_jaxdiff(bump: Bump, dtype: Any = None) -> Callable[[np.ndarray], Found]:
-    starts = {name: jd.Positive(value) for name, value in zip(NAMES, START, strict=True)}
+def starts() -> dict[str, Any]:
+    return {name: jd.Positive(value) for name, value in zip(NAMES, START, strict=True)}
 
-    def run(values: np.ndarray) -> Found:
-        fit = jd.fit(bump.model, bump.readings(values), parameters=starts, dtype=dtype, progress=False)
+
+def of_residuals(logs: Any, jacobian: Any, evaluations: int) -> Estimate:
+    """The estimate where residuals with unit variance have this Jacobian by the logarithms."""
+    return Estimate(np.exp(logs), np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian))), evaluations)
+
+
+def by_jaxdiff(bump: Bump, dtype: Any = None) -> Callable[[np.ndarray], Estimate]:
+    marks = starts()
+
+    def run(data: np.ndarray) -> Estimate:
+        fit = jd.fit(bump.model, bump.readings(data), parameters=marks, dtype=dtype, progress=False)
         assert fit.converged, fit.notes
-        estimate, errors = (
-            np.array([table[name] for name in NAMES]) for table in (fit.parameters, fit.standard_errors)
-        )
-        return Found(estimate, errors / estimate, len(fit.history))
+        values, errors = (np.array([table[name] for name in NAMES]) for table in (fit.parameters, fit.standard_errors))
+        return Estimate(values, errors / values, len(fit.history))
 
     return run
 
@@ -81,7 +98,7 @@ def scipy_predict(bump: Bump, tolerance: float) -> Callable[[np.ndarray], np.nda
     """The readings at the logarithms of the parameters, by one run of LSODA."""
     from scipy.integrate import odeint
 
-    times = np.concatenate([[0.0], bump.times])
+    times, options = np.concatenate([[0.0], bump.times]), {"ml": 1, "mu": 1, "rtol": tolerance, "atol": tolerance}
 
     def predict(logs: np.ndarray) -> np.ndarray:
         theta = np.exp(logs)
@@ -97,31 +114,21 @@ def scipy_predict(bump: Bump, tolerance: float) -> Callable[[np.ndarray], np.nda
             flux[-1] = -wall * u[-1]
             return flux[1:] - flux[:-1] - decay * u
 
-        u = odeint(
-            rate,
-            bump.initial(np, theta[3]),
-            times,
-            Dfun=lambda *_: jacobian,
-            ml=1,
-            mu=1,
-            rtol=tolerance,
-            atol=tolerance,
-        )
-        return bump.sensed(u[1:])
+        return bump.sensed(odeint(rate, bump.initial(np, theta[3]), times, Dfun=lambda *_: jacobian, **options)[1:])
 
     return predict
 
 
-def by_scipy(bump: Bump, tolerance: float) -> Callable[[np.ndarray], Found]:
+def by_scipy(bump: Bump, tolerance: float) -> Callable[[np.ndarray], Estimate]:
     from scipy.optimize import least_squares
 
     predict = scipy_predict(bump, tolerance)
 
-    def run(values: np.ndarray) -> Found:
+    def run(data: np.ndarray) -> Estimate:
         # Differences of 3e-4, not the default 1e-8: LSODA's own error would drown them.
-        fit = least_squares(lambda logs: (predict(logs) - values) / SIGMA, np.log(START), method="lm", diff_step=3e-4)
+        fit = least_squares(lambda logs: (predict(logs) - data) / SIGMA, np.log(START), method="lm", diff_step=3e-4)
         assert fit.success, fit.message
-        return Found(np.exp(fit.x), np.sqrt(np.diag(np.linalg.inv(fit.jac.T @ fit.jac))), fit.nfev)
+        return of_residuals(fit.x, fit.jac, fit.nfev)
 
     return run
 
@@ -155,64 +162,58 @@ class Diffrax:
             )
             return bump.sensed(solution.ys)
 
-        def loss(logs: Any, values: Any) -> Any:
-            return 0.5 * jnp.mean(((predict(logs) - values) / SIGMA) ** 2)
+        def loss(logs: Any, data: Any) -> Any:
+            return 0.5 * jnp.mean(((predict(logs) - data) / SIGMA) ** 2)
 
         self.loss = jax.jit(loss)
         self.slope = jax.jit(jax.value_and_grad(loss))
         self.jacobian = jax.jit(jax.jacfwd(lambda logs: predict(logs, forward=True) / SIGMA))
 
-    def lbfgs(self, values: np.ndarray) -> Callable[[np.ndarray], Found]:
+    def lbfgs(self, data: np.ndarray) -> Callable[[np.ndarray], Estimate]:
         """optax.lbfgs with its own line search, until no step changes the loss by 1e-9 of itself; compiled here."""
         import optax
 
         optimizer = optax.lbfgs()
 
         @jax.jit
-        def step(logs: Any, state: Any, values: Any) -> Any:
-            function = lambda x: self.loss(x, values)
+        def step(logs: Any, state: Any, data: Any) -> Any:
+            function = lambda x: self.loss(x, data)
             value, gradient = optax.value_and_grad_from_state(function)(logs, state=state)
             updates, state = optimizer.update(gradient, state, logs, value=value, grad=gradient, value_fn=function)
             return optax.apply_updates(logs, updates), state, value
 
         start = jnp.log(START)
-        compiled = step.lower(start, optimizer.init(start), values).compile()
+        compiled = step.lower(start, optimizer.init(start), data).compile()
         jacobian = self.jacobian.lower(start).compile()
 
-        def run(values: np.ndarray) -> Found:
+        def run(data: np.ndarray) -> Estimate:
             logs, state, last, still, count = start, optimizer.init(start), np.inf, 0, 0
             while still < 2 and count < 200:
-                logs, state, value = compiled(logs, state, values)
+                logs, state, value = compiled(logs, state, data)
                 still = still + 1 if abs(last - float(value)) <= 1e-9 * float(value) else 0
                 last, count = float(value), count + 1
             assert still == 2, "lbfgs did not converge in 200 steps"
-            slopes = jacobian(logs)
-            return Found(np.exp(logs), np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes))), count)
+            return of_residuals(logs, jacobian(logs), count)
 
         return run
 
 
-def adam_steps(bump: Bump, values: np.ndarray, optimum: np.ndarray, errors: np.ndarray) -> tuple[float, int | None]:
+def adam_steps(bump: Bump, data: np.ndarray, optimum: Estimate) -> tuple[float, int | None]:
     """The best of a few learning rates of adam, and its steps until all logarithms are within 0.1 standard errors for good.
 
     The loss is the same function of the same logarithms; it is evaluated by jaxdiff, which can afford to.
     """
     import optax
 
-    sensed = bump.times
-
-    def loss(logs: Any) -> Any:
-        equation, initial = bump.model(*jnp.exp(logs))
-        u = jd.solve(equation, bump.grid, initial, np.concatenate([[0.0], sensed]), tolerance=1e-9).values[1:]
-        return 0.5 * jnp.mean(((bump.sensed(u) - values) / SIGMA) ** 2)
+    gradient = jax.grad(lambda logs: 0.5 * jnp.mean(((bump.predict(jnp.exp(logs), 1e-9) - data) / SIGMA) ** 2))
 
     @jax.jit
-    def path(speed: Any) -> Any:
-        optimizer = optax.adam(speed)
+    def path(rate: Any) -> Any:
+        optimizer = optax.adam(rate)
 
         def step(carry: Any, _: Any) -> Any:
             logs, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(logs), state)
+            updates, state = optimizer.update(gradient(logs), state)
             logs = optax.apply_updates(logs, updates)
             return (logs, state), logs
 
@@ -220,8 +221,8 @@ def adam_steps(bump: Bump, values: np.ndarray, optimum: np.ndarray, errors: np.n
         return jax.lax.scan(step, (logs, optimizer.init(logs)), None, length=MOST)[1]
 
     found = []
-    for speed in (0.03, 0.1, 0.2):
-        far = (np.abs(np.asarray(path(speed)) - np.log(optimum)) > 0.1 * errors).any(axis=1)
-        found.append((int(np.flatnonzero(far)[-1]) + 2 if far.any() else 1, speed))
-    steps, speed = min(found)
-    return speed, steps if steps <= MOST else None
+    for rate in (0.03, 0.1, 0.2):
+        far = (np.abs(np.asarray(path(rate)) - np.log(optimum.values)) > 0.1 * optimum.errors).any(axis=1)
+        found.append((int(np.flatnonzero(far)[-1]) + 2 if far.any() else 1, rate))
+    steps, rate = min(found)
+    return rate, steps if steps <= MOST else None

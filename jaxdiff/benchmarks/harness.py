@@ -1,15 +1,16 @@
-"""What the benchmarks share: facts of the device, timing, and writing JSON, tables and pictures."""
+"""What the benchmarks share: facts of the device, timing in turns, selecting entries, and writing JSON, tables and pictures."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,36 +20,13 @@ import numpy as np
 
 from jaxdiff.runtime.staging import replacing, write_whole
 
-PEERS = (
-    "jaxdiff",
-    "jax",
-    "jaxlib",
-    "numpy",
-    "scipy",
-    "diffrax",
-    "optax",
-    "equinox",
-    "py-pde",
-    "fplanck",
-    "exponax",
-    "numba",
-    "fipy",
-    "findiff",
-)
+PACKAGES = "jaxdiff jax jaxlib numpy scipy diffrax optax equinox py-pde fplanck exponax numba fipy findiff".split()
 
 # Okabe & Ito: told apart by colour-blind readers; every series has its own marker as well.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#A6761D", "#332288")
 MARKERS = "osD^vX<>dp"
 
-
-@dataclass(frozen=True)
-class Options:
-    """Where results go, tiny sizes or not, on which devices and in which precisions."""
-
-    folder: Path
-    smoke: bool
-    devices: tuple[Any, ...]
-    dtypes: tuple[str, ...]
+Entries = list[dict[str, Any]]
 
 
 def devices(kind: str | None = None) -> tuple[Any, ...]:
@@ -58,24 +36,34 @@ def devices(kind: str | None = None) -> tuple[Any, ...]:
     try:
         return (jax.devices(kind)[0],)
     except RuntimeError:
-        seen = ", ".join(dict.fromkeys(["cpu", *(d.platform for d in jax.devices())]))
-        raise ValueError(f"JAX sees no {kind} here, only {seen}; for an NVIDIA GPU install jaxdiff[cuda]") from None
+        present = ", ".join(dict.fromkeys(["cpu", *(d.platform for d in jax.devices())]))
+        raise ValueError(f"JAX sees no {kind} here, only {present}; for an NVIDIA GPU install jaxdiff[cuda]") from None
 
 
 def facts() -> dict[str, Any]:
     """Device, versions, date and commit."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load": load,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gpu": [d.device_kind for d in jax.devices() if d.platform != "cpu"] or None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version for name in PEERS if (version := _version(name))},
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where results go, tiny sizes or not, on which devices and in which precisions; the facts when the run began."""
+
+    folder: Path
+    smoke: bool
+    devices: tuple[Any, ...]
+    dtypes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=facts)
 
 
 def _version(name: str) -> str | None:
@@ -107,21 +95,6 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-@dataclass
-class Timing:
-    """Seconds: the first call (compilation included), median and quartiles of `runs` later ones; and what was returned."""
-
-    first: float
-    median: float
-    lower: float
-    upper: float
-    runs: int
-    result: Any
-
-    def record(self) -> dict[str, Any]:
-        return {"first": self.first, "median": self.median, "quartiles": [self.lower, self.upper], "runs": self.runs}
-
-
 def clock(call: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds of one call, its result ready; and the result."""
     start = time.perf_counter()
@@ -129,31 +102,36 @@ def clock(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def statistics(samples: list[float]) -> dict[str, Any]:
+    """Median and quartiles of seconds."""
+    lower, median, upper = np.percentile(samples, [25, 50, 75]).tolist()
+    return {"median": median, "quartiles": [lower, upper], "runs": len(samples)}
+
+
 def compare(
     calls: dict[str, Callable[[], Any]], *, patience: float = 8.0, most: int = 101, smoke: bool = False
-) -> dict[str, Timing | str]:
-    """Time competitors in turns, so that a disturbance meets them all; one that raises has its error as its result.
+) -> dict[str, tuple[dict[str, Any], Any]]:
+    """Time competitors in turns, so that a disturbance meets them all.
 
-    The median is of at least five runs after warm-up, of more where a call is quick, and of fewer only where five
-    would take longer than `patience` seconds; `Timing.runs` tells.
+    Each gets a record of seconds, {"first" (compilation included), "median", "quartiles", "runs"}, and what its first call
+    returned; one that raises {"skipped": why} and None. The median is of at least five runs after warm-up, of more where a
+    call is quick, and of fewer only where five would take longer than `patience` seconds.
     """
-    first: dict[str, tuple[float, Any]] = {}
-    failed: dict[str, str] = {}
+    found: dict[str, tuple[dict[str, Any], Any]] = {}
     runs: dict[str, int] = {}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in calls.items():
         try:
-            first[name] = clock(call)
+            first, result = clock(call)
         except Exception as error:  # a peer's failure is a finding, not the end of the run
-            failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            found[name] = {"skipped": failure(error)}, None
             continue
+        found[name] = {"first": first}, result
         estimate = clock(call)[0]
         if estimate > patience / 2:
             samples[name].append(estimate)
-        runs[name] = (
-            int(np.clip(1.0 / estimate, 5, most)) if 5 * estimate <= patience else max(1, int(patience / estimate))
-        )
-        runs[name] = min(runs[name], 5) if smoke else runs[name]
+        wanted = np.clip(1.0 / estimate, 5, most) if 5 * estimate <= patience else max(1, patience / estimate)
+        runs[name] = min(int(wanted), 5) if smoke else int(wanted)
     turns = max(runs.values(), default=0)
     for turn in range(turns):
         for name in runs:
@@ -161,15 +139,24 @@ def compare(
                 if runs[name] > 20:  # quick: its data had left the caches in the others' turns
                     clock(calls[name])
                 samples[name].append(clock(calls[name])[0])
-    timed = {
-        name: Timing(first[name][0], *_quartiles(samples[name]), len(samples[name]), first[name][1]) for name in runs
-    }
-    return {name: timed.get(name) or failed[name] for name in calls}
+    for name in runs:
+        found[name][0].update(statistics(samples[name]))
+    return found
 
 
-def _quartiles(samples: list[float]) -> tuple[float, float, float]:
-    lower, median, upper = np.percentile(samples, [25, 50, 75])
-    return float(median), float(lower), float(upper)
+def failure(error: BaseException) -> str:
+    """An error of somebody else's in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def missing(package: str) -> str | None:
+    """Why a package cannot be run here."""
+    return None if importlib.util.find_spec(package) else f"{package} is not installed"
+
+
+def select(entries: Entries, key: str | None = None, **facts: Any) -> Entries:
+    """The entries of which these facts hold, and which have a key."""
+    return [e for e in entries if key in (None, *e) and all(e.get(name) == fact for name, fact in facts.items())]
 
 
 def seconds(value: float | None) -> str:
@@ -180,43 +167,78 @@ def seconds(value: float | None) -> str:
     return f"{value / size:.0f} {unit}" if value >= 99.5 * size else f"{value / size:.2g} {unit}"
 
 
+def bold(name: str) -> str:
+    """A competitor's name in a table."""
+    return f"**{name}**" if name.startswith("jaxdiff") else name
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A table; the first column to the left, the others to the right."""
     lines = [header, [":--"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def footer(device: dict[str, Any]) -> str:
-    """The facts under a table."""
-    versions = ", ".join(f"{name} {version}" for name, version in device["versions"].items())
-    gpu = ", ".join(device["gpu"]) if device["gpu"] else "no GPU"
-    return (
-        f"{device['cpu']}, {device['cores']} cores, {gpu}; {device['system']}, Python {device['python']}; {versions}; "
-        f"{device['date'][:10]}, commit {device['commit']}, load at the start {device['load'] or 0:.1f}."
-    )
+def ratio_table(columns: dict[str, dict[str, Any]]) -> str:
+    """A table of ratios, of seconds and of names, a column for each {what: value}."""
+
+    def shown(what: str, value: Any) -> str:
+        if value is None or isinstance(value, str):
+            return value or "–"
+        return seconds(value) if "first " in what or "costs" in what else f"{value:.3g}"
+
+    rows = [[what, *(shown(what, one[what]) for one in columns.values())] for what in next(iter(columns.values()))]
+    return markdown(["", *columns], rows)
 
 
-def publish(options: Options, name: str, data: dict[str, Any], table: str, picture: Any) -> None:
+def skipped(entries: Entries, who: str) -> str:
+    """What was not run, by the name under `who`, and why; what was estimated in its place is no part of it."""
+    why = dict.fromkeys(f"{e[who]}: {e['skipped']}" for e in select(entries, "skipped") if "estimated" not in e)
+    return f"\nNot run: {'; '.join(why)}." if why else ""
+
+
+def publish(options: Options, name: str, data: dict[str, Any], table: str, picture: Any = None) -> None:
     """Write NAME.json, NAME.md and, of a picture, NAME.png, and show the table."""
     if picture is not None:
         with replacing(options.folder / f"{name}.png") as part:
             picture.savefig(part, dpi=150, format="png", bbox_inches="tight")
-    write(options, name, data, table)
-    print(table + "\n", flush=True)
+    print(write(options, name, data, table), flush=True)
 
 
-def write(options: Options, name: str, data: dict[str, Any], table: str) -> None:
-    """Write NAME.json and NAME.md."""
-    content = json.dumps({"smoke": options.smoke, **data}, indent=1, default=float)
-    for kind, text in (("json", content), ("md", table)):
-        write_whole(options.folder / f"{name}.{kind}", text + "\n")  # a run may be interrupted here
+def write(options: Options, name: str, data: dict[str, Any], table: str) -> str:
+    """Write NAME.json and NAME.md, both with the facts of the run; the text of the latter."""
+    device = options.facts
+    versions = ", ".join(f"{package} {version}" for package, version in device["versions"].items())
+    gpu = ", ".join(device["gpu"]) if device["gpu"] else "no GPU"
+    text = f"""{table.rstrip()}
+
+{device["cpu"]}, {device["cores"]} cores, {gpu}; {device["system"]}, Python {device["python"]}; {versions}; \
+{device["date"][:10]}, commit {device["commit"]}, load at the start {device["load"] or 0:.1f}.
+"""
+    content = json.dumps({"smoke": options.smoke, "device": device, **data}, indent=1, default=float)
+    write_whole(options.folder / f"{name}.json", content + "\n")  # a run may be interrupted here
+    write_whole(options.folder / f"{name}.md", text)
+    return text
 
 
 def figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
     """Axes `(rows, columns)`, without a display."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(3.9 * columns + 0.4, 3.1 * rows + 0.9), layout="constrained")
     FigureCanvasAgg(made)
-    return made, made.subplots(rows, columns, squeeze=False, **options)
+    with matplotlib.rc_context({"axes.titlesize": 10, "axes.grid": True, "grid.alpha": 0.25}):
+        return made, made.subplots(rows, columns, squeeze=False, **options)
+
+
+def bars(ax: Any, names: list[str], times: list[float], estimated: list[bool]) -> None:
+    """Times as bars from the top down, jaxdiff's in its own colour, estimates hatched."""
+    colours = [COLOURS[not name.startswith("jaxdiff")] for name in names]
+    ax.barh(names, times, color=colours, hatch=["//" if one else "" for one in estimated], edgecolor="white")
+    for i, (taken, guess) in enumerate(zip(times, estimated, strict=True)):
+        ax.text(taken * 1.1, i, seconds(taken) + ", estimated" * guess, va="center", fontsize=8)
+    ax.set(xscale="log")
+    ax.grid(False)
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)

@@ -32,17 +32,57 @@ def euler(parallel: bool) -> Callable[[Any, Any, Any], None]:
     return step
 
 
+def with_walls(rates: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Rates on the inner faces of each axis, and zero on the walls."""
+    return tuple(np.pad(rate, [(int(k == axis),) * 2 for k in range(rate.ndim)]) for axis, rate in enumerate(rates))
+
+
+@cache
+def cell_change() -> Callable[..., Any]:
+    """`change(u, x, y, i, j)` of one cell of a plane, with rates x, y on the faces, walls included."""
+    import numba
+
+    @numba.njit
+    def change(u: Any, x: Any, y: Any, i: int, j: int) -> Any:
+        m, n = u.shape
+        above, below, right, left, c = min(i + 1, m - 1), max(i - 1, 0), min(j + 1, n - 1), max(j - 1, 0), u[i, j]
+        rise = x[i + 1, j] * (u[above, j] - c) + x[i, j] * (u[below, j] - c)
+        return rise + y[i, j + 1] * (u[i, right] - c) + y[i, j] * (u[i, left] - c)
+
+    return change
+
+
+def changes(rates: tuple[Any, ...]) -> Callable[..., Any]:
+    """`changes(u, t)` of all cells, of a line or a plane, for numba to compile."""
+
+    def of_line(u: Any, t: float = 0) -> Any:
+        out = np.zeros_like(u)
+        for i in range(len(x)):
+            flux = x[i] * (u[i + 1] - u[i])
+            out[i] += flux
+            out[i + 1] -= flux
+        return out
+
+    def of_plane(u: Any, t: float = 0) -> Any:
+        out = np.empty_like(u)
+        for i in range(u.shape[0]):
+            for j in range(u.shape[1]):
+                out[i, j] = change(u, x, y, i, j)
+        return out
+
+    if len(rates) == 1:
+        (x,) = rates
+        return of_line
+    (x, y), change = with_walls(rates), cell_change()
+    return of_plane
+
+
 @cache
 def heun() -> Callable[..., Any]:
     """`run(u, x, y, dt, steps)`: the second-order method with rates x, y on the faces, walls included."""
     import numba
 
-    @numba.njit
-    def rate(u: Any, x: Any, y: Any, i: int, j: int) -> Any:
-        m, n = u.shape
-        above, below, right, left, c = min(i + 1, m - 1), max(i - 1, 0), min(j + 1, n - 1), max(j - 1, 0), u[i, j]
-        rise = x[i + 1, j] * (u[above, j] - c) + x[i, j] * (u[below, j] - c)
-        return rise + y[i, j + 1] * (u[i, right] - c) + y[i, j] * (u[i, left] - c)
+    change = cell_change()
 
     @numba.njit
     def run(u: Any, x: Any, y: Any, dt: float, steps: int) -> Any:
@@ -51,11 +91,11 @@ def heun() -> Callable[..., Any]:
         for _ in range(steps):
             for i in range(m):
                 for j in range(n):
-                    middle[i, j] = now[i, j] + dt * rate(now, x, y, i, j)
+                    middle[i, j] = now[i, j] + dt * change(now, x, y, i, j)
             # u + Δt/2 (f(u) + f(v)) = (u + v)/2 + Δt/2 f(v): the first rate need not be kept
             for i in range(m):
                 for j in range(n):
-                    now[i, j] = 0.5 * (now[i, j] + middle[i, j] + dt * rate(middle, x, y, i, j))
+                    now[i, j] = 0.5 * (now[i, j] + middle[i, j] + dt * change(middle, x, y, i, j))
         return now
 
     return run

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from jaxdiff.benchmarks.harness import Options, clock, facts, footer, markdown, seconds, write
+from jaxdiff.benchmarks.harness import Entries, Options, clock, markdown, publish, seconds
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "nist"
 DIGITS = 11.0  # to which values are certified
@@ -155,7 +155,7 @@ SOLVERS: dict[str, Callable[[Problem], Any]] = {
 }
 
 
-def measure(solver: str, name: str) -> list[dict[str, Any]]:
+def measure(solver: str, name: str) -> Entries:
     """What a solver makes of a problem from both starts."""
     one, rows = problem(name), []
     run = SOLVERS[solver](one)
@@ -169,7 +169,7 @@ def measure(solver: str, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summary(rows: Entries) -> dict[str, float]:
     column = lambda name: np.array([row[name] for row in rows])
     solved = column("digits") >= SOLVED
     return {
@@ -187,30 +187,14 @@ def main(options: Options) -> None:
     """Write nist.json and nist.md."""
     names = list(MODELS)[: 3 if options.smoke else None]
     rows = {solver: [row for name in names for row in measure(solver, name)] for solver in SOLVERS}
-    totals, device = {solver: summary(found) for solver, found in rows.items()}, facts()
+    totals = {solver: summary(found) for solver, found in rows.items()}
+    header = ["", "solved to 4 digits", "digits", "of the s.d.", "Jacobians, median", "most", "falsely converged"]
     table = [
-        [
-            solver,
-            f"{total['solved']} of {len(rows[solver])}",
-            f"{total['digits']:.1f}",
-            f"{total['deviations']:.1f}",
-            f"{total['jacobians']:g}",
-            f"{total['most']}",
-            f"{total['false']}",
-            seconds(total["seconds"]),
-        ]
+        [solver, f"{total['solved']} of {len(rows[solver])}", f"{total['digits']:.1f}", f"{total['deviations']:.1f}"]
+        + [f"{total[name]:g}" for name in ("jacobians", "most", "false")]
+        + [seconds(total["seconds"])]
         for solver, total in totals.items()
     ]
-    header = [
-        "",
-        "solved to 4 digits",
-        "digits",
-        "of the s.d.",
-        "Jacobians, median",
-        "most",
-        "falsely converged",
-        "a later call",
-    ]
-    text = f"{markdown(header, table)}\n\nNIST StRD, 27 problems from two starts; digits are means, of at most 11. {footer(device)}"
-    write(options, "nist", {"device": device, "summary": totals, "problems": rows}, text)
-    print(text + "\n", flush=True)
+    text = markdown([*header, "a later call"], table)
+    text += "\n\nNIST StRD, 27 problems from two starts; digits are means, of at most 11."
+    publish(options, "nist", {"summary": totals, "problems": rows}, text)

@@ -1,4 +1,4 @@
-"""Accuracy against time for one solve, and for one solve with its gradient in every cell of D."""
+"""One solve on a line, and one with its gradient in every cell of D: accuracy against time."""
 
 from __future__ import annotations
 
@@ -6,122 +6,135 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from jaxdiff.benchmarks.conduction import Conduction
+from jaxdiff.benchmarks import solvers
+from jaxdiff.benchmarks.conduction import Line, error
 from jaxdiff.benchmarks.harness import (
     COLOURS,
     MARKERS,
+    Entries,
     Options,
-    Timing,
+    bold,
     compare,
-    facts,
     figure,
-    footer,
     markdown,
+    missing,
     publish,
+    ratio_table,
     seconds,
+    select,
+    skipped,
 )
-from jaxdiff.benchmarks.solvers import OURS, PEERS, Peer
+from jaxdiff.benchmarks.solvers import Contestant
 
 ENOUGH = 1e-7  # of the peak: the error at which times are compared
-DEAR, TOO_DEAR = 3.0, 25.0  # seconds foreseen: try one tolerance only; do not run
-BOTH = ((False, "solve"), (True, "gradient"))
+DEAR, TOO_DEAR = 3.0, 25.0  # seconds estimated: try one tolerance only; do not run
+TASKS = ("solve", "gradient")
+STEPS = (1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
+ours = partial(Contestant, needs="jaxdiff", make=solvers.jaxdiff, differentiable=True)
+scipy = partial(Contestant, needs="scipy", power=1.1)
+diffrax = partial(Contestant, needs="diffrax", differentiable=True)
+py_pde = partial(Contestant, needs="pde")
+radau = partial(solvers.implicit, method="Radau")
+kvaerno5 = partial(solvers.diffrax, name="Kvaerno5", most=4096)
+tsit5 = partial(solvers.diffrax, name="Tsit5")
+banded = partial(solvers.py_pde, limit=0.4, solver="ScipySolver", method="LSODA", lband=1, uband=1)
+runge_kutta = partial(solvers.py_pde, limit=0.4)
+own_matrix = "expm_multiply; D at faces by geometric mean, so held against its own matrix"
+OURS = (
+    ours("jaxdiff", note="inside a user's jit"),
+    ours("jaxdiff, tolerance=1e-7", tolerances=(1e-7,), note="the same with fewer poles"),
+    Contestant("jaxdiff, plain call", "jaxdiff", solvers.jaxdiff_plain, "jd.solve as it stands"),
+)
+PEERS = (
+    scipy("SciPy LSODA", make=solvers.lsoda, tolerances=STEPS, note="odeint, banded Jacobian"),
+    scipy("SciPy BDF", make=solvers.implicit, tolerances=STEPS[:-1], note="solve_ivp, sparse Jacobian"),
+    scipy("SciPy Radau", make=radau, tolerances=STEPS[:-1], note="solve_ivp, sparse Jacobian"),
+    scipy("SciPy eigh_tridiagonal", make=solvers.eigh, power=2.5),
+    diffrax(
+        "diffrax Kvaerno5", make=kvaerno5, tolerances=(1e-7, 1e-8), power=2.8, slow=True, note="its Jacobian is dense"
+    ),
+    diffrax(
+        "diffrax Tsit5", make=tsit5, tolerances=(None, 1e-8), power=2.5, note="explicit; equal steps, and adaptive"
+    ),
+    py_pde("py-pde LSODA", make=banded, tolerances=STEPS[1:-1], power=1.1, note="its SciPy solver, banded"),
+    py_pde("py-pde Runge–Kutta", make=runge_kutta, tolerances=(3e-8,), power=3.0, slow=True, note="explicit, adaptive"),
+    Contestant("fplanck", "fplanck", solvers.fplanck, own_matrix, power=3.0, geometric=True),
+)
 
 
-def measure(sizes: tuple[int, ...], smoke: bool) -> list[dict[str, Any]]:
+def measure(sizes: tuple[int, ...], smoke: bool) -> Entries:
     """An entry per size, solver, tolerance and task."""
-    entries: list[dict[str, Any]] = []
+    entries: Entries = []
     for n in sizes:
-        for gradient, task in BOTH:
+        for task in TASKS:
             calls: dict[str, Callable[[], Any]] = {}
             owners: dict[str, Any] = {}
-            for peer in (p for p in OURS + PEERS if not (smoke and p.slow)):
-                chosen, reason = _affordable(peer, n, gradient, entries)
-                if reason:
-                    entries.append({"cells": n, "task": task, "solver": peer.name, **reason})
-                if not chosen:
-                    continue
-                problem = Conduction(n, peer.geometric)
-                solve, slope = peer.make(problem)
-                run = slope if gradient else solve
+            gradient = task == "gradient"
+            for peer in (p for p in OURS + PEERS if not (smoke and p.slow) and (p.differentiable or not gradient)):
+                chosen, reason = _affordable(peer, n, task, entries)
+                entry = {"cells": n, "task": task, "solver": peer.name}
+                entries += [{**entry, **reason}] if reason else []
+                problem = Line(n, peer.geometric)
                 for tolerance in chosen[-1:] if smoke else chosen:
-                    if run is None:
-                        break
-                    calls[key := f"{peer.name} {tolerance}"] = partial(run, tolerance)
-                    owners[key] = (peer, tolerance, problem.gradient_error if gradient else problem.error)
-            print(f"n = {n}, {task}: {', '.join(dict.fromkeys(p.name for p, *_ in owners.values()))}", flush=True)
-            for key, timing in compare(calls, patience=6.0, smoke=smoke).items():
-                peer, tolerance, error = owners[key]
-                entry = {"cells": n, "task": task, "solver": peer.name, "tolerance": tolerance}
-                if isinstance(timing, Timing):
-                    entries.append(entry | {"error": error(timing.result), **timing.record()})
-                else:
-                    entries.append(entry | {"skipped": timing})
+                    settings = ({"tolerance": tolerance} if tolerance else {}) | (
+                        {"gradient": True} if gradient else {}
+                    )
+                    calls[key := f"{peer.name} {tolerance}"] = peer.make(problem, **settings)
+                    owners[key] = {**entry, "tolerance": tolerance}, problem
+            print(f"n = {n}, {task}: {', '.join(dict.fromkeys(e['solver'] for e, _ in owners.values()))}", flush=True)
+            for key, (record, found) in compare(calls, patience=6.0, smoke=smoke).items():
+                entry, problem = owners[key]
+                exact = problem.gradient if gradient else problem.exact
+                entries.append(entry | ({} if found is None else {"error": error(found, exact)}) | record)
     return entries
 
 
-def _affordable(
-    peer: Peer, n: int, gradient: bool, entries: list[dict[str, Any]]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _affordable(peer: Contestant, n: int, task: str, entries: Entries) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The tolerances to run at this size, and why there are none."""
-    if peer.missing:
-        return (), {} if gradient else {"skipped": peer.missing}
-    task = "gradient" if gradient else "solve"
-    same = [e for e in entries if e["solver"] == peer.name]
-    smaller = [e for e in same if e["task"] == task and e["cells"] < n and ("median" in e or "foreseen" in e)]
-    here = best([e for e in same if e["task"] == "solve"], n, peer.name) if gradient else None
+    if reason := missing(peer.needs):
+        return (), {"skipped": reason} if task == "solve" else {}
+    done = [e for e in select(entries, solver=peer.name, task=task) if e["cells"] < n and _time(e)]
     chosen = peer.tolerances
-    if gradient and peer in PEERS:  # a gradient is asked for where the solve was accurate enough, at its fastest
+    if task == "gradient" and peer in PEERS:  # asked for where the solve was accurate enough, at its fastest
+        here = best(entries, n, peer.name)
         chosen = (here["tolerance"],) if here else peer.tolerances[:1]
-        if not smaller and not here:
+        if not done and not here:
             return (), {}
-    if not smaller:
+    if not done:
         return chosen, {}
-    last = max(e["cells"] for e in smaller)
-    past = [e for e in smaller if e["cells"] == last]
-    foreseen = min(_time(e) for e in past) * (n / last) ** peer.power
-    if foreseen > TOO_DEAR:
-        return (), {"skipped": f"it would take about {seconds(foreseen)}", "foreseen": foreseen}
-    if foreseen > DEAR and not gradient and (good := best(past, last, peer.name)):
+    last = max(e["cells"] for e in done)
+    estimate = min(_time(e) for e in select(done, cells=last)) * (n / last) ** peer.power
+    if estimate > TOO_DEAR:
+        return (), {"skipped": f"it would take about {seconds(estimate)}", "estimated": estimate}
+    if estimate > DEAR and task == "solve" and (good := best(done, last, peer.name)):
         return (good["tolerance"],), {}
     return chosen, {}
 
 
-def _time(entry: dict[str, Any]) -> float:
-    return entry["median"] if "median" in entry else entry["foreseen"]
+def _time(entry: dict[str, Any]) -> Any:
+    return entry.get("median", entry.get("estimated"))
 
 
-def best(entries: list[dict[str, Any]], n: int, solver: str, task: str = "solve") -> dict[str, Any] | None:
+def best(entries: Entries, n: int, solver: str, task: str = "solve") -> dict[str, Any] | None:
     """The fastest run of a solver that is accurate enough."""
-    found = [e for e in entries if e["cells"] == n and e["solver"] == solver and e["task"] == task]
-    good = [e for e in found if e.get("error", np.inf) <= ENOUGH or (task == "gradient" and "error" in e)]
-    return min(good, key=lambda e: e["median"], default=None)
+    found = select(entries, "error", cells=n, solver=solver, task=task)
+    return min((e for e in found if e["error"] <= ENOUGH or task == "gradient"), key=_time, default=None)
 
 
-def ratios(entries: list[dict[str, Any]], n: int) -> dict[str, Any]:
+def ratios(entries: Entries, n: int) -> dict[str, Any]:
     """What the measurement was made for."""
-    at = [e for e in entries if e["cells"] == n and "median" in e]
-    ours = {(e["solver"], e["task"]): e for e in at if e["solver"].startswith("jaxdiff")}
-    solve, quick, plain = (ours[peer.name, "solve"] for peer in OURS)
-    slope = ours["jaxdiff", "gradient"]
-    rivals = [found for peer in PEERS if (found := best(entries, n, peer.name))]
-    rival = min(rivals, key=lambda e: e["median"], default=None)
-    others = [e for e in entries if e["cells"] == n and e["task"] == "gradient" and e["solver"].startswith("diffrax")]
-    measured = [e for e in others if "median" in e]
-    other = min(
-        measured or [e for e in others if "foreseen" in e],
-        key=_time,
-        default=None,
-    )
+    solve, quick, plain = (select(entries, "median", cells=n, solver=p.name, task="solve")[0] for p in OURS)
+    slope = select(entries, "median", cells=n, solver="jaxdiff", task="gradient")[0]
+    rival = min((found for peer in PEERS if (found := best(entries, n, peer.name))), key=_time, default=None)
+    others = [e for e in select(entries, cells=n, task="gradient") if e["solver"].startswith("diffrax") and _time(e)]
+    other = min(select(others, "median") or others, key=_time, default=None)
     return {
-        "cells": n,
         "fastest peer": rival and rival["solver"],
         "solve: peer / jaxdiff": rival and rival["median"] / solve["median"],
         "solve: peer / jaxdiff at tolerance 1e-7": rival and rival["median"] / quick["median"],
         "solve: peer / plain call": rival and rival["median"] / plain["median"],
         "gradient: diffrax / jaxdiff": other and _time(other) / slope["median"],
-        "gradient of diffrax": other and f"{other['solver'].split()[-1]}{'' if measured else ', foreseen'}",
+        "gradient of diffrax": other and other["solver"].split()[-1] + ", estimated" * ("estimated" in other),
         "jaxdiff: gradient / solve": slope["median"] / solve["median"],
         "plain call costs more by": plain["median"] - solve["median"],
         "first solve, compilation included": solve["first"],
@@ -129,87 +142,57 @@ def ratios(entries: list[dict[str, Any]], n: int) -> dict[str, Any]:
     }
 
 
-def table(
-    entries: list[dict[str, Any]], sizes: tuple[int, ...], summary: list[dict[str, Any]], device: dict[str, Any]
-) -> str:
+def table(entries: Entries, summary: dict[int, dict[str, Any]]) -> str:
     """Times at an error of at most 1e-7, and the ratios."""
 
-    def cell(peer: Peer, n: int, task: str) -> str:
-        found = [e for e in entries if (e["solver"], e["cells"], e["task"]) == (peer.name, n, task)]
-        if entry := best(entries, n, peer.name, task):
+    def cell(solver: str, task: str, n: int) -> str:
+        found = select(entries, cells=n, solver=solver, task=task)
+        if entry := best(found, n, solver, task):
             return f"{seconds(entry['median'])}{'' if entry['runs'] >= 5 else '†'} ({entry['error']:.0e})"
-        if reason := next((e for e in found if "skipped" in e), None):
-            return f"≈ {seconds(reason['foreseen'])} ‡" if "foreseen" in reason else "not run"
-        if found:
-            least = min(found, key=lambda e: e["error"])
-            return f"error {least['error']:.0e}"
-        return "–"
+        if reason := select(found, "skipped"):
+            return f"≈ {seconds(reason[0]['estimated'])} ‡" if "estimated" in reason[0] else "not run"
+        return f"error {min(e['error'] for e in found):.0e}" if found else "–"
 
-    tasks = [(n, task) for task in ("solve", "gradient") for n in sizes]
-    header = ["float64, CPU", *(f"{'solve' if task == 'solve' else 'with gradient'}, n = {n}" for n, task in tasks)]
-    rows = [[f"**{p.name}**" if p in OURS else p.name, *(cell(p, n, task) for n, task in tasks)] for p in OURS + PEERS]
-    names = [key for key in summary[0] if key != "cells"]
-    show = lambda key, v: (
-        "–"
-        if v is None
-        else v
-        if isinstance(v, str)
-        else seconds(v)
-        if "first" in key or "costs" in key
-        else f"{v:.3g}"
-    )
-    ratio = markdown(
-        ["", *(f"n = {n}" for n in sizes)], [[key, *(show(key, line[key]) for line in summary)] for key in names]
-    )
-    notes = "; ".join(f"{p.name}: {p.note}" for p in OURS + PEERS if p.note)
-    why = dict.fromkeys(f"{e['solver']}: {e['skipped']}" for e in entries if "skipped" in e and "foreseen" not in e)
-    left = f"\nNot run: {'; '.join(why)}." if why else ""
+    tasks = [(task, n) for task in TASKS for n in summary]
+    header = ["float64, CPU", *(f"{'solve' if task == 'solve' else 'with gradient'}, n = {n}" for task, n in tasks)]
+    rows = [[bold(peer.name), *(cell(peer.name, *at) for at in tasks)] for peer in OURS + PEERS]
     return f"""Time (largest error over the peak) of each solver's fastest run with an error of at most 1e-7 against the exact exponential
 of its matrix: ∂u/∂t = ∂ₓ(D ∂ₓu), no flux, D an array that varies threefold, T = 0.2. With gradient: ½∫u² and its derivative in every
 cell of D (largest error over the largest component), by the solver settings of the solve; SciPy, py-pde and fplanck have no gradient.
 
 {markdown(header, rows)}
 
-† fewer than five runs. ‡ not run: foreseen from the next smaller n. {notes}.{left}
+† fewer than five runs. ‡ not run: estimated from the next smaller n. {solvers.notes(OURS + PEERS)}.{skipped(entries, "solver")}
 
-{ratio}
-
-{footer(device)}"""
+{ratio_table({f"n = {n}": one for n, one in summary.items()})}"""
 
 
-def picture(entries: list[dict[str, Any]], sizes: tuple[int, ...]) -> Any:
+def picture(entries: Entries, sizes: tuple[int, ...]) -> Any:
     """Error against time, a panel per size; below, the same with gradient."""
     made, axes = figure(2, len(sizes), sharey="row", sharex="col")
-    styles = {p.name: (COLOURS[0], marker) for p, marker in zip(OURS, "*Ph", strict=True)}
-    styles |= {p.name: (colour, marker) for p, colour, marker in zip(PEERS, COLOURS[1:], MARKERS[1:], strict=True)}
-    for row, (_, task) in zip(axes, BOTH, strict=True):
+    styles = {p.name: (COLOURS[0], marker, 11) for p, marker in zip(OURS, "*Ph", strict=True)}
+    styles |= {p.name: (colour, marker, 6) for p, colour, marker in zip(PEERS, COLOURS[1:], MARKERS[1:], strict=True)}
+    for row, task in zip(axes, TASKS, strict=True):
         for ax, n in zip(row, sizes, strict=True):
-            for name, (colour, marker) in styles.items():
-                points = [
-                    e for e in entries if (e["cells"], e["task"], e["solver"]) == (n, task, name) and "error" in e
-                ]
-                points.sort(key=lambda e: e["median"])
-                size = 11 if name.startswith("jaxdiff") else 6
-                fill = "white" if "plain" in name else colour
+            for name, (colour, marker, size) in styles.items():
+                points = sorted(select(entries, "error", cells=n, task=task, solver=name), key=_time)
                 x, y = [1e3 * e["median"] for e in points], [max(e["error"], 1e-16) for e in points]
-                ax.loglog(
-                    x, y, marker=marker, color=colour, label=name, markersize=size, linewidth=1, markerfacecolor=fill
-                )
+                style = {"color": colour, "marker": marker, "markersize": size, "linewidth": 1}
+                ax.loglog(x, y, label=name, markerfacecolor="white" if "plain" in name else colour, **style)
             ax.axhline(ENOUGH, color="0.6", linewidth=0.8, linestyle=":")
-            ax.grid(alpha=0.25)
-            ax.set_title(f"{'solve' if task == 'solve' else 'solve with gradient'}, n = {n}", fontsize=10)
-        row[0].set_ylabel("largest error / peak" if task == "solve" else "gradient's error / largest")
+            ax.set(title=f"{'solve' if task == 'solve' else 'solve with gradient'}, n = {n}")
+        row[0].set(ylabel="largest error / peak" if task == "solve" else "gradient's error / largest")
     for ax in axes[-1]:
-        ax.set_xlabel("time [ms]")
+        ax.set(xlabel="time [ms]")
     made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return made
 
 
-def main(options: Options) -> list[dict[str, Any]]:
+def main(options: Options) -> Entries:
     """Measure and publish; the entries."""
-    device, sizes = facts(), (16,) if options.smoke else (256, 1024, 4096)
+    sizes = (16,) if options.smoke else (256, 1024, 4096)
     entries = measure(sizes, options.smoke)
-    summary = [ratios(entries, n) for n in sizes]
-    data = {"device": device, "ratios": summary, "entries": entries}
-    publish(options, "solve", data, table(entries, sizes, summary, device), picture(entries, sizes))
+    summary = {n: ratios(entries, n) for n in sizes}
+    data = {"ratios": [{"cells": n, **one} for n, one in summary.items()], "entries": entries}
+    publish(options, "solve", data, table(entries, summary), picture(entries, sizes))
     return entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from functools import partial
@@ -16,14 +15,16 @@ from jaxdiff.benchmarks.fitters import Bump
 from jaxdiff.benchmarks.harness import (
     COLOURS,
     MARKERS,
+    Entries,
     Options,
-    Timing,
     compare,
-    facts,
+    failure,
     figure,
-    footer,
     markdown,
+    missing,
     publish,
+    select,
+    skipped,
     write,
 )
 from jaxdiff.benchmarks.kernels import FUSED, KERNELS, LOOPS, Work, copy
@@ -35,9 +36,9 @@ LONG = 0.7  # seconds of a call after which nothing larger is tried
 SOLVED, BATCHES = (256, 1024), (1, 256, 4096, 100_000)
 
 
-def measure(options: Options) -> list[dict[str, Any]]:
+def measure(options: Options) -> Entries:
     """An entry for every device, precision, kernel and size."""
-    entries: list[dict[str, Any]] = []
+    entries: Entries = []
     runs = [
         _Run(device, dtype, options, entries)
         for device in reversed(options.devices)  # the accelerator first: a run may be cut short
@@ -55,9 +56,9 @@ def measure(options: Options) -> list[dict[str, Any]]:
 class _Run:
     """The measurements on one device in one precision."""
 
-    def __init__(self, device: Any, dtype: str, options: Options, entries: list[dict[str, Any]]):
+    def __init__(self, device: Any, dtype: str, options: Options, entries: Entries):
         self.device, self.dtype, self.options, self.entries = device, dtype, options, entries
-        self.smoke, self.facts = options.smoke, facts()
+        self.smoke = options.smoke
         self.kind = "cpu" if device.platform == "cpu" else "other"
         self.bandwidth = np.nan
         limits = device.memory_stats() or {}
@@ -69,24 +70,22 @@ class _Run:
         entry |= {"dtype": self.dtype, "unit": unit}
         try:
             work = make()
-            timing = compare({"": work.call}, patience=1.5, most=7, smoke=self.smoke)[""]
+            record, result = compare({"": work.call}, patience=1.5, most=7, smoke=self.smoke)[""]
         except Exception as error:  # out of memory, say
-            timing = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if not isinstance(timing, Timing):
-            self._add(entry | {"skipped": timing})
-            print(f"{self.device.platform} {self.dtype} {name} {label}: {timing}", flush=True)
-            return None
-        rate, bandwidth = work.updates / timing.median, work.bytes / timing.median
-        share = bandwidth / self.bandwidth
-        self._add(entry | {"per second": rate, "bytes per second": bandwidth, "share": share, **timing.record()})
-        print(f"{self.device.platform} {self.dtype} {name} {label}: {rate:.4g} /s", flush=True)
-        return timing.result
+            record, result = {"skipped": failure(error)}, None
+        if "median" in record:
+            rate, bandwidth = work.updates / record["median"], work.bytes / record["median"]
+            entry |= {"per second": rate, "bytes per second": bandwidth, "share": bandwidth / self.bandwidth}
+        self._add(entry | record)
+        outcome = record["skipped"] if "skipped" in record else f"{rate:.4g} /s"
+        print(f"{self.device.platform} {self.dtype} {name} {label}: {outcome}", flush=True)
+        return result
 
     def _add(self, entry: dict[str, Any]) -> None:
         """Keep an entry, and write all so far: a run that is cut short has what it measured."""
         self.entries.append(entry)
-        data, told = summary(self.facts, self.entries)
-        write(self.options, "throughput", {"complete": False, **data}, f"{told} Not complete.")
+        data, text = summary(self.entries)
+        write(self.options, "throughput", {"complete": False, **data}, f"{text}\n\nNot complete.")
 
     def copy(self) -> None:
         dtype = np.dtype(self.dtype)
@@ -97,8 +96,8 @@ class _Run:
     def kernels(self) -> None:
         dtype = np.dtype(self.dtype)
         for kernel in KERNELS + (LOOPS if self.kind == "cpu" else FUSED):
-            if kernel.needs and not importlib.util.find_spec(kernel.needs):
-                self.entries.append({"kernel": kernel.name, "skipped": f"{kernel.needs} is not installed"})
+            if kernel.needs and (reason := missing(kernel.needs)):
+                self.entries.append({"kernel": kernel.name, "skipped": reason})
                 continue
             for n in kernel.sizes[:1] if self.smoke else kernel.sizes:
                 cells = kernel.cells(n)
@@ -118,7 +117,7 @@ class _Run:
                         self.record(name, batch, f"{batch:,}", "problems", partial(_problems, of_all, batch))
 
     def fits(self) -> None:
-        bump = Bump(20 if self.smoke else 200, np.linspace(0.01, 0.6, 50))
+        bump = Bump(20 if self.smoke else 200)
         for name, (how, batches) in FITS.items():
             for batch in batches[:1] if self.smoke else batches:
                 if 2 * batch * bump.cells <= ROOM[self.kind]:
@@ -133,41 +132,44 @@ def _problems(make: Callable[[], Callable[[], Any]], batch: int) -> Work:
     return Work(make(), batch, np.nan)
 
 
-def breakeven(entries: list[dict[str, Any]]) -> dict[str, str]:
+def breakeven(entries: Entries) -> dict[str, str]:
     """The smallest size at which an accelerator does more in a second than the CPU, by kernel and precision."""
     found: dict[str, str] = {}
-    rates = {(e["device"], e["kernel"], e["dtype"], e["size"]): e for e in entries if "per second" in e}
-    other = next((e["device"] for e in entries if e.get("device") not in (None, "cpu")), None)
-    for _, name, dtype, _ in rates if other else ():
-        pairs = [(e, rates.get((other, *key[1:]))) for key, e in rates.items() if key[:3] == ("cpu", name, dtype)]
-        both = [(a, b) for a, b in pairs if b is not None]
-        if both and name != "copy":
-            better = [a["label"] for a, b in both if b["per second"] > a["per second"]]
-            found[f"{name}, {dtype}"] = better[0] if better else f"above {both[-1][0]['label']}"
+    timed = [e for e in select(entries, "per second") if e["kernel"] != "copy"]
+    for name, dtype in dict.fromkeys((e["kernel"], e["dtype"]) for e in timed):
+        of_one = select(timed, kernel=name, dtype=dtype)
+        others = {e["size"]: e["per second"] for e in of_one if e["device"] != "cpu"}
+        both = [e for e in select(of_one, device="cpu") if e["size"] in others]
+        if both:
+            better = [e["label"] for e in both if others[e["size"]] > e["per second"]]
+            found[f"{name}, {dtype}"] = better[0] if better else f"above {both[-1]['label']}"
     return found
 
 
-def table(entries: list[dict[str, Any]], device: dict[str, Any]) -> str:
-    kinds = list(
-        dict.fromkeys(
-            ["cpu", *(e["device"] for e in entries if "device" in e), *(["gpu"] if not device["gpu"] else [])]
-        )
-    )
-    columns = [(kind, dtype) for kind in kinds for dtype in ("float64", "float32")]
-    cells = {(e["device"], e["dtype"], e["kernel"], e["label"]): e for e in entries if "device" in e}
-    header = [f"{kind.upper()}, {dtype}" for kind, dtype in columns]
-    present = {e["device"] for e in entries if "device" in e}
+def table(entries: Entries) -> str:
+    measured = dict.fromkeys(e["device"] for e in select(entries, "device"))
+    columns = [(kind, dtype) for kind in {"cpu": 0, **measured, "gpu": 0} for dtype in ("float64", "float32")]
+
+    def cell(kind: str, dtype: str, name: str, label: str) -> str:
+        found = select(entries, device=kind, dtype=dtype, kernel=name, label=label)
+        if not found:
+            return "–" if kind in measured else "not measured"
+        entry = found[-1]
+        if "skipped" in entry:
+            return "failed"
+        if entry["unit"] == "problems":
+            return f"{entry['per second']:,.0f}"
+        if name == "copy":
+            return f"{entry['bytes per second'] / 1e9:.1f} GB/s"
+        return f"{entry['per second'] / 1e6:,.0f} M ({entry['share']:.0%})"
+
     parts = []
     for unit, first in (("cells", ["kernel", "cells"]), ("problems", ["per second", "batch"])):
-        rows = []
-        for name, label in dict.fromkeys((e["kernel"], e["label"]) for e in entries if e.get("unit") == unit):
-            found = [cells.get((kind, dtype, name, label)) for kind, dtype in columns]
-            rows.append([name, label, *(_cell(e, unit, c[0] in present) for e, c in zip(found, columns, strict=True))])
-        parts.append(markdown([*first, *header], rows))
-    absent = "; ".join(dict.fromkeys(f"{e['kernel']}: {e['skipped']}" for e in entries if "skipped" in e))
-    even = breakeven(entries)
-    lines = [[name, size] for name, size in even.items()]
-    told = markdown(["from this size on the accelerator is ahead of the CPU", ""], lines) if lines else ""
+        sizes = dict.fromkeys((e["kernel"], e["label"]) for e in select(entries, unit=unit))
+        rows = [[*size, *(cell(*column, *size) for column in columns)] for size in sizes]
+        parts.append(markdown([*first, *(f"{kind.upper()}, {dtype}" for kind, dtype in columns)], rows))
+    even = [[name, size] for name, size in breakeven(entries).items()]
+    ahead = markdown(["from this size on the accelerator is ahead of the CPU", ""], even)
     return f"""Cell updates per second, and in brackets the bytes that must move for them (state read and written, coefficients read, as the
 library holds them) as a share of what a copy (s x into the memory of x) moves on the same device in the same run. Above 100 %: the state stayed in a cache.
 
@@ -178,26 +180,13 @@ standard errors to 300 readings at 50 times on 200 cells, per second.
 
 {parts[1]}
 
-{told or "Break-even between CPU and GPU: no GPU in this run."}{f"{chr(10)}{chr(10)}Not run: {absent}." if absent else ""}
-
-{footer(device)}"""
-
-
-def _cell(entry: dict[str, Any] | None, unit: str, present: bool) -> str:
-    if entry is None:
-        return "–" if present else "not measured"
-    if "skipped" in entry:
-        return "failed"
-    if unit == "problems":
-        return f"{entry['per second']:,.0f}"
-    if entry["kernel"] == "copy":
-        return f"{entry['bytes per second'] / 1e9:.1f} GB/s"
-    return f"{entry['per second'] / 1e6:,.0f} M ({entry['share']:.0%})"
+{ahead if even else "Break-even between CPU and GPU: no GPU in this run."}
+{skipped(entries, "kernel")}"""
 
 
-def picture(entries: list[dict[str, Any]]) -> Any:
+def picture(entries: Entries) -> Any:
     """A panel per kernel: rate against size by device and precision; dashed, what the copy bandwidth allows."""
-    timed = [e for e in entries if "per second" in e and e["kernel"] != "copy"]
+    timed = [e for e in select(entries, "per second") if e["kernel"] != "copy"]
     groups = list(dict.fromkeys(_group(e["kernel"]) for e in timed))
     rows = -(-len(groups) // 4)
     made, axes = figure(rows, 4)
@@ -205,17 +194,15 @@ def picture(entries: list[dict[str, Any]]) -> Any:
     for ax, group in zip(axes.ravel(), groups):
         inside = [e for e in timed if _group(e["kernel"]) == group]
         for name, device, dtype in dict.fromkeys((e["kernel"], e["device"], e["dtype"]) for e in inside):
-            line = [e for e in inside if (e["kernel"], e["device"], e["dtype"]) == (name, device, dtype)]
+            line = select(inside, kernel=name, device=device, dtype=dtype)
             place, colour = list(dict.fromkeys(e["kernel"] for e in inside)).index(name), kinds.index((device, dtype))
             label = f"{device} {dtype}" + ("" if name == group else f" {name.removeprefix(group).strip(' ,:')}")
             x, y = [e["size"] for e in line], [e["per second"] for e in line]
             ax.loglog(x, y, marker=MARKERS[place], color=COLOURS[colour], label=label, markersize=4, linewidth=1)
             if place == 0 and np.isfinite(line[-1]["share"]):
                 ax.axhline(y[-1] / line[-1]["share"], color=COLOURS[colour], linestyle="--", linewidth=0.8)
-        ax.set_title(group, fontsize=10)
-        ax.set_xlabel("cells" if inside[0]["unit"] == "cells" else "batch")
-        ax.set_ylabel("updates / s" if inside[0]["unit"] == "cells" else "per second")
-        ax.grid(alpha=0.25)
+        labels = ("cells", "updates / s") if inside[0]["unit"] == "cells" else ("batch", "per second")
+        ax.set(title=group, xlabel=labels[0], ylabel=labels[1])
         ax.legend(fontsize=6, frameon=False)
     for ax in axes.ravel()[len(groups) :]:
         ax.set_visible(False)
@@ -229,13 +216,12 @@ def _group(name: str) -> str:
     return name.split(":")[0] if name.startswith("fits") else name.removesuffix(", kernel")
 
 
-def summary(device: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+def summary(entries: Entries) -> tuple[dict[str, Any], str]:
     """The data and the table of what was measured so far."""
-    return {"device": device, "break-even": breakeven(entries), "entries": entries}, table(entries, device)
+    return {"break-even": breakeven(entries), "entries": entries}, table(entries)
 
 
 def main(options: Options) -> None:
     """Measure and publish; without matplotlib, as on a device that has JAX alone, no picture."""
-    device, entries = facts(), measure(options)
-    drawn = picture(entries) if importlib.util.find_spec("matplotlib") else None
-    publish(options, "throughput", *summary(device, entries), drawn)
+    entries = measure(options)
+    publish(options, "throughput", *summary(entries), None if missing("matplotlib") else picture(entries))

@@ -10,9 +10,9 @@ import jaxdiff as jd
 from jaxdiff.benchmarks.attacks import exponentials, problems
 
 
-@pytest.mark.parametrize(("attack", "count"), [(problems.one_axis, 200), (problems.two_axes, 30)])
-def test_a_random_problem_is_right_or_refused(attack, count):
-    records = attack(count, seed=7)
+@pytest.mark.parametrize(("family", "count"), [(problems.line, 200), (problems.plane, 30)])
+def test_a_random_problem_is_right_or_refused(family, count):
+    records = problems.attack(family, count, seed=7)
     assert len(records) == count
     assert [r for r in records if r["verdict"] not in ("right", "refused")] == []
     assert sum(r["verdict"] == "right" for r in records) > 0.7 * count

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import jaxdiff as jd
-from jaxdiff.benchmarks.coverage import remembering
+from jaxdiff.benchmarks.coverage import ar1_noise
 from jaxdiff.inference.input_noise import roughness
 from jaxdiff.measurements.autocorrelation import coloured, effective, estimate, previous, whiten
 from jaxdiff.shell import config
@@ -57,7 +57,7 @@ def test_correlation_is_found_where_it_is(sensors, rows, rho, least, most):
     rng, t = np.random.default_rng(1), np.repeat(np.arange(rows), sensors)
     which, found = np.tile(np.arange(sensors), rows), []
     for _ in range(100):
-        r = remembering(rng, rows, sensors, rho).ravel()
+        r = ar1_noise(rng, rows, sensors, rho).ravel()
         found.append(estimate(r - r.mean(), t, which))
     found = [tau for tau in found if tau is not None]
     assert least <= len(found) / 100 <= most
@@ -74,7 +74,7 @@ def test_few_rows_tell_no_correlation(rows):
 def test_a_sensor_that_drifts_alone_has_a_correlation_time_of_its_own():
     rng = np.random.default_rng(2)
     r = rng.normal(size=(200, 6))
-    r[:, 3] = remembering(rng, 200, 1, 0.95)[:, 0]
+    r[:, 3] = ar1_noise(rng, 200, 1, 0.95)[:, 0]
     tau = estimate(r.ravel(), np.repeat(np.arange(200), 6), np.tile(np.arange(6), 200)).reshape(200, 6)[0]
     assert tau[3] > 8 and tau.max() == tau[3] and np.median(tau) < 2
     assert effective(np.full(100, 0.9)) == pytest.approx(100 / 19)
@@ -91,7 +91,7 @@ def start(x):
 
 
 def readings(rng, rho, **more):
-    return jd.Readings(GRID, start, T, X, CLEAN + 0.02 * remembering(rng, 60, 2, rho).T.ravel(), **more)
+    return jd.Readings(GRID, start, T, X, CLEAN + 0.02 * ar1_noise(rng, 60, 2, rho).T.ravel(), **more)
 
 
 def fit(*measurements, **more):

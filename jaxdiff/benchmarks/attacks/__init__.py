@@ -5,85 +5,81 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxdiff.benchmarks.harness import Options
+from jaxdiff.benchmarks.attacks import configurations, problems, tables
+from jaxdiff.benchmarks.harness import COLOURS, Entries, Options, figure, markdown, publish, select
 
 COUNTS = {"one axis": 2000, "two axes": 300, "tables": 400, "configurations": 250}
 SHORT = {"one axis": 25, "two axes": 5, "tables": 10, "configurations": 5}
 FINE = ("right", "ran", "refused")  # every other verdict is a fault of the library
 
 
-def measure(counts: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
-    """The records of each kind of attack."""
-    from jaxdiff.benchmarks.attacks import configurations, problems, tables
+KINDS: dict[str, Callable[[int], Entries]] = {
+    "one axis": partial(problems.attack, problems.line),
+    "two axes": partial(problems.attack, problems.plane),
+    "tables": tables.run,
+    "configurations": configurations.run,
+}
 
-    kinds = {
-        "one axis": problems.one_axis,
-        "two axes": problems.two_axes,
-        "tables": tables.run,
-        "configurations": configurations.run,
-    }
-    found = {}
-    for kind, run in kinds.items():
-        places = re.compile(re.escape(tempfile.gettempdir()) + r"/[^/\s]+/")  # of this run alone
-        found[kind] = [_kept({**r, "detail": places.sub("", str(r["detail"]))}) for r in run(counts[kind])]
-        print(f"{kind}: {dict(Counter(record['verdict'] for record in found[kind]))}", flush=True)
+
+def measure(counts: dict[str, int]) -> dict[str, Entries]:
+    """The records of each kind of attack; a problem that was solved right without its text: its seed draws it again."""
+    places = re.compile(re.escape(tempfile.gettempdir()) + r"/[^/\s]+/")  # of this run alone
+    found: dict[str, Entries] = {}
+    for kind, run in KINDS.items():
+        found[kind] = [record | {"detail": places.sub("", record["detail"])} for record in run(counts[kind])]
+        for record in select(found[kind], verdict="right"):
+            record.pop("problem", None)
+        print(f"{kind}: {_tally(found[kind])}", flush=True)
     return found
 
 
-def _kept(record: dict[str, Any]) -> dict[str, Any]:
-    """Without the text of a problem that was solved right: its seed draws it again."""
-    return {key: value for key, value in record.items() if key != "problem" or record["verdict"] != "right"}
+def _tally(records: Entries) -> dict[str, int]:
+    return dict(Counter(record["verdict"] for record in records))
 
 
-def table(found: dict[str, list[dict[str, Any]]], device: dict[str, Any]) -> str:
-    from jaxdiff.benchmarks.harness import footer, markdown
-
+def table(found: dict[str, Entries]) -> str:
     rows, faults = [], []
-    told = lambda record: record["detail"] or f"{record['error']:.2g} of the peak off"
     for kind, records in found.items():
-        verdicts = Counter(record["verdict"] for record in records)
+        right, refused = (
+            sum(r["verdict"] in verdicts for r in records) for verdicts in (("right", "ran"), ("refused",))
+        )
         wrong = [record for record in records if record["verdict"] not in FINE]
-        right = verdicts["right"] + verdicts["ran"]
-        rows.append([kind, str(len(records)), str(right), str(verdicts["refused"]), str(len(wrong))])
-        faults += [f"- {kind}, seed {record['seed']}, {record['verdict']}: {told(record)}" for record in wrong]
-    lines = markdown(["attack", "cases", "right", "refused in one line", "wrong, a traceback or a hang"], rows)
-    listed = "\n".join(faults)
+        rows.append([kind, *map(str, (len(records), right, refused, len(wrong)))])
+        for record in wrong:
+            detail = record["detail"] or f"{record['error']:.2g} of the peak off"
+            faults.append(f"- {kind}, seed {record['seed']}, {record['verdict']}: {detail}\n")
+    header = ["attack", "cases", "right", "refused in one line", "wrong, a traceback or a hang"]
     return f"""Problems are drawn at random over the range that a user may ask for and held against exact exponentials of the same matrix in extended
 precision; tables and configurations are made with known numbers and damaged.
 
-{lines}
-{f"{chr(10)}{listed}{chr(10)}" if faults else ""}
-{footer(device)}"""
+{markdown(header, rows)}
+
+{"".join(faults)}"""
 
 
-def picture(found: dict[str, list[dict[str, Any]]]) -> Any:
+def picture(found: dict[str, Entries]) -> Any:
     """Errors of all problems that were solved, over the peak."""
-    from jaxdiff.benchmarks.harness import COLOURS, figure
-
     made, axes = figure(1, 2)
     for ax, kind in zip(axes[0], ("one axis", "two axes"), strict=True):
-        errors = np.array([record["error"] for record in found[kind] if record["verdict"] == "right"], float)
+        errors = np.array([record["error"] for record in select(found[kind], verdict="right")], float)
         errors = np.log10(np.maximum(errors[np.isfinite(errors)], 1e-18))
         ax.hist(errors, bins=np.arange(-18.0, 0.5, 0.5), color=COLOURS[1])
         ax.axvline(-9, color=COLOURS[0], linestyle="--", linewidth=1, label="promise, float64")
         ax.axvline(-4, color=COLOURS[4], linestyle=":", linewidth=1, label="promise, float32")
-        ax.set_xlabel("log₁₀ of the error over the peak")
-        ax.set_ylabel("problems")
-        ax.set_title(kind, fontsize=10)
+        ax.set(title=kind, xlabel="log₁₀ of the error over the peak", ylabel="problems")
+        ax.grid(False)
         ax.legend(fontsize=7, frameon=False)
     return made
 
 
 def main(options: Options) -> None:
     """Attack and publish."""
-    from jaxdiff.benchmarks.harness import facts, publish
-
-    device, found = facts(), measure(SHORT if options.smoke else COUNTS)
-    tally = {kind: dict(Counter(record["verdict"] for record in records)) for kind, records in found.items()}
-    data = {"device": device, "tally": tally, "records": found}
-    publish(options, "attacks", data, table(found, device), picture(found))
+    found = measure(SHORT if options.smoke else COUNTS)
+    tally = {kind: _tally(records) for kind, records in found.items()}
+    publish(options, "attacks", {"tally": tally, "records": found}, table(found), picture(found))

@@ -13,7 +13,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from jaxdiff.benchmarks.attacks.examples import EXAMPLES, FILES
+from jaxdiff.benchmarks.harness import Entries, failure
 
 LIMIT = 120.0  # seconds of all cores for one case, most of them the compiler's
 FREE = ("title", "labels", "comment")  # any text may stand here
@@ -74,8 +75,9 @@ class Case:
     """A configuration that is being damaged, and whether it must be refused."""
 
     def __init__(self, name: str, rng: np.random.Generator):
-        self.name, self.rng, self.must, self.words, self.extra = name, rng, False, "", ""
-        self.content, self.files = tomllib.loads(EXAMPLES[name]), dict(FILES)
+        self.name, self.rng, self.must, self.changes, self.extra = name, rng, False, "", ""
+        self.content = tomllib.loads(EXAMPLES[name])
+        self.files: dict[str, Any] = dict(FILES)
         self.command = "fit" if "data" in self.content else "solve"
 
     def pick(self, options: Any) -> Any:
@@ -85,6 +87,15 @@ class Case:
         """Places of values of these kinds that are no tables."""
         return [path for path, value in _walk(self.content) if not isinstance(value, dict) and isinstance(value, kinds)]
 
+    def keys(self) -> list[tuple[Any, ...]]:
+        """Places of everything that has a name."""
+        return [path for path, _ in _walk(self.content) if isinstance(path[-1], str)]
+
+    def formulas(self, kinds: Any = str, sections: tuple[str, ...] = ("equation",)) -> list[tuple[Any, ...]]:
+        """Places where arithmetic stands, or a number in its place."""
+        words = ("kind", "interpretation")
+        return [path for path in self.leaves(kinds) if path[0] in sections and path[-1] not in words]
+
     def at(self, path: tuple[Any, ...]) -> Any:
         found = self.content
         for key in path:
@@ -93,28 +104,28 @@ class Case:
 
     def put(self, path: tuple[Any, ...], value: Any, must: bool) -> None:
         self.at(path[:-1])[path[-1]] = value
-        self.tell(f"{_dotted(path)} = {str(value)[:60]}", must)
+        self.note(f"{_dotted(path)} = {str(value)[:60]}", must)
 
-    def tell(self, words: str, must: bool) -> None:
-        self.words, self.must = f"{self.words}; {words}".removeprefix("; "), must
+    def note(self, change: str, must: bool) -> None:
+        self.changes, self.must = f"{self.changes}; {change}".removeprefix("; "), must
 
     # What may be done to it.
 
     def remove(self) -> None:
-        path = self.pick([path for path, _ in _walk(self.content) if isinstance(path[-1], str)])
+        path = self.pick(self.keys())
         del self.at(path[:-1])[path[-1]]
-        self.tell(f"without {_dotted(path)}", False)
+        self.note(f"without {_dotted(path)}", False)
 
     def misspell(self) -> None:
-        path = self.pick([path for path, _ in _walk(self.content) if isinstance(path[-1], str)])
+        path = self.pick(self.keys())
         table = self.at(path[:-1])
         table[path[-1] + "q"] = table.pop(path[-1])
-        self.tell(f"{_dotted(path)} misspelt", True)
+        self.note(f"{_dotted(path)} misspelt", True)
 
     def double(self) -> None:
-        path = self.pick([path for path, value in _walk(self.content) if len(path) == 2 and isinstance(path[-1], str)])
+        path = self.pick([path for path in self.keys() if len(path) == 2])
         self.extra = f"\n[{path[0]}]\n{_key(path[1])} = 1\n"
-        self.tell(f"{_dotted(path)} twice", True)
+        self.note(f"{_dotted(path)} twice", True)
 
     def retype(self) -> None:
         path = self.pick(self.leaves())
@@ -139,35 +150,24 @@ class Case:
         self.put(path, value, not fine)
 
     def garble(self) -> None:
-        places = [
-            path
-            for path in self.leaves(str)
-            if path[0] in ("equation", "boundaries") and path[-1] not in ("kind", "interpretation")
-        ]
-        if places:
+        if places := self.formulas(sections=("equation", "boundaries")):
             self.put(self.pick(places), self.pick(ILL), True)
 
     def hollow(self) -> None:
-        places = [
-            path
-            for path in self.leaves((str, float))
-            if path[0] == "equation" and path[-1] not in ("kind", "interpretation")
-        ]
-        self.put(self.pick(places), self.pick(HOLLOW), False)
+        self.put(self.pick(self.formulas((str, float))), self.pick(HOLLOW), False)
 
     def letter(self) -> None:
-        table = self.content.setdefault("labels", {})
-        value = self.pick(LETTERS)
+        labels, value = self.content.setdefault("labels", {}), self.pick(LETTERS)
         if self.rng.random() < 0.3:
             self.content["title"] = value
         else:
-            table[self.pick(["t", "value"])] = value
-        self.tell(f"a label {value[:20]!r}", False)
+            labels[self.pick(["t", "value"])] = value
+        self.note(f"a label {value[:20]!r}", False)
 
     def flatten(self) -> None:
         path = self.pick([path for path, value in _walk(self.content) if isinstance(value, dict)])
         value = self.pick([5, "text", [], [1, 2], True])
-        start = path[0] == "parameters" and len(path) == 2 and value is not True and value == 5  # as good as a table
+        start = path[0] == "parameters" and len(path) == 2 and value == 5  # as good as a table
         self.put(path, value, path[0] not in ("initial", "boundaries", "solve") and not start)
 
     def nest(self) -> None:
@@ -176,22 +176,18 @@ class Case:
         self.put(path, Raw("[" * depth + "]" * depth), True)
 
     def deep(self) -> None:
-        places = [
-            path for path in self.leaves(str) if path[0] == "equation" and path[-1] not in ("kind", "interpretation")
-        ]
-        if places:
+        if places := self.formulas():
             n = self.pick([150, 3000])
+            path = self.pick(places)
             self.put(
-                self.pick(places),
-                self.pick(["(" * n + "1 + x" + ")" * n, "+".join(["0.001"] * n), "-" * 2 * n + "0.5"]),
-                False,
+                path, self.pick(["(" * n + "1 + x" + ")" * n, "+".join(["0.001"] * n), "-" * 2 * n + "0.5"]), False
             )
 
     def cells(self) -> None:
         several = isinstance(self.content["grid"].get("cells"), list)
         n = self.pick([0, 1, 2, 3, -4, 10**9, 2**70, 3.0])
         self.content["grid"]["cells"] = [n, 4] if several else n
-        self.tell(f"cells = {n}", not (isinstance(n, int) and 0 < n < 10))
+        self.note(f"cells = {n}", not (isinstance(n, int) and 0 < n < 10))
 
     def shrink(self) -> None:
         path = self.pick([("grid", "lower"), ("grid", "upper")])
@@ -202,20 +198,19 @@ class Case:
     def data(self) -> None:
         name = self.content.get("data", {}).get("table")
         if name is None:
-            return self.letter()
+            self.letter()
+            return
         what = self.pick(["missing", "empty", "header", "binary", "folder", "words"])
         lines = self.files[name].splitlines()
-        changed: dict[str, Any] = {
+        self.files[name] = {
             "missing": None,
             "empty": "",
             "header": lines[0] + "\n",
             "binary": "\0\1\2\xff" * 40,
             "folder": Path(),
-        }
-        changed["words"] = "\n".join([lines[0], *(re.sub(r"[0-9.]+", "warm", line) for line in lines[1:])])
-        self.files[name] = changed[what]
-        self.tell(f"data {what}", True)
-        return None
+            "words": "\n".join([lines[0], *(re.sub(r"[0-9.]+", "warm", line) for line in lines[1:])]),
+        }[what]
+        self.note(f"data {what}", True)
 
     def text(self) -> str:
         return _toml(self.content) + self.extra
@@ -227,7 +222,7 @@ MUTATIONS = (
 )  # fmt: skip
 
 
-def run(count: int, seed: int = 0) -> list[dict[str, Any]]:
+def run(count: int, seed: int = 0) -> Entries:
     """Records {"seed", "mutation", "verdict", "detail"} of `count` damaged configurations.
 
     A verdict is "ran" (exit code 0, and every number finite or said not to be known), "refused" (in one line, nothing
@@ -239,8 +234,8 @@ def run(count: int, seed: int = 0) -> list[dict[str, Any]]:
             jax.clear_caches()  # thousands of programs use up the memory maps of a process
         case = damaged(seed, number)
         verdict, detail = judged(case)
-        told = f"{case.command} {case.name}: {case.words}"
-        records.append({"seed": (seed, number), "mutation": told, "verdict": verdict, "detail": detail})
+        mutation = f"{case.command} {case.name}: {case.changes}"
+        records.append({"seed": (seed, number), "mutation": mutation, "verdict": verdict, "detail": detail})
     return records
 
 
@@ -279,7 +274,7 @@ def judged(case: Case) -> tuple[str, str]:
         except TooLong:
             return "HANG", f"more than {LIMIT:g} s"
         except Exception as error:  # that is what is looked for
-            return "TRACEBACK", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return "TRACEBACK", failure(error)
         if code == 130:
             raise KeyboardInterrupt
         if time.process_time() - began > LIMIT:
@@ -304,9 +299,9 @@ def _of_results(case: Case, folder: Path) -> tuple[str, str]:
         finite = np.isfinite(values[:, 1:]).all() and len(values)
         return ("ran", "") if finite else ("WRONG", "the solution is not finite")
     found = json.loads((folder / "parameters.json").read_text())
-    said = bool(found["notes"]) or not found["converged"]
+    warned = bool(found["notes"]) or not found["converged"]
     for name, numbers in found["parameters"].items():
-        if numbers["estimate"] is None or (numbers["standard_error"] is None and not said):
+        if numbers["estimate"] is None or (numbers["standard_error"] is None and not warned):
             return "WRONG", f"{name} is {numbers}, and nothing is said"
     if found["loss"] is None:
         return "WRONG", "the loss is not finite"
@@ -315,19 +310,17 @@ def _of_results(case: Case, folder: Path) -> tuple[str, str]:
 
 def _shell(*arguments: str) -> tuple[int, str]:
     """Exit code and stderr of the command line, in this process and in its own settings."""
+    shell = next(
+        iter(entry_points(group="console_scripts", name="jaxdiff"))
+    )  # like a user, who knows it by its name alone
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err), jax.enable_x64(True):
         try:
             with patch("jaxdiff.shell.cli.prepare_jax", lambda: "off"), _alarm():
-                _command().load()(list(arguments))
+                shell.load()(list(arguments))
         except SystemExit as stop:
             return int(stop.code or 0), err.getvalue()
     raise RuntimeError("the shell came back without an exit code")
-
-
-def _command() -> EntryPoint:
-    """`jaxdiff` as it is installed: like a user, the benchmarks know the shell by its name alone."""
-    return next(iter(entry_points(group="console_scripts", name="jaxdiff")))
 
 
 @contextlib.contextmanager
@@ -336,10 +329,10 @@ def _alarm() -> Iterator[None]:
         yield
         return
 
-    def ring(*_: Any) -> None:
+    def stop(*_: Any) -> None:
         raise TooLong
 
-    before = signal.signal(signal.SIGPROF, ring)
+    before = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, LIMIT)
     try:
         yield

@@ -5,6 +5,7 @@ Numbers are drawn anew for every problem and structures, which compile, for a ba
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.attacks import exponentials
+from jaxdiff.benchmarks.harness import Entries
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.parameters import plain
 
@@ -22,32 +24,23 @@ CARRIED = 1e-3  # with a drift in float32, where the differences of a steep pote
 WALLS = ("Dirichlet", "Neumann", "Robin", "Flux", "closed")
 
 
-def one_axis(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Records {"seed", "problem", "error", "verdict", "detail"} of `count` random problems on one axis.
+def attack(family: Callable[..., Any], count: int, seed: int = 0) -> Entries:
+    """Records {"seed", "problem", "error", "verdict", "detail"} of `count` random problems of a family, `line` or `plane`.
 
     Against exact exponentials of the same matrix. A verdict is "right" (error, a share of the peak, below what is
     promised), "refused" (in one line of the library), "WRONG" or "TRACEBACK".
     """
-    return _attack(_line, count, seed)
-
-
-def two_axes(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The same on two axes, with tensors and drifts that turn."""
-    return _attack(_plane, count, seed)
-
-
-def _attack(family: Callable[..., Any], count: int, seed: int, batch: int = BATCH) -> list[dict[str, Any]]:
     records = []
-    for first in range(0, count, batch):
-        if first % (4 * batch) == 0:
+    for i in range(count):
+        number = i // BATCH
+        if i % (4 * BATCH) == 0:
             jax.clear_caches()  # thousands of programs use up the memory maps of a process
-        rng = np.random.default_rng([seed, first // batch])
-        draw = family(rng, first // batch)
-        for i in range(first, min(first + batch, count)):
-            own, found = np.random.default_rng([seed, first // batch, i]), None
-            while found is None:
-                found = judged(*draw(own))
-            records.append({"seed": (seed, i), **found})
+        if i % BATCH == 0:
+            draw = family(np.random.default_rng([seed, number]), number)
+        rng, found = np.random.default_rng([seed, number, i]), None
+        while found is None:
+            found = judged(*draw(rng))
+        records.append({"seed": (seed, i), **found})
     return records
 
 
@@ -64,12 +57,9 @@ def judged(
                 values = np.asarray(jd.solve(equation, grid, start, times, **options).values)[1:]
         except Exception as raised:
             ours = isinstance(raised, (ValueError, TypeError, RuntimeError)) and "\n" not in str(raised).strip()
-            ours = ours and "jaxdiff" in _raised_in(raised)
-            return {
-                **record,
-                "verdict": "refused" if ours else "TRACEBACK",
-                "detail": f"{type(raised).__name__}: {raised}",
-            }
+            ours = ours and "jaxdiff" in traceback.extract_tb(raised.__traceback__)[-1].filename
+            detail = f"{type(raised).__name__}: {raised}"
+            return {**record, "verdict": "refused" if ours else "TRACEBACK", "detail": detail}
     with jax.enable_x64(True):
         expected, doubt = _expected(equation, grid, np.asarray(start, float), times, float(np.finfo(dtype).eps))
     floor = 1e10 * float(np.finfo(dtype).tiny)  # below it numbers lose their digits
@@ -85,13 +75,6 @@ def judged(
     return {**record, "error": error, "verdict": "right" if error <= allowed else "WRONG"}
 
 
-def _raised_in(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_code.co_filename
-
-
 def _expected(equation: Any, grid: Any, start: np.ndarray, times: Any, eps: float) -> tuple[list[np.ndarray], float]:
     """States after the first time, and what they may be wrong by, as a share of the largest."""
     system = FiniteVolume().systems(plain(equation), grid)[0]
@@ -104,7 +87,7 @@ def _expected(equation: Any, grid: Any, start: np.ndarray, times: Any, eps: floa
             return [np.full(grid.shape, np.nan)], np.inf  # to the library the domain is closed
         found = exponentials.steady(rates, forcing, np.sum(contents.astype(exponentials.WIDE)))
         if found is None:
-            return [np.full(grid.shape, np.nan)], np.inf  # with growth nothing is told
+            return [np.full(grid.shape, np.nan)], np.inf  # with growth nothing is known
         return [(found / weights).astype(float).reshape(grid.shape)], 1e-16 if np.isfinite(found).all() else np.inf
     states, doubts = [], [0.0]
     for t in times[1:]:
@@ -119,10 +102,6 @@ def _powers(rng: Any, low: float, high: float, size: Any = None) -> Any:
     return 10 ** rng.uniform(low, high, size)
 
 
-def _kinds(rng: Any, count: int) -> list[str]:
-    return [str(rng.choice(WALLS)) for _ in range(count)]
-
-
 def _wall(rng: Any, kind: str, speed: float, scale: float) -> Any:
     """Numbers for a wall where contents move at a `speed` [length/time] over a `scale` [length]."""
     value = float(rng.normal() * (rng.random() < 0.7))
@@ -133,6 +112,16 @@ def _wall(rng: Any, kind: str, speed: float, scale: float) -> Any:
     if kind == "Robin":
         return jd.Robin(float(speed * _powers(rng, -3, 3)), value)
     return jd.Flux(0.0 if kind == "closed" else value * speed)
+
+
+def _sides(rng: Any, names: tuple[str, ...], kinds: list[str], speed: float, scale: float) -> dict[str, Any]:
+    return {side: _wall(rng, kind, speed, scale) for side, kind in zip(names, kinds, strict=True)}
+
+
+def _source(rng: Any, grid: Any, speed: float, scale: float) -> Any:
+    """A source of each sign, in half of all cases with no content in total."""
+    source, volumes = rng.normal(size=grid.shape) * speed / scale, np.asarray(grid.volumes)
+    return source - np.vdot(source, volumes) / volumes.sum() * (rng.random() < 0.5)
 
 
 def _rate(rng: Any, t: float, kind: str) -> float:
@@ -160,12 +149,12 @@ def _narrow(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float32).astype(float) if np.ndim(x) < 9 else x, tree)
 
 
-def _line(rng: Any, number: int) -> Callable[[Any], Any]:
+def line(rng: Any, number: int) -> Callable[[Any], Any]:
     """A structure on one axis, as a function that draws its numbers."""
-    geometry = str(rng.choice(["uniform", "ring", "graded", "radial"], p=[0.45, 0.15, 0.2, 0.2]))
+    geometry = str(rng.choice(["uniform", "periodic", "graded", "radial"], p=[0.45, 0.15, 0.2, 0.2]))
     cells, outputs = int(rng.choice([5, 12, 24])), int(rng.choice([1, 4]))
     dtype = np.float64 if number % 3 else np.float32
-    walls, drifting = _kinds(rng, 2), bool(rng.random() < 0.5)
+    walls, drifting = [str(rng.choice(WALLS)) for _ in range(2)], bool(rng.random() < 0.5)
     form, forced = str(rng.choice(["number", "array", "function"])), bool(rng.random() < 0.5)
     pull = str(rng.choice(["number", "array", "function", "potential"]))
     interpretation = str(rng.choice(["ito", "stratonovich", "isothermal"]))
@@ -189,89 +178,69 @@ def _line(rng: Any, number: int) -> Callable[[Any], Any]:
         # From far before the first cell has felt anything to long after the last one has.
         t = float(_powers(rng, -12, 12)) if rng.random() < 0.3 else float(_powers(rng, -4, 3) * length / speed)
         times = np.r_[0.0, t * np.sort(rng.random(outputs - 1)), t] if outputs > 1 else np.r_[0.0, t]
-        shape = lambda mean, spread: {
+        shape = lambda mean, decades: {
             "number": mean,
-            "array": mean * _powers(rng, -spread, spread, cells),
-            "function": jd.Expression("a*exp(b*(x-m))", a=mean, b=spread * rng.normal() / length, m=x.mean()),
+            "array": mean * _powers(rng, -decades, decades, cells),
+            "function": jd.Expression("a*exp(b*(x-m))", a=mean, b=decades * rng.normal() / length, m=x.mean()),
         }
         rate = _rate(rng, t, loss)
-        name = grid.names[0]
-        sides = {
-            side: _wall(rng, kind, speed, length) for side, kind in zip((f"{name}-", f"{name}+"), walls, strict=True)
-        }
-        if geometry == "ring":
-            sides = {f"{name}-": jd.Periodic(), f"{name}+": jd.Periodic()}
+        ends = f"{grid.names[0]}-", f"{grid.names[0]}+"
+        sides = _sides(rng, ends, walls, speed, length)
+        if geometry == "periodic":
+            sides = dict.fromkeys(ends, jd.Periodic())
         elif grid.edges[0][0] == 0.0 and geometry == "radial":
-            sides.pop(f"{name}-")
+            sides.pop(ends[0])
         if drifting:
             mean = peclet * diffusivity / length
-            drift = {
-                **shape(mean, 0.5),
-                "potential": jd.Potential(jd.Expression("a*(x-m)**2", a=mean / length, m=x.mean())),
-            }[pull]
-            equation: Any = jd.FokkerPlanck(
-                drift, shape(diffusivity, 1.0)[form], killing=rate, interpretation=interpretation, boundaries=sides
-            )
+            potential = jd.Potential(jd.Expression("a*(x-m)**2", a=mean / length, m=x.mean()))
+            drift = (shape(mean, 0.5) | {"potential": potential})[pull]
+            settings: dict[str, Any] = {"killing": rate, "interpretation": interpretation, "boundaries": sides}
+            equation: Any = jd.FokkerPlanck(drift, shape(diffusivity, 1.0)[form], **settings)
         else:
-            source: Any = 0.0
-            if forced:
-                source = rng.normal(size=cells) * speed / length
-                volumes = np.asarray(grid.volumes)
-                source -= (source @ volumes / volumes.sum()) * (rng.random() < 0.5)
-            equation = jd.Diffusion(
-                shape(diffusivity, 2.0)[form],
-                decay=rate,
-                source=source,
-                capacity=float(_powers(rng, -2, 2)),
-                boundaries=sides,
-            )
+            source = _source(rng, grid, speed, length) if forced else 0.0
+            conductor, capacity = shape(diffusivity, 2.0)[form], float(_powers(rng, -2, 2))
+            equation = jd.Diffusion(conductor, decay=rate, source=source, capacity=capacity, boundaries=sides)
         equation, grid, start, times = _narrow((equation, grid, _start(rng, (cells,)), times), dtype)
-        told = f"{geometry}, {cells} cells on {length:.3g} from {lower:.3g}, {np.dtype(dtype).name}, {options}, {_told(equation)}"
-        return told, equation, grid, start, None if rng.random() < 0.12 else times, dtype, options
+        text = f"{geometry}, {cells} cells on {length:.3g} from {lower:.3g}, {np.dtype(dtype).name}, {options}, {_text(equation)}"
+        return text, equation, grid, start, None if rng.random() < 0.12 else times, dtype, options
 
     return draw
 
 
-def _told(equation: Any) -> str:
+def _text(equation: Any) -> str:
     return " ".join(repr(jax.tree.map(lambda x: np.asarray(x).tolist(), equation)).split())
 
 
-def _plane(rng: Any, number: int) -> Callable[[Any], Any]:
+def plane(rng: Any, number: int) -> Callable[[Any], Any]:
     """A structure on two axes, as a function that draws its numbers."""
     kind = ["numbers", "lines", "rough", "turning", "drift", "tensor", "potential", "tensor, turning"][number % 8]
     dtype = np.float32 if rng.random() < 0.25 else np.float64
-    walls, outputs = _kinds(rng, 4), int(rng.choice([1, 3]))
+    walls, outputs = [str(rng.choice(WALLS)) for _ in range(4)], int(rng.choice([1, 3]))
     if "tensor" in kind:
         walls = ["Dirichlet" if wall in ("Neumann", "Robin") else wall for wall in walls]
-    ring, graded, forced = (bool(b) for b in rng.random(3) < [0.3, 0.4, 0.5])
-    ring, graded = ring and kind != "potential", graded and "tensor" not in kind
+    periodic, graded, forced = (bool(b) for b in rng.random(3) < [0.3, 0.4, 0.5])
+    periodic, graded = periodic and kind != "potential", graded and "tensor" not in kind
     loss = str(rng.choice(["none", "decay", "growth"], p=[0.6, 0.25, 0.15]))
     cells = (5, 6)
 
     def draw(rng: Any) -> Any:
         length, diffusivity = float(_powers(rng, -3, 3)), float(_powers(rng, -6, 6))
-        edges = [
-            np.linspace(0.0, length * side, n + 1) for side, n in zip((1.0, _powers(rng, -1, 1)), cells, strict=True)
-        ]
+        sizes = length, length * _powers(rng, -1, 1)
+        edges = [np.linspace(0.0, size, n + 1) for size, n in zip(sizes, cells, strict=True)]
         if graded:
             edges[0] = length * np.linspace(0.0, 1.0, cells[0] + 1) ** 2
-        grid = (
-            jd.Grid(edges=tuple(edges))
-            if graded
-            else jd.Grid.uniform(*((0.0, e[-1], n) for e, n in zip(edges, cells, strict=True)))
-        )
+        uniform = jd.Grid.uniform(*((0.0, e[-1], n) for e, n in zip(edges, cells, strict=True)))
+        grid = jd.Grid(edges=tuple(edges)) if graded else uniform
         peclet, drifting = float(_powers(rng, -2, 3)), kind in ("turning", "drift", "potential", "tensor, turning")
         speed = (peclet if drifting else 1.0) * diffusivity / length
         t = float(_powers(rng, -12, 12)) if rng.random() < 0.2 else float(_powers(rng, -4, 2) * length / speed)
         times = np.r_[0.0, t * np.sort(rng.random(outputs - 1)), t]
-        sides: Any = {
-            side: _wall(rng, wall, speed, length) for side, wall in zip(("x-", "x+", "y-", "y+"), walls, strict=True)
-        }
-        if ring:
+        sides = _sides(rng, ("x-", "x+", "y-", "y+"), walls, speed, length)
+        if periodic:
             sides |= {"y-": jd.Periodic(), "y+": jd.Periodic()}
-        turn = rng.normal(size=(2, 2))
-        matrix = diffusivity * (turn @ turn.T + 0.03 * np.eye(2))
-        spread: Any = {
+        root = rng.normal(size=(2, 2))
+        matrix = diffusivity * (root @ root.T + 0.03 * np.eye(2))
+        conductor: Any = {
             "lines": jd.PerAxis(diffusivity, jd.Expression("a*(1+y*y)", a=diffusivity)),
             "rough": diffusivity * _powers(rng, -1, 1, cells),
             "tensor": jd.Tensor(matrix),
@@ -284,14 +253,12 @@ def _plane(rng: Any, number: int) -> Callable[[Any], Any]:
                 "potential": jd.Potential(jd.Expression("a*(x-y)**2", a=v / length)),
             }
             turning = (jd.Expression("a*y", a=v / length), jd.Expression("a*x", a=-v / length))
-            equation: Any = jd.FokkerPlanck(fields.get(kind, turning), spread, killing=rate, boundaries=sides)
+            equation: Any = jd.FokkerPlanck(fields.get(kind, turning), conductor, killing=rate, boundaries=sides)
         else:
-            source = rng.normal(size=cells) * speed / length if forced else np.zeros(())
-            if forced and rng.random() < 0.5:
-                source -= (source * np.asarray(grid.volumes)).sum() / np.asarray(grid.volumes).sum()
-            equation = jd.Diffusion(spread, decay=rate, source=source, boundaries=sides)
+            source = _source(rng, grid, speed, length) if forced else np.zeros(())
+            equation = jd.Diffusion(conductor, decay=rate, source=source, boundaries=sides)
         equation, grid, start, times = _narrow((equation, grid, _start(rng, cells), times), dtype)
-        told = f"{kind}, {length:.3g}, {'graded, ' * graded}{np.dtype(dtype).name}, {_told(equation)}"
-        return told, equation, grid, start, None if rng.random() < 0.15 else times, dtype, {}
+        text = f"{kind}, {length:.3g}, {'graded, ' * graded}{np.dtype(dtype).name}, {_text(equation)}"
+        return text, equation, grid, start, None if rng.random() < 0.15 else times, dtype, {}
 
     return draw

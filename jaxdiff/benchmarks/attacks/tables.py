@@ -19,41 +19,15 @@ from typing import Any
 import numpy as np
 
 import jaxdiff as jd
+from jaxdiff.benchmarks.harness import Entries
 
 GRID = jd.Grid.uniform((0.0, 1.0, 4))
 COLUMNS = ("t", "x", "T")
 MARKS = ("", "NA", "NaN", "nan", "n/a", "null", "None", "#N/A", "#DIV/0!", "#VALUE!", "#REF!", "1.#QNAN", "-1.#IND")
-WORDS: tuple[str, ...] = (
-    "---",
-    "?",
-    "-",
-    "missing",
-    "over",
-    "oops",
-    "1.#INF",
-    "12 kg",
-    "5%",
-    "1-2",
-    "0x1F",
-    "1e400",
-    "-1e999",
-    "9" * 401,
-)
-WORDS += (
-    "1_000",
-    "1d3",
-    "1,2,3",
-    "1+2j",
-    "True",
-    "FALSE",
-    "12:30",
-    "2024-02-30",
-    "01.02.2024",
-    "½",
-    "1 000",
-    "++1",
-    "1e",
-)
+WORDS = (
+    "---", "?", "-", "missing", "over", "oops", "1.#INF", "12 kg", "5%", "1-2", "0x1F", "1e400", "-1e999", "9" * 401, "1_000",
+    "1d3", "1,2,3", "1+2j", "True", "FALSE", "12:30", "2024-02-30", "01.02.2024", "½", "1 000", "++1", "1e",
+)  # fmt: skip
 NUMBERS: tuple[Callable[[float], str], ...] = (
     lambda v: repr(float(v)),
     lambda v: f"{v:.3g}",
@@ -95,6 +69,10 @@ class Sheet:
         return self.newline.join([*lines, ""])
 
 
+def choice(rng: np.random.Generator, options: Any, p: Any = None) -> str:
+    return str(rng.choice(options, p=p))
+
+
 def drawn(rng: np.random.Generator) -> Sheet:
     """A sheet of numbers alone."""
     count = int(rng.integers(1, 12))
@@ -110,27 +88,26 @@ def drawn(rng: np.random.Generator) -> Sheet:
 
 def dress(sheet: Sheet, rng: np.random.Generator) -> None:
     """Separators, encodings, quotes, comments, further columns, and the way in which the table is handed over."""
-    sheet.separator = str(rng.choice([",", ",", ";", "\t", " ", "  ", ", "]))
-    sheet.newline = str(rng.choice(["\n", "\n", "\r\n", "\r"]))
-    sheet.encoding = str(rng.choice(["utf-8", "utf-8", "utf-8-sig", "latin-1", "utf-16"]))
+    sheet.separator = choice(rng, [",", ",", ";", "\t", " ", "  ", ", "])
+    sheet.newline = choice(rng, ["\n", "\n", "\r\n", "\r"])
+    sheet.encoding = choice(rng, ["utf-8", "utf-8", "utf-8-sig", "latin-1", "utf-16"])
     sheet.quoted = bool(rng.random() < 0.2)
-    sheet.way = str(
-        rng.choice(["path", "text path", "StringIO", "BytesIO", "file", "pipe"], p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.1])
+    sheet.way = choice(
+        rng, ["path", "text path", "StringIO", "BytesIO", "file", "pipe"], [0.3, 0.3, 0.1, 0.1, 0.1, 0.1]
     )
-    sheet.name = str(
-        rng.choice(["table.csv", "table.csv", "tabelle ä.txt", "table.zip", "table.tar", "table.zst", "table"])
-    )
+    names = ["table.csv", "table.csv", "tabelle ä.txt", "table.zip", "table.tar", "table.zst", "table"]
+    sheet.name = choice(rng, names)
     if rng.random() < 0.3:
         sheet.before = ["# measured with °C", ""]
     if rng.random() < 0.2:
-        sheet.between[int(rng.integers(len(sheet.rows)))] = str(rng.choice(["# a word", "", "   ", "#"]))
+        sheet.between[int(rng.integers(len(sheet.rows)))] = choice(rng, ["# a word", "", "   ", "#"])
     if rng.random() < 0.15:
-        sheet.after = str(rng.choice(["  # behind", "\t", " "])) if not sheet.quoted else ""
+        sheet.after = choice(rng, ["  # behind", "\t", " "]) if not sheet.quoted else ""
     if rng.random() < 0.3:  # a column that nobody asks for
         place = int(rng.integers(1, 4))  # at the start of a line #1 is a comment
         sheet.header.insert(place, "remark")
         for row in sheet.rows:
-            row.insert(place, str(rng.choice(["ok", "1.5", "#1", "2024-01-31"])) if rng.random() < 0.9 else "ok")
+            row.insert(place, choice(rng, ["ok", "1.5", "#1", "2024-01-31"]) if rng.random() < 0.9 else "ok")
 
 
 def _cell(sheet: Sheet, rng: np.random.Generator) -> tuple[int, int]:
@@ -139,11 +116,11 @@ def _cell(sheet: Sheet, rng: np.random.Generator) -> tuple[int, int]:
 
 def missing(sheet: Sheet, rng: np.random.Generator) -> None:
     for _ in range(int(rng.integers(1, 4))):
-        sheet.put(int(rng.integers(len(sheet.rows))), 2, str(rng.choice(MARKS)))
+        sheet.put(int(rng.integers(len(sheet.rows))), 2, choice(rng, MARKS))
 
 
 def no_number(sheet: Sheet, rng: np.random.Generator) -> None:
-    sheet.put(*_cell(sheet, rng), str(rng.choice(WORDS)))
+    sheet.put(*_cell(sheet, rng), choice(rng, WORDS))
 
 
 def all_true(sheet: Sheet, rng: np.random.Generator) -> None:
@@ -158,11 +135,11 @@ def thousands(sheet: Sheet, rng: np.random.Generator) -> None:
 
 def decimal_commas(sheet: Sheet, rng: np.random.Generator) -> None:
     sheet.rows = [[cell.replace(".", ",") for cell in row] for row in sheet.rows]
-    sheet.separator = str(rng.choice([";", ";", "\t", ","]))
+    sheet.separator = choice(rng, [";", ";", "\t", ","])
 
 
 def huge(sheet: Sheet, rng: np.random.Generator) -> None:
-    text = str(rng.choice(["1e300", "-1.7e308", "123456789012345678901234567890", "1e-320", "0.1e1"]))
+    text = choice(rng, ["1e300", "-1.7e308", "123456789012345678901234567890", "1e-320", "0.1e1"])
     sheet.put(int(rng.integers(len(sheet.rows))), 2, text, float(text))
 
 
@@ -173,14 +150,14 @@ def units(sheet: Sheet, rng: np.random.Generator) -> None:
 
 def short_rows(sheet: Sheet, rng: np.random.Generator) -> None:
     row = int(rng.integers(len(sheet.rows)))
-    kept = int(rng.integers(1, 3))
-    sheet.rows[row] = sheet.rows[row][:kept]
-    sheet.truth[row, kept:] = np.nan
+    length = int(rng.integers(1, 3))
+    sheet.rows[row] = sheet.rows[row][:length]
+    sheet.truth[row, length:] = np.nan
 
 
 def long_rows(sheet: Sheet, rng: np.random.Generator) -> None:
     row = int(rng.integers(len(sheet.rows)))
-    sheet.rows[row] = [*sheet.rows[row], str(rng.choice(["7", "", "x"]))]
+    sheet.rows[row] = [*sheet.rows[row], choice(rng, ["7", "", "x"])]
     sheet.truth[row] = np.nan if sheet.rows[row][-1] else sheet.truth[row]
 
 
@@ -195,7 +172,7 @@ def no_header(sheet: Sheet, rng: np.random.Generator) -> None:
 
 
 def twice(sheet: Sheet, rng: np.random.Generator) -> None:
-    sheet.header = [*sheet.header, str(rng.choice(["T", "t", " T", "T "]))]
+    sheet.header = [*sheet.header, choice(rng, ["T", "t", " T", "T "])]
     sheet.rows = [[*row, "1"] for row in sheet.rows]
     sheet.truth[:] = np.nan
 
@@ -214,12 +191,10 @@ def empty(sheet: Sheet, rng: np.random.Generator) -> None:
 
 def dates(sheet: Sheet, rng: np.random.Generator) -> None:
     days = np.sort(rng.integers(0, 5000, len(sheet.rows)) / 8)
-    unit, length = [("day", 86400), ("h", 3600), ("s", 1), ("min", 60), ("year", 31557600), (None, 1)][
-        int(rng.integers(6))
-    ]
-    form = str(
-        rng.choice(["%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d %H:%M", "%Y-%m-%dT%H:%MZ", "%d.%m.%Y %H:%M"])
-    )
+    lengths = [("day", 86400), ("h", 3600), ("s", 1), ("min", 60), ("year", 31557600), (None, 1)]
+    unit, length = lengths[int(rng.integers(6))]
+    forms = ["%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d %H:%M", "%Y-%m-%dT%H:%MZ", "%d.%m.%Y %H:%M"]
+    form = choice(rng, forms)
     moments = np.datetime64("2023-12-30T00:00") + (days * 1440).astype("m8[m]")
     for i, moment in enumerate(moments):
         sheet.put(i, 0, moment.item().strftime(form), (days[i] - days[0]) * 86400 / length if unit else np.nan)
@@ -249,39 +224,25 @@ def units_in_names(sheet: Sheet, rng: np.random.Generator) -> None:
 
 
 def no_text(sheet: Sheet, rng: np.random.Generator) -> None:
-    sheet.encoding = str(rng.choice(["utf-32", "utf-16-le"]))
+    sheet.encoding = choice(rng, ["utf-32", "utf-16-le"])
 
 
 DAMAGE: tuple[Callable[[Sheet, np.random.Generator], None], ...] = (
-    missing,
-    missing,
-    no_number,
-    no_number,
-    all_true,
-    thousands,
-    decimal_commas,
-    huge,
-    units,
+    missing, missing, no_number, no_number, all_true, thousands, decimal_commas, huge, units, short_rows, long_rows, trailing,
+    no_header, twice, rows_twice, rows_twice, empty, dates, dates, mixed_dates, dates_elsewhere, spaces, units_in_names, no_text,
+)  # fmt: skip
+LAST = (
+    no_header,
+    empty,
+    twice,
+    trailing,
     short_rows,
     long_rows,
-)
-DAMAGE += (
-    trailing,
-    no_header,
-    twice,
-    rows_twice,
-    rows_twice,
-    empty,
-    dates,
-    dates,
-    mixed_dates,
-    dates_elsewhere,
     spaces,
-)
-DAMAGE += (units_in_names, no_text)
+)  # after those, rows and columns are not what they were
 
 
-def run(count: int, seed: int = 0) -> list[dict[str, Any]]:
+def run(count: int, seed: int = 0) -> Entries:
     """Records {"seed", "kind", "verdict", "detail"} of `count` tables.
 
     A verdict is "right" (every number is the one that was written, and what is missing is counted), "refused" (in one line
@@ -293,15 +254,13 @@ def run(count: int, seed: int = 0) -> list[dict[str, Any]]:
             rng = np.random.default_rng([seed, i])
             sheet = drawn(rng)
             kinds = [DAMAGE[k] for k in rng.integers(0, len(DAMAGE), int(rng.choice([0, 1, 1, 1, 2])))]
-            order = sorted(
-                kinds, key=lambda kind: kind in (no_header, empty, twice, trailing, short_rows, long_rows, spaces)
-            )
-            for kind in order:
+            kinds = sorted(kinds, key=LAST.__contains__)
+            for kind in kinds:
                 if sheet.rows and (sheet.header or kind is not units_in_names):
                     kind(sheet, rng)
             if sheet.rows and not {short_rows, long_rows, no_header, decimal_commas} & set(kinds):
                 dress(sheet, rng)
-            name = " + ".join(kind.__name__ for kind in order) or "plain"
+            name = " + ".join(kind.__name__ for kind in kinds) or "plain"
             verdict, detail = judged(sheet, Path(folder) / f"{i}")
             records.append({"seed": (seed, i), "kind": name, "verdict": verdict, "detail": detail})
     return records
@@ -316,20 +275,20 @@ def judged(sheet: Sheet, folder: Path) -> tuple[str, str]:
         data = sheet.text().encode(sheet.encoding, errors="replace")
         readings = jd.Readings.from_table(_handed_over(sheet.way, path, data), GRID, 0.0, **options)
     except (ValueError, TypeError, OSError) as error:
-        told, last = str(error), traceback.extract_tb(error.__traceback__)[-1].filename
-        if "\n" in told or not told or "jaxdiff" not in Path(last).parts:
-            return "TRACEBACK", f"{type(error).__name__}: {told}, from {last}"
-        if sheet.way in ("path", "text path", "pipe") and str(path) not in told:
-            return "TRACEBACK", f"names no file: {told}"
-        return "refused", told
+        message, last = str(error), traceback.extract_tb(error.__traceback__)[-1].filename
+        if "\n" in message or not message or "jaxdiff" not in Path(last).parts:
+            return "TRACEBACK", f"{type(error).__name__}: {message}, from {last}"
+        if sheet.way in ("path", "text path", "pipe") and str(path) not in message:
+            return "TRACEBACK", f"names no file: {message}"
+        return "refused", message
     except Exception as error:
         return "TRACEBACK", f"{type(error).__name__}: {error}"
-    seen = ~np.isnan(sheet.truth[:, 2])
+    present = ~np.isnan(sheet.truth[:, 2])
     found = np.column_stack([readings.times, readings.positions, readings.values])
-    if found.shape != sheet.truth[seen].shape or not np.allclose(found, sheet.truth[seen], rtol=1e-14, atol=0):
+    if found.shape != sheet.truth[present].shape or not np.allclose(found, sheet.truth[present], rtol=1e-14, atol=0):
         return "WRONG", f"read {found.tolist()} for {sheet.truth.tolist()} of {sheet.text()!r}"
-    if readings.missing != np.sum(~seen) or bool(readings.notes) != bool(readings.missing):
-        return "WRONG", f"{readings.missing} of {np.sum(~seen)} missing are told"
+    if readings.missing != np.sum(~present) or bool(readings.notes) != bool(readings.missing):
+        return "WRONG", f"{readings.missing} of {np.sum(~present)} missing are counted"
     return "right", ""
 
 
