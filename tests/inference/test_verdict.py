@@ -82,7 +82,7 @@ def test_noise_that_remembers_is_no_misfit_once_it_is_whitened():
     rng, rho = np.random.default_rng(4), 0.8
     tau = -np.diff(LAYOUTS["sensors"][0])[0] / np.log(rho)
     judged = [
-        [linear("sensors", rng, tau=whitened, noise=coverage.remembering(rng, 20, 3, rho)) for _ in range(60)]
+        [linear("sensors", rng, tau=whitened, noise=coverage.ar1_noise(rng, 20, 3, rho)) for _ in range(60)]
         for whitened in (tau, None)
     ]
     white, plain = (sum(one.describes is False for one in some) for some in judged)
