@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.quantities import SINCE, told
+from jaxdiff.quantities import SINCE, described
 
 LOGARITHM_LIMIT = 80.0  # the furthest a logarithm may run from its start: a factor of 1e35
 LOGIT_LIMIT = 18.0  # logit of a point within 1.5e-8 of the width from a bound
@@ -56,7 +56,7 @@ def numeric(value: Any) -> Any:
         first = array.flat[0] if array.size else value
         dates = array.dtype.kind in "mM" or hasattr(first, "year")
         how = SINCE if dates else "pass numbers, or jd.Expression for text"
-        raise TypeError(f"expected a number, an array or a callable, got {told(first)}; {how}")
+        raise TypeError(f"expected a number, an array or a callable, got {described(first)}; {how}")
     return array if array.dtype.kind == "c" else array.astype(np.float64)
 
 

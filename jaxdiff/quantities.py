@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers as abstract
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ _SECONDS = {
     if len(word) > 2 or not plural
 }
 SINCE = "count times from the first, (t - t[0]) / np.timedelta64(1, 's')"
-CLOCK = 'say in which unit time counts, time_unit = "day" (or s, min, h, week, year)'
+STATE_UNIT = 'say in which unit time counts, time_unit = "day" (or s, min, h, week, year)'
 
 # The year first, as ISO 8601 has it: others may be read in two ways.
 _ISO = re.compile(r"\d{4}([-/])\d{1,2}\1\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)? ?(?P<zone>Z|[+-]\d{2}:?\d{2})?)?")
@@ -46,12 +47,18 @@ def numbers(values: Any, name: str, dates: str = "only times may be dates or dur
     return _real(_array(values, name), name, dates)
 
 
-def clocked(times: Any, start: Any, unit: str | None, name: str = "times") -> tuple[np.ndarray, float]:
+def refuse(wrong: np.ndarray, message: Callable[..., str]) -> None:
+    """Raise ValueError with message(index of the first entry that is wrong), if any is."""
+    if wrong.any():
+        raise ValueError(message(*map(int, np.argwhere(wrong)[0])))
+
+
+def times_as_numbers(times: Any, start: Any, unit: str | None, name: str = "times") -> tuple[np.ndarray, float]:
     """(times, start) as numbers, in `unit` where they are dates or durations.
 
     Dates count from the start if that is a date, else from the earliest of them; durations from zero.
 
-    >>> clocked(np.array(["2024-02-28", "2024-03-01"], "datetime64[D]"), 0.0, "day")
+    >>> times_as_numbers(np.array(["2024-02-28", "2024-03-01"], "datetime64[D]"), 0.0, "day")
     (array([0., 2.]), 0.0)
     """
     seconds = None if unit is None else checked_unit(unit)
@@ -61,11 +68,13 @@ def clocked(times: Any, start: Any, unit: str | None, name: str = "times") -> tu
         raise ValueError(f"start must be one time, got shape {begin.shape}")
     for what, found in ((name, moments), ("start", begin)):
         if seconds is None and found.dtype.kind != "f":
-            raise ValueError(f"{what} must be numbers, got {told(found.flat[0]) if found.size else 'dates'}; {CLOCK}")
+            raise ValueError(
+                f"{what} must be numbers, got {described(found.flat[0]) if found.size else 'dates'}; {STATE_UNIT}"
+            )
     if begin.dtype.kind == "M":
         if moments.dtype.kind != "M" or zoned != begins_zoned:
             raise ValueError(
-                f"a start of {told(begin[()])} needs times that are dates too, in time zones both or neither"
+                f"a start of {described(begin[()])} needs times that are dates too, in time zones both or neither"
             )
         return _elapsed(moments, begin, seconds), 0.0
     origin = None
@@ -89,13 +98,13 @@ def instants(values: Any, name: str, texts: bool = False) -> tuple[np.ndarray, b
     if array.dtype.kind == "O" and array.size:
         array, zoned = _of_objects(array, name, texts)
     if array.dtype.kind not in "mM":
-        return _real(array, name, "give dates or numbers, not both" if texts else CLOCK), False
+        return _real(array, name, "give dates or numbers, not both" if texts else STATE_UNIT), False
     if np.datetime_data(array.dtype)[0] in (("generic", "Y", "M") if array.dtype.kind == "m" else ("generic",)):
         raise ValueError(f"{name} must be in days or finer, got {array.dtype}; months and years differ in length")
     return array, zoned
 
 
-def each(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_float(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(numbers as float64, NaN where there is none; whether an entry is something else than a number or missing)."""
     if array.dtype.kind in "iuf":
         with np.errstate(over="ignore"):
@@ -117,8 +126,8 @@ def each(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found, wrong
 
 
-def mend(entry: Any, dates: str) -> str:
-    """What to do about an entry that is no number."""
+def advice(entry: Any, dates: str) -> str:
+    """What to do about an entry that is no number; `dates`: about a date or a duration."""
     if isinstance(entry, (bool, np.bool_)) or str(entry).strip().lower() in ("true", "false"):
         return "write 1 and 0 where they are numbers"
     if isinstance(entry, (complex, np.complexfloating)):
@@ -138,7 +147,7 @@ def mend(entry: Any, dates: str) -> str:
     return "leave it empty (NaN) where a number is missing"
 
 
-def told(entry: Any) -> str:
+def described(entry: Any) -> str:
     """An entry in a few words on one line."""
     kind = type(entry).__name__
     if isinstance(entry, (np.datetime64, np.timedelta64)) and np.datetime_data(entry.dtype)[0] not in "YM":
@@ -183,10 +192,10 @@ def _array(values: Any, name: str) -> np.ndarray:
 
 
 def _real(array: np.ndarray, name: str, dates: str) -> np.ndarray:
-    found, wrong = each(array)
+    found, wrong = as_float(array)
     if wrong.any():
         entry = array[wrong][0]
-        raise ValueError(f"{name} must be numbers, got {told(entry)}; {mend(entry, dates)}")
+        raise ValueError(f"{name} must be numbers, got {described(entry)}; {advice(entry, dates)}")
     return found
 
 
@@ -221,12 +230,12 @@ def _of_objects(array: np.ndarray, name: str, texts: bool) -> tuple[np.ndarray, 
     entries = array[known]
     if not entries.size:
         return array, False
-    if kind == "string" and texts and each(array)[1].any():
+    if kind == "string" and texts and as_float(array)[1].any():
         matches = [_ISO.fullmatch(entry.strip()) for entry in entries]
         if not any(matches):
             return array, False
         if not all(matches):
-            other = told(entries[matches.index(None)])
+            other = described(entries[matches.index(None)])
             raise ValueError(f"{name} must be dates like 2024-01-31 12:00 throughout, got {other}; mend it")
         entries = [entry.strip().replace(",", ".") for entry in entries]
         zones = {bool(match and match["zone"]) for match in matches}

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.coefficients import Potential, as_number, at_points, at_time, is_cells, number, varies
-from jaxdiff.model.interfaces import mean_between
+from jaxdiff.model.discontinuities import mean_between
 from jaxdiff.model.series import Series
 from jaxdiff.operators import Tridiagonal
 from jaxdiff.runtime.conditions import Condition

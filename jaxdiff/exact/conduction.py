@@ -68,9 +68,9 @@ def flux_half_space(x: Number, t: Number, diffusivity: Number, flux: Number, ini
     2.000000
     """
     xp, sp, x, t, diffusivity, flux, initial = arrays(x, t, diffusivity, flux, initial)
-    spread = xp.sqrt(4 * diffusivity * t)
-    wall = spread / np.sqrt(np.pi) * xp.exp(-((x / spread) ** 2))
-    return initial + flux / diffusivity * (wall - x * sp.erfc(x / spread))
+    width = xp.sqrt(4 * diffusivity * t)
+    wall = width / np.sqrt(np.pi) * xp.exp(-((x / width) ** 2))
+    return initial + flux / diffusivity * (wall - x * sp.erfc(x / width))
 
 
 def uptake(t: Number, diffusivity: Number, size: Number, geometry: str = "slab", terms: int = 200) -> Any:
@@ -136,33 +136,24 @@ def nafems_t3(x: Number = 0.08, t: Number = 32.0, terms: int = 4000) -> Any:
     rate = 35 / (7200 * 440.5) * (n * np.pi / length) ** 2
     share = 2 * (-1.0) ** (n + 1) / (n * np.pi)
     cosine, sine, decay = (f(w * t[..., None]) for f, w in ((xp.cos, omega), (xp.sin, omega), (xp.exp, -rate)))
-    course = (rate * cosine + omega * sine - rate * decay) / (rate**2 + omega**2)
-    modes = share * xp.sin(n * np.pi / length * x[..., None]) * course
+    response = (rate * cosine + omega * sine - rate * decay) / (rate**2 + omega**2)
+    modes = share * xp.sin(n * np.pi / length * x[..., None]) * response
     return amplitude * (x / length * xp.sin(omega * t) - omega * xp.sum(modes, axis=-1))
 
 
-def rod_temperature(
-    x: Number,
-    flux: Number,
-    h: Number,
-    *,
-    a: Number = 0.95,
-    b: Number = 0.95,
-    L: Number = 70.0,
-    k: Number = 2.37,
-    ambient: Number = 21.29,
-) -> Any:
+def rod_temperature(x: Number, flux: Number, h: Number) -> Any:
     """Steady temperature of an uninsulated rod: kT″ = 2(a+b)/(ab) h(T − T_a), −kT′(0) = Φ, −kT′(L) = h(T(L) − T_a).
 
     T = T_a + (Φ/kγ)(kγ cosh γ(L−x) + h sinh γ(L−x))/(kγ sinh γL + h cosh γL), γ² = 2(a+b)h/(abk).
-    x [cm]; flux: Φ into x = 0 [W/cm²]; h: convection [W/(cm² °C)]; a, b: sides, L: length [cm]; k [W/(cm °C)];
-    ambient: T_a [°C]. The defaults are the aluminium rod of `datasets.load("rod")`. Traceable.
+    x [cm]; flux: Φ into x = 0 [W/cm²]; h: convection [W/(cm² °C)]. The rod is that of `datasets.load("rod")`, of aluminium:
+    sides a = b = 0.95 cm, length L = 70 cm, k = 2.37 W/(cm °C), T_a = 21.29 °C. Traceable.
     Source: Smith 2013, example 3.5, doi:10.1137/1.9781611973228.
 
     >>> print(f"{rod_temperature(10.0, 18.41, 0.00191):.2f}")
     95.85
     """
-    xp, _, x, flux, h, a, b, L, k, ambient = arrays(x, flux, h, a, b, L, k, ambient)
+    xp, _, x, flux, h = arrays(x, flux, h)
+    a, b, L, k, ambient = 0.95, 0.95, 70.0, 2.37, 21.29
     gamma = xp.sqrt(2 * (a + b) * h / (a * b * k))
     conduct, rest = k * gamma, gamma * (L - x)
     shape = conduct * xp.cosh(rest) + h * xp.sinh(rest)

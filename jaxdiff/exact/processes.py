@@ -180,9 +180,9 @@ def survival(t: Number, start: Number, diffusivity: Number, drift: Number = 0.0)
     0.682689
     """
     xp, sp, t, start, diffusivity, drift = arrays(t, start, diffusivity, drift)
-    spread = xp.sqrt(4 * diffusivity * t)
-    stays = sp.erfc(-(start + drift * t) / spread)
-    return 0.5 * (stays - xp.exp(-drift * start / diffusivity) * sp.erfc((start - drift * t) / spread))
+    width = xp.sqrt(4 * diffusivity * t)
+    stays = sp.erfc(-(start + drift * t) / width)
+    return 0.5 * (stays - xp.exp(-drift * start / diffusivity) * sp.erfc((start - drift * t) / width))
 
 
 def exit_density(

@@ -1,4 +1,4 @@
-"""Noise that remembers: an AR(1) process at each sensor, exp(−Δt/τ) at irregular times; found in residuals, and whitened.
+"""Autocorrelated noise: an AR(1) process at each sensor, exp(−Δt/τ) at irregular times; estimated from residuals, whitened.
 
 Plain NumPy, on the host. `fit` refits with it, `Readings` keep what was found.
 """
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.01  # share of uncorrelated data in which correlation is found all the same
-OWN = 50  # rows from which on a sensor has a correlation time of its own
-SENSORS = 64  # beyond so many all share one, as the pixels of a camera do
-STEEPEST = 0.995  # correlation of neighbours in time beyond which residuals drift, and no correlation time can be told
-_TRIALS = np.tanh(np.linspace(0.0, np.arctanh(STEEPEST), 25))  # correlations at the typical interval
-_MOST = 200  # distinct intervals; of more, those within a percent of each other are one
+OWN_TIME = 50  # rows from which on a sensor has a correlation time of its own
+MAX_SENSORS = 64  # beyond so many all share one, as the pixels of a camera do
+MAX_CORRELATION = 0.995  # of neighbours in time: beyond, residuals drift, and no correlation time is identified
+_GRID = np.tanh(np.linspace(0.0, np.arctanh(MAX_CORRELATION), 25))  # correlations at the typical interval
+_MAX_GAPS = 200  # distinct intervals; of more, those within a percent of each other are one
 
 
 def previous(times: Any, sensors: Any) -> np.ndarray:
@@ -63,7 +63,7 @@ def whiten(residuals: Any, times: Any, sensors: Any, tau: Any) -> np.ndarray:
 
 
 def coloured(innovations: Any, times: Any, sensors: Any, tau: Any) -> np.ndarray:
-    """Noise that remembers, (m, …) of unit variance, from independent numbers: what `whiten` takes back to them.
+    """AR(1) noise, (m, …) of unit variance, from independent numbers: what `whiten` takes back to them.
 
     >>> coloured([1.0, 1.0], [0.0, 1.0], [0, 0], 1 / np.log(2)).round(3)
     array([1.   , 1.366])
@@ -96,43 +96,43 @@ def estimate(
     taken = fitted / len(residuals)
     apart: list[int] = []
     which = np.zeros(len(residuals), int)
-    if np.sum(last < 0) <= SENSORS:
+    if np.sum(last < 0) <= MAX_SENSORS:
         which = np.unique(np.asarray(sensors), axis=0, return_inverse=True)[1].ravel()
         counts = np.bincount(which)
-        apart = np.flatnonzero(counts >= OWN).tolist() if len(counts) > 1 else []
+        apart = np.flatnonzero(counts >= OWN_TIME).tolist() if len(counts) > 1 else []
     level /= 1 + bool(apart)
-    tau, found = _fitted(residuals, times, last, rows, taken, level)
+    tau, found = _maximum_likelihood(residuals, times, last, rows, taken, level)
     taus = np.full(len(residuals), tau if found else 0.0)
     for i in apart:
         mine = which == i
-        own, alone = _fitted(residuals, times, last, rows[mine[rows]], taken, level / len(apart))
+        own, alone = _maximum_likelihood(residuals, times, last, rows[mine[rows]], taken, level / len(apart))
         taus[mine] = own if alone or found else 0.0
     return taus if (taus > 0).any() else None
 
 
 def effective(rho: np.ndarray) -> float:
-    """How many independent readings tell as much of a mean as these: Σ (1 − ρ)/(1 + ρ), the first of a sensor counting one.
+    """How many independent readings have as much information on a mean as these: Σ (1 − ρ)/(1 + ρ), the first of a sensor counting one.
 
     rho: (m,) of each row with the one before it
     """
     return float(np.sum((1 - rho) / (1 + rho)))
 
 
-def _fitted(
+def _maximum_likelihood(
     residuals: np.ndarray, times: np.ndarray, last: np.ndarray, rows: np.ndarray, taken: float, level: float
 ) -> tuple[float, bool]:
-    """(τ, whether it is found) from the rows that follow another, and what these follow."""
+    """(τ, whether correlation is found) from the rows that follow another, and what these follow."""
     from scipy import special
 
     if len(rows) < 4:
         return 0.0, False
     gap = times[rows] - times[last[rows]]
     now, before = residuals[rows], residuals[last[rows]]
-    score = float(now @ before) / max(float(np.sqrt((now @ now) * (before @ before))), 1e-300)
-    if level < 0.1 and score * np.sqrt(len(rows)) < 0.7 and np.ptp(gap) < 1e-6 * gap[0]:
+    lag_one = float(now @ before) / max(float(np.sqrt((now @ now) * (before @ before))), 1e-300)
+    if level < 0.1 and lag_one * np.sqrt(len(rows)) < 0.7 and np.ptp(gap) < 1e-6 * gap[0]:
         return 0.0, False  # as far from 1.3, the least quantile, as equal intervals make plain
     distinct, which = np.unique(np.round(gap / np.median(gap), 6), return_inverse=True)
-    if len(distinct) > _MOST:
+    if len(distinct) > _MAX_GAPS:
         distinct, which = np.unique(np.round(100 * np.log(gap)), return_inverse=True)
     add = lambda weights: np.bincount(which, weights, len(distinct))
     first = np.setdiff1d(last[rows], rows)
@@ -149,14 +149,14 @@ def _fitted(
         left = alone + ((squares[0] - 2 * each * squares[1] + each**2 * squares[2]) / rest).sum(1)
         return -0.5 * (total * np.log(np.maximum(left, 1e-300)) + np.log(rest) @ count)
 
-    coarse = likelihood(_TRIALS)
+    coarse = likelihood(_GRID)
     best = int(np.argmax(coarse))
     if not best:
         return 0.0, False
-    near = np.linspace(_TRIALS[best - 1], _TRIALS[min(best + 1, len(_TRIALS) - 1)], 17)
+    near = np.linspace(_GRID[best - 1], _GRID[min(best + 1, len(_GRID) - 1)], 17)
     close = likelihood(near)
     rho, gain = float(near[np.argmax(close)]), float(np.max(close) - coarse[0])
     bias = 2 * rho / total + taken * (1 + rho)
-    rho = min(1 - (1 - rho) ** 2 / (1 - rho + bias), STEEPEST)  # ρ + bias where that is far from one
+    rho = min(1 - (1 - rho) ** 2 / (1 - rho + bias), MAX_CORRELATION)  # ρ + bias where that is far from one
     found = 2 * gain > max(special.ndtri(1 - level), 0.0) ** 2
     return float(-typical / np.log(rho)), bool(found)

@@ -6,7 +6,6 @@ import contextlib
 import csv
 import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdiff.quantities import each
+from jaxdiff.quantities import as_float
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +58,14 @@ def text_of(table: Any) -> tuple[str, str]:
         label = os.path.expanduser(os.fsdecode(table))
         if "\n" in label:
             raise ValueError("a table is named by its path, got a text of several lines; wrap it in io.StringIO")
-        data = _bytes(label)
+        path = Path(label)
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file {label}; check the path")
+        if path.is_dir():
+            raise ValueError(f"{label} is a folder; name the CSV file in it")
+        if not (path.is_file() or path.is_fifo()):
+            raise ValueError(f"{label} is a device and no file; name a CSV file or a pipe")
+        data = path.read_bytes()
     else:
         raise TypeError(
             f"a table is the path of a CSV file, a DataFrame, a dictionary of columns or an open file, got {type(table).__name__}; make it a pandas.DataFrame"
@@ -86,19 +92,18 @@ def columns_of(
             f"{label}: separator and decimal must be different single characters, got {separator!r} and {decimal!r}"
         )
     mark = " " if blank else separator
-    first = carrying[0]
+    first, header = carrying[0], int(names is None)  # lines before the body, and those of the header in it
     body = [
         " ".join(line.split()) if blank or (line.isspace() and mark not in line) else line for line in lines[first:]
     ]
     if comment and comment in text:
         width = _count(body[0], mark) if names is None else len(names)
-        bare = lambda line: _bare(line, comment, mark, width) if comment in line else line
-        body = [line if not i and names is None else bare(line) for i, line in enumerate(body)]
+        body = body[:header] + [_bare(line, comment, mark, width) for line in body[header:]]
     plain = decimal == "." and '"' not in text
     head = body[0].split(mark) if names is None else names
-    values = _all_numbers(body[names is None :], mark, len(head)) if plain else None
+    values = _all_numbers(body[header:], mark, len(head)) if plain else None
     if values is not None:
-        places = [first + i + 1 for i, line in enumerate(body) if line][names is None :]
+        places = [first + i + 1 for i, line in enumerate(body) if line][header:]
         columns: list[np.ndarray] = list(values.T)
     else:
         table, places = _rows(body, mark, first, label)
@@ -154,20 +159,8 @@ def _rows(body: list[str], mark: str, first: int, label: str) -> tuple[list[list
 def _values(texts: list[str], decimal: str) -> np.ndarray:
     """The numbers of a column, NaN where one is missing; its texts, if one of them is something else."""
     entries = np.array([None if text.lower() in _MISSING else text for text in texts], object)
-    values, wrong = each(entries if decimal == "." else pointed(entries, decimal))
+    values, wrong = as_float(entries if decimal == "." else pointed(entries, decimal))
     return entries if wrong.any() else values
-
-
-def _bytes(label: str) -> bytes:
-    path = Path(label)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {label}; check the path")
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise ValueError(f"{label} is a folder; name the CSV file in it")
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-        raise ValueError(f"{label} is a device and no file; name a CSV file or a pipe")
-    return path.read_bytes()
 
 
 def _decoded(data: bytes, label: str) -> str:

@@ -1,4 +1,4 @@
-"""Populations counted in bins."""
+"""Histograms: populations counted in bins; what is in none of them is one more bin, where a total says how many there are."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements import histograms_stack
 from jaxdiff.measurements.histograms_examination import examined
-from jaxdiff.measurements.histograms_stack import normalised
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.predictor import Prediction, StatesPredictor
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw
-from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
-from jaxdiff.model.grid import Grid
-from jaxdiff.quantities import clocked, numbers
+from jaxdiff.measurements.states_at_times import states_at_times
+from jaxdiff.model.grid import Grid, increasing
+from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.conditions import check
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Histograms(Measurement):
         *,
         time_unit: str | None = None,
     ):
-        times, self.start = clocked(times, start, time_unit)
+        times, self.start = times_as_numbers(times, start, time_unit)
         times, counts = np.atleast_1d(times), numbers(counts, "counts")
         counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
         edges = grid.edges if edges is None else edges if isinstance(edges, tuple) else (edges,)
@@ -87,22 +86,19 @@ class Histograms(Measurement):
             )
         if not len(times):
             raise ValueError("no histogram given, got empty times")
-        if not np.isfinite(counts).all() or (counts < 0).any():
-            i, *where = map(int, np.argwhere(~(np.isfinite(counts) & (counts >= 0)))[0])
-            place = where[0] if len(where) == 1 else tuple(where)
-            raise ValueError(
-                f"counts must be finite and not negative, got {counts[(i, *where)]:g} at time {times[i]:g} in bin {place}; drop or mend it"
-            )
-        counted = counts.reshape(len(times), -1).sum(1)
-        if (counted == 0).any():
-            raise ValueError(
-                f"every histogram must hold something, got zeros only at time {times[np.argmin(counted)]:g}; drop that time"
-            )
+        refuse(
+            ~(np.isfinite(counts) & (counts >= 0)),
+            lambda i, *at: (
+                f"counts must be finite and not negative, got {counts[(i, *at)]:g} at time {times[i]:g} in bin {at if len(at) > 1 else at[0]}; drop or mend it"
+            ),
+        )
+        empty = lambda i: f"every histogram must hold something, got zeros only at time {times[i]:g}; drop that time"
+        refuse(counts.reshape(len(times), -1).sum(1) == 0, empty)
         self.grid, self.initial, self.times, self.counts = grid, initial, times, counts
         self.edges = edges if grid.ndim > 1 else edges[0]
         self.total = None if total is None else _checked_total(total, times)
         if self.total is not None:
-            inside = self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total
+            inside = self.inside
             if not (inside <= self.total * (1 + 1e-6)).all():
                 i = int(np.argmax(inside - self.total))
                 raise ValueError(
@@ -121,15 +117,33 @@ class Histograms(Measurement):
         return counted.reshape(len(counted), -1)
 
     @property
+    def inside(self) -> np.ndarray:
+        """Individuals in the bins at each time, of a `total`."""
+        counted = self.mass.sum(1)
+        return counted if self.whole else counted * self.total
+
+    def shares(self, mass: np.ndarray, total: Any) -> np.ndarray:
+        """Of the bins (…, times, bins), with the missing mass last where a total (…, times) says how many there are."""
+        if total is not None:
+            inside = mass if self.whole else mass * total[..., None]
+            mass = np.concatenate([inside, np.maximum(total - inside.sum(-1), 0.0)[..., None]], axis=-1)
+        return mass / mass.sum(-1)[..., None]
+
+    @property
     def volumes(self) -> np.ndarray:
         """Of the bins, in their shape."""
         each = [np.diff(_volume(self.grid.axis(k), edges)) for k, edges in enumerate(self.bins)]
-        return each[0] if len(each) == 1 else reduce(np.multiply, np.ix_(*each))
+        return reduce(np.multiply.outer, each)
 
     @property
     def bins(self) -> tuple[np.ndarray, ...]:
         """Edges along every axis."""
         return self.edges if isinstance(self.edges, tuple) else (self.edges,)
+
+    @property
+    def centres(self) -> tuple[np.ndarray, ...]:
+        """Of the bins along every axis."""
+        return tuple(0.5 * (edges[1:] + edges[:-1]) for edges in self.bins)
 
     @property
     def size(self) -> np.ndarray | None:
@@ -144,9 +158,10 @@ class Histograms(Measurement):
             raise ValueError(
                 f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less"
             )
-        return self._rows(np.setdiff1d(order, held_out)), self._rows(np.sort(held_out))
+        return self.rows(np.setdiff1d(order, held_out)), self.rows(np.sort(held_out))
 
-    def _rows(self, kept: np.ndarray) -> Histograms:
+    def rows(self, kept: np.ndarray) -> Histograms:
+        """Only these times."""
         total = None if self.total is None else self.total[kept]
         return Histograms(self.grid, self.initial, self.times[kept], self.counts[kept], self.edges, total, self.start)
 
@@ -171,7 +186,7 @@ class Histograms(Measurement):
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
     ) -> HistogramsPredictor:
         states, row = states_at_times(self, equation, initial, options)
-        shares, size = normalised(self.mass, self.whole, self.total)
+        shares, size = self.shares(self.mass, self.total), self.size
         own = all(map(np.array_equal, self.bins, self.grid.edges))
         overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
         self._check_rest(equation)
@@ -190,7 +205,7 @@ class Histograms(Measurement):
         """Refuse individuals outside of the bins where the model can put none."""
         if self.total is None:
             return
-        missing = self.total - (self.mass.sum(1) if self.whole else self.mass.sum(1) * self.total)
+        missing = self.total - self.inside
         ends = zip(self.bins, self.grid.edges, strict=True)
         if (missing <= 1e-6 * self.total).all() or not all(np.allclose(b[[0, -1]], e[[0, -1]]) for b, e in ends):
             return
@@ -226,16 +241,15 @@ class Histograms(Measurement):
         return view(self, fit)
 
 
-class HistogramsPredictor(Predictor):
+class HistogramsPredictor(StatesPredictor):
+    """The predictor of histograms: the mass of each bin.
+
+    observation: (m, bins), normalised, with the missing mass last where `rest`; weight: (m,) individuals, 1 if unknown
+    """
+
     family: ClassVar[str] = "multinomial"
-    observation: Any  # (m, bins), normalised, with the missing mass last where `rest`
-    weight: Any  # (m,) individuals, 1 if unknown
-    size: Any
-    states_at_times: StatesAtTimes
-    row: Any
     overlap: Any  # per axis (bins, n), the share of each cell in each bin; None: the cells are the bins
     rest: bool = eqx.field(static=True)
-    known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         states, checks, fine = self.states_at_times(equation, initial)
@@ -257,11 +271,7 @@ class HistogramsPredictor(Predictor):
 
 
 def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:
-    if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
-        raise ValueError(
-            f"edges of bins must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
-        )
-    line.require_inside(edges, "edge")
+    line.require_inside(increasing(edges, "edges of bins"), "edge")
     return edges
 
 
@@ -275,7 +285,7 @@ def _checked_total(total: Any, times: np.ndarray) -> np.ndarray:
 def _volume(grid: Grid, edges: np.ndarray) -> np.ndarray:
     """Volume between the lower wall and each edge."""
     own, volumes = np.asarray(grid.edges[0]), np.asarray(grid.volumes)
-    power = {"cartesian": 1, "cylindrical": 2, "spherical": 3}[grid.geometry]
+    power = grid.exponent + 1
     scale = volumes.sum() / (own[-1] ** power - own[0] ** power)
     return scale * (np.clip(edges, own[0], own[-1]) ** power - own[0] ** power)
 

@@ -41,9 +41,9 @@ class HistogramsStack(Stack):
         if total is not None and one.whole:  # where a time is missing any total will do
             total = np.where(seen, total, counted.sum(2))
         with np.errstate(invalid="ignore", divide="ignore"):
-            shares, size = normalised(counted, one.whole, total)
+            shares = one.shares(counted, total)
             bad |= ~np.isfinite(shares).all(2)
-        weight = np.ones(seen.shape) if size is None else size
+        weight = total if total is not None else counted.sum(2) if one.whole else np.ones(seen.shape)
         return {
             "observation": np.where(bad[..., None], np.nan, np.where(seen[..., None], shares, 0.0)),
             "weight": np.where(seen, weight, 0.0),
@@ -51,14 +51,12 @@ class HistogramsStack(Stack):
         }
 
 
-def drawn(histograms: Histograms, prediction: np.ndarray, repeats: int, rng: Any, kind: str) -> np.ndarray:
+def drawn(one: Histograms, prediction: np.ndarray, repeats: int, rng: Any, kind: str) -> np.ndarray:
     """Counts (repeats, times, *bins) of as many individuals, from the fitted shares of the bins or (kind "residual") the measured ones."""
-    one = histograms
-    own, size = normalised(one.mass, one.whole, one.total)
-    if size is None:
+    if one.size is None:
         raise ValueError("densities do not tell how many were counted, and cannot be drawn; give counts, or total=N")
-    shares = own if kind == "residual" else np.maximum(prediction, 0.0)
-    count = np.maximum(np.round(size), 1).astype(int)
+    shares = one.shares(one.mass, one.total) if kind == "residual" else np.maximum(prediction, 0.0)
+    count = np.maximum(np.round(one.size), 1).astype(int)
     several = [rng.multinomial(n, p / p.sum(), repeats) for n, p in zip(count, shares, strict=True)]
     counted = np.stack(several, axis=1)[..., : one.mass.shape[1]].reshape(repeats, *one.counts.shape).astype(float)
     return counted if one.whole else counted / count.reshape(-1, *(1,) * one.grid.ndim) / one.volumes
@@ -76,12 +74,3 @@ def joined(several: Sequence[Any], initials: Any) -> HistogramsStack:
             )
     total = None if first.total is None else np.stack([one.total for one in several])
     return HistogramsStack(first, initials, np.stack([one.counts for one in several]), total)
-
-
-def normalised(mass: np.ndarray, whole: bool, total: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Shares of the bins (..., times, bins), with the missing mass last where a total says so, and how many were counted."""
-    if total is not None:
-        inside = mass if whole else mass * total[..., None]
-        mass = np.concatenate([inside, np.maximum(total - inside.sum(-1), 0.0)[..., None]], axis=-1)
-    counted = mass.sum(-1)
-    return mass / counted[..., None], total if total is not None else counted if whole else None

@@ -25,14 +25,11 @@ def view(data: Histograms, fit: Any) -> View:
         "residuals": Picture(partial(draw_residuals, data=data, prediction=prediction)),
     }
     if len(data.times) > 1 and data.grid.ndim == 1:
-        course = {"times": data.times, "x": 0.5 * (data.edges[1:] + data.edges[:-1])}
-        values = densities(data, prediction)
-        pictures["course"] = Picture(
-            lambda figure, names: draw_profiles(
-                figure, **course, values=values, names={**names, "value": "fitted density"}
-            ),
-            wide=True,
+        centres, values = data.centres[0], densities(data, prediction)
+        draw_course = lambda figure, names: draw_profiles(
+            figure, data.times, centres, values, {**names, "value": "fitted density"}
         )
+        pictures["course"] = Picture(draw_course, wide=True)
     return View(_numbers(data, prediction, len(fit.labels)), pictures)
 
 
@@ -67,19 +64,18 @@ def draw(figure: Any, names: Mapping[str, str], data: Histograms, prediction: np
 
 
 def draw_residuals(figure: Any, names: Mapping[str, str], data: Histograms, prediction: np.ndarray) -> None:
-    """Residuals of the bins, over what they scatter by where individuals are counted."""
+    """Residuals of the bins, over their standard deviation where individuals are counted."""
     q, p = shares(data.mass), shares(prediction[:, : data.mass.shape[1]])
     residual, what = q - p, "share of the data − share of the fit"
     if data.size is not None:
         size = np.asarray(data.size)[:, None]
-        spread = np.sqrt(np.where(size * p >= 1, p / size, np.nan))  # nothing to see where none is expected
-        residual, what = (q - p) / spread, "residual / expected spread"
+        deviation = np.sqrt(np.where(size * p >= 1, p / size, np.nan))  # nothing to see where none is expected
+        residual, what = (q - p) / deviation, "residual / standard deviation"
     if data.grid.ndim > 1:
         return heatmaps.draw_residuals(figure, data, residual, names, what)
     axes = figure.subplots()
-    middle = 0.5 * (data.edges[1:] + data.edges[:-1])
     for color, t, row in zip(ramp(len(residual)), data.times, residual, strict=True):
-        axes.plot(middle, row, color=color, markersize=3, alpha=0.8, label=time_label(t), **POINT)
+        axes.plot(data.centres[0], row, color=color, markersize=3, alpha=0.8, label=time_label(t), **POINT)
     zero_line(axes)
     axes.set(xlabel=names["x"], ylabel=what, title="Residuals of the bins")
     if 1 < len(data.times) <= MANY:

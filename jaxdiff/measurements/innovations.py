@@ -1,4 +1,4 @@
-"""What each step of a path brings that its model did not foresee: the normal scores of its transition density.
+"""Innovations of a path, what its steps bring beyond the prediction: the normal scores of the transition density.
 
     s = Φ⁻¹(F(x₁ | x₀)),  F = ∫ p dx
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdiff.model.coefficients import absent
 from jaxdiff.transition.lamperti import BATCH, Coefficients, at_points, wrap
+from jaxdiff.transition.quadrature import cumulative
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.trajectory import Trajectory
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FINE = 8.0  # cells in the standard deviation of a step
 CELLS = (128, 512)  # least and most, powers of two
 COARSE = 2.5  # cells in it below which a step is taken as normal, with moments of second order
-DEEP = 36.0  # logarithm of a density, over the largest, from which eigenvectors drown in roundoff
+DEEP = 36.0  # logarithm of a density, over the largest, from which eigenvectors are lost in roundoff
 CURVED = 0.15  # bend of the drift over a step up to which such moments serve
 TAIL = 1e-13
 CHUNK = 4096
@@ -67,7 +68,7 @@ class _Table:
     def __init__(self, x: np.ndarray, step: float, here: Any, killed: bool, at_walls: tuple[bool, bool]):
         self.x, self.step, self.d, self.at_walls = x, step, here.diffusivity, at_walls
         self.velocity = here.velocity
-        self.push = _integral(here.drift / here.diffusivity, x)
+        self.push = cumulative(here.drift / here.diffusivity, x)
         bend = np.gradient(self.velocity, step)
         self.killing = np.maximum(here.potential - (self.velocity**2 + bend) / 2, 0.0) if killed else 0.0 * x
 
@@ -84,7 +85,7 @@ class _Table:
             here = look(x)
             fine = np.isfinite(here.velocity)
             pace, push = 1 / np.sqrt(2 * here.diffusivity), here.drift / here.diffusivity
-            y, deep = (_integral(np.where(fine, part, 0.0), x) for part in (pace, push))
+            y, deep = (cumulative(np.where(fine, part, 0.0), x) for part in (pace, push))
             kept = fine & ((deep > deep[fine].max(initial=-np.inf) - 80) | (x >= low) & (x <= high))
             if not kept.any():
                 return None
@@ -100,15 +101,11 @@ class _Table:
         here = look(x)
         if not np.isfinite(here.velocity).all():
             return None
-        step = float(_integral(1 / np.sqrt(2 * here.diffusivity), x)[-1]) / (BATCH - 1)
+        step = float(cumulative(1 / np.sqrt(2 * here.diffusivity), x)[-1]) / (BATCH - 1)
         return cls(x, step, here, killed, (ends[0] == bounds[0], ends[1] == bounds[1]))
 
     def y(self, x: np.ndarray) -> np.ndarray:
         return np.interp(x, self.x, self.step * np.arange(len(self.x)))
-
-
-def _integral(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(x))])
 
 
 def _shares(table: _Table, start: Any, stop: Any, duration: Any, ends: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +142,7 @@ def _shares(table: _Table, start: Any, stop: Any, duration: Any, ends: list[str]
         vectors / np.maximum(scaled, 1e-30),
         np.concatenate([0 * vectors[:1], np.cumsum(vectors * scaled, 0)]),
     )
-    time = duration + cell**2 / 12  # cells spread what they hold
+    time = duration + cell**2 / 12  # numerical diffusion of the cells
     places = [table.y(part) / cell + 0.5 * table.step / cell for part in (start, stop)]
     share = np.empty(len(start))
     for at in range(0, len(start), CHUNK):

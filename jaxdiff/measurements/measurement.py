@@ -1,4 +1,4 @@
-"""What was measured, and how a model predicts it."""
+"""The base of measurements: what was measured, and how a model predicts it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import equinox as eqx
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
-from jaxdiff.measurements.predictor import Predictor, StatesPredictor, filled
+from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.stacks import DRAWN, Redraw, Stack
+from jaxdiff.measurements.stacks import Redraw, Stack, with_noise
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
 from jaxdiff.parameters import numeric
 
@@ -66,9 +66,7 @@ class Measurement(eqx.Module):
 
     family: ClassVar[str]
     on_cells: ClassVar[bool] = True  # a prediction is read off the states on a grid
-    has_residuals: ClassVar[bool] = (
-        False  # rows of numbers with normal noise at `times` and `positions`, as of readings
-    )
+    has_residuals: ClassVar[bool] = False  # rows with normal noise at `times` and `positions`, as of readings
     if TYPE_CHECKING:
         grid: Any
         initial: Any
@@ -101,7 +99,7 @@ class Measurement(eqx.Module):
         initial: the state at the start, None for that of the model; pad: whether rows may be added that count for nothing
         """
         states, row = states_at_times(self, equation, initial, options)
-        return StatesPredictor(
+        return ReadPredictor(
             known=self.known,
             observation=np.asarray(self.values, float),
             size=np.float64(len(self.values)),
@@ -121,11 +119,11 @@ class Measurement(eqx.Module):
 
     def noise(self) -> dict[str, Any]:
         """The weight of each row, 1/sigma² or how many were counted, and what a likelihood needs besides: the constant
-        Σ log sigma, and no memory of the row before."""
+        Σ log sigma, and no correlation with the row before."""
         count, sigma = len(self.values), getattr(self, "sigma", None)
         weight = np.ones(count) if sigma is None else np.broadcast_to(np.asarray(sigma, float) ** -2, count)
-        none = {"last": np.full(count, -1), "carry": np.zeros(count)}
-        return {"weight": weight, "constant": np.float64(-0.5 * np.log(weight).sum()), **none}
+        independent = {"last": np.full(count, -1), "carry": np.zeros(count)}
+        return {"weight": weight, "constant": np.float64(-0.5 * np.log(weight).sum()), **independent}
 
     @property
     def known(self) -> bool:
@@ -174,10 +172,6 @@ class Measurement(eqx.Module):
 
     # Many data sets of one kind
 
-    def with_values(self, values: np.ndarray, initial: Any) -> Measurement:
-        """The same with other data and another initial state."""
-        return filled(self, self.grid, initial, values)
-
     def stacked(self, values: np.ndarray) -> Stack:
         """Many data sets (B, *values.shape) that differ from this one in their values alone."""
         return Stack(self, None, values)
@@ -196,9 +190,9 @@ class Measurement(eqx.Module):
         fit: which predicts, fit.predict(measurement); how.kind: "parametric" from the model, "residual" from the data;
         how.inflation, how.tau: of noise, see `Redraw`
         """
-        if self.family not in DRAWN:
+        if self.family != "gaussian":
             raise TypeError(f"{type(self).__name__} has no draw(fit, repeats, rng, how), by which data are drawn anew")
-        return DRAWN[self.family](self, fit.predict(self), repeats, rng, how)
+        return with_noise(self, fit.predict(self), repeats, rng, how)
 
     # What is said of it
 

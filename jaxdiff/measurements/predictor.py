@@ -1,4 +1,4 @@
-"""A measurement made ready for compiled code."""
+"""Predictors: how a measurement is predicted in compiled code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Predictor(eqx.Module):
     """A measurement made ready for compiled code, which takes it as an argument: a pytree of arrays.
 
     family, on_cells, known: as of the measurement
-    observation, weight: what was seen, and its weight (zero for padding), in the shape a loss expects; size: number of rows
+    observation, weight: the data, and their weight (zero for padding), in the shape a loss expects; size: number of rows
     states_at_times: of those on cells, the states that a prediction is read off
     """
 
@@ -67,17 +67,22 @@ class Predictor(eqx.Module):
 
 
 class StatesPredictor(Predictor):
-    """The predictor of a measurement that says by `read` what it sees of the states at its times."""
+    """The predictor of a measurement of the states at its times."""
 
     known: bool = eqx.field(static=True)
-    observation: Any  # (m, …)
+    observation: Any
+    weight: Any
     size: Any
-    weight: Any  # (m,) for the likelihood, see `Measurement.noise`
+    states_at_times: StatesAtTimes
+    row: Any  # (m,) which of the states
+
+
+class ReadPredictor(StatesPredictor):
+    """The predictor of a measurement that says by `read` what it sees of the states; its noise is as in `Measurement.noise`."""
+
     constant: Any
     last: Any
     carry: Any
-    states_at_times: StatesAtTimes
-    row: Any  # (m,) which of the states
     measurement: Any  # without grid, initial state and values
 
     @property

@@ -1,4 +1,4 @@
-"""Values of the field at places and times."""
+"""Readings: values of the field at places and times, predicted by interpolation between cells."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jaxdiff.measurements import readings_stack
 from jaxdiff.measurements.autocorrelation import correlations, previous
 from jaxdiff.measurements.contradictions import doubts
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.predictor import Prediction, Predictor, StatesPredictor
 from jaxdiff.measurements.readings_examination import examined
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.states_at_times import StatesAtTimes, states_at_times
+from jaxdiff.measurements.states_at_times import states_at_times
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
-from jaxdiff.quantities import clocked, numbers
+from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.compilation import bucket
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Readings(Measurement):
         times: `(m,)` [time]; inf is the steady state.
         positions: `(m,)` or `(m, ndim)` [length]; on a periodic axis within the grid, one period: wrap them,
             lower + (x - lower) % period.
-        values: `(m,)` [unit of the field]; NaN means missing and drops the row, which a fit tells.
+        values: `(m,)` [unit of the field]; NaN means missing and drops the row, which a fit notes.
         sigma: standard deviation of a value, a number or `(m,)`; None: the variance is taken from the residuals.
         start: [time].
         time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times and start count where they are
@@ -93,24 +93,12 @@ class Readings(Measurement):
         initial_sigma: Any = None,
     ):
         values = numbers(values, "values")
-        times, self.start = clocked(times, start, time_unit)
+        times, self.start = times_as_numbers(times, start, time_unit)
         if values.ndim != 1:
             raise ValueError(
                 f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
             )
-        one = isinstance(positions, tuple)
-        positions = numbers(positions, "positions")
-        if positions.shape[-1:] == (grid.ndim,) and positions.ndim == (1 if grid.ndim > 1 else 2):
-            if len(values) == grid.ndim > 1 and not one:
-                raise ValueError(
-                    f"positions of {len(values)} values on {grid.ndim} axes may be one place or one coordinate for each, got shape ({grid.ndim},); give one row of {grid.ndim} for each value, or a tuple for one place"
-                )
-            positions = np.broadcast_to(positions, (*values.shape, grid.ndim))
-        if grid.ndim > 1 and positions.shape != (*values.shape, grid.ndim):
-            raise ValueError(
-                f"positions must be {len(values)} rows of {grid.ndim} coordinates, got shape {positions.shape}; give one row for each value"
-            )
-        positions = positions[:, 0] if grid.ndim == 1 and positions.ndim == 2 and positions.shape[1] == 1 else positions
+        positions = _checked_positions(positions, len(values), grid)
         columns = {"times": times} | ({"positions": positions} if grid.ndim == 1 else {})
         if sigma is not None:
             columns["sigma"] = numbers(sigma, "sigma")
@@ -122,20 +110,15 @@ class Readings(Measurement):
             columns[name] = np.broadcast_to(column, values.shape)
         kept = ~np.isnan(values)
         if not kept.any():
-            raise ValueError(
-                f"no reading is left, got {len(values)} values, all missing"
-                if len(values)
-                else "no reading given, got empty values"
-            )
-        if np.isinf(values).any():
-            raise ValueError(
-                f"values must be finite or NaN, got {values[np.isinf(values)][0]} in row {int(np.argmax(np.isinf(values)))}"
-            )
+            left = f"is left, got {len(values)} values, all missing" if len(values) else "given, got empty values"
+            raise ValueError(f"no reading {left}")
+        refuse(np.isinf(values), lambda i: f"values must be finite or NaN, got {values[i]} in row {i}")
         times, positions = columns["times"][kept], columns.get("positions", positions)[kept]
-        self.sigma = columns["sigma"][kept] if sigma is not None else None
-        if self.sigma is not None and not ((self.sigma > 0) & np.isfinite(self.sigma)).all():
-            raise ValueError(
-                f"sigma must be positive, got {self.sigma[~((self.sigma > 0) & np.isfinite(self.sigma))][0]}; drop those rows"
+        self.sigma = sigma = columns["sigma"][kept] if sigma is not None else None
+        if sigma is not None:
+            refuse(
+                ~((sigma > 0) & np.isfinite(sigma)),
+                lambda i: f"sigma must be positive, got {sigma[i]}; drop those rows",
             )
         grid.require_inside(positions, "position")
         self.grid, self.initial = grid, initial
@@ -183,9 +166,8 @@ class Readings(Measurement):
             columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma, time_unit=time_unit)
         times, positions, values, deviations = columns
         with tables.named(frame):
-            places = positions.reshape(len(values), -1)
-            columns = (times, places, values, deviations)
-            return cls(grid, initial, *columns, start, time_unit=time_unit, initial_sigma=initial_sigma)
+            rows = times, positions.reshape(len(times), -1), values, deviations
+            return cls(grid, initial, *rows, start, time_unit=time_unit, initial_sigma=initial_sigma)
 
     @classmethod
     def from_images(
@@ -217,15 +199,16 @@ class Readings(Measurement):
         >>> jd.Readings.from_images(grid, lambda x, y: x * y, [1.0, 2.0], np.ones((2, 4, 3))).values.shape
         (24,)
         """
-        times, begin = clocked(times, 0.0 if start is None else start, time_unit)
+        times, begin = times_as_numbers(times, 0.0 if start is None else start, time_unit)
         images = numbers(images, "images")
         if times.ndim != 1 or not times.size or images.shape != (*times.shape, *grid.shape):
             raise ValueError(
                 f"images must be one of shape {grid.shape} for each of {times.size} times, got shape {images.shape}; the first axis of an image is that of x"
             )
-        if np.isinf(images).any():
-            image, *cell = (int(i) for i in np.argwhere(np.isinf(images))[0])
-            raise ValueError(f"image {image} is infinite in cell {tuple(cell)}; set it to NaN where it tells nothing")
+        infinite = lambda image, *cell: (
+            f"image {image} is infinite in cell {cell}; set it to NaN where it tells nothing"
+        )
+        refuse(np.isinf(images), infinite)
         if sigma is not None:
             sigma = numbers(sigma, "sigma")
             if sigma.shape not in ((), times.shape, images.shape):
@@ -239,8 +222,8 @@ class Readings(Measurement):
             raise ValueError(
                 "the initial state is the first image, which is then no reading; pass times[1:] and images[1:], with start=times[0]"
             )
-        places = np.stack(np.meshgrid(*grid.centers, indexing="ij"), -1).reshape(-1, grid.ndim)
-        rows = np.repeat(times, len(places)), np.tile(places, (len(times), 1)), images.ravel()
+        points = grid.points
+        rows = np.repeat(times, len(points)), np.tile(points, (len(times), 1)), images.ravel()
         return cls(grid, initial, *rows, sigma, start, initial_sigma=initial_sigma)
 
     @property
@@ -274,10 +257,6 @@ class Readings(Measurement):
         constant = (0.0 if self.sigma is None else np.log(sigma).sum()) + 0.5 * np.log1p(-(rho**2)).sum()
         carry, weight = rho * sigma / sigma[last], sigma**-2 / (1 - rho**2)
         return {"weight": weight, "carry": carry, "last": last, "constant": np.float64(constant)}
-
-    @property
-    def known(self) -> bool:
-        return self.sigma is not None
 
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
@@ -314,6 +293,23 @@ class Readings(Measurement):
         return view(self, fit, held_out)
 
 
+def _checked_positions(positions: Any, count: int, grid: Grid) -> np.ndarray:
+    """(count, ndim) on several axes, where one place may stand for all; (count,) or () on one."""
+    several = not isinstance(positions, tuple)  # coordinates in a tuple are one place
+    positions, ndim = numbers(positions, "positions"), grid.ndim
+    if positions.shape[-1:] == (ndim,) and positions.ndim == (1 if ndim > 1 else 2):
+        if count == ndim > 1 and several:
+            raise ValueError(
+                f"positions of {count} values on {ndim} axes may be one place or one coordinate for each, got shape ({ndim},); give one row of {ndim} for each value, or a tuple for one place"
+            )
+        positions = np.broadcast_to(positions, (count, ndim))
+    if ndim > 1 and positions.shape != (count, ndim):
+        raise ValueError(
+            f"positions must be {count} rows of {ndim} coordinates, got shape {positions.shape}; give one row for each value"
+        )
+    return positions[:, 0] if ndim == 1 and positions.ndim == 2 and positions.shape[1] == 1 else positions
+
+
 def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:
     if sigma is None or isinstance(sigma, StartNoise):
         return sigma
@@ -334,19 +330,18 @@ def _noise(readings: Readings, tau: Any, length: int) -> dict[str, Any]:
     return {name: filled(name, part) for name, part in readings.noise(tau).items()}
 
 
-class ReadingsPredictor(Predictor):
+class ReadingsPredictor(StatesPredictor):
+    """The predictor of readings, whose states are interpolated.
+
+    weight: (m,) 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
+    """
+
     family: ClassVar[str] = "gaussian"
-    observation: Any  # (m,), padded
-    weight: Any  # 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
-    size: Any
     constant: Any  # half the logarithm of the determinant of the noise: Σ log sigma where it is independent
-    states_at_times: StatesAtTimes
-    row: Any  # (m,) which time
     place: Any  # positions of the sensors, or of each row
     sensor: Any  # (m,) which sensor; None: a position a row
     last: Any  # (m,) which row came before at the same sensor, -1 for none
     carry: Any  # (m,) what share of the residual there is expected in that of each row
-    known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         at_times = self.states_at_times

@@ -1,4 +1,4 @@
-"""What the residuals of readings tell of a model."""
+"""Tests of a fitted model by the residuals of readings."""
 
 from __future__ import annotations
 
@@ -6,29 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdiff.measurements import residuals
 from jaxdiff.measurements.autocorrelation import correlations, effective
-from jaxdiff.measurements.residuals import (
-    LEVEL,
-    NORMAL,
-    Axis,
-    Examination,
-    Finding,
-    Whitened,
-    arranged,
-    beside,
-    groups,
-    neighbours,
-    normality,
-    outliers,
-    signs,
-    whitened,
-)
+from jaxdiff.measurements.residuals import LEVEL, NORMAL, Axis, Examination, Finding, Whitened
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.readings import Readings
 
 LOUD = 1.2  # reduced χ² that matters: error bars a tenth too small
-WANDERING, INDEPENDENT = 0.97, 10.0  # correlation of neighbours, and independent readings left: noise hardly wanders so
+DRIFTING, INDEPENDENT = 0.97, 10.0  # correlation of neighbours, and independent readings left: noise is hardly so
 
 
 def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examination:
@@ -43,7 +29,7 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
         jacobian = np.zeros((n, 0))
     last = m.last
     rho = np.zeros(n) if tau is None else correlations(m.times, last, tau)
-    white = whitened(e, jacobian / sigma[:, None], rho, last)
+    white = residuals.whitened(e, jacobian / sigma[:, None], rho, last)
     freedom, squares = white.freedom, float(white.r @ white.r)
     if m.known and freedom > 0:
         ratio = squares / freedom
@@ -63,12 +49,12 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
     places = m.positions.reshape(n, -1)
     when, where = Axis.of("t", m.times), [Axis.of(*one) for one in zip(m.grid.names, places.T, strict=True)]
     unit = "" if m.sigma is None else " sigma"
-    for labels, texts in arranged(when, where, (freedom - 1) // 3):
+    for labels, texts in residuals.groupings(when, where, (freedom - 1) // 3):
 
         def off(worst: int, mean: float, away: float, texts: list[str] = texts) -> str:
             return f"residuals at {texts[worst]} are {mean:.2g}{unit} off on average, {abs(away):.2g} standard errors"
 
-        tests.add(groups(white, labels, off))
+        tests.add(residuals.groups(white, labels, off))
     tests.add(_repeats(white, when, where, (freedom - 1) // 2))
     now, rest = np.flatnonzero(last >= 0), "" if tau is None else " still, beyond AR(1) noise"
     follow = lambda r: f"residuals follow each other in time{rest}, lag-1 {r:.2g}"
@@ -77,21 +63,21 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
         f"residuals keep their sign: {changes} changes from time to time, {usual:.0f} by chance"
     )
     tests.add(
-        neighbours(white, last[now], now, follow, both=tau is not None),  # AR(1) noise leaves neither
-        neighbours(white, *beside([*where, when]), alike),
-        signs(white, last[now], now, keep),
+        residuals.neighbours(white, last[now], now, follow, both=tau is not None),  # AR(1) noise leaves neither
+        residuals.neighbours(white, *residuals.adjacent([*where, when]), alike),
+        residuals.signs(white, last[now], now, keep),
     )
 
-    wandering = float(np.median(rho[rho > 0])) if (rho > 0).any() else 0.0
-    if tau is not None and wandering > WANDERING and (count := effective(rho)) < INDEPENDENT:
-        text = f"residuals wander, lag-1 {wandering:.2g}, as where a model misses something: {n} readings count as {count:.2g}"
+    drifting = float(np.median(rho[rho > 0])) if (rho > 0).any() else 0.0
+    if tau is not None and drifting > DRIFTING and (count := effective(rho)) < INDEPENDENT:
+        text = f"residuals wander, lag-1 {drifting:.2g}, as where a model misses something: {n} readings count as {count:.2g}"
         tests.add(Finding(0.0, 0.0, text))
-    plain = white if tau is None else whitened(e, jacobian / sigma[:, None], np.zeros(n), last)
+    plain = white if tau is None else residuals.whitened(e, jacobian / sigma[:, None], np.zeros(n), last)
 
     def rows(level: float) -> Finding:
-        found, away = outliers(plain, level / 2 if tau is not None else level)
+        found, away = residuals.outliers(plain, level / 2 if tau is not None else level)
         if tau is not None and not len(found):  # a jump stands out among what is whitened
-            found, away = outliers(white, level / 2)
+            found, away = residuals.outliers(white, level / 2)
         used = " of those used" if m.missing else ""
         text = [f"row {i}{used} ({_place(m, i)}) is {far:.2g} σ off" for i, far in zip(found[:3], away, strict=False)]
         more = f" and {len(found) - 3} more rows" if len(found) > 3 else ""
@@ -99,7 +85,7 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
 
     if freedom > 5:
         tests.late.append(rows)
-        if normality(white.r[:: max(n // 20_000, 1)]) < 1e-3:
+        if residuals.normality(white.r[:: max(n // 20_000, 1)]) < 1e-3:
             tests.remarks.append(NORMAL)
     return tests
 
@@ -119,7 +105,7 @@ def _repeats(white: Whitened, when: Axis, where: list[Axis], room: int) -> Findi
     if not 1 < several.sum() <= min(room, 400):
         return None
     order = np.where(several, np.cumsum(several) - 1, -1)
-    return groups(
+    return residuals.groups(
         white,
         order[labels],
         lambda worst, mean, away: "repeated readings agree with each other, but not with the model",

@@ -73,9 +73,8 @@ def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:
 def _keyed(one: Readings) -> np.ndarray:
     """(m, ndim + 2) time, place, and which of several readings at the same time and place each row is."""
     rows = np.column_stack([one.times, one.positions.reshape(len(one.times), -1)])
-    order = np.lexsort(rows.T)
-    fresh = np.concatenate([[True], (rows[order[1:]] != rows[order[:-1]]).any(1)])
-    place = np.arange(len(order)) - np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
-    number = np.empty(len(order))
-    number[order] = place
+    _, which, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    number = np.empty(len(rows))
+    first = np.cumsum(counts) - counts
+    number[np.argsort(which.ravel(), kind="stable")] = np.arange(len(rows)) - np.repeat(first, counts)
     return np.column_stack([rows, number])

@@ -14,10 +14,11 @@ import numpy as np
 LEVEL = 0.02  # of false alarms, over all tests of a fit
 NORMAL = "the residuals are not normally distributed: error bars hold, their 95 % roughly"
 EACH = 24  # groups that a test compares at most
+MOST = 100  # outliers that are looked for
 
 
 class Finding(NamedTuple):
-    """The result of one test: its p-value, how telling it is (where, before how alike, before how large), and what it says."""
+    """The result of one test: its p-value, its weight (where, before how alike, before how large), and what it says."""
 
     p: float
     weight: float
@@ -44,7 +45,7 @@ class Examination:
         return len(self.found) + len(self.late)
 
     def failed(self, level: float) -> list[Finding]:
-        """What the tests at this level of false alarms found, the most telling first."""
+        """What the tests at this level of false alarms found, those of the largest weight first."""
         everything = self.found + [test(level) for test in self.late]
         return sorted((one for one in everything if one.p < level), key=lambda one: -one.weight)
 
@@ -55,8 +56,8 @@ class Whitened(NamedTuple):
 
     r: np.ndarray
     basis: np.ndarray
-    own: Any
-    past: Any
+    own: np.ndarray
+    past: np.ndarray
     last: np.ndarray
 
     @property
@@ -83,9 +84,9 @@ def _basis(jacobian: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(scaled.T @ scaled)
     kept = values > 1e-10 * max(len(values), 1)
     rough = scaled @ (vectors[:, kept] / np.sqrt(values[kept]))
-    return (
-        rough @ np.linalg.inv(np.linalg.cholesky(rough.T @ rough)).T if kept.any() else rough
-    )  # once more: to roundoff
+    if not kept.any():
+        return rough
+    return rough @ np.linalg.inv(np.linalg.cholesky(rough.T @ rough)).T  # once more: to roundoff
 
 
 def groups(white: Whitened, labels: np.ndarray, name: Any, known: bool = False) -> Finding | None:
@@ -95,44 +96,37 @@ def groups(white: Whitened, labels: np.ndarray, name: Any, known: bool = False) 
     """
     from scipy import special
 
-    r, basis, last = white.r, white.basis, white.last
+    r, basis, own, past = white.r, white.basis, white.own, white.past
     count = int(labels.max(initial=-1)) + 1
     if count < 1:
         return None
-    inside = labels >= 0
-    add = lambda where, weights: np.bincount(labels[where], weights[where], count)
-    pull = lambda v: add(inside, white.own * v)
-    square = np.diag(add(inside, np.broadcast_to(white.own, r.shape) ** 2))
-    if np.any(white.past):
-        then = (white.past != 0) & (labels[last] >= 0)
-        former = labels[last]
-        back = lambda v: np.bincount(former[then], (white.past * v)[then], count)
-        pull = lambda v: add(inside, white.own * v) - back(v)
-        both = then & inside
-        cross = np.bincount(labels[both] * count + former[both], (white.own * white.past)[both], count**2)
-        cross = cross.reshape(count, count)
-        square = square - cross - cross.T + np.diag(back(white.past))
-    slope = pull(r)
-    taken = np.stack([pull(column) for column in basis.T], axis=1) if basis.shape[1] else np.zeros((count, 0))
+    former = labels[white.last]
+    now, then = labels >= 0, (past != 0) & (former >= 0)
+    both = now & then
+    # the columns of the groups are whitened as residuals are: their products with one, and with each other
+    sums = lambda v: (
+        np.bincount(labels[now], (own * v)[now], count) - np.bincount(former[then], (past * v)[then], count)
+    )
+    cross = np.bincount(labels[both] * count + former[both], (own * past)[both], count**2).reshape(count, count)
+    squares = np.bincount(labels[now], own[now] ** 2, count), np.bincount(former[then], past[then] ** 2, count)
+    square = np.diag(squares[0]) - cross - cross.T + np.diag(squares[1])
+    slope = sums(r)
+    taken = np.stack([sums(column) for column in basis.T], axis=1) if basis.shape[1] else np.zeros((count, 0))
     left = square - taken @ taken.T
     scale = np.sqrt(np.where(np.diag(square) > 0, np.diag(square), 1.0))
     values, vectors = np.linalg.eigh(left / scale / scale[:, None])
-    seen = values > 1e-6
-    degrees, freedom = int(seen.sum()), white.freedom - int(seen.sum())
+    identified = values > 1e-6
+    degrees = int(identified.sum())
+    freedom = white.freedom - degrees
     if degrees < 1 or (freedom < 1 and not known):
         return None
-    explained = float(np.sum((vectors[:, seen].T @ (slope / scale)) ** 2 / values[seen]))
+    explained = float(np.sum((vectors[:, identified].T @ (slope / scale)) ** 2 / values[identified]))
     total = float(r @ r)
     rest = max(total - explained, 1e-300 + 1e-14 * total)
-    p = (
-        special.chdtrc(degrees, explained)
-        if known
-        else special.fdtrc(degrees, freedom, explained / degrees / (rest / freedom))
-    )
     noise = 1.0 if known else rest / freedom
-    spread = np.sqrt(np.maximum(np.diag(left), 1e-6 * scale**2) * noise)
-    off = slope / spread
-    mean = np.where(np.abs(off) > 0.8 * np.abs(off).max(), slope / scale**2, 0.0)  # a fit spreads what is off
+    p = special.chdtrc(degrees, explained) if known else special.fdtrc(degrees, freedom, explained / degrees / noise)
+    off = slope / np.sqrt(np.maximum(np.diag(left), 1e-6 * scale**2) * noise)
+    mean = np.where(np.abs(off) > 0.8 * np.abs(off).max(), slope / scale**2, 0.0)  # a fit distributes what is off
     worst = int(np.argmax(np.abs(mean)))
     share = max(1 - rest / total * white.freedom / max(freedom, 1), 0.0) if total > 0 else 0.0
     return Finding(float(p), share, name(worst, float(mean[worst]), float(off[worst])))
@@ -152,7 +146,7 @@ def neighbours(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any, bot
         return None
     products = float(r[one] @ r[two])
     n = len(r)
-    touch = np.zeros_like(basis)
+    touch = np.zeros_like(basis)  # the quadratic form of the pairs on the basis
     for column, out in zip(basis.T, touch.T, strict=True):
         out += np.bincount(one, column[two], n) + np.bincount(two, column[one], n)
     touch /= 2
@@ -167,11 +161,8 @@ def neighbours(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any, bot
         return None
     shape = centre * (1 - centre) / width - 1
     above = float(special.betainc((1 - centre) * shape, centre * shape, np.clip(1 - x, 0.0, 1.0)))
-    p = (
-        2 * min(above, float(special.betainc(centre * shape, (1 - centre) * shape, np.clip(x, 0.0, 1.0))))
-        if both
-        else above
-    )
+    below = float(special.betainc(centre * shape, (1 - centre) * shape, np.clip(x, 0.0, 1.0)))
+    p = 2 * min(above, below) if both else above
     size = float(np.sqrt(r[one] @ r[one] * (r[two] @ r[two])))
     correlation = products / size if size > 0 else 0.0
     return Finding(p, abs(correlation) - 1, name(correlation))
@@ -196,7 +187,7 @@ def signs(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any) -> Findi
     return Finding(p, -changes / (chance * pairs), name(changes, chance * pairs))
 
 
-def outliers(white: Whitened, level: float, most: int = 100) -> tuple[np.ndarray, np.ndarray]:
+def outliers(white: Whitened, level: float) -> tuple[np.ndarray, np.ndarray]:
     """(rows too far off for normal noise, by how many standard deviations): the generalised test of Rosner 1983.
 
     Technometrics 25, 165, doi:10.1080/00401706.1983.10487848. Each row is compared with its own standard deviation, which
@@ -205,7 +196,7 @@ def outliers(white: Whitened, level: float, most: int = 100) -> tuple[np.ndarray
     from scipy import special
 
     r, n, m = white.r, len(white.r), white.freedom
-    count = int(min(max(n // 8, 1), most, m - 4))
+    count = int(min(max(n // 8, 1), MOST, m - 4))
     total = float(r @ r)
     if count < 1 or not total > 0:
         return np.zeros(0, int), np.zeros(0)
@@ -285,20 +276,20 @@ def _spaced(axes: list[Axis], most: int) -> list[Cells]:
     return parts
 
 
-def arranged(when: Axis, where: list[Axis], most: int) -> list[Cells]:
+def groupings(when: Axis, where: list[Axis], most: int) -> list[Cells]:
     """Places, times, and both: what residuals are averaged over. Pixels hide what their means show."""
     size = EACH if most < 50 * EACH else 3 * EACH  # so many rows resolve more
     few, both = min(size, most), min(2 * size, most)
     share = _spaced(where, max(int(both**0.5) if len(where) == 1 else both // 3, 2 if both >= 4 else 1))
     later = when.cut(max(both // int(np.prod([len(names) for _, names in share])), 1))
-    arranged = [_crossed(_spaced(where, few)), when.cut(few), _crossed([*share, later])]
-    sizes = [len(names) for _, names in arranged]
+    found = [_crossed(_spaced(where, few)), when.cut(few), _crossed([*share, later])]
+    sizes = [len(names) for _, names in found]
     if sizes[2] <= max(sizes[:2]):  # one of the axes alone
-        arranged.pop()
-    return [one for one in arranged if len(one[1]) > 1]
+        found.pop()
+    return [cells for cells in found if len(cells[1]) > 1]
 
 
-def beside(axes: list[Axis]) -> tuple[np.ndarray, np.ndarray]:
+def adjacent(axes: list[Axis]) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows that follow each other along each of the first axes, all other coordinates the same; the last is time."""
     pairs = []
     for k in range(len(axes) - 1):

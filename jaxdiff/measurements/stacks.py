@@ -1,14 +1,15 @@
-"""Many data sets of one kind: one measurement as a template, and arrays with a leading axis for what differs."""
+"""Stacks of many data sets of one kind: one measurement as a template, and arrays with a leading axis for what differs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import numpy as np
 
 from jaxdiff.measurements.autocorrelation import coloured, whiten
-from jaxdiff.model.grid import Grid
+from jaxdiff.measurements.predictor import filled
 from jaxdiff.quantities import numbers
 
 
@@ -29,7 +30,7 @@ class Stack:
 
     def __getitem__(self, i: int) -> Any:
         """One data set as a measurement; raises ValueError if it is not a possible one."""
-        return self.template.with_values(self.values[i], self.initial_of(i))
+        return filled(self.template, self.template.grid, self.initial_of(i), self.values[i])
 
     def data(self) -> dict[str, np.ndarray]:
         """What the predictor of each data set holds in place of the template's, {field: (B, ...)}."""
@@ -55,7 +56,15 @@ def stack(measurements: Any, values: Any = None) -> Stack:
     Raises TypeError or ValueError if they are not of one kind, grid and start, or shapes differ.
     """
     if values is not None:
-        return _of_array(measurements, values)
+        check_on_cells(measurements)
+        values, shape = numbers(values, "values"), measurements.values.shape
+        if values.ndim and not len(values):
+            raise ValueError("no data set given, got empty values; pass one at least")
+        if values.shape[1:] != shape:
+            raise ValueError(
+                f"values must have shape (data sets, {', '.join(map(str, shape))}) like those of the measurement, got {values.shape}"
+            )
+        return measurements.stacked(values)
     several = list(measurements)
     first = several[0]
     check_on_cells(first)
@@ -64,7 +73,7 @@ def stack(measurements: Any, values: Any = None) -> Stack:
             raise TypeError(
                 f"data set {i} is {type(one).__name__}, the first {type(first).__name__}; fit each kind on its own"
             )
-        if one.start != first.start or not _same_grid(one.grid, first.grid):
+        if one.start != first.start or not (one.grid is first.grid or eqx.tree_equal(one.grid, first.grid)):
             raise ValueError(f"data set {i} has another grid or start than the first; fit those on their own")
         if one.known != first.known:
             raise ValueError(f"either all data sets tell their noise or none does, got both at data set {i}")
@@ -108,31 +117,9 @@ def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any,
     return prediction + (1.0 if sigma is None else sigma) * scale * noise
 
 
-DRAWN = {"gaussian": with_noise}  # how data of a family are drawn by default
-
-
 def check_on_cells(measurement: Any) -> None:
     """Refuse what no batch of fits takes."""
     if not measurement.on_cells:
         raise TypeError(
             f"only measurements of states on a grid, as jd.Readings and jd.Histograms, are fitted as one batch, got {type(measurement).__name__}; call jd.fit for each"
         )
-
-
-def _of_array(measurement: Any, values: Any) -> Stack:
-    check_on_cells(measurement)
-    values, shape = numbers(values, "values"), measurement.values.shape
-    if values.ndim and not len(values):
-        raise ValueError("no data set given, got empty values; pass one at least")
-    if values.shape[1:] != shape:
-        raise ValueError(
-            f"values must have shape (data sets, {', '.join(map(str, shape))}) like those of the measurement, got {values.shape}"
-        )
-    return measurement.stacked(values)
-
-
-def _same_grid(one: Grid, other: Grid) -> bool:
-    if one is other:
-        return True
-    same = one.geometry == other.geometry and one.shape == other.shape
-    return same and all(map(np.array_equal, one.edges, other.edges))

@@ -42,19 +42,18 @@ class StatesAtTimes:
 
     def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
         """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
-        states, checks, fine = [], Checks(), True
+        states, needed, fine = [], None, True
         start = None if initial is None else self.grid.average(initial)
-        seen = [self.grid.unresolved(initial, "initial")] if callable(initial) else []
+        checks = check([self.grid.unresolved(initial, "initial")]) if callable(initial) else Checks()
         if self.solve is not None:
-            values, checks = evolve(equation, self.grid, start, self.solve, observe)
-            fine = self.solve.allows(checks.needed)
+            values, found = evolve(equation, self.grid, start, self.solve, observe)
+            checks, needed, fine = checks + found, found.needed, self.solve.allows(found.needed)
             states.append(jnp.where(fine, values, jnp.nan) if self.solve.method.all_or_none else values)
         if self.steady:
             u, found = stationary(equation, self.grid, start)
+            checks = checks + found
             states.append(observe(u[None]))
-            checks = eqx.tree_at(lambda c: c.needed, checks + found, checks.needed, is_leaf=lambda x: x is None)
-        if seen:
-            checks = eqx.tree_at(lambda c: c.needed, check(seen) + checks, checks.needed, is_leaf=lambda x: x is None)
+        checks = eqx.tree_at(lambda c: c.needed, checks, needed, is_leaf=lambda x: x is None)
         return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
 
     def refined(self, checks: Checks) -> StatesAtTimes:
@@ -79,7 +78,11 @@ def states_at_times(
     distinct, where = np.unique(times, return_inverse=True)
     steady = bool(distinct[-1] == np.inf)
     if steady:
-        check_steady(equation, grid)
+        system = semidiscrete(equation, grid, FiniteVolume())[0]
+        if system.operator_varies or system.forcing_varies or system.knots:
+            raise ValueError(
+                "a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows"
+            )
     finite = distinct[:-1] if steady else distinct
     if not len(finite):
         return StatesAtTimes(grid, None, True), where
@@ -89,14 +92,6 @@ def states_at_times(
         outputs = np.append(outputs, outputs + 1.0)
     solve = prepare(equation, grid, outputs, options, observed=True)
     return StatesAtTimes(grid, solve, steady), np.where(times == np.inf, solve.outputs + 1, where + lead)
-
-
-def check_steady(equation: Any, grid: Grid) -> None:
-    system = semidiscrete(equation, grid, FiniteVolume())[0]
-    if system.operator_varies or system.forcing_varies or system.knots:
-        raise ValueError(
-            "a time of inf is the steady state, which needs coefficients that are constant in time; drop those rows"
-        )
 
 
 def check_initial(initial: Any, grid: Grid) -> None:

@@ -1,4 +1,4 @@
-"""Tables of measurements: CSV files and DataFrames turned into arrays, with errors that name the row and the column."""
+"""Tables of measurements: columns of CSV files and DataFrames parsed into arrays, with errors that name row and column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from jaxdiff.measurements.delimited import Source, columns_of, pointed, text_of
-from jaxdiff.quantities import CLOCK, checked_unit, each, instants, mend, numbers, told
+from jaxdiff.quantities import STATE_UNIT, advice, as_float, checked_unit, described, instants, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def column(frame: pd.DataFrame, name: str, *, missing: bool | str = True, scale:
     if entries.dtype.kind == "c":
         label = source(frame).label
         raise ValueError(f"column {name!r} of {label} holds complex numbers; take their real part or magnitude first")
-    return _checked(frame, name, entries, each(_plain(frame, entries)), "only times may be dates", missing) * scale
+    return _checked(frame, name, entries, as_float(_plain(frame, entries)), "only times may be dates", missing) * scale
 
 
 def moments(frame: pd.DataFrame, name: str, unit: str | None) -> np.ndarray:
@@ -116,12 +116,12 @@ def moments(frame: pd.DataFrame, name: str, unit: str | None) -> np.ndarray:
     if unit is not None:
         checked_unit(unit)
     entries = _entries(frame, name)
-    found = each(_plain(frame, entries))
+    found = as_float(_plain(frame, entries))
     if unit is not None and found[1].any():
         what = f"column {name!r} of {source(frame).label}"
         dates = instants(entries, what, texts=True)[0]
         found = (dates, np.zeros(len(dates), bool))
-    return _checked(frame, name, entries, found, CLOCK, False)
+    return _checked(frame, name, entries, found, STATE_UNIT, False)
 
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, "np.ndarray | None"]
@@ -163,17 +163,17 @@ def long(
             return column(frame, what, missing=missing, scale=scale.get(what, 1.0))
         return _same(frame, numbers(what, role), role)
 
-    where: Any = position
-    if _is_point(where) and not len(where):
+    several = np.ndim(position) > 0  # a coordinate for each axis
+    places = [pick(one, "position") for one in (position if several else [position])]  # type: ignore[union-attr]
+    if not places:
         raise ValueError("position names no column, got (); give one, or one for each axis")
-    place = [pick(one, "position") for one in (where if _is_point(where) else [where])]
     if isinstance(time, str):
         times = moments(frame, time, time_unit)
         times = times * scale.get(time, 1.0) if times.dtype.kind == "f" else times
     else:
         times = _same(frame, instants(time, "time")[0], "time")
-    places = np.stack(place, axis=1) if _is_point(where) else place[0]
-    return times, places, pick(value, "value", True), None if sigma is None else pick(sigma, "sigma", True)
+    deviations = None if sigma is None else pick(sigma, "sigma", True)
+    return times, np.stack(places, axis=1) if several else places[0], pick(value, "value", True), deviations
 
 
 def wide(
@@ -208,34 +208,24 @@ def wide(
         raise ValueError("a wide table needs the position of at least one sensor, as in {'T1': 0.1}")
     if len({np.shape(position) for position in positions.values()}) > 1:
         raise ValueError(f"every sensor needs as many coordinates as the others, got {dict(positions)}")
-    stands: Mapping[str, Any] = positions
     sensors = [
         long(
             frame,
             time=time,
-            position=tuple(map(_coordinate, position)) if _is_point(position) else _coordinate(position),
+            position=numbers(position, "the position of a sensor"),  # type: ignore[arg-type]
             value=name,
             sigma=sigma.get(name) if isinstance(sigma, Mapping) else sigma,
             scale=scale,
             time_unit=time_unit,
         )
-        for name, position in stands.items()
+        for name, position in positions.items()
     ]
-    times, places, values, spreads = zip(*sensors, strict=True)
-    known = [spread for spread in spreads if spread is not None]
+    times, places, values, deviations = zip(*sensors, strict=True)
+    known = [deviation for deviation in deviations if deviation is not None]
     if known and len(known) < len(sensors):
         raise ValueError(f"sigma is given for some sensors only; give it for all of {', '.join(positions)}")
     flat = lambda columns: np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
     return flat(times), flat(places), flat(values), flat(known) if known else None
-
-
-def tracks(
-    frame: pd.DataFrame, *, time: str, position: str, track: str | None = None, time_unit: str | None = None
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(times, positions) of every path, NaN where a position is missing; rows of one `track` are one path."""
-    times, places = moments(frame, time, time_unit), column(frame, position)
-    parts = groups(frame, track)
-    return [times[part] for part in parts], [places[part] for part in parts]
 
 
 def groups(frame: pd.DataFrame, name: str | None) -> list[np.ndarray]:
@@ -276,15 +266,6 @@ def _same(frame: pd.DataFrame, number: np.ndarray, role: str) -> np.ndarray:
     return np.full(len(frame), number)
 
 
-def _coordinate(position: Any) -> float:
-    return float(numbers(position, "the position of a sensor"))
-
-
-def _is_point(position: Any) -> bool:
-    """Whether a position has a coordinate for each of several axes, and is no single one."""
-    return np.ndim(position) > 0
-
-
 def _entries(frame: pd.DataFrame, name: str) -> np.ndarray:
     """A column as an array, of whatever it holds."""
     label, columns = source(frame).label, list(frame.columns)
@@ -320,7 +301,7 @@ def _checked(
     where = lambda mask: f"{_place(frame, int(np.argmax(mask)))} of column {name!r} in {label}"
     if wrong.any():
         entry = entries[wrong][0]
-        raise ValueError(f"{where(wrong)} is not a number: {told(entry)}; {mend(entry, dates)}")
+        raise ValueError(f"{where(wrong)} is not a number: {described(entry)}; {advice(entry, dates)}")
     if gone.all():
         raise ValueError(f"column {name!r} of {label} holds no number: all {len(values)} entries are missing")
     if missing is not True and gone.any():

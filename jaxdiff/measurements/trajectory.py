@@ -1,4 +1,4 @@
-"""Paths of diffusing things, measured by the density of every step."""
+"""Trajectories of diffusing things, predicted by the transition density of every step."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.measurements.trajectory_examination import examined
 from jaxdiff.model.grid import Grid
-from jaxdiff.quantities import clocked, numbers
+from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.conditions import Checks
-from jaxdiff.transition.density import checked_log_density, prepare
+from jaxdiff.transition.density import log_density, prepare
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Trajectory(Measurement):
-    """Positions of one diffusing thing in the course of time, or of many.
+    """Positions of one diffusing thing at increasing times, or of many.
 
         log L = Σᵢ log p(xᵢ₊₁ | xᵢ; tᵢ₊₁ − tᵢ)
 
@@ -102,7 +102,8 @@ class Trajectory(Measurement):
         from jaxdiff.measurements import tables
 
         frame = tables.read(table)
-        times, positions = tables.tracks(frame, time=time, position=position, track=track, time_unit=time_unit)
+        columns = tables.moments(frame, time, time_unit), tables.column(frame, position)
+        times, positions = ([column[path] for path in tables.groups(frame, track)] for column in columns)
         with tables.named(frame):
             many = len(times) > 1
             return cls(grid, times if many else times[0], positions if many else positions[0], time_unit=time_unit)
@@ -134,13 +135,13 @@ class Trajectory(Measurement):
     def split(self, fraction: float) -> tuple[Trajectory, Trajectory]:
         """(first, last) part of every path; they share one point."""
         cuts = [min(max(round((1 - fraction) * (len(t) - 1)), 1), len(t) - 1) for t in self.times]
-        first = [(t[: c + 1], x[: c + 1]) for t, x, c in zip(self.times, self.positions, cuts, strict=True)]
-        last = [(t[c:], x[c:]) for t, x, c in zip(self.times, self.positions, cuts, strict=True) if c < len(t) - 1]
+        paths = list(zip(self.times, self.positions, cuts, strict=True))
+        first = [(t[: c + 1], x[: c + 1]) for t, x, c in paths]
+        last = [(t[c:], x[c:]) for t, x, c in paths if c < len(t) - 1]
         if not last:
             raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
-        return Trajectory(self.grid, *map(list, zip(*first, strict=True))), Trajectory(
-            self.grid, *map(list, zip(*last, strict=True))
-        )
+        of = lambda parts: Trajectory(self.grid, *map(list, zip(*parts, strict=True)))
+        return of(first), of(last)
 
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
@@ -152,13 +153,16 @@ class Trajectory(Measurement):
                 steps = prepare(
                     drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls
                 )
-        except (ValueError, OverflowError, MemoryError) as error:
+        except ValueError as error:
+            raise Unplannable(str(error)) from None
+        except MemoryError:
             few = "the densities of its steps need more memory than there is; give smoother coefficients"
+            raise Unplannable(few) from None
+        except OverflowError:
             large = (
                 "the densities of its steps are beyond all numbers; check drift, diffusivity and killing near the path"
             )
-            reason = few if isinstance(error, MemoryError) else large
-            raise Unplannable(str(error) if isinstance(error, ValueError) else reason) from None
+            raise Unplannable(large) from None
         return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
 
     def dynamics(self, equation: Any) -> tuple[tuple[Any, Any, Any], tuple[str, str]]:
@@ -215,7 +219,7 @@ class TrajectoryPredictor(Predictor):
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         drift, diffusivity, killing = equation.sde(self.grid)
-        values, resolved = checked_log_density(drift, diffusivity, killing, self.steps)
+        values, resolved = log_density(drift, diffusivity, killing, self.steps)
         return Prediction(values, resolved=resolved)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
@@ -232,7 +236,7 @@ def _checked_path(
     grid: Grid, times: Any, positions: Any, which: str, unit: str | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Times and positions of the frames that have one, and how many have none."""
-    times, _ = clocked(times, 0.0, unit, f"times{which}")
+    times, _ = times_as_numbers(times, 0.0, unit, f"times{which}")
     positions = numbers(positions, f"positions{which}")
     positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
     if times.ndim != 1 or times.shape != positions.shape:
@@ -244,17 +248,18 @@ def _checked_path(
     kept = ~np.isnan(positions)
     kept = kept if kept.sum() > 1 else np.ones_like(kept)
     times, positions, missing = times[kept], positions[kept], int(np.sum(~kept))
-    wrong = ~(np.isfinite(times) & np.isfinite(positions))
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        raise ValueError(
+    refuse(
+        ~(np.isfinite(times) & np.isfinite(positions)),
+        lambda i: (
             f"times and positions{which} must be finite, got {positions[i]} at time {times[i]} in row {i}; drop that row"
-        )
-    if (np.diff(times) <= 0).any():
-        i = int(np.argmax(np.diff(times) <= 0))
-        raise ValueError(
+        ),
+    )
+    refuse(
+        np.diff(times) <= 0,
+        lambda i: (
             f"times{which} must increase, got {times[i + 1]:g} after {times[i]:g} in row {i + 1}; sort or drop rows"
-        )
+        ),
+    )
     grid.require_inside(positions, f"position{which}")
     return times, positions, missing
 

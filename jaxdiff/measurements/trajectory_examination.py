@@ -1,4 +1,4 @@
-"""What the steps of paths tell of a model."""
+"""Tests of a fitted model by the steps of paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def examined(m: Trajectory, equation: Any) -> Examination:
-    """Tests of the normal scores of its steps: of their distribution, of their memory, and of their means along the path."""
+    """Tests of the normal scores of its steps: of their distribution, of their autocorrelation, and of their means along the path."""
     from scipy import special
 
     tests, s = Examination(), None if equation is None else innovations(m, equation)
@@ -34,7 +34,7 @@ def examined(m: Trajectory, equation: Any) -> Examination:
     tests.add(Finding(2 * n * float(special.ndtr(-abs(s[i]))), 1 / root, f"the step to {row} is {abs(s[i]):.2g} σ off"))
     plain = Whitened(s, np.zeros((n, 0)), np.ones(n), np.zeros(n), np.full(n, -1))
     size = 2 * np.abs(u - 0.5) - 0.5
-    spread = plain._replace(r=size - size.mean(), basis=np.full((n, 1), 1 / root))
+    sizes = plain._replace(r=size - size.mean(), basis=np.full((n, 1), 1 / root))
     pairs = lambda lag: np.flatnonzero(number[lag:] == number[:-lag])
     if n >= 20 and len(pairs(1)) >= 10:
         one = pairs(1)
@@ -50,7 +50,7 @@ def examined(m: Trajectory, equation: Any) -> Examination:
         )
         if both is not None:
             tests.add(both._replace(p=2 * min(both.p, 1 - both.p), weight=abs(r[0]) if r else both.weight))
-        tests.add(neighbours(spread, one, one + 1, lambda r: f"large steps follow large ones, correlation {r:.2g}"))
+        tests.add(neighbours(sizes, one, one + 1, lambda r: f"large steps follow large ones, correlation {r:.2g}"))
     labels, texts = Axis.of(m.grid.names[0], m.starts).cut(min(12, n // 10))
     if len(texts) > 1:
 
@@ -61,5 +61,5 @@ def examined(m: Trajectory, equation: Any) -> Examination:
             more = "wider" if mean > 0 else "narrower"
             return f"steps from {texts[worst]} scatter {more} than the model says, {abs(away):.2g} standard errors"
 
-        tests.add(groups(plain, labels, drift), groups(spread, labels, noise))
+        tests.add(groups(plain, labels, drift), groups(sizes, labels, noise))
     return tests

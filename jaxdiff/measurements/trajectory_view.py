@@ -36,8 +36,8 @@ def draw(figure: Any, names: Mapping[str, str], path: Trajectory, equation: Any)
     edges = np.unique(np.quantile(path.starts, np.linspace(0, 1, count + 1)))
     group = np.clip(np.searchsorted(edges, path.starts, side="right") - 1, 0, len(edges) - 2)
     slope = (path.stops - path.starts) / path.durations
-    spread = (path.stops - path.starts - drift(path.starts) * path.durations) ** 2 / (2 * path.durations)
-    for axes, sample, curve, name in ((left, slope, drift, "drift"), (right, spread, diffusivity, "diffusivity")):
+    scatter = (path.stops - path.starts - drift(path.starts) * path.durations) ** 2 / (2 * path.durations)
+    for axes, sample, curve, name in ((left, slope, drift, "drift"), (right, scatter, diffusivity, "diffusivity")):
         groups = [sample[group == g] for g in range(len(edges) - 1)]
         middle = [path.starts[group == g].mean() for g in range(len(edges) - 1)]
         mean = [b.mean() for b in groups]
@@ -53,13 +53,13 @@ def draw(figure: Any, names: Mapping[str, str], path: Trajectory, equation: Any)
 def draw_residuals(figure: Any, names: Mapping[str, str], path: Trajectory, equation: Any) -> None:
     """Euler residuals of the steps over time, and how they are distributed."""
     drift, diffusivity = _curve_functions(equation, path)
-    spread = np.sqrt(2 * diffusivity(path.starts) * path.durations)
-    residual = (path.stops - path.starts - drift(path.starts) * path.durations) / spread
+    deviation = np.sqrt(2 * diffusivity(path.starts) * path.durations)
+    residual = (path.stops - path.starts - drift(path.starts) * path.durations) / deviation
     times = np.concatenate([t[1:] for t in path.times])
     axes, side = with_side(figure)
     axes.plot(times, residual, "o", color=COLORS[0], markersize=2.5 if len(residual) < 1000 else 1, alpha=0.8)
     zero_line(axes)
-    axes.set(xlabel=names["t"], ylabel="step / expected spread", title="Residuals of the steps")
+    axes.set(xlabel=names["t"], ylabel="step / standard deviation", title="Residuals of the steps")
     side.hist(residual, bins=bins(residual), density=True, orientation="horizontal", color="#9DB8CC")
     low, high = side.get_ylim()
     z = np.linspace(low, high, 200)

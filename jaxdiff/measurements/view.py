@@ -29,7 +29,7 @@ class Picture:
 class View:
     """A measurement beside the model that was fitted to it.
 
-    numbers: (what, value) pairs that tell how well it is described; pictures: by name, "fit" and "residuals" first
+    numbers: (what, value) pairs on how well it is described; pictures: by name, "fit" and "residuals" first
     table: {column: (rows,)}, the data beside what is predicted; None where they are no list
     """
 

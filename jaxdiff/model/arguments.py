@@ -25,7 +25,7 @@ def at_place(function: Any, names: Sequence[str], *values: Any, elsewhere: Seque
         return function(*given, **named)
     except _TRACED:
         raise TypeError(
-            f"{_told(function)} asks for the value of an argument, which JAX gives at many places at once; use jnp.sin in place of np.sin, jnp.where in place of if, a jd.Expression, or an array"
+            f"{_described(function)} asks for the value of an argument, which JAX gives at many places at once; use jnp.sin in place of np.sin, jnp.where in place of if, a jd.Expression, or an array"
         ) from None
 
 
@@ -54,7 +54,7 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
     """The positional and the named arguments of that call."""
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a builtin tells nothing
+    except ValueError:  # a builtin has none
         return values, {}
     parameters = list(signature.parameters.values())
     kinds = {parameter.kind for parameter in parameters}
@@ -65,8 +65,13 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
     for name in required:
         if name in KNOWN and name not in names:
             _refuse_strange(function, name, elsewhere)
-    few = f"is called here with {len(values)} argument{'s' * (len(values) != 1)}"
-    wants = f"; write one that takes so many{': ' * bool(names)}{', '.join(names)}"
+
+    def unclear() -> TypeError:
+        count, wants = f"{len(values)} argument{'s' * (len(values) != 1)}", ": " * bool(names) + ", ".join(names)
+        return TypeError(
+            f"a function of position, after the time where it depends on it, is called here with {count}, got {_described(function)}; write one that takes so many{wants}"
+        )
+
     ordered = inspect.Parameter.VAR_POSITIONAL in kinds and own == list(names[: len(own)])
     apart = set(own).isdisjoint(KNOWN if "t" in names else names)
     if ordered or apart:
@@ -75,9 +80,7 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
             return values, {}
         except TypeError:
             if not apart or not required or inspect.Parameter.KEYWORD_ONLY not in kinds:
-                raise TypeError(
-                    f"a function of position, after the time where it depends on it, {few}, got {_told(function)}{wants}"
-                ) from None
+                raise unclear() from None
     places = [name for name in names if name != "t"]
     found = {"t": "t"} if "t" in names and "t" in own else {}
     beside = [name for name in required if name not in found]
@@ -88,13 +91,10 @@ def bind(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[
         free = [name for name in required if name not in found]
         if len(free) == len(places) and not set(found) & set(places):
             found.update(zip(free, places))
-    missing = [name for name in names if name not in found.values()]
-    if inspect.Parameter.VAR_KEYWORD in kinds:
-        missing = []
+    all_named = inspect.Parameter.VAR_KEYWORD in kinds
+    missing = [name for name in names if not all_named and name not in found.values()]
     if any(name not in found for name in required) or (missing and (missing != places or "t" not in found)):
-        raise TypeError(
-            f"a function of position, after the time where it depends on it, {few}, got {_told(function)}{wants}"
-        )
+        raise unclear()
     at = dict(zip(names, values, strict=True))
     given: list[Any] = []
     named = {name: at[place] for name, place in found.items()}
@@ -109,17 +109,17 @@ def _refuse_strange(function: Any, name: str, elsewhere: Sequence[str]) -> None:
     """Raise where an argument means what there is none of."""
     if name == "u":
         raise TypeError(
-            f"u is the state, on which nothing depends in a linear equation, got {_told(function)}; call the position x, or give the constant u a value"
+            f"u is the state, on which nothing depends in a linear equation, got {_described(function)}; call the position x, or give the constant u a value"
         )
     if name == "t":
         raise TypeError(
-            f"t is the time, which a function of position is not given, got {_told(function)}; wrap a coefficient in jd.TimeDependent, and leave t out of an initial state"
+            f"t is the time, which a function of position is not given, got {_described(function)}; wrap a coefficient in jd.TimeDependent, and leave t out of an initial state"
         )
     if name in elsewhere:
-        raise TypeError(f"{name} does not vary on this wall, got {_told(function)}; name the sides one by one")
+        raise TypeError(f"{name} does not vary on this wall, got {_described(function)}; name the sides one by one")
 
 
-def _told(function: Any) -> str:
+def _described(function: Any) -> str:
     name = getattr(function, "__name__", type(function).__name__).replace("<lambda>", "lambda")
     try:
         return f"{name}({', '.join(inspect.signature(function).parameters)})"

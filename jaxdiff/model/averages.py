@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.model.interfaces import known, library, pieces
+from jaxdiff.model.discontinuities import breakpoints, concrete, namespace
 
-DOUBTFUL = 0.1  # of the whole in one cell: then a function is as good as not seen
+DOUBTFUL = 0.1  # error in one cell, of the whole, from which on a function is not resolved
 _AGREED = 1e-5  # of the whole, up to which two rules may differ in a cell
 _DEEPEST = 24  # halvings of a cell
 _MOST = 2**18  # parts of cells looked at in all
@@ -20,23 +20,23 @@ _BLOCK = 512  # parts looked at together, so that their number compiles nothing
 Found = tuple[Any, Any, Any]  # averages of f, of the error, and of |f|
 
 
-@np.errstate(all="ignore")  # what is not finite is told by others
-def looked(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int) -> Found:
+@np.errstate(all="ignore")  # what is not finite is refused elsewhere
+def quadrature(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int) -> Found:
     """Averages of a function of one point over all cells, their errors, and those of its size.
 
     Gauss–Legendre, of 5 points on one axis, there between jumps, and of 3 along each of several. The error is that of the
     point in the middle, or half the square of what the function varies by, to the third power: tiny where a function is
     smooth, and of its size where it is not.
     """
-    edges = tuple(known(jnp.asarray(each)) for each in edges)  # in the precision of the session
+    edges = tuple(concrete(jnp.asarray(each)) for each in edges)  # in the precision of the session
     if len(edges) == 1:
         lower, upper = edges[0][:-1], edges[0][1:]
-        ends = pieces(function, lower, upper)
-        ends = library(lower).stack([lower, upper], axis=1) if ends is None else ends
+        ends = breakpoints(function, lower, upper)
+        ends = namespace(lower).stack([lower, upper], axis=1) if ends is None else ends
         middles, halves = (ends[:, 1:] + ends[:, :-1]) / 2, (ends[:, 1:] - ends[:, :-1]) / 2
         nodes, weights = _gauss(5, ends.dtype)
         at = middles[..., None] + halves[..., None] * nodes
-        values = known(jax.vmap(function)(at.reshape(-1))).reshape(at.shape)
+        values = concrete(jax.vmap(function)(at.reshape(-1))).reshape(at.shape)
         shares = weights * halves[..., None] * at**exponent
         volume = shares.sum((1, 2))
         return tuple(each.sum(1) / volume for each in _compared(values, shares, 2))
@@ -47,8 +47,8 @@ def looked(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int) 
     at = [((e[1:] + e[:-1])[:, None] + (e[1:] - e[:-1])[:, None] * nodes) / 2 for e in edges]
     shares = [weights * x ** (exponent if k == 0 else 0) for k, x in enumerate(at)]
     shares = [share / share.sum(1, keepdims=True) for share in shares]
-    values = known(mapped(*(x.ravel() for x in at))).reshape([n for x in at for n in x.shape])
-    xp = library(values, *at)
+    values = concrete(mapped(*(x.ravel() for x in at))).reshape([n for x in at for n in x.shape])
+    xp = namespace(values, *at)
     together = np.ones((), values.dtype)
     for k, share in enumerate(shares):
         together = together * share.reshape([n for j, x in enumerate(at) for n in (x.shape if j == k else (1, 1))])
@@ -64,19 +64,21 @@ def _gauss(count: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _compared(values: Any, weights: Any, first: int) -> Found:
     """Integrals over the last axes, from `first` on, their errors and sizes."""
-    xp, axes = library(values, weights), tuple(range(first, values.ndim))
+    xp, axes = namespace(values, weights), tuple(range(first, values.ndim))
     total = lambda each: (each * weights).sum(axes)
     whole, size, volume = total(values), total(xp.abs(values)), weights.sum(axes)
     middle = tuple(n // 2 for n in values.shape[first:])
     coarse = values[(..., *middle)] * volume
     safe = xp.where(size > 0, size, 1.0)
     mean = whole / xp.where(volume > 0, volume, 1.0)
-    spread = total(xp.abs(values - mean.reshape(*mean.shape, *(1,) * len(axes)))) / safe
-    share = xp.minimum(xp.maximum(xp.abs(whole - coarse) / safe, spread**2 / 2), 1.0)
+    variation = total(xp.abs(values - mean.reshape(*mean.shape, *(1,) * len(axes)))) / safe
+    share = xp.minimum(xp.maximum(xp.abs(whole - coarse) / safe, variation**2 / 2), 1.0)
     return whole, size * share**3, size
 
 
-def refined(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int, volumes: Any, found: Found) -> Any:
+def adaptive_quadrature(
+    function: Callable[..., Any], edges: tuple[Any, ...], exponent: int, volumes: Any, found: Found
+) -> Any:
     """The averages, with cells divided until the rules agree; on the host. Raises `ValueError` if they do not."""
     average, error, size = (np.asarray(each, np.float64) for each in found)
     if not np.isfinite(size).all():
@@ -86,9 +88,8 @@ def refined(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int,
         return found[0]
     dim = len(edges)
     nodes, weights = _gauss(3 if dim > 1 else 5, np.float64)
-    offsets = np.stack(np.meshgrid(*[nodes] * dim, indexing="ij"), -1).reshape(-1, dim)
-    shares = np.prod(np.stack(np.meshgrid(*[weights / 2] * dim, indexing="ij"), -1).reshape(-1, dim), axis=1)
-    corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * dim, indexing="ij"), -1).reshape(-1, dim)
+    product = lambda line: np.stack(np.meshgrid(*[line] * dim, indexing="ij"), -1).reshape(-1, dim)
+    offsets, shares, corners = product(nodes), np.prod(product(weights / 2), axis=1), product([-0.5, 0.5])
     scale = np.ones(()) if exponent == 0 else volumes / _boxes(edges, exponent)
     shape = (len(nodes),) * dim
 
@@ -108,13 +109,8 @@ def refined(function: Callable[..., Any], edges: tuple[Any, ...], exponent: int,
         return whole * by, error * by, size * by
 
     near = doubt > _AGREED * whole
-    for axis in range(dim):  # a peak at a face is seen by one side alone
-        beside = np.pad(near, [(1, 1) if k == axis else (0, 0) for k in range(dim)])
-        near = (
-            near
-            | np.take(beside, range(near.shape[axis]), axis)
-            | np.take(beside, range(2, near.shape[axis] + 2), axis)
-        )
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(near, 1), (3,) * dim)
+    near = around.any(tuple(range(-dim, 0)))  # and the cells around: a peak at a face is seen by one side alone
     cells = np.flatnonzero(near)
     places = np.unravel_index(cells, volumes.shape)
     middles = np.stack([((e[1:] + e[:-1]) / 2)[i] for e, i in zip(map(np.asarray, edges), places)], 1)

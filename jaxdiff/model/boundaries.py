@@ -1,4 +1,4 @@
-"""What happens at a wall; J is the flux and n the outward normal."""
+"""Boundary conditions: the law of the flux J through a wall with the outward normal n, which eliminates the value there."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Boundary(eqx.Module):
     | `open`        | whether the outflow may differ from zero where nothing drifts                              | True    |
     | `fixes_value` | whether it sets u at the wall to its number `value`                                        | False   |
     | `periodic`    | whether the two ends of the axis are one point                                             | False   |
-    | `with_tensor` | whether it tells the flux where a diffusivity `Tensor` adds flux along the wall            | True    |
+    | `with_tensor` | whether it fixes the flux where a diffusivity `Tensor` adds flux along the wall            | True    |
     | `path`        | what a path meets there: "reflecting", "absorbing", "periodic"; None: paths are refused    | None    |
 
     `Spectral` has cosines where both walls are not open, sines where both fix the value, waves where the axis is periodic,
@@ -90,9 +90,8 @@ class Boundary(eqx.Module):
     with_tensor: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not field.metadata.get("static"):
-                setattr(self, field.name, numeric(getattr(self, field.name)))
+        for name, number in self.numbers.items():
+            setattr(self, name, numeric(number))
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -290,14 +289,12 @@ def sides(boundaries: Any, grid: Any) -> tuple[Boundary, ...]:
     else:
         if not isinstance(boundaries, dict):
             raise TypeError(f"boundaries must be a boundary or a dictionary of sides, got {boundaries!r}")
-        axes = tuple(name[:-1] for name in names[::2])
-        unknown = set(boundaries) - set(names) - set(axes)
+        unknown = set(boundaries) - set(names) - {name[:-1] for name in names}
         if unknown:
             raise ValueError(f"unknown side {sorted(unknown)[0]!r}; the sides of this grid are {', '.join(names)}")
-        for axis in axes:
-            twice = [side for side in (f"{axis}-", f"{axis}+") if axis in boundaries and side in boundaries]
-            if twice:
-                raise ValueError(f"side {twice[0]!r} is named twice, also by {axis!r}; leave one out")
+        twice = [side for side in names if side in boundaries and side[:-1] in boundaries]
+        if twice:
+            raise ValueError(f"side {twice[0]!r} is named twice, also by {twice[0][:-1]!r}; leave one out")
         given: dict[str, Boundary] = boundaries
         found = [given.get(name, given.get(name[:-1], reflecting)) for name in names]
     for side in found:

@@ -77,15 +77,12 @@ class Potential(eqx.Module):
 
     def __check_init__(self) -> None:
         if not callable(self.energy) and not isinstance(self.energy, Mark):
-            raise TypeError(f"Potential takes an energy as a function of position, got {_told(self.energy)}")
+            got = f"an array of shape {np.shape(self.energy)}" if np.ndim(self.energy) else repr(self.energy)
+            raise TypeError(f"Potential takes an energy as a function of position, got {got}")
 
     def __call__(self, x: Any) -> Any:
         x = jnp.asarray(x, jnp.result_type(float))
         return -jax.grad(lambda y: as_number(self.energy, y, "potential"))(x)
-
-
-def _told(value: Any) -> str:
-    return f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)
 
 
 class PerAxis(eqx.Module):
@@ -211,8 +208,8 @@ class Tensor(eqx.Module):
         try:
             found = jax.eval_shape(lambda *x: jnp.asarray(at_place(matrix, names, *x)), *point)
         except (TypeError, ValueError, IndexError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise ValueError(f"the function of a Tensor here takes {len(point)} numbers, and fails: {told}") from None
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the function of a Tensor here takes {len(point)} numbers, and fails: {reason}") from None
         if found.shape != (ndim, ndim) or jnp.issubdtype(found.dtype, jnp.complexfloating):
             raise ValueError(
                 f"the function of a Tensor here returns a real matrix {(ndim, ndim)}, got shape {found.shape}, {found.dtype}"

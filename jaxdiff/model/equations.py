@@ -1,4 +1,4 @@
-"""The models: which coefficients, in which equation."""
+"""Equations: `Diffusion`, `FokkerPlanck` and the base of one's own, with their coefficients."""
 
 from __future__ import annotations
 

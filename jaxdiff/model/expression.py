@@ -9,7 +9,7 @@ import itertools
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -203,20 +203,8 @@ def names(text: str) -> tuple[str, ...]:
     >>> names("k*(m - x) + exp(-k*pi)")
     ('k', 'm', 'x')
     """
-
-    return tuple(dict.fromkeys(name for name in _names(parse(text)) if name not in NUMBERS))
-
-
-def _names(node: ast.expr) -> Iterator[str]:
-    waiting: list[Any] = [node]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Name):
-            yield node.id
-        below = [
-            child for child in ast.iter_child_nodes(node) if not (isinstance(node, ast.Call) and child is node.func)
-        ]
-        waiting += below[::-1]
+    places = sorted((node.col_offset, node.id) for node in ast.walk(parse(text)) if isinstance(node, ast.Name))
+    return tuple(dict.fromkeys(name for _, name in places if name not in NUMBERS and name not in FUNCTIONS))
 
 
 def _affine(node: ast.expr, known: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -230,7 +218,7 @@ def _affine(node: ast.expr, known: dict[str, Any]) -> tuple[Any, Any] | None:
 
 
 def _affine_term(node: ast.expr, known: dict[str, Any]) -> tuple[Any, Any] | None:
-    used = set(_names(node))
+    used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} - set(FUNCTIONS)
     if "t" not in used:
         return (_evaluate(node, known), None) if used <= set(known) else None
     match node:
@@ -347,9 +335,9 @@ class Expression(eqx.Module):
             match node:
                 case ast.Compare(left=left, comparators=[right]):
                     sides = [left, right]
-                case ast.Call(func=ast.Name(id="heaviside" | "sign"), args=[argument]):
-                    sides = [argument, ast.Constant(0.0)]
-                case ast.Call(func=ast.Name(id="abs"), args=[argument]) if kinks:
+                case ast.Call(func=ast.Name(id="heaviside" | "sign" | "abs" as name), args=[argument]) if (
+                    kinks or name != "abs"
+                ):
                     sides = [argument, ast.Constant(0.0)]
                 case ast.Call(func=ast.Name(id="min" | "max"), args=sides) if kinks:
                     pass

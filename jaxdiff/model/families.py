@@ -1,4 +1,4 @@
-"""Families of functions of position whose numbers are fitted: polynomials, splines, networks."""
+"""Parametric families of functions of position: polynomials, splines, networks, whose numbers are fitted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.parameters import Free, Mark, Positive, numeric, plain
-
-__all__ = ["MLP", "Polynomial", "Spline"]
 
 
 class Polynomial(eqx.Module):

@@ -1,8 +1,9 @@
-"""Where: cells, faces, volumes, averages, integrals and interpolation on one to three axes."""
+"""Grids: cells, faces, volumes, averages, integrals and interpolation on one to three axes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.model.arguments import at_place, one_number
-from jaxdiff.model.averages import DOUBTFUL, looked, refined
+from jaxdiff.model.averages import DOUBTFUL, adaptive_quadrature, quadrature
 from jaxdiff.quantities import numbers
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Condition
@@ -111,6 +112,11 @@ class Grid(eqx.Module):
         return tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
 
     @property
+    def points(self) -> np.ndarray:
+        """The centres of all cells [length], `(cells, ndim)`, the last axis varying fastest."""
+        return np.stack(np.meshgrid(*self.centers, indexing="ij"), -1).reshape(-1, self.ndim)
+
+    @property
     def widths(self) -> tuple[Any, ...]:
         """Cell widths [length], an array `(n,)` for every axis."""
         return tuple(e[1:] - e[:-1] for e in self.edges)
@@ -134,8 +140,8 @@ class Grid(eqx.Module):
         """Cell volumes, of the grid's shape [length^d]; of shells the volume of the whole shell."""
         if self.ndim > 1:
             each = [self.axis(k).volumes for k in range(self.ndim)]
-            return _outer(each, np if all(isinstance(v, np.ndarray) for v in each) else jnp)
-        d = _EXPONENT[self.geometry] + 1
+            return reduce((np if all(isinstance(v, np.ndarray) for v in each) else jnp).multiply.outer, each)
+        d = self.exponent + 1
         power = self.edges[0] ** d
         return _SURFACE[self.geometry] / d * (power[1:] - power[:-1])
 
@@ -147,13 +153,14 @@ class Grid(eqx.Module):
     @property
     def areas(self) -> Any:
         """Face areas on one axis, shape `(n + 1,)`: 1, 2πr or 4πr²."""
-        return _SURFACE[self.geometry] * self.edges[0] ** _EXPONENT[self.geometry]
+        return _SURFACE[self.geometry] * self.edges[0] ** self.exponent
 
     @property
     def distances(self) -> Any:
         """On one axis, from centre to centre across each face, and from the end centres to the walls, `(n + 1,)`."""
         x, e = self.centers[0], self.edges[0]
-        return (jnp if isinstance(e, jax.Array) else np).concatenate([x[:1] - e[:1], x[1:] - x[:-1], e[-1:] - x[-1:]])
+        xp = jnp if isinstance(e, jax.Array) else np
+        return xp.diff(xp.concatenate([e[:1], x, e[-1:]]))
 
     @as_written
     def average(self, function: Callable[..., Any] | Any) -> Float[Array, "*cells"]:
@@ -182,18 +189,16 @@ class Grid(eqx.Module):
                     f"expected a number or cell averages of shape {self.shape}, got shape {value.shape}; pass one per cell"
                 )
             return jnp.broadcast_to(value, self.shape)
-        found = self._looked(function)
+        found = self._quadrature(function)
         if any(isinstance(each, jax.core.Tracer) for each in (*found, *self.edges)):
             return found[0]
-        return jnp.asarray(
-            refined(self._of_point(function), self.edges, self.exponent, np.asarray(self.volumes), found)
-        )
+        of_point, volumes = self._of_point(function), np.asarray(self.volumes)
+        return jnp.asarray(adaptive_quadrature(of_point, self.edges, self.exponent, volumes, found))
 
     def unresolved(self, function: Callable[..., Any], what: str) -> Condition:
         """The condition that a function is not so narrow that cells do not see it, where `average` cannot divide them."""
-        _, error, size = jax.lax.stop_gradient(self._looked(function))
-        held = jnp.asarray(self.volumes, size.dtype) * size
-        whole = jnp.sum(held)
+        _, error, size = jax.lax.stop_gradient(self._quadrature(function))
+        whole = jnp.sum(jnp.asarray(self.volumes, size.dtype) * size)
         share = jnp.asarray(self.volumes, size.dtype) * error / jnp.where(whole > 0, whole, 1.0)
         first = jnp.unravel_index(jnp.argmax(share), self.shape)
         places = tuple(jnp.asarray(x, size.dtype)[i] for x, i in zip(self.centers, first, strict=True))
@@ -204,8 +209,8 @@ class Grid(eqx.Module):
     def _of_point(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *x: one_number(at_place(function, self.names, *x), x[0].dtype, "a function to be averaged")
 
-    def _looked(self, function: Callable[..., Any]) -> Any:
-        return looked(self._of_point(function), self.edges, self.exponent)
+    def _quadrature(self, function: Callable[..., Any]) -> Any:
+        return quadrature(self._of_point(function), self.edges, self.exponent)
 
     def delta(self, point: Any) -> Float[Array | np.ndarray, "*cells"]:
         """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact.
@@ -230,12 +235,12 @@ class Grid(eqx.Module):
             if point.shape != (self.ndim,):
                 raise ValueError(f"a point has {self.ndim} coordinates here, got {point.tolist()}")
             self.require_inside(point if self.ndim == 1 else point[None], "point")
-        return _outer([self.axis(k)._split(point[k], xp) for k in range(self.ndim)], xp)
+        return reduce(xp.multiply.outer, [self.axis(k)._split(point[k], xp) for k in range(self.ndim)])
 
     def _split(self, point: Any, xp: Any) -> Any:
         x = xp.asarray(self.centers[0])
-        reach = xp.concatenate([xp.diff(x), xp.ones(1)])
-        below = xp.clip((point - x) / reach, 0.0, 1.0)  # share of the way from each centre to the next
+        gap = xp.concatenate([xp.diff(x), xp.ones(1)])
+        below = xp.clip((point - x) / gap, 0.0, 1.0)  # share of the way from each centre to the next
         above = xp.concatenate([xp.ones(1), below[:-1]])
         return xp.where(xp.arange(len(x)) == len(x) - 1, above, above - below) / self.volumes
 
@@ -330,14 +335,6 @@ def _columns(grid: Grid, points: Any) -> Any:
     return points[..., None] if grid.ndim == 1 and points.ndim <= 1 else points
 
 
-def _outer(factors: list[Any], xp: Any) -> Any:
-    """The product of one array per axis."""
-    out = xp.ones(())
-    for factor in factors:
-        out = out[..., None] * factor
-    return out
-
-
 def _are_equal(edges: Any) -> bool:
     return not isinstance(edges, jax.core.Tracer) and bool(np.ptp(np.diff(edges)) <= 1e-9 * np.ptp(edges))
 
@@ -355,14 +352,18 @@ def _linspace(axis: Any) -> np.ndarray:
     return np.linspace(ends[0], ends[1], int(cells) + 1)
 
 
+def increasing(edges: np.ndarray, what: str) -> np.ndarray:
+    """The edges, which are refused where they do not increase."""
+    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        got = np.array2string(edges, threshold=6)
+        raise ValueError(f"{what} must be at least two finite, increasing numbers, got {got}")
+    return edges
+
+
 def _checked_edges(edges: Any, geometry: str) -> Any:
     if isinstance(edges, jax.core.Tracer):
         return edges
-    edges = numbers(edges, "edges")
-    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-        raise ValueError(
-            f"edges must be at least two finite, increasing numbers, got {np.array2string(edges, threshold=6)}"
-        )
+    edges = increasing(numbers(edges, "edges"), "edges")
     if geometry != "cartesian" and edges[0] < 0:
         raise ValueError(f"the inner radius must not be negative, got {edges[0]:g}")
     return edges

@@ -1,4 +1,4 @@
-"""A measured course in time, as a coefficient."""
+"""A measured time series as a coefficient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERPOLATIONS = ("linear", "previous")
 
 
 class Series(eqx.Module):
-    """A measured course in time, constant beyond its ends.
+    """A measured time series, constant beyond its ends.
 
         c(t) = vᵢ + (vᵢ₊₁ − vᵢ) (t − tᵢ)/(tᵢ₊₁ − tᵢ)   or, of "previous", vᵢ,   for tᵢ ≤ t < tᵢ₊₁
 
@@ -111,20 +111,19 @@ def _join(symbol: str, a: Any, b: Any) -> Series:
         raise TypeError(
             "arithmetic with a Series takes no marks, got one; write the model as a function of named parameters, jd.fit(lambda k: ..., ..., parameters={'k': jd.Free(1.0)})"
         )
-    courses = [one for one in (a, b) if isinstance(one, Series)]
-    kinds = {one.interpolation for one in courses}
-    bent = isinstance(b, Series) and (symbol == "/" or (symbol == "*" and len(courses) == 2))
+    series = [one for one in (a, b) if isinstance(one, Series)]
+    kinds = {one.interpolation for one in series}
+    bent = isinstance(b, Series) and (symbol == "/" or (symbol == "*" and len(series) == 2))
     unknown = any(callable(one) and not isinstance(one, Series) for one in (a, b))
     if unknown or len(kinds) > 1 or (bent and "linear" in kinds):
         name = lambda one: f"Series({one.interpolation!r})" if isinstance(one, Series) else type(one).__name__
-        told = f"{name(a)} {symbol} {name(b)}"
         calls = f"{'a(t)' if callable(a) else 'a'} {symbol} {'b(t)' if callable(b) else 'b'}"
         raise TypeError(
-            f"{told} is neither linear nor constant between times; write jd.TimeDependent(lambda t: {calls})"
+            f"{name(a)} {symbol} {name(b)} is neither linear nor constant between times; write jd.TimeDependent(lambda t: {calls})"
         )
-    times = courses[0].times
-    if courses[-1].times is not times:
-        both = [one.times for one in courses]
+    times = series[0].times
+    if series[-1].times is not times:
+        both = [one.times for one in series]
         times = jnp.sort(jnp.concatenate(both)) if _traced(both) else np.union1d(*both)
 
     def value(one: Any) -> Any:
@@ -136,9 +135,9 @@ def _join(symbol: str, a: Any, b: Any) -> Series:
             )
         return numeric(one)
 
-    sigma = courses[0].sigma
-    if len(courses) > 1 and any(one.sigma is not None for one in courses):
+    sigma = series[0].sigma
+    if len(series) > 1 and any(one.sigma is not None for one in series):
         raise TypeError("a Series with sigma takes numbers alone, got a Series; join their values, and give a sigma")
     if sigma is not None and symbol in "*/":
-        sigma = abs(_ARITHMETIC[symbol](sigma, numeric(b)) if courses[0] is a else sigma * numeric(a))
-    return Series(times, _ARITHMETIC[symbol](value(a), value(b)), courses[0].interpolation, sigma)
+        sigma = abs(_ARITHMETIC[symbol](sigma, numeric(b)) if series[0] is a else sigma * numeric(a))
+    return Series(times, _ARITHMETIC[symbol](value(a), value(b)), series[0].interpolation, sigma)

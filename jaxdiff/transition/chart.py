@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.transition.lamperti import BATCH, Coefficients, Scalar, at_points, wall_ratio
+from jaxdiff.transition.quadrature import cumulative
 
-REACH = 8.5  # √duration beyond the data at which paths no longer count
-DEAREST = 40.0  # action of a way out, beyond which paths no longer count
-STRONGEST = 200.0  # order ν of a Bessel process beyond which paths keep away from the wall by themselves
+MAX_DISTANCE = 8.5  # √duration beyond the data at which paths no longer count
+MAX_ACTION = 40.0  # action of a way out, beyond which paths no longer count
+MAX_ORDER = 200.0  # order ν of a Bessel process beyond which paths keep away from the wall by themselves
 
 
 class Chart:
@@ -27,7 +28,7 @@ class Chart:
 
     | D ~ r^k at a distance r | y       | q            | the wall is                                  |
     |-------------------------|---------|--------------|----------------------------------------------|
-    | k = 0                   | finite  | x            | reflecting or absorbing, as told             |
+    | k = 0                   | finite  | x            | reflecting or absorbing, as given            |
     | k = 1, `vanishing`      | ~ 2√r   | √r, or arcsin| that of a Bessel process, ν = f/D′ − 1       |
     | k ≥ 2, `natural`        | ∞       | log r        | never met                                    |
     """
@@ -70,7 +71,7 @@ class Chart:
         self.ratios = [
             float(wall_ratio(drift, diffusivity, w)) if v else 0.0 for w, v in zip(self.bounds, self.vanishing)
         ]
-        self.bessel = tuple(bool(v and abs(ratio - 1) < STRONGEST) for v, ratio in zip(self.vanishing, self.ratios))
+        self.bessel = tuple(bool(v and abs(ratio - 1) < MAX_ORDER) for v, ratio in zip(self.vanishing, self.ratios))
 
     def at(self, x: Any) -> Coefficients:
         """Coefficients at points of any shape, in batches of one size."""
@@ -136,7 +137,7 @@ class Chart:
                 going &= outward * (walls - ends) > 0
                 ends = np.clip(ends, *walls)
             trail.append(ends)
-            going &= (way < REACH * need) & (action < DEAREST)
+            going &= (way < MAX_DISTANCE * need) & (action < MAX_ACTION)
             if not going.any():
                 break
         return np.unique(np.concatenate(trail))
@@ -157,7 +158,7 @@ class Chart:
             here = self.within_reach(x)
             speed = rate / np.sqrt(2 * here.diffusivity)
             if not even:
-                y = _integral(speed, q)
+                y = cumulative(speed, q)
                 q = np.interp(np.linspace(0, y[-1], len(q)), y, q)
         self._y_of_q = make_interp_spline(q, speed, k=5).antiderivative()
         knots = np.unique(np.concatenate([[q_low], q, [q_high]])) if any(inner) else np.unique(q)
@@ -172,7 +173,7 @@ class Chart:
         for wall, bessel, ratio in zip(self.y_walls, self.bessel, self.ratios):
             if bessel and np.isfinite(wall):  # the kernel there knows its singular part
                 self.potential = self.potential - ((ratio - 1) ** 2 - 0.25) / 2 / (self.table - wall) ** 2
-        self._action = _integral(np.sqrt(2 * np.maximum(self.potential, 0)), self.table)
+        self._action = cumulative(np.sqrt(2 * np.maximum(self.potential, 0)), self.table)
 
     def y(self, x: Any) -> Any:
         return self._y_of_q(self.q(x))
@@ -217,7 +218,3 @@ class Chart:
         if self.vanishing[side]:
             return "bessel absorbing" if self.walls[side] == "absorbing" else "bessel"
         return self.walls[side]
-
-
-def _integral(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(x))])

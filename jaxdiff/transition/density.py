@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,33 +17,7 @@ from jaxdiff.transition.kernel import Side, log_kernel
 from jaxdiff.transition.lamperti import Coefficients, Scalar, Wrapped, coefficients, wall_ratio, wrap
 from jaxdiff.transition.quadrature import antiderivative, chebyshev
 from jaxdiff.transition.substeps import count_substeps
-from jaxdiff.transition.windows import CLEAR, windows
-
-
-class Block(eqx.Module):
-    """Windows of one shape; a window is a stretch of x with nodes, and the transitions of one duration that it serves.
-
-    The nodes are fixed numbers in x, close to even in y at the coefficients the plan was made with; y itself follows
-    the coefficients that are being evaluated.
-    """
-
-    x: Any  # (windows, n) nodes
-    rate: Any  # (windows, n) dx/dz, z the window's own coordinate in [−1, 1]
-    x_poly: Any  # (windows, p) Chebyshev points of the window
-    rate_poly: Any  # (windows, p)
-    x_start: Any  # (windows, g) transitions, and their places in z
-    x_stop: Any
-    z_start: Any
-    z_stop: Any
-    duration: Any  # (windows,)
-    pad: Any  # (windows, 2) what must lie beyond the data on either side, in y/√duration
-    z: Any  # (n,) nodes in z
-    z_clear: Any  # (n,) where their coefficients are taken: the same, but for a distance to walls where D vanishes
-    weights: Any  # (n,) their quadrature weights
-    steps: int = eqx.field(static=True)
-    ends: tuple[str, ...] = eqx.field(static=True)
-    squaring: bool = eqx.field(static=True)
-    chunk: int = eqx.field(static=True)
+from jaxdiff.transition.windows import CLEAR, PER_WINDOW, Block, windows
 
 
 class DensityPlan(eqx.Module):
@@ -52,7 +27,6 @@ class DensityPlan(eqx.Module):
     order: Any  # (m,) where transition i lies in the blocks laid end to end
     walls: Any  # (2,)
     stress: Any  # largest δ³ V_y² at the data that the substeps are good for
-    error: Any  # estimated error of the sum of log densities [nat]
     periodic: bool = eqx.field(static=True)
     vanishing: tuple[bool, bool] = eqx.field(static=True)  # walls where D vanishes
 
@@ -86,30 +60,20 @@ def prepare(
         if periodic:
             terms, start, stop = wrap(terms, start, stop, lower, upper)
         chart = Chart(*terms, start, stop, duration, lower, upper, walls)
-        steps, error, stress = count_substeps(chart, max(1e-4, 1e-8 * len(start)) if tolerance is None else tolerance)
-        parts, order = windows(chart, steps)
-    blocks = tuple(Block(**part) for part in parts)
-    return DensityPlan(blocks, order, np.array([lower, upper], np.float64), stress, error, periodic, chart.vanishing)
+        steps, stress = count_substeps(chart, max(1e-4, 1e-8 * len(start)) if tolerance is None else tolerance)
+        blocks, order = windows(chart, steps)
+    return DensityPlan(tuple(blocks), order, np.array([lower, upper], np.float64), stress, periodic, chart.vanishing)
 
 
-def log_density(drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan) -> Float[Array, " m"]:
-    """log p(stop, duration | start) of each transition of the plan, (m,), in 1/length; traceable.
-
-    p(x₁|x₀) = e^{φ₁−φ₀} K(y₀, y₁)/√(2D(x₁)), φ = ∫ f/(2D) dx − ¼ ln D, K the kernel of exp(−t(−½∂² + V)) in y = ∫dx/√(2D).
-    NaN where D is not positive. Aït-Sahalia, Econometrica 70, 223 (2002), doi:10.1111/1468-0262.00274.
-    """
-    return checked_log_density(drift, diffusivity, killing, plan)[0]
-
-
-def resolved(drift: Scalar, diffusivity: Scalar, plan: DensityPlan, killing: Scalar = lambda x: 0.0) -> Bool[Array, ""]:
-    """True while the plan resolves these coefficients (a traced bool); prepare again if not."""
-    return checked_log_density(drift, diffusivity, killing, plan)[1]
-
-
-def checked_log_density(
+def log_density(
     drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan
 ) -> tuple[Float[Array, " m"], Bool[Array, ""]]:
-    """`log_density` and `resolved` from one evaluation."""
+    """(log p(stop, duration | start) of each transition of the plan in 1/length, whether the plan resolves these coefficients).
+
+    p(x₁|x₀) = e^{φ₁−φ₀} K(y₀, y₁)/√(2D(x₁)), φ = ∫ f/(2D) dx − ¼ ln D, K the kernel of exp(−t(−½∂² + V)) in y = ∫dx/√(2D).
+    Traceable. NaN where D is not positive. Where the plan does not resolve the coefficients, prepare again.
+    Aït-Sahalia, Econometrica 70, 223 (2002), doi:10.1111/1468-0262.00274.
+    """
     lower, upper = plan.walls[0], plan.walls[1]
     terms: tuple[Scalar, Scalar, Scalar] = (drift, diffusivity, killing)
     if plan.periodic:
@@ -126,13 +90,8 @@ def checked_log_density(
         count = block.x.shape[0]
         if count > block.chunk:
             split = lambda a: jnp.asarray(a).reshape(-1, block.chunk, *a.shape[1:])  # noqa: B023, E731
-            shared = ("z", "z_clear", "weights", "steps", "ends", "squaring", "chunk")
-            names = [name for name in block.__dataclass_fields__ if name not in shared]
-            rest = {name: getattr(block, name) for name in shared}
-            value, flag = jax.lax.map(
-                jax.checkpoint(lambda parts: evaluate(Block(**parts, **rest))),  # noqa: B023
-                {name: split(getattr(block, name)) for name in names},
-            )
+            chunk = jax.checkpoint(lambda parts: evaluate(replace(block, **parts)))  # noqa: B023
+            value, flag = jax.lax.map(chunk, {name: split(getattr(block, name)) for name in PER_WINDOW})
         else:
             value, flag = evaluate(block)
         values.append(value.reshape(-1))
@@ -241,7 +200,7 @@ def _coordinates(block: Block, poly: Coefficients, ratios: Any, walls: Any, root
 def _without_singular(V: Energies, y: InY, order: Any, side: int) -> Energies:
     """V less c/r², r the distance to a wall where D vanishes: that part the kernel of the Bessel process has exactly.
 
-    Nearer than CLEAR the difference drowns in rounding, and is taken at the node next to the wall.
+    Nearer than CLEAR the difference is lost in rounding, and is taken at the node next to the wall.
     """
     c, wall, inward = (order**2 - 0.25) / 2, y.ends[side], (1, -1)[side]
     potential = V.potential - c / (y.clear - wall) ** 2

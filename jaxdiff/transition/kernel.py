@@ -1,4 +1,5 @@
-"""The kernel of exp(−(−½∂² + V)) in the Lamperti coordinate, exact at walls, by a splitting of fourth order in time."""
+"""The kernel of exp(−(−½∂² + V)) in the Lamperti coordinate, exact at walls: a splitting of fourth order in time, in
+substeps one after another or by squaring the matrix of one."""
 
 from __future__ import annotations
 
@@ -50,8 +51,8 @@ def short_kernel(xp: Any, a: Any, b: Any, sign: Any, time: float, tilt: Any, sid
                 value = value - image
             else:  # the second term keeps ψ' = μψ, no flux of p = e^φ ψ
                 bend = side.number * math.sqrt(2 * math.pi * time)
-                reach = path / math.sqrt(2 * time) + side.number * math.sqrt(time / 2)
-                value = value + image * (1 - bend * erfcx(reach))
+                argument = path / math.sqrt(2 * time) + side.number * math.sqrt(time / 2)
+                value = value + image * (1 - bend * erfcx(argument))
     return value
 
 

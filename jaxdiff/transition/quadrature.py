@@ -1,4 +1,4 @@
-"""Quadrature and Chebyshev series on [−1, 1], the coordinate z of a window."""
+"""Quadrature, and Chebyshev series on [−1, 1], the coordinate z of a window."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def antiderivative(count: int) -> np.ndarray:
     """(count, count + 1): values at the Chebyshev points to the Chebyshev coefficients of the integral."""
     to_coefficients = np.linalg.inv(chebyshev(chebyshev_points(count), count, np))
     return (np.polynomial.chebyshev.chebint(np.eye(count), axis=0) @ to_coefficients).T
+
+
+def cumulative(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """∫ rate dx from the first point to each, by the trapezoid rule."""
+    return np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(x))])
 
 
 def chebyshev_points(count: int) -> np.ndarray:

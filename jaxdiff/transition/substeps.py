@@ -14,12 +14,12 @@ from jaxdiff.transition.quadrature import node_count, nodes
 FAR = 12.0  # jumps beyond so many √duration have windows of their own
 
 
-def count_substeps(chart: Chart, tolerance: float) -> tuple[list[int], float, float]:
-    """(substeps of each class, estimated error of the sum of log densities, largest δ³V_y² that they are good for).
+def count_substeps(chart: Chart, tolerance: float) -> tuple[list[int], float]:
+    """(substeps of each class, largest δ³V_y² that they are good for).
 
     M substeps are enough when M and 2M agree on a sample, the extreme transitions included.
     """
-    random, chosen, errors, stress, groups = np.random.default_rng(0), [], 0.0, 0.0, classes(chart)
+    random, chosen, stress, groups = np.random.default_rng(0), [], 0.0, classes(chart)
     for members in groups:
         duration = chart.duration[members]
         share = tolerance / len(groups)
@@ -41,11 +41,10 @@ def count_substeps(chart: Chart, tolerance: float) -> tuple[list[int], float, fl
                 "the transition densities are not finite; check drift, diffusivity and killing near the path"
             )
         chosen.append(steps)
-        errors += error
         ease = 4 * max(1.0, min(16.0, share / max(error, 1e-300)))
         largest = float(np.max(chart.at(chart.start[members]).force ** 2 * duration**3))
         stress = max(stress, ease * steps**-3.0 * largest, 1e-6)
-    return chosen, errors, stress
+    return chosen, stress
 
 
 def _sample(chart: Chart, members: np.ndarray, random: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import numpy as np
 from numpy.polynomial import chebyshev as series
 
@@ -15,17 +16,46 @@ from jaxdiff.transition.lamperti import BATCH
 from jaxdiff.transition.quadrature import antiderivative, chebyshev_points, node_count, nodes
 from jaxdiff.transition.substeps import FAR, classes
 
-CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V drowns in rounding, and is flat
-FINER = 16  # nodes and transitions from which on sizes are told apart in quarters of an octave
+CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V is lost in rounding, and is flat
+FINER = 16  # nodes and transitions from which on sizes are rounded up to quarters of an octave
 FRACTIONS = np.linspace(-0.98, 0.98, 99)
 OPEN = ("open", "open")
 PERIODIC = ("periodic", "periodic")
 COMPILATION = 2e6  # nanoseconds that one window instead of several is worth, being one compilation
 
 
-def windows(chart: Chart, steps: list[int]) -> tuple[list[dict[str, Any]], np.ndarray]:
+PER_WINDOW = tuple("x rate x_poly rate_poly x_start x_stop z_start z_stop duration pad".split())  # fields of a `Block`
+
+
+class Block(eqx.Module):
+    """Windows of one shape; a window is a stretch of x with nodes, and the transitions of one duration that it serves.
+
+    The nodes are fixed numbers in x, close to even in y at the coefficients the plan was made with; y itself follows
+    the coefficients that are being evaluated.
+    """
+
+    x: Any  # (windows, n) nodes
+    rate: Any  # (windows, n) dx/dz, z the window's own coordinate in [−1, 1]
+    x_poly: Any  # (windows, p) Chebyshev points of the window
+    rate_poly: Any  # (windows, p)
+    x_start: Any  # (windows, g) transitions, and their places in z
+    x_stop: Any
+    z_start: Any
+    z_stop: Any
+    duration: Any  # (windows,)
+    pad: Any  # (windows, 2) what must lie beyond the data on either side, in y/√duration
+    z: Any  # (n,) nodes in z
+    z_clear: Any  # (n,) where their coefficients are taken: the same, but for a distance to walls where D vanishes
+    weights: Any  # (n,) their quadrature weights
+    steps: int = eqx.field(static=True)
+    ends: tuple[str, ...] = eqx.field(static=True)
+    squaring: bool = eqx.field(static=True)
+    chunk: int = eqx.field(static=True)
+
+
+def windows(chart: Chart, steps: list[int]) -> tuple[list[Block], np.ndarray]:
     """The blocks of a plan, and where each transition lies in them."""
-    parts, places, offset = [], np.zeros(len(chart.duration), np.int64), 0
+    blocks, places, offset = [], np.zeros(len(chart.duration), np.int64), 0
     for members, substeps in _merged(classes(chart), steps):
         jump, wraps = chart.jump(members), chart.wraps(chart.duration[members])
         for kind in (wraps, ~wraps & (jump <= FAR), ~wraps & (jump > FAR)):
@@ -37,11 +67,11 @@ def windows(chart: Chart, steps: list[int]) -> tuple[list[dict[str, Any]], np.nd
             if periodic or not alone:
                 window = _shared(chart, members, chosen, substeps, periodic)
             for ends, rows, stretch in _by_walls(chart, members[chosen], window, periodic):
-                part, real, slots = _block(chart, rows, stretch, ends, substeps)
-                parts.append(part)
+                block, real, slots = _block(chart, rows, stretch, ends, substeps)
+                blocks.append(block)
                 places[real] = offset + slots
-                offset += part["x_start"].size
-    return parts, places
+                offset += block.x_start.size
+    return blocks, places
 
 
 def _merged(members: list[np.ndarray], steps: list[int]) -> list[tuple[np.ndarray, int]]:
@@ -63,9 +93,9 @@ def _cost(count: float, g: float, n: float, steps: int) -> tuple[float, bool]:
     """Rough nanoseconds of `count` windows of n nodes and g transitions, and whether to square the kernel rather than to
     apply it step by step."""
     kernel = 0.0 if steps == 1 else 10 * n**2
-    chain, squares = 0.8 * (steps - 1) * g * n**2, 0.2 * (1 + math.log2(max(1, steps - 1))) * n**3 + 0.4 * g * n**2
-    matrix = 0.0 if steps == 1 else min(chain, squares)
-    return count * (60 * (n + 16) + g * (20 * n + 120) + kernel + matrix), steps > 1 and squares < chain
+    advancing, squaring = 0.8 * (steps - 1) * g * n**2, 0.2 * (1 + math.log2(max(1, steps - 1))) * n**3 + 0.4 * g * n**2
+    matrix = 0.0 if steps == 1 else min(advancing, squaring)
+    return count * (60 * (n + 16) + g * (20 * n + 120) + kernel + matrix), steps > 1 and squaring < advancing
 
 
 def _shared(chart: Chart, members: np.ndarray, chosen: np.ndarray, steps: int, periodic: bool) -> np.ndarray:
@@ -152,8 +182,8 @@ def _by_walls(
 
 def _block(
     chart: Chart, rows: np.ndarray, stretch: Stretch, ends: tuple[str, ...], steps: int
-) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """(fields of a `Block`, its transitions, the slots that they take in it)."""
+) -> tuple[Block, np.ndarray, np.ndarray]:
+    """(a `Block`, its transitions, the slots that they take in it)."""
     root, g = np.sqrt(stretch.duration), bucket(int(stretch.sizes.max()), FINER)
     pad = 0.8 * np.stack([stretch.first - stretch.low, stretch.high - stretch.last], axis=1) / root[:, None]
     width = float(np.max((stretch.high - stretch.low) / root))
@@ -183,12 +213,12 @@ def _block(
     if ends == PERIODIC:
         lower, upper = chart.bounds
         stop = lower + np.mod(stop - lower, upper - lower)
-    part = {
-        "x": x, "rate": rate, "x_poly": x_poly, "rate_poly": rate_poly, "x_start": start, "x_stop": stop,
-        "z_start": frame.z(start), "z_stop": frame.z(stop), "duration": duration, "pad": pad[chosen], "z": z,
-        "z_clear": z_clear, "weights": weights, "steps": steps, "ends": ends, "squaring": squaring, "chunk": chunk,
-    }  # fmt: skip
-    return part, table[real], (np.arange(count)[:, None] * g + np.arange(g)[None, :])[real]
+    block = Block(
+        x=x, rate=rate, x_poly=x_poly, rate_poly=rate_poly, x_start=start, x_stop=stop, z_start=frame.z(start),
+        z_stop=frame.z(stop), duration=duration, pad=pad[chosen], z=z, z_clear=z_clear, weights=weights, steps=steps,
+        ends=ends, squaring=squaring, chunk=chunk,
+    )  # fmt: skip
+    return block, table[real], (np.arange(count)[:, None] * g + np.arange(g)[None, :])[real]
 
 
 class _Frame:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.quantities import clocked, numbers
+from jaxdiff.quantities import numbers, times_as_numbers
 from jaxdiff.shell.config import parse
 
 GRID = jd.Grid.uniform((0.0, 1.0, 10))
@@ -44,7 +44,7 @@ TWO_DAYS = {  # from the last of February 2024, over the leap day, to the first 
     "unit, value", [("day", 2.0), ("h", 48.0), ("minutes", 2880.0), ("s", 172800.0), ("week", 2 / 7)]
 )
 def test_dates_and_durations_in_a_unit(kind, unit, value):
-    times, start = clocked(TWO_DAYS[kind], 0.0, unit)
+    times, start = times_as_numbers(TWO_DAYS[kind], 0.0, unit)
     np.testing.assert_allclose(times, [0.0, value], rtol=1e-15)
     assert times.dtype == np.float64 and start == 0.0
 
@@ -111,7 +111,7 @@ def test_a_missing_date_goes_with_its_value():
 
 def test_numbers_stay_what_they_are_and_a_year_has_a_length():
     assert jd.Readings(GRID, 0.0, [1.0, np.inf], 0.5, [1.0, 2.0], time_unit="day").times.tolist() == [1.0, np.inf]
-    assert clocked(np.array([0, 36525], "m8[D]"), 0.0, "years")[0].tolist() == [0.0, 100.0]
+    assert times_as_numbers(np.array([0, 36525], "m8[D]"), 0.0, "years")[0].tolist() == [0.0, 100.0]
 
 
 NO_TIMES = [

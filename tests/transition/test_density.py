@@ -9,7 +9,7 @@ from scipy.special import ive
 from scipy.stats import norm
 
 from jaxdiff import datasets
-from jaxdiff.transition.density import checked_log_density, log_density, prepare, resolved
+from jaxdiff.transition.density import log_density, prepare
 
 REFLECTING, ABSORBING, PERIODIC = (("reflecting",) * 2, ("absorbing",) * 2, ("periodic",) * 2)
 
@@ -20,7 +20,7 @@ def nothing(x):
 
 @jax.jit
 def evaluate(drift, diffusivity, plan):
-    return checked_log_density(drift, diffusivity, nothing, plan)
+    return log_density(drift, diffusivity, nothing, plan)
 
 
 def densities(drift, diffusivity, p, start, stop, duration, lower, upper, walls=REFLECTING, **options):
@@ -231,7 +231,7 @@ def test_derivatives(case):
     killing = lambda p, x: 0.1 * p[2] * x**2
     functions = lambda p: (Partial(drift, p), Partial(diffusivity, p), Partial(killing, p))
     plan = prepare(*functions(p), x[:-1], x[1:], np.full(len(x) - 1, t), lower, upper, walls)
-    total = lambda p: jnp.sum(log_density(*functions(p), plan))
+    total = lambda p: jnp.sum(log_density(*functions(p), plan)[0])
     value, reverse = jax.jit(total), jax.jit(jax.grad(total))
     gradient, hessian = np.array(reverse(p)), None
     if case in ("double well", "vanishing"):
@@ -273,5 +273,5 @@ def test_refusals():
     with pytest.raises(ValueError, match="on the wall 0, where the diffusivity vanishes"):
         densities(reverting, square_root, (1.0, 1.0, 1.0), [0.0], [0.1], 1.0, 0.0, 20.0)
     plan = prepare(nothing, lambda x: 1.0, nothing, [0.0], [0.1], [1.0], -20.0, 20.0)
-    assert resolved(nothing, lambda x: 1.0, plan)
-    assert np.isnan(log_density(nothing, lambda x: -1.0, nothing, plan))[0]
+    assert log_density(nothing, lambda x: 1.0, nothing, plan)[1]
+    assert np.isnan(log_density(nothing, lambda x: -1.0, nothing, plan)[0])[0]

@@ -17,7 +17,7 @@ from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
-from jaxdiff.quantities import checked_unit, clocked
+from jaxdiff.quantities import checked_unit, times_as_numbers
 from jaxdiff.shell.config.keys import check_keys, choose, edges, listed, number, per_axis, text, text_or_number
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _on_clock(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
         return frame
     if name in settings.get("scale", {}):
         raise ValueError(f"[data] has a time_unit and a scale for the dates in {name!r}; leave the scale out")
-    return frame.assign(**{name: clocked(times, 0.0, unit)[0]})
+    return frame.assign(**{name: times_as_numbers(times, 0.0, unit)[0]})
 
 
 def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:

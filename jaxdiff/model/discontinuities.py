@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-MOST = 4  # jumps that are told apart between two points
+MAX_JUMPS = 4  # between two points
 
 # What changes its sign where an operation jumps.
 _MARGINS: dict[str, Callable[..., Any]] = {
@@ -24,12 +24,12 @@ _MARGINS: dict[str, Callable[..., Any]] = {
 _CALLS = ("jit", "remat2", "checkpoint")  # of functions, with their jaxpr
 
 
-def known(array: Any) -> Any:
+def concrete(array: Any) -> Any:
     """In NumPy where it is no tracer: of operations on the host JAX compiles each for itself, and loops at every call."""
     return array if isinstance(array, jax.core.Tracer) else np.asarray(array)
 
 
-def library(*arrays: Any) -> Any:
+def namespace(*arrays: Any) -> Any:
     """NumPy, or that of JAX for tracers."""
     return jnp if any(isinstance(array, jax.core.Tracer) for array in arrays) else np
 
@@ -40,7 +40,7 @@ def _named(step: Any) -> str:
     return "floor" if whole else str(step.primitive.name)
 
 
-def _follow(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> list[Any]:
+def _interpret(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> list[Any]:
     """Run a jaxpr on pairs (value, whether it depends on the position), collecting margins of what depends on it."""
     values = dict(zip(jaxpr.constvars, ((const, False) for const in consts), strict=True))
     values.update(zip(jaxpr.invars, given, strict=True))
@@ -54,7 +54,7 @@ def _follow(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> li
             margins.append(jnp.ravel(_MARGINS[name](*numbers)))
         if name in _CALLS:
             inner = step.params["jaxpr"]
-            found = _follow(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), pairs, margins)
+            found = _interpret(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), pairs, margins)
         else:
             out = step.primitive.bind(*numbers, **step.primitive.get_bind_params(step.params))
             found = [(each, moves) for each in (out if step.primitive.multiple_results else [out])]
@@ -65,16 +65,16 @@ def _follow(jaxpr: Any, consts: Any, given: list[Any], margins: list[Any]) -> li
 def _margins(function: Callable[[Any], Any], like: Any) -> Callable[..., Any] | None:
     """What changes sign where a function of one position jumps, `(m,)` of a position; None if it compares nothing.
 
-    With `held`, without derivatives by the numbers in the function.
+    With `frozen`, without derivatives by the numbers in the function.
     """
     closed = jax.make_jaxpr(function)(like)
     if not _compares(closed.jaxpr):
         return None
 
-    def margins(x: Any, held: bool = False) -> Any:
-        consts = jax.lax.stop_gradient(closed.consts) if held else closed.consts
+    def margins(x: Any, frozen: bool = False) -> Any:
+        consts = jax.lax.stop_gradient(closed.consts) if frozen else closed.consts
         found: list[Any] = []
-        _follow(closed.jaxpr, consts, [(x, True)], found)
+        _interpret(closed.jaxpr, consts, [(x, True)], found)
         return jnp.concatenate(found) if found else jnp.zeros(0, like.dtype)
 
     return margins if jax.eval_shape(margins, like).size else None
@@ -89,7 +89,7 @@ def _compares(jaxpr: Any) -> bool:
 
 
 @np.errstate(all="ignore")
-def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
+def breakpoints(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     """The ends `(n, k + 2)` of the parts in which a function of one position is continuous between `lower` and `upper`
     (n,), of which some may have no length; None if it compares nothing.
 
@@ -100,27 +100,27 @@ def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     if margins is None:
         return None
     low, high = jax.lax.stop_gradient((lower, upper))
-    every = jax.vmap(lambda x: margins(x, held=True))
-    first, last = known(every(low)), known(every(high))
-    xp = library(first)
+    every = jax.vmap(lambda x: margins(x, frozen=True))
+    first, last = concrete(every(low)), concrete(every(high))
+    xp = namespace(first)
     crossed = (first < 0) != (last < 0)
     start, wide = xp.broadcast_to(low[:, None], first.shape), (high - low)[:, None]
     between = start + wide * first / xp.where(crossed, first - last, 1.0)
     guess = xp.concatenate([start, xp.where(crossed, between, start), start + wide], axis=1)
     which = np.broadcast_to(np.tile(np.arange(first.shape[1]), 3), guess.shape)
 
-    def step(at: Any, which: Any, held: bool) -> Any:
-        one = lambda x, j: jax.jvp(lambda y: margins(y, held)[j], (x,), (jnp.ones_like(x),))
-        value, slope = map(known, jax.vmap(jax.vmap(one))(at, which))
-        xp = library(value, slope)
+    def step(at: Any, which: Any, frozen: bool) -> Any:
+        one = lambda x, j: jax.jvp(lambda y: margins(y, frozen)[j], (x,), (jnp.ones_like(x),))
+        value, slope = map(concrete, jax.vmap(jax.vmap(one))(at, which))
+        xp = namespace(value, slope)
         return xp.where(slope != 0, -value / xp.where(slope != 0, slope, 1.0), xp.where(value == 0, value, xp.inf))
 
     def closer(_: Any, at: Any) -> Any:
-        return xp.clip(at + step(at, which, held=True), start[:, :1], start[:, :1] + wide)
+        return xp.clip(at + step(at, which, frozen=True), start[:, :1], start[:, :1] + wide)
 
     guess = _repeated(closer, guess, 12, 1e-6 * wide)
     there = (
-        (xp.abs(step(guess, which, held=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
+        (xp.abs(step(guess, which, frozen=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
     )
     guess = xp.where(there, guess, start[:, :1] + wide)
     order = xp.argsort(guess, axis=1)
@@ -128,10 +128,10 @@ def pieces(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
     again = xp.pad(xp.diff(ordered, axis=1) < 1e-6 * wide, ((0, 0), (1, 0)))  # what several starts have led to
     there = there & ~again
     guess = xp.where(there, ordered, start[:, :1] + wide)
-    order = xp.argsort(guess, axis=1)[:, :MOST]
+    order = xp.argsort(guess, axis=1)[:, :MAX_JUMPS]
     guess, there, which = (xp.take_along_axis(each, order, axis=1) for each in (guess, there, which))
-    move = step(jax.lax.stop_gradient(guess), which, held=False)
-    xp = library(move, lower, upper)
+    move = step(jax.lax.stop_gradient(guess), which, frozen=False)
+    xp = namespace(move, lower, upper)
     at = jax.lax.stop_gradient(guess) + xp.where(there, move, 0.0)
     ends = xp.where(there, xp.clip(at, lower[:, None], upper[:, None]), upper[:, None])
     return xp.concatenate([lower[:, None], xp.sort(ends, axis=1), upper[:, None]], axis=1)
@@ -158,7 +158,7 @@ def mean_between(
 
     Where it does not jump the mean is `smooth`; where it does, that of the middles of its parts.
     """
-    ends = pieces(function, lower, upper)
+    ends = breakpoints(function, lower, upper)
     if ends is None:
         return smooth, jnp.zeros(jnp.shape(smooth), bool)
     lengths, middles = jnp.diff(ends, axis=1), (ends[:, 1:] + ends[:, :-1]) / 2

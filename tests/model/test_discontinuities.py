@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxdiff as jd
-from jaxdiff.model.interfaces import pieces
+from jaxdiff.model.discontinuities import breakpoints
 
 ENDS = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(0.0)}
 PLACES = (0.5, 0.3, 0.512, 0.3337, 0.9951)  # at a face, at another, in cells; the last between a centre and a wall
@@ -143,7 +143,7 @@ def test_a_diffusivity_and_the_place_where_it_jumps_are_fitted():
 )
 def test_where_nothing_is_compared_nothing_is_looked_for(function):
     edges = jnp.linspace(0.0, 1.0, 6)
-    assert pieces(function, edges[:-1], edges[1:]) is None
+    assert breakpoints(function, edges[:-1], edges[1:]) is None
 
 
 @pytest.mark.parametrize(
@@ -166,12 +166,12 @@ def test_where_nothing_is_compared_nothing_is_looked_for(function):
 )
 def test_where_a_function_jumps(function, jumps):
     edges = jnp.linspace(0.0, 1.0, 6)
-    found = np.asarray(jax.jit(lambda edges: pieces(function, edges[:-1], edges[1:]))(edges)).ravel()
+    found = np.asarray(jax.jit(lambda edges: breakpoints(function, edges[:-1], edges[1:]))(edges)).ravel()
     inner = found[np.abs(found[:, None] - np.asarray(edges)).min(1) > 1e-9]
     np.testing.assert_allclose(np.unique(np.round(inner, 9)), np.round(jumps, 9), atol=1e-9)
 
 
 def test_jumps_outside_jit_are_those_within():
     edges = np.linspace(0.0, 1.0, 6)
-    look = lambda edges: pieces(lambda x: jnp.where((x - 0.5) ** 2 < 0.01**2, 1.0, 2.0), edges[:-1], edges[1:])
+    look = lambda edges: breakpoints(lambda x: jnp.where((x - 0.5) ** 2 < 0.01**2, 1.0, 2.0), edges[:-1], edges[1:])
     np.testing.assert_allclose(look(edges), jax.jit(look)(edges), atol=1e-12)
