@@ -132,12 +132,13 @@ class Bounded(Mark):
     upper: Any = eqx.field(converter=numeric)
 
     def __check_init__(self) -> None:
-        lower, upper = self.lower, self.upper
-        if not (isinstance(lower, np.ndarray) and isinstance(upper, np.ndarray)):
+        if not (isinstance(self.lower, np.ndarray) and isinstance(self.upper, np.ndarray)):
             return
-        if not (np.all(np.isfinite(lower)) and np.all(np.isfinite(upper)) and np.all(lower < upper)):
+        lower, upper = np.broadcast_arrays(self.lower, self.upper)
+        wrong = ~(np.isfinite(lower) & np.isfinite(upper) & (lower < upper))
+        if wrong.any():
             raise ValueError(
-                f"Bounded needs finite bounds with lower < upper, got {lower} and {upper}; jd.Positive has no upper bound"
+                f"Bounded needs finite bounds with lower < upper, got {lower[wrong][0]} and {upper[wrong][0]}; jd.Positive has no upper bound"
             )
         if isinstance(self.value, np.ndarray):
             _check_start("Bounded", self.value, lower, upper)
@@ -157,14 +158,15 @@ class Fixed(Mark):
     """
 
 
-def _check_start(kind: str, value: np.ndarray, lower: Any, upper: Any, name: str = "") -> None:
-    inside = (value > lower) & (value < upper)
-    if not np.all(inside):
-        got = np.asarray(value)[~inside].ravel()[0] if np.ndim(value) else value
+def _check_start(kind: str, value: Any, lower: Any, upper: Any, name: str = "") -> None:
+    value, lower, upper = np.broadcast_arrays(value, lower, upper)
+    outside = ~((value > lower) & (value < upper))
+    if outside.any():
+        value, lower, upper = (one[outside][0] for one in (value, lower, upper))
         where = f" for {name!r}" if name else ""
         wants = "above zero" if kind == "Positive" else f"strictly between {lower} and {upper}"
         mend = "use jd.Free for a number of any sign" if kind == "Positive" else "move it inside or widen the bounds"
-        raise ValueError(f"{kind} needs a start {wants}{where}, got {got}; {mend}")
+        raise ValueError(f"{kind} needs a start {wants}{where}, got {value}; {mend}")
 
 
 def is_mark(node: Any) -> bool:
@@ -361,9 +363,10 @@ def collect(tree: Any) -> Parameters:
 
 def _column(mark: Mark, value: np.ndarray, name: str) -> tuple[np.ndarray, ...]:
     """Start, kind, scale, lower and width of one leaf, flat."""
-    if not np.all(np.isfinite(value)):
-        raise ValueError(f"the start of {name!r} is not finite, got {value}; give it a finite number")
     flat = value.ravel()
+    if not np.isfinite(flat).all():
+        got = flat[~np.isfinite(flat)][0]
+        raise ValueError(f"the start of {name!r} is not finite, got {got}; give it a finite number")
     zero, one = np.zeros_like(flat), np.ones_like(flat)
     if isinstance(mark, Positive):
         _check_start("Positive", value, 0.0, np.inf, name)

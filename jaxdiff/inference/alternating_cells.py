@@ -14,8 +14,8 @@ import numpy as np
 def alternated(edges: np.ndarray, a: float, first: int) -> np.ndarray:
     """Edges (n + 1,), each second one moved up and the others down; `first` says which."""
     widths = np.diff(edges)
-    reach = np.concatenate([[0.0], np.minimum(widths[1:], widths[:-1]), [0.0]])
-    return edges + 0.5 * a * reach * np.where((np.arange(len(edges)) + first) % 2, -1.0, 1.0)
+    most = np.concatenate([[0.0], np.minimum(widths[1:], widths[:-1]), [0.0]])
+    return edges + 0.5 * a * most * np.where((np.arange(len(edges)) + first) % 2, -1.0, 1.0)
 
 
 def combined(edges: np.ndarray, x: np.ndarray, a: float, first: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,21 +28,21 @@ def combined(edges: np.ndarray, x: np.ndarray, a: float, first: int) -> tuple[np
     return nodes[i] + (nodes[i + 1] - nodes[i]) * upper / whole, whole
 
 
-def off(nodes: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """What linear interpolation between nodes errs by at x, over the second derivative."""
+def interpolation_error(nodes: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The error of linear interpolation between nodes at x, over the second derivative."""
     i = np.clip(np.searchsorted(nodes, x) - 1, 0, len(nodes) - 2)
     return (x - nodes[i]) * (nodes[i + 1] - x) / 2
 
 
-def cut(line: Any, bins: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """What is wrong of the masses of bins (…, b) for being summed from the cells of one axis: where a bin cuts a cell, the slope
-    within it; and the curvature within cells, which the values at their centres know nothing of."""
+def binning_error(line: Any, bins: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """The error of the masses of bins (…, b) that are summed from the cells of one axis: where a bin cuts a cell, of the slope
+    within it; and of the curvature within cells, on which the values at their centres say nothing."""
     volumes, middle = np.diff(_volume(line, bins)), (bins[1:] + bins[:-1]) / 2
     edges, inner = np.asarray(line.edges[0]), bins[1:-1]
-    slope = np.diff(held / volumes) / np.diff(middle) * _area(line, inner)
+    slope = np.diff(mass / volumes) / np.diff(middle) * inner**line.exponent
     i = np.clip(np.searchsorted(edges, inner) - 1, 0, len(edges) - 2)
-    moved = slope * (off(edges, inner) - np.diff(edges)[i] ** 2 / 24)
-    none = np.zeros((*held.shape[:-1], 1))
+    moved = slope * (interpolation_error(edges, inner) - np.diff(edges)[i] ** 2 / 24)
+    none = np.zeros((*mass.shape[:-1], 1))
     return np.diff(np.concatenate([none, moved, none], -1))
 
 
@@ -52,13 +52,9 @@ def refilled(line: Any, u: np.ndarray, k: int, a: float, first: int) -> np.ndarr
     changed = alternated(edges, a, first)
     old, new, u = _volume(line, edges), _volume(line, changed), np.moveaxis(np.asarray(u, float), k, -1)
     below = np.concatenate([np.zeros((*u.shape[:-1], 1)), np.cumsum(u * np.diff(old), -1)], -1)
-    held = np.apply_along_axis(lambda one: np.diff(np.interp(new, old, one)), -1, below)
-    return np.moveaxis(held / np.diff(new), -1, k)
+    content = np.apply_along_axis(lambda one: np.diff(np.interp(new, old, one)), -1, below)
+    return np.moveaxis(content / np.diff(new), -1, k)
 
 
 def _volume(line: Any, x: np.ndarray) -> np.ndarray:
     return x ** (line.exponent + 1) / (line.exponent + 1)
-
-
-def _area(line: Any, x: np.ndarray) -> np.ndarray:
-    return x**line.exponent

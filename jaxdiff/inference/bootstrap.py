@@ -1,4 +1,4 @@
-"""The bootstrap: a fitted model simulates data, all of them are fitted as one batch, and their scatter is the error."""
+"""The bootstrap: data are drawn anew (by `Measurement.draw`), all fitted as one batch, and their scatter is the error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxdiff.inference.batch import Batch, Lanes
+from jaxdiff.inference.batch import Batch, BatchData
 from jaxdiff.inference.fit import checked_count, is_narrow
-from jaxdiff.inference.fit_many import carried_out
-from jaxdiff.inference.fits import Fits, split
+from jaxdiff.inference.fit_many import fit_batch, generator
+from jaxdiff.inference.fits import Fits
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
@@ -81,12 +81,12 @@ class Bootstrap:
     @property
     def standard_errors(self) -> dict[str, Any]:
         """{name: standard deviation over the repeats}."""
-        return self._named(np.std(self._x, axis=0, ddof=1))
+        return self._split(np.std(self._x, axis=0, ddof=1))
 
     @property
     def bias(self) -> dict[str, Any]:
         """{name: mean over the repeats − the estimate}."""
-        return self._named(self._x.mean(0) - self.fit.columns()[0])
+        return self._split(self._x.mean(0) - self.fit.columns()[0])
 
     @property
     def covariance(self) -> np.ndarray:
@@ -96,15 +96,14 @@ class Bootstrap:
     @property
     def intervals(self) -> dict[str, tuple[Any, Any]]:
         """{name: (lower, upper)}, percentiles of the repeats."""
-        lower, upper = (self._named(end) for end in self._ends)
-        return {name: (lower[name], upper[name]) for name in lower}
+        return self.fits.run.parameters.intervals(self._ends)
 
     @property
     def _ends(self) -> np.ndarray:
-        return np.quantile(self._x, (0.5 - self.level / 2, 0.5 + self.level / 2), axis=0)
+        return np.quantile(self._x, (0.5 - self.level / 2, 0.5 + self.level / 2), axis=0).T
 
-    def _named(self, row: np.ndarray) -> dict[str, Any]:
-        return {name: value[0] for name, value in split(self.fits.run.parameters, row[None]).items()}
+    def _split(self, x: np.ndarray) -> dict[str, Any]:
+        return self.fits.run.parameters.split(x)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a repeat."""
@@ -117,17 +116,12 @@ class Bootstrap:
             ("parameter", "estimate", "standard error", f"{share} interval", "of the fit", "bias")
         ]
         x, errors, _ = self.fit.columns()
-        scatter, off = np.std(self._x, axis=0, ddof=1), self._x.mean(0) - x
-        for k, label in enumerate(self.fit.labels):
-            low, high = self._ends[:, k]
-            numbers = (
-                f"{x[k]:.6g}",
-                f"{scatter[k]:.2g}",
-                f"{low:.6g} … {high:.6g}",
-                f"{errors[k]:.2g}",
-                f"{off[k]:.2g}",
+        scatter, bias = np.std(self._x, axis=0, ddof=1), self._x.mean(0) - x
+        for label, *numbers, (low, high) in zip(self.fit.labels, x, scatter, errors, bias, self._ends, strict=True):
+            estimate, deviation, error, off = (
+                f"{v:.{digits}g}" for v, digits in zip(numbers, (6, 2, 2, 2), strict=True)
             )
-            rows.append((label, *numbers))
+            rows.append((label, estimate, deviation, f"{low:.6g} … {high:.6g}", error, off))
         ends = f"{self.kind} bootstrap, {len(self)} repeats, {int(self.converged.sum())} converged"
         return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in self.fits.remarks)])
 
@@ -202,25 +196,22 @@ def bootstrap(
         raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}, got {kind!r}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.95 is usual")
-    if fit.problem is None or not fit.measurements:
-        raise ValueError("this fit was loaded without its data and model, got None; call jd.fit again")
+    problem = fit.required_problem()
     for one in fit.measurements:
         check_on_cells(one)
-    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    objective, fitted = fit.problem.objective, fit.problem.parameters
-    stacks = _drawn(fit, repeats, kind, rng)
+    objective, fitted = problem.objective, problem.parameters
+    stacks = draw_data(fit, repeats, kind, generator(key))
     with jax.enable_x64(not is_narrow(dtype)):
         fitted = replace(fitted, start=fit.columns()[0])
         run = Run(objective, fitted, fit.measurements, fit.options, Progress(False))
         start = np.tile(start_vector(fitted), (repeats, 1))
-        lanes = Lanes(start, tuple(one.data() for one in stacks), {})
-        many = Batch(run, lanes, LevenbergMarquardt(), steps, choose(devices), checked_count(batch, "batch"))
-        return Bootstrap(fit, carried_out(many, stacks, fit.loss_name, progress), kind, level)
+        data = BatchData(start, tuple(one.data() for one in stacks), {})
+        many = Batch(run, data, LevenbergMarquardt(), steps, choose(devices), checked_count(batch, "batch"))
+        return Bootstrap(fit, fit_batch(many, stacks, fit.loss_name, progress), kind, level)
 
 
-def _drawn(fit: Fit, repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
-    """New data for every experiment; the scatter of residuals is that which error bars assume."""
+def draw_data(fit: Fit, repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
+    """Draw new data for every experiment, each by `Measurement.draw`, with the variance that error bars assume."""
     measured, count = fit.measurements, len(fit.labels)
     estimated = sum(m.unknown for m in measured)
     resampled = sum(len(m.values) for m in measured if m.has_residuals) if kind == "residual" else 0

@@ -1,4 +1,4 @@
-"""From a model and measurements to parameters with error bars."""
+"""`fit`: from a model and measurements to parameters with error bars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxdiff.inference.gradient_descent import default_descent, is_optax
 from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
-from jaxdiff.inference.noise_models import ERRORS, repaired, widened
+from jaxdiff.inference.noise_models import ERRORS, estimates, widening
 from jaxdiff.inference.objective import Objective, assemble
 from jaxdiff.inference.result import Fit, load
 from jaxdiff.inference.run import MANY, STEPS, Run, SearchResult, on_host
@@ -22,13 +22,13 @@ from jaxdiff.inference.verdict import Verdict
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.model.equations import Equation
-from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.progress import Progress
 
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
 
 OUTWEIGHED = 2.0  # times that noise of inputs widens error bars, from which on residuals are theirs
 FEW = 64  # parameters for which a dense Jacobian is the better bargain
+MOST = 10_000_000  # of anything that is counted
 
 
 @on_host
@@ -104,109 +104,104 @@ def fit(
     batch_size = checked_count(batch_size, "batch_size")
     measured = as_tuple(measurements, "measurements")
     with jax.enable_x64(not narrow):
-        trained, held = _hold_out(measured, validation)
-        fitted, function, which, beside = assemble(model, parameters, trained, held)
-        objective = Objective(function, choose(loss, trained), which)
-        few = fitted.count <= FEW
+        trained, held_out = _hold_out(measured, validation)
+        fitted, function, initials, held_out_initials = assemble(model, parameters, trained, held_out)
+        objective = Objective(function, choose(loss, trained), initials)
         if optimizer is None:
-            optimizer = LevenbergMarquardt() if few and batch_size is None else default_descent()
+            optimizer = LevenbergMarquardt() if fitted.count <= FEW and batch_size is None else default_descent()
         if batch_size is not None and isinstance(optimizer, LevenbergMarquardt):
             raise ValueError(
                 "batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)"
             )
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
-        some = steps or (
-            STEPS if isinstance(optimizer, LevenbergMarquardt) else 500 if optimizer is default_descent() else 2000
-        )
 
-        def go(run: Run) -> SearchResult:
+        def minimise(run: Run) -> SearchResult:
             if isinstance(optimizer, LevenbergMarquardt):
-                return run.levenberg_marquardt(optimizer, some)
-            return run.descend(optimizer, some, batch_size, key)
+                return run.levenberg_marquardt(optimizer, steps or STEPS)
+            return run.descend(optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key)
 
         try:
-            outcome = go(run)
-            found, z = settled(run, outcome, loss, measured, optimizer, errors)
-            seen = ~restarts.blind(run, outcome, *found.columns()[:2])
-            if not seen.all():
-                ask = restarts.units(run, run.start)
-                if (better := restarts.elsewhere(run, outcome, seen, go)) is not None:
-                    note, (run, outcome) = restarts.told(run, better[0], seen), better
-                    found, z = settled(run, outcome, loss, measured, optimizer, errors)
-                    found = replace(found, notes=(note, *found.notes))
-                if ask is not None:
-                    found = replace(found, notes=(ask, *found.notes))
+            outcome = minimise(run)
+            found, z = finished(run, outcome, loss, measured, optimizer, errors)
+            undetermined = restarts.undetermined(run, outcome, *found.columns()[:2])
+            if undetermined.any():
+                notes = restarts.unit_warning(run, run.start)
+                if (better := restarts.better_fit(run, outcome, undetermined, minimise)) is not None:
+                    notes += (restarts.describe(run, better[0], undetermined),)
+                    run, outcome = better
+                    found, z = finished(run, outcome, loss, measured, optimizer, errors)
+                found = replace(found, notes=(*notes, *found.notes))
         finally:
             run.progress.close()
-        if not held:
+        if not held_out:
             return found
-        losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held)
-        apart = Run(Objective(function, losses, beside), run.parameters, held, run.options, run.progress)
-        return replace(found, held_out=held, validation_loss=apart.value(z))
+        losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held_out)
+        validation_objective = Objective(function, losses, held_out_initials)
+        validated = Run(validation_objective, run.parameters, held_out, run.options, run.progress)
+        return replace(found, held_out=held_out, validation_loss=validated.value(z))
 
 
-def settled(
+def finished(
     run: Run, outcome: SearchResult, loss: Any, measured: tuple[Measurement, ...], optimizer: Any, errors: str
 ) -> tuple[Fit, np.ndarray]:
-    """(what a run found in what was measured, with error bars; where that is)."""
-    fitted, trained = run.parameters, run.measurements
-    reason = no_noise(run.objective, trained) if outcome.here is not None else f"more than {MANY} parameters are fitted"
+    """(the fit that a search ended with, with error bars and notes; its z)."""
+    many = f"more than {MANY} parameters are fitted"
+    reason = many if outcome.here is None else no_noise(run.objective, run.measurements)
     inputs = input_noise(run, outcome.z, outcome.here) if reason is None else InputNoise()
     if errors == "auto" and np.any(inputs.covariance):
-        errors = "iid"  # what inputs err by is alike in many readings, and no memory of theirs
-    mended = repaired(run, outcome, optimizer, errors, reason)
-    if mended.z is not outcome.z and reason is None:
-        inputs = input_noise(run, mended.z, mended.here)
-    (z, here, _, notes, times), bars = mended.beside(inputs, run)
-    remarks = (*outcome.notes, *grid_check.remark(run, z, here, bars), *bars.notes, *notes)
-    remarks += tuple(note for one in measured for note in one.notes)
-    judged = None
-    if np.any(inputs.covariance) and widened(bars, mended.bars()) > OUTWEIGHED:
-        judged = Verdict(None, (f"the noise of {inputs.notes[0]} outweighs that of the readings",))
-    found = as_fit(
+        errors = "iid"  # what inputs err by is alike in many readings, and no correlation of their noise
+    found = estimates(run, outcome, optimizer, errors, reason)
+    if found.z is not outcome.z and reason is None:
+        inputs = input_noise(run, found.z, found.here)
+    bare = found.uncertainty
+    found, uncertainty = found.with_inputs(inputs, run)
+    z, here = found.z, found.here
+    notes = (*outcome.notes, *grid_check.warning(run, z, here, uncertainty.errors), *uncertainty.notes, *found.notes)
+    verdict = None
+    if np.any(inputs.covariance) and widening(uncertainty, bare()) > OUTWEIGHED:
+        verdict = Verdict(None, (f"the noise of {inputs.source} outweighs that of the readings",))
+    fit = as_fit(
         run,
-        np.asarray(fitted.transform(z), float),
-        bars,
+        np.asarray(run.parameters.transform(z), float),
+        uncertainty,
         loss=float(outcome.history[-1]) if here is None else float(here.value),
         loss_name=loss_name(run.objective, loss, len(measured)),
         history=outcome.history,
         converged=outcome.converged,
-        notes=remarks,
-        correlation_times=times,
-        seen=inputs.seen or (() if here is None else here.seen),
-        judged=judged,
+        notes=(*notes, *(note for one in measured for note in one.notes)),
+        correlation_times=found.correlation_times,
+        predictions=inputs.predictions or (() if here is None else here.predictions),
+        judged=verdict,
     )
-    return found, z
+    return fit, z
 
 
 def loss_name(objective: Objective, loss: Any, experiments: int) -> str:
     return "likelihood" if loss is None and experiments > 1 else objective.losses[0].name
 
 
-def as_fit(run: Run, x: np.ndarray, bars: Any, **told: Any) -> Fit:
-    """The fit whose parameters are x, with covariance, errors and intervals as in `bars`."""
+def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
+    """The fit whose parameters are x, with the covariance, errors and intervals of `uncertainty`."""
     fitted = run.parameters
     tree = jax.tree.map(np.asarray, fitted.rebuild(x))
     equation, initials = run.objective.unpack(tree)
     states = tree["initial"].values() if isinstance(tree["initial"], dict) else [tree["initial"]]
-    made = not all(
-        any(initial is state for state in states) for initial in initials
-    )  # by the model, for any measurement
-    own = (None if made else getattr(m, "initial", None) for m in run.measurements)
+    from_model = not all(any(initial is state for state in states) for initial in initials)  # for any measurement
+    own = (None if from_model else getattr(m, "initial", None) for m in run.measurements)
     return Fit(
         model=equation,
         initial=initials[0] if all(initial is initials[0] for initial in initials) else initials,
         parameters=fitted.split(x),
         start=fitted.split(np.asarray(fitted.start)),
-        standard_errors=fitted.split(bars.errors),
-        intervals=_intervals(fitted, bars.intervals),
+        standard_errors=fitted.split(uncertainty.errors),
+        intervals=fitted.intervals(uncertainty.intervals),
         labels=fitted.labels,
-        covariance=bars.covariance,
+        covariance=uncertainty.covariance,
         measurements=run.measurements,
         initials=tuple(zip(own, initials, strict=True)),
         options=run.options,
         problem=run.problem,
-        **told,
+        **results,
     )
 
 
@@ -247,17 +242,14 @@ def is_narrow(dtype: Any) -> bool:
     return wanted == np.dtype(np.float32)
 
 
-_MOST = 10_000_000  # of anything that is counted
-
-
 def checked_count(value: int | None, name: str) -> int | None:
-    if value is not None and (
-        isinstance(value, (bool, str)) or not np.isfinite(value) or int(value) != value or value < 1
-    ):
+    if value is None:
+        return None
+    if isinstance(value, (bool, str)) or not np.isfinite(value) or int(value) != value or value < 1:
         raise ValueError(f"{name} must be a positive whole number, got {value!r}")
-    if value is not None and value > _MOST:
-        raise ValueError(f"{name} must be at most {_MOST}, got {value}; take fewer")
-    return None if value is None else int(value)
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value}; take fewer")
+    return int(value)
 
 
 def _checked_optimizer(optimizer: Any) -> Any:
@@ -271,11 +263,6 @@ def _checked_optimizer(optimizer: Any) -> Any:
 
 
 def no_noise(objective: Objective, measurements: tuple[Measurement, ...]) -> str | None:
-    """Why the data tell nothing about their noise, or None."""
-    pairs = zip(objective.losses, measurements, strict=True)
-    return next((reason for loss, measurement in pairs if (reason := loss.no_noise(measurement)) is not None), None)
-
-
-def _intervals(parameters: Parameters, ends: np.ndarray) -> dict[str, tuple[Any, Any]]:
-    lower, upper = parameters.split(ends[:, 0]), parameters.split(ends[:, 1])
-    return {name: (lower[name], upper[name]) for name in lower}
+    """Why the noise of the data is not known, or None."""
+    reasons = map(lambda loss, measurement: loss.no_noise(measurement), objective.losses, measurements)
+    return next((reason for reason in reasons if reason is not None), None)

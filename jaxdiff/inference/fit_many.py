@@ -1,19 +1,20 @@
-"""Many fits of one model as one batch: a data set each, or one data set from many starts."""
+"""`fit_many` and `multistart`: many fits of one model as one batch, to a data set each, or to one from many starts."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxdiff.inference.batch import FAILED, Batch, Lanes
-from jaxdiff.inference.fit import FEW, as_tuple, checked_count, is_narrow, loss_name, no_noise, settled
-from jaxdiff.inference.fits import Fits, gathered, piece
-from jaxdiff.inference.input_noise import handed_over
+from jaxdiff.inference.batch import FAILED, Batch, BatchData
+from jaxdiff.inference.fit import FEW, as_tuple, checked_count, finished, is_narrow, loss_name, no_noise
+from jaxdiff.inference.fits import Fits, gathered, results_of_chunk
+from jaxdiff.inference.input_noise import has_input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector
@@ -93,58 +94,59 @@ def fit_many(
     narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
     stacks = _stacks(measurements, values)
-    several = len(stacks)
     with jax.enable_x64(not narrow):
         over = chosen(devices)
         templates = tuple(one.template for one in stacks)
         losses = choose(loss, templates)
-        fitted, function, which, _ = assemble(model, parameters, templates, ())
+        fitted, function, initials, _ = assemble(model, parameters, templates, ())
         if fitted.count > FEW:
             raise ValueError(f"a batch of fits holds up to {FEW} parameters, got {fitted.count}; call jd.fit for each")
         if not all(one.weighted for one in losses) and any(np.isnan(one.values).any() for one in stacks):
             raise ValueError("your own loss cannot leave out missing values, got NaN; use jd.mse or jd.kl_divergence")
-        objective = Objective(function, losses, which)
+        objective = Objective(function, losses, initials)
         start, leaves = _own_initials(model, parameters, stacks, fitted)
-        lanes = Lanes(start, tuple(one.data() for one in stacks), leaves)
+        data = BatchData(start, tuple(one.data() for one in stacks), leaves)
         run = Run(objective, fitted, templates, SolverOptions(scheme, stepper, substeps, tolerance), Progress(False))
-        many = Batch(run, lanes, method, steps, over, size)
-        return carried_out(many, stacks, loss_name(objective, loss, several), progress, save)
+        many = Batch(run, data, method, steps, over, size)
+        return fit_batch(many, stacks, loss_name(objective, loss, len(stacks)), progress, save)
 
 
-def carried_out(
-    many: Batch, stacks: tuple[Stack, ...], named: str, progress: bool, save: str | os.PathLike[str] | None = None
+def fit_batch(
+    many: Batch, stacks: tuple[Stack, ...], loss_name: str, progress: bool, save: str | os.PathLike[str] | None = None
 ) -> Fits:
-    """All fits of a batch, with a bar, a file of what is done, and what is done if interrupted."""
-    run, count = many.run, len(many.lanes.start)
-    reason, kept = no_noise(run.objective, run.measurements), None
+    """All fits of a batch, with a bar and a file of what is done; an interruption returns what is done."""
+    run, count = many.run, len(many.data.start)
+    reason, checkpoint = no_noise(run.objective, run.measurements), None
     notes = [note for one in stacks for note in one.notes]
-    if reason is None and handed_over(run):
+    if reason is None and has_input_noise(run):
         notes.append(
             "the noise of measured walls and starts is not in these error bars; jd.fit has it, one fit after another"
         )
-    pieces: list[dict[str, np.ndarray]] = []
+    chunks: list[dict[str, np.ndarray]] = []
     if save is not None:
-        marks = digest(run.parameters, run.objective.model, *run.objective.losses)
-        kept = Checkpoint(save, digest(marks, run.measurements, many.lanes, many.method, many.steps, run.options))
-        pieces = list(kept.pieces)
-    done = np.concatenate([[], *(part["index"] for part in pieces)]).astype(int)
-    bar, finished = Progress(progress, "fit"), len(done)
+        problem = digest(run.parameters, run.objective.model, *run.objective.losses)
+        checkpoint = Checkpoint(
+            save, digest(problem, run.measurements, many.data, many.method, many.steps, run.options)
+        )
+        chunks = list(checkpoint.pieces)
+    done = np.concatenate([[], *(chunk["index"] for chunk in chunks)]).astype(int)
+    bar, so_far = Progress(progress, "fit"), len(done)
     try:
-        for rows in many.portions(np.setdiff1d(np.arange(count), done)):
-            pieces.append(piece(rows, many, stacks, reason))
-            if kept is not None:
-                kept.add(pieces[-1])
-            finished += len(rows.lanes)
-            bar.show(finished, count)
+        for ended in many.run_all(np.setdiff1d(np.arange(count), done)):
+            chunks.append(results_of_chunk(ended, many, stacks, reason))
+            if checkpoint is not None:
+                checkpoint.add(chunks[-1])
+            so_far += len(ended.which)
+            bar.show(so_far, count)
     except KeyboardInterrupt:
-        notes.append(f"interrupted: {count - finished} of {count} fits were not finished")
+        notes.append(f"interrupted: {count - so_far} of {count} fits were not finished")
     finally:
         bar.close()
-    if kept is not None:
-        kept.write()
-    found = gathered(many, stacks, pieces, reason=reason, loss_name=named, notes=tuple(notes))
+    if checkpoint is not None:
+        checkpoint.write()
+    found = gathered(many, stacks, chunks, reason=reason, loss_name=loss_name, notes=tuple(notes))
     if count and (found.status == FAILED).all():
-        run.complain(many.lanes.start[0])
+        run.complain(many.data.start[0])
     return found
 
 
@@ -210,16 +212,14 @@ def multistart(
         raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
     measured = as_tuple(measurements, "measurements")
     with jax.enable_x64(not narrow):
-        fitted, function, which, _ = assemble(model, parameters, measured, ())
-        objective = Objective(function, choose(loss, measured), which)
+        fitted, function, initials, _ = assemble(model, parameters, measured, ())
+        objective = Objective(function, choose(loss, measured), initials)
         stacks = tuple(repeated(one, count) for one in measured)
-        key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
         options = SolverOptions(scheme, stepper, substeps, tolerance)
         run = Run(objective, fitted, measured, options, Progress(False))
-        lanes = Lanes(_scattered(fitted, count, float(spread), rng), tuple({} for _ in stacks), {})
-        many = Batch(run, lanes, method, steps, chosen(devices), size)
-        fits = carried_out(many, stacks, loss_name(objective, loss, len(measured)), progress)
+        data = BatchData(_starts(fitted, count, float(spread), generator(key)), ({},) * len(stacks), {})
+        many = Batch(run, data, method, steps, chosen(devices), size)
+        fits = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
         optima = _optima(fits)
         if not optima:
             raise ValueError(
@@ -228,7 +228,7 @@ def multistart(
         best = replace(run.parameters, start=fits.x[optima[0][0]])
         refined = Run(objective, best, measured, options, Progress(progress))
         try:
-            found, _ = settled(refined, refined.levenberg_marquardt(method, steps), loss, measured, method, "auto")
+            found, _ = finished(refined, refined.levenberg_marquardt(method, steps), loss, measured, method, "auto")
         finally:
             refined.progress.close()
     listed = tuple(
@@ -236,22 +236,28 @@ def multistart(
         for i, size in optima
     )
     others = f"; {len(optima) - 1} other optima, the next with loss {listed[1]['loss']:.6g}" if len(optima) > 1 else ""
-    lost = int((~fits.converged).sum())
-    astray = f", {lost} did not converge" if lost else ""
-    note = f"{optima[0][1]} of {count} starts ended at this optimum{astray}{others}"
+    failed = int((~fits.converged).sum())
+    failures = f", {failed} did not converge" if failed else ""
+    note = f"{optima[0][1]} of {count} starts ended at this optimum{failures}{others}"
     start = run.parameters.split(np.asarray(fitted.start))
     return replace(found, optima=listed, start=start, notes=(*found.notes, *fits.notes, note))
 
 
-def _scattered(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:
-    """(starts, p) in the optimiser's coordinates, the first at the model's own start."""
+def generator(key: Any) -> np.random.Generator:
+    """NumPy's generator for a key of jax.random, a number, or None."""
+    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+
+
+def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:
+    """A Latin hypercube of starts (starts, p) in the optimiser's coordinates, the first at the model's own."""
     from scipy import special
 
     own, kind = start_vector(fitted), np.asarray(fitted.transform.kind)
     order = rng.permuted(np.tile(np.arange(count)[:, None], (1, len(own))), axis=0)
     share = (order + rng.uniform(size=order.shape)) / count
-    bound = np.log(share) - np.log1p(-share)
-    z = np.where(kind == 2, bound, own + spread * special.ndtri(share))
+    logit = np.log(share) - np.log1p(-share)
+    z = np.where(kind == 2, logit, own + spread * special.ndtri(share))
     limit = 0.9 * np.asarray(fitted.transform.limit)
     z = np.clip(z, -limit, limit)
     z[0] = own
@@ -302,16 +308,12 @@ def _stacks(measurements: Any, values: Any) -> tuple[Stack, ...]:
                 f"values belong to one measurement, got {type(measurements).__name__}; pass a list of measurements without values"
             )
         return (stack(measurements, values),)
-    sets = [as_tuple(one, "a data set") for one in as_sequence(measurements)]
+    if not isinstance(measurements, Sequence) or not len(measurements):
+        raise ValueError(f"measurements must be a measurement or a list with at least one, got {measurements!r}")
+    sets = [as_tuple(one, "a data set") for one in measurements]
     if len({len(one) for one in sets}) > 1:
         raise ValueError("every data set must have as many experiments as the first; fit the others on their own")
     return tuple(stack(column) for column in zip(*sets, strict=True))
-
-
-def as_sequence(measurements: Any) -> list[Any]:
-    if not isinstance(measurements, Sequence) or not len(measurements):
-        raise ValueError(f"measurements must be a measurement or a list with at least one, got {measurements!r}")
-    return list(measurements)
 
 
 def _own_initials(
@@ -323,7 +325,7 @@ def _own_initials(
         return np.tile(own, (count, 1)), {}
     z, leaves = [], []
     for i in range(count):
-        apart = tuple(_Bare(one.initial_of(i)) for one in stacks)
+        apart: Any = tuple(SimpleNamespace(initial=one.initial_of(i)) for one in stacks)
         mine = assemble(model, starts, apart, ())[0]
         shapes = [np.shape(a) == np.shape(b) for a, b in zip(mine.leaves, fitted.leaves, strict=False)]
         if mine.treedef != fitted.treedef or mine.places != fitted.places or not all(shapes):
@@ -335,10 +337,3 @@ def _own_initials(
     differ = [k for k, leaf in enumerate(fitted.leaves) if k not in fitted.places and hasattr(leaf, "dtype")]
     columns = {k: np.stack([leaf[k] for leaf in leaves]) for k in differ}
     return np.stack(z), {k: column for k, column in columns.items() if (column != column[:1]).any()}
-
-
-class _Bare:
-    """An initial state without its data."""
-
-    def __init__(self, initial: Any):
-        self.initial = initial

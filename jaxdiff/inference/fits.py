@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxdiff.inference.batch import CONVERGED, FAILED, LOST, WAITING, WORDS, Batch, Rows
+from jaxdiff.inference.batch import CONVERGED, FAILED, STATUS, UNRESOLVED, WAITING, Batch, Results
 from jaxdiff.inference.fit import as_fit
 from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import Run
-from jaxdiff.inference.uncertainty import Uncertainty, error_bars, remarks
+from jaxdiff.inference.uncertainty import Uncertainty, diagnostics, error_bars
 from jaxdiff.measurements.stacks import Stack
-from jaxdiff.parameters import Parameters
-from jaxdiff.reports.text import table
+from jaxdiff.reports.text import short, table
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-NOWHERE = (LOST, FAILED, WAITING)  # how a fit ends that has no estimate
+NO_ESTIMATE = (UNRESOLVED, FAILED, WAITING)  # how a fit ends that has none
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ class Fits:
 
     Attributes:
         z: `(B, p)`, where each ended in the optimiser's coordinates, NaN where it ended nowhere.
-        bars: error bars: errors `(B, p)`, covariance `(B, p, p)`, intervals `(B, p, 2)`, and what is not identified.
+        uncertainty: error bars: errors `(B, p)`, covariance `(B, p, p)`, intervals `(B, p, 2)`, and what is not identified.
         loss: `(B,)` where each ended.
         curvature: `(B, p, p)` of the loss there.
         iterations: `(B,)`.
-        status: `(B,)`, how each ended, a number of `jaxdiff.inference.batch.WORDS`.
+        status: `(B,)`, how each ended, a number of `jaxdiff.inference.batch.STATUS`.
         history: `(B, …)`, the loss at every step.
         run, batch, stacks: the problem, its division into chunks, and the data.
         reason: why there are no error bars, or None.
@@ -55,7 +54,7 @@ class Fits:
     """
 
     z: np.ndarray
-    bars: Uncertainty
+    uncertainty: Uncertainty
     loss: np.ndarray
     curvature: np.ndarray
     iterations: np.ndarray
@@ -84,18 +83,17 @@ class Fits:
     @property
     def parameters(self) -> dict[str, np.ndarray]:
         """{name: (B, …)}."""
-        return split(self.run.parameters, self.x)
+        return self.run.parameters.split(self.x)
 
     @property
     def standard_errors(self) -> dict[str, np.ndarray]:
         """{name: (B, …)}, by the theory of `fit`; NaN where a fit has none."""
-        return split(self.run.parameters, self.bars.errors)
+        return self.run.parameters.split(self.uncertainty.errors)
 
     @property
     def intervals(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """{name: (lower (B, …), upper (B, …))}, 95 %."""
-        lower, upper = (split(self.run.parameters, self.bars.intervals[..., k]) for k in (0, 1))
-        return {name: (lower[name], upper[name]) for name in lower}
+        return self.run.parameters.intervals(self.uncertainty.intervals)
 
     @property
     def converged(self) -> np.ndarray:
@@ -108,23 +106,23 @@ class Fits:
         if not -len(self) <= i < len(self):
             raise IndexError(f"there are {len(self)} fits, got number {i}")
         i = range(len(self))[i]
-        if self.status[i] in NOWHERE:
-            raise ValueError(f"fit {i} has no result: {WORDS[self.status[i]]}")
-        bars = Uncertainty(*(part[i] for part in self.bars[:-1]))
+        if self.status[i] in NO_ESTIMATE:
+            raise ValueError(f"fit {i} has no result: {STATUS[self.status[i]]}")
+        found = Uncertainty(*(part[i] for part in self.uncertainty[:-1]))
         with jax.enable_x64(True):
             measured = tuple(stack[i] for stack in self.stacks)
             run = Run(self.run.objective, self.batch.own(i), measured, self.run.options, self.run.progress)
             none = () if self.reason is None else (f"no error bars: {self.reason}",)
-            late = () if self.converged[i] else (f"not converged: {WORDS[self.status[i]]}",)
+            late = () if self.converged[i] else (f"not converged: {STATUS[self.status[i]]}",)
             return as_fit(
                 run,
                 self.x[i],
-                bars,
+                found,
                 loss=float(self.loss[i]),
                 loss_name=self.loss_name,
                 history=finite(self.history[i]),
                 converged=bool(self.converged[i]),
-                notes=(*late, *remarks(run.parameters, self.z[i], *bars[3:6]), *none),
+                notes=(*late, *diagnostics(run.parameters, self.z[i], *found[3:6]), *none),
             )
 
     def __iter__(self) -> Iterator[Fit]:
@@ -136,8 +134,8 @@ class Fits:
 
         columns = {}
         for k, label in enumerate(self.labels):
-            columns[label], columns[f"{label} s.e."] = self.x[:, k], self.bars.errors[:, k]
-        ends = [WORDS[i].split(";")[0] for i in self.status]
+            columns[label], columns[f"{label} s.e."] = self.x[:, k], self.uncertainty.errors[:, k]
+        ends = [STATUS[i].split(";")[0] for i in self.status]
         return pd.DataFrame({**columns, "loss": self.loss, "converged": self.converged, "end": ends})
 
     def summary(self) -> str:
@@ -145,13 +143,12 @@ class Fits:
         good = self.converged
         rows: list[tuple[str, ...]] = [("parameter", "median", "5 %", "95 %", "scatter", "median s.e.")]
         for k, label in enumerate(self.labels):
-            x, errors = self.x[good, k], self.bars.errors[good, k]
+            x, errors = self.x[good, k], self.uncertainty.errors[good, k]
             errors = errors[np.isfinite(errors)]
-            low, middle, high = np.quantile(x, (0.05, 0.5, 0.95)) if len(x) else (np.nan,) * 3
+            quantiles = np.quantile(x, (0.5, 0.05, 0.95)) if len(x) else (np.nan,) * 3
             scatter = np.std(x, ddof=1) if len(x) > 1 else np.nan
-            numbers = [f"{v:.6g}" for v in (middle, low, high)]
             typical = np.median(errors) if len(errors) else np.nan
-            rows.append((label, *numbers, *(f"{v:.2g}" if np.isfinite(v) else "–" for v in (scatter, typical))))
+            rows.append((label, *(f"{v:.6g}" for v in quantiles), short(scatter), short(typical)))
         most = f", {int(np.max(self.iterations, initial=0))} steps at most" if len(self) else ""
         ends = f"{len(self)} fits, {int(good.sum())} converged{most}"
         return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in self.remarks)])
@@ -159,27 +156,22 @@ class Fits:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know: which fits did not converge and why, and what their data do not tell."""
-        found = list(self.notes)
-        for status, word in enumerate(WORDS):
+        notes, found = list(self.notes), self.uncertainty
+        for status, text in enumerate(STATUS):
             which = np.flatnonzero(self.status == status)
             if status != CONVERGED and len(which):
                 some = ", ".join(map(str, which[:5])) + (", …" if len(which) > 5 else "")
-                found.append(f"{len(which)} not converged, {word}: number {some}")
-        for mask, word in (
-            (self.bars.at_bound, "ran to the end of its range"),
-            (self.bars.unidentified, "is not identified"),
-        ):
+                notes.append(f"{len(which)} not converged, {text}: number {some}")
+        ran, unknown = "ran to the end of its range", "is not identified"
+        for mask, text in ((found.at_bound, ran), (found.unidentified, unknown)):
             for k, label in enumerate(self.labels):
                 if count := int((mask[:, k] & self.converged).sum()):
-                    found.append(f"{label} {word} in {count} of {len(self)}")
-        silent = (
-            self.converged & np.isnan(self.bars.errors).all(1) & ~(self.bars.at_bound | self.bars.unidentified).any(1)
-        )
-        if self.reason is None and silent.any():
-            found.append(
-                f"no error bars in {int(silent.sum())} of {len(self)}: too few readings without sigma, or a loss that tells no noise"
-            )
-        return (*found, *(() if self.reason is None else (f"no error bars: {self.reason}",)))
+                    notes.append(f"{label} {text} in {count} of {len(self)}")
+        no_noise = self.converged & np.isnan(found.errors).all(1) & ~(found.at_bound | found.unidentified).any(1)
+        if self.reason is None and no_noise.any():
+            why = "too few readings without sigma, or a loss that tells no noise"
+            notes.append(f"no error bars in {int(no_noise.sum())} of {len(self)}: {why}")
+        return (*notes, *(() if self.reason is None else (f"no error bars: {self.reason}",)))
 
     __str__ = summary
     __repr__ = summary
@@ -195,53 +187,41 @@ class Fits:
         return figures.fits(self)
 
 
-def split(parameters: Parameters, x: np.ndarray) -> dict[str, np.ndarray]:
-    """(B, p) as {name: (B, …)}."""
-    one = parameters.split(x[0] if len(x) else np.full(parameters.count, np.nan))
-    ends = np.cumsum([np.size(value) for value in one.values()])[:-1]
-    parts = np.split(x, ends, axis=1)
-    return {
-        name: part.reshape(len(x), *np.shape(value)) for (name, value), part in zip(one.items(), parts, strict=True)
-    }
-
-
-def piece(rows: Rows, batch: Batch, stacks: tuple[Stack, ...], reason: str | None) -> dict[str, np.ndarray]:
-    """What is kept of fits that have ended."""
-    run, nowhere = batch.run, np.isin(rows.status, NOWHERE)
+def results_of_chunk(
+    ended: Results, batch: Batch, stacks: tuple[Stack, ...], reason: str | None
+) -> dict[str, np.ndarray]:
+    """What is kept of fits that have ended, with their error bars."""
+    run, none = batch.run, np.isin(ended.status, NO_ESTIMATE)
     pairs = zip(stacks, run.objective.losses, strict=True)
-    sizes = np.stack([stack.unknown[rows.lanes] * loss.squares for stack, loss in pairs], axis=1)
-    bars = error_bars(run.parameters, np.asarray(rows.z, float), rows.here, sizes)
-    dark = np.broadcast_to(nowhere | (reason is not None), nowhere.shape)
-    dark = dark.reshape(-1, 1, 1)
-    told = [np.where(dark if part.ndim == 3 else dark[..., 0], np.nan, part) for part in bars[:3]]
-    told += [part & ~nowhere[:, None] for part in bars[3:6]]
-    last = int(np.max(rows.iterations, initial=0)) + 1
+    sizes = np.stack([stack.unknown[ended.which] * loss.squares for stack, loss in pairs], axis=1)
+    found = error_bars(run.parameters, np.asarray(ended.z, float), ended.here, sizes)
+    missing = np.ones_like(none) if reason is not None else none
+    numbers = [np.where(missing.reshape(-1, *(1,) * (part.ndim - 1)), np.nan, part) for part in found[:3]]
+    masks = [part & ~none[:, None] for part in found[3:6]]
     return {
-        "index": rows.lanes,
-        "z": np.where(nowhere[:, None], np.nan, rows.z),
-        "loss": np.where(nowhere, np.nan, rows.here.value),
-        "curvature": rows.here.curvature,
-        "iterations": rows.iterations,
-        "status": rows.status,
-        "history": rows.history[:, :last],
-        **dict(zip(Uncertainty._fields[:-1], told, strict=True)),
+        "index": ended.which,
+        "z": np.where(none[:, None], np.nan, ended.z),
+        "loss": np.where(none, np.nan, ended.here.value),
+        "curvature": ended.here.curvature,
+        "iterations": ended.iterations,
+        "status": ended.status,
+        "history": ended.history[:, : int(np.max(ended.iterations, initial=0)) + 1],
+        **dict(zip(Uncertainty._fields[:-1], numbers + masks, strict=True)),
     }
 
 
-def gathered(batch: Batch, stacks: tuple[Stack, ...], pieces: list[dict[str, np.ndarray]], **told: Any) -> Fits:
-    """All pieces in the order of the data; what is missing was not reached."""
-    count, p = batch.lanes.start.shape
-    width = max((len(part["history"][0]) for part in pieces if len(part["index"])), default=1)
+def gathered(batch: Batch, stacks: tuple[Stack, ...], chunks: list[dict[str, np.ndarray]], **described: Any) -> Fits:
+    """The results of all chunks in the order of the data; of fits that were not reached, NaN and WAITING."""
+    count, p = batch.data.start.shape
+    width = max((len(part["history"][0]) for part in chunks if len(part["index"])), default=1)
     shapes: dict[str, tuple[int, ...]] = {"z": (p,), "loss": (), "curvature": (p, p), "history": (width,)}
     shapes |= {"errors": (p,), "covariance": (p, p), "intervals": (p, 2)}
     whole: dict[str, Any] = {name: np.full((count, *shape), np.nan) for name, shape in shapes.items()}
     whole |= {name: np.zeros((count, p), bool) for name in Uncertainty._fields[3:6]}
     whole |= {"iterations": np.zeros(count, int), "status": np.full(count, WAITING)}
-    for part in pieces:
+    for part in chunks:
         for name, array in whole.items():
-            if name == "history":
-                array[part["index"], : part[name].shape[1]] = part[name]
-            else:
-                array[part["index"]] = part[name]
-    bars = Uncertainty(*(whole.pop(name) for name in Uncertainty._fields[:-1]))
-    return Fits(bars=bars, run=batch.run, batch=batch, stacks=stacks, **whole, **told)
+            narrow = (slice(part[name].shape[1]),) if name == "history" else ()
+            array[(part["index"], *narrow)] = part[name]
+    found = Uncertainty(*(whole.pop(name) for name in Uncertainty._fields[:-1]))
+    return Fits(uncertainty=found, run=batch.run, batch=batch, stacks=stacks, **whole, **described)

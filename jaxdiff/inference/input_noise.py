@@ -1,4 +1,4 @@
-"""The noise of what a model was given as measured, walls and starts, in the error bars of a fit."""
+"""The noise of measured inputs, values at walls and initial states, in the error bars of a fit."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from jaxdiff.model.series import Series
 from jaxdiff.runtime.compilation import quick_jit
 
 ROUGH = 0.5  # of the noise of the readings, from which on the roughness of an input is taken for noise of that size
-LOUD = 1.5  # times that noise, from which on it is its own
-LEAST = 8  # values from which on roughness can be told
-PROBES = 4  # draws of noise, each with both signs, that tell by how much it moves the estimates
-TURNS = 12  # of conjugate gradients, at most
+LOUD = 1.5  # times that noise, from which on it is noise of its own
+LEAST = 8  # values from which on roughness can be estimated
+DRAWS = 4  # of noise, each with both signs, that estimate by how much it moves the estimates
+ITERATIONS = 12  # of conjugate gradients, at most
 
 
 class InputNoise(NamedTuple):
     """What noise of measured inputs does to a fit.
 
-    covariance: what it adds to that of the gradient (p, p); shift: by which it moves z, on average; seen: what the model
-    predicts from the most likely start, else what was seen; notes: what was taken as measured
+    covariance: what it adds to that of the gradient (p, p); shift: by which it moves z, on average; predictions: those from the
+    most likely start, else those of the fit; source: what was taken as measured; notes: why it is not in the error bars
     """
 
     covariance: Any = 0.0
     shift: Any = 0.0
-    seen: tuple[Any, ...] = ()
+    predictions: tuple[Any, ...] = ()
+    source: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -56,143 +57,134 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
     which = [i for i, m in enumerate(run.measurements) if m.has_residuals and run.objective.losses[i].squares]
     if here is None or not which:
         return InputNoise()
-    noise = {i: _deviation(run, here, i) for i in which}
+    noise = {i: _deviation_of_readings(run, here, i) for i in which}
     equation, initials = run.at(z)
-    courses = _courses(run, z, equation, float(np.median(list(noise.values()))))
+    series = _deviations_of_series(run, z, equation, float(np.median(list(noise.values()))))
     starts = {}
     for i in which:
         group, m = run.objective.initials[i], run.measurements[i]
-        if group not in starts and (patterns := _start(m, initials[i], noise[i])) is not None:
-            starts[group] = patterns
-    if not courses and not starts:
+        if group not in starts and (sigma := _deviations_of_start(m, initials[i], noise[i])) is not None:
+            starts[group] = sigma
+    if not series and not starts:
         return InputNoise()
-    told = " and ".join(what for what, some in (("the walls", courses), ("the start", starts)) if some)
-    if any(len(here.seen[i][1]) < len(here.seen[i][0]) for i in which):
+    source = " and ".join(name for name, some in (("the walls", series), ("the start", starts)) if some)
+    if any(len(here.predictions[i][1]) < len(here.predictions[i][0]) for i in which):
         many = "there are too many readings to follow it"
-        return InputNoise(notes=(f"the noise with which {told} were measured is not in the error bars: {many}",))
-    pulls = [np.moveaxis(_pull(run, here, i), -1, 0) for i in which]
-    through = lambda pulls: _products(tuple(which), tuple(courses), tuple(starts), run.problem, np.asarray(z), pulls)
-    found = through(pulls)
+        return InputNoise(notes=(f"the noise with which {source} were measured is not in the error bars: {many}",))
+    weights = [np.moveaxis(_gradient_weights(run, here, i), -1, 0) for i in which]
+    through = lambda rows: _through_inputs(tuple(which), tuple(series), tuple(starts), run.problem, np.asarray(z), rows)
+    by_series, by_starts = through(weights)
+    squares = lambda rows: rows @ rows.T
     total: Any = 0.0
-    for part, sigma in zip(found[0], courses.values(), strict=True):
-        total = total + _squares(np.asarray(part, float) * sigma)
-    push, seen = np.zeros(len(z)), here.seen
-    for k, (group, patterns) in enumerate(starts.items()):
-        flat = np.asarray(found[1][k], float).reshape(len(z), -1)
-        if patterns.ndim == np.ndim(found[1][k]):  # profiles
-            total = total + _squares(flat @ patterns.reshape(len(patterns), -1).T)
+    for part, sigma in zip(by_series, series.values(), strict=True):
+        total = total + squares(np.asarray(part, float) * sigma)
+    added, predictions = np.zeros(len(z)), here.predictions
+    for part, (group, sigma) in zip(by_starts, starts.items(), strict=True):
+        flat = np.asarray(part, float).reshape(len(z), -1)
+        if sigma.ndim == np.ndim(part):  # profiles
+            total = total + squares(flat @ sigma.reshape(len(sigma), -1).T)
             continue
-        total = total + _squares(flat * patterns.ravel())
-        begun = _Start(run, z, next(i for i in which if run.objective.initials[i] == group))
-        push = push + begun.push(here, patterns)
+        total = total + squares(flat * sigma.ravel())
+        start = _MeasuredStart(run, z, next(i for i in which if run.objective.initials[i] == group))
+        added = added + start.added_gradient(here, sigma)
         if len(starts) == 1:
-            seen = begun.likely(here, which, patterns, noise, lambda pulls: np.asarray(through(pulls)[1][0], float))
+            back = lambda rows: np.asarray(through(rows)[1][0], float)
+            predictions = start.likeliest_predictions(here, which, sigma, noise, back)
     inverse = np.linalg.pinv(np.asarray(here.curvature, float))
-    return InputNoise(total, inverse @ push, seen, (told,))
+    return InputNoise(total, inverse @ added, predictions, source)
 
 
-def handed_over(run: Run) -> bool:
-    """Whether noise of inputs was told."""
-    starts = [m.initial_sigma for m in run.measurements if m.has_residuals]
-    told = [one for one in starts if one is not None]
-    told += [one.sigma for one in _series(run.at(run.start)[0]) if one.sigma is not None]
-    return any(isinstance(one, StartNoise) or bool(np.any(np.asarray(one) > 0)) for one in told)
+def has_input_noise(run: Run) -> bool:
+    """Whether walls or starts were given with noise."""
+    given = [m.initial_sigma for m in run.measurements if m.has_residuals]
+    given += [one.sigma for one in _nodes(run.at(run.start)[0], Series)]
+    return any(isinstance(one, StartNoise) or (one is not None and bool(np.any(np.asarray(one) > 0))) for one in given)
 
 
-class _Start:
+class _MeasuredStart:
     """A measured start, an array over cells that can be changed without compiling anything."""
 
     def __init__(self, run: Run, z: np.ndarray, i: int):
         self.run, self.z, self.state = run, z, run.measurements[i].initial
-        leaves = run.parameters.leaves
-        alike = lambda leaf: (
+        equal = lambda leaf: (
             leaf is self.state or (np.shape(leaf) == self.state.shape and np.array_equal(leaf, self.state))
         )
-        self.place = next(k for k, leaf in enumerate(leaves) if k not in run.parameters.places and alike(leaf))
+        leaves, fitted = run.parameters.leaves, run.parameters.places
+        self.place = next(k for k, leaf in enumerate(leaves) if k not in fitted and equal(leaf))
 
-    def plus(self, change: np.ndarray) -> Expansion:
+    def expand(self, change: np.ndarray) -> Expansion:
         """The loss around z from another start."""
-        whole = self.run.parameters
-        leaves = list(whole.leaves)
+        leaves = list(self.run.parameters.leaves)
         leaves[self.place] = self.state + change
-        try:
-            self.run.parameters = replace(whole, leaves=tuple(leaves))
-            return self.run.around(self.z)
-        finally:
-            self.run.parameters = whole
+        return self.run.around(self.z, parameters=replace(self.run.parameters, leaves=tuple(leaves)))
 
-    def push(self, here: Expansion, sigma: np.ndarray) -> np.ndarray:
+    def added_gradient(self, here: Expansion, sigma: np.ndarray) -> np.ndarray:
         """The mean of the gradient that noise adds, (p,)."""
         rng, added = np.random.default_rng(0), []
-        for _ in range(PROBES):
+        for _ in range(DRAWS):
             draw = sigma * rng.choice((-1.0, 1.0), sigma.shape)
-            ends = [np.asarray(self.plus(sign * draw).gradient, float) for sign in (1, -1)]
+            ends = [np.asarray(self.expand(sign * draw).gradient, float) for sign in (1, -1)]
             added.append((ends[0] + ends[1]) / 2 - np.asarray(here.gradient, float))
         return np.mean(added, axis=0)
 
-    def likely(self, here: Expansion, which: list[int], sigma: np.ndarray, noise: Any, back: Any) -> tuple[Any, ...]:
-        """What is seen from the most likely start, min ‖(r + S ε)/σ‖² + ‖ε/σ₀‖², by conjugate gradients in ε/σ₀."""
+    def likeliest_predictions(
+        self, here: Expansion, which: list[int], sigma: np.ndarray, noise: Any, back: Any
+    ) -> tuple[Any, ...]:
+        """The predictions from the most likely start, min ‖(r + S ε)/σ‖² + ‖ε/σ₀‖², by conjugate gradients in ε/σ₀."""
         predictors, count = self.run.predictors, len(self.z)
         weight = {i: (np.asarray(predictors[i].weight) > 0) / noise[i] ** 2 for i in which}
-        values = lambda found: {i: np.asarray(found.seen[i][0], float) for i in which}
+        values = lambda found: {i: np.asarray(found.predictions[i][0], float) for i in which}
         before = values(here)
 
         def transposed(rows: dict[int, np.ndarray]) -> np.ndarray:
-            several = [
-                np.concatenate([(weight[i] * rows[i])[None], np.zeros((count - 1, len(rows[i])))]) for i in which
-            ]
+            several = [np.pad((weight[i] * rows[i])[None], ((0, count - 1), (0, 0))) for i in which]
             return sigma * back(several)[0]
 
-        def curved(change: np.ndarray) -> np.ndarray:
-            after = values(self.plus(sigma * change))
+        def normal(change: np.ndarray) -> np.ndarray:
+            after = values(self.expand(sigma * change))
             return change + transposed({i: after[i] - before[i] for i in which})
 
         residual = transposed({i: np.asarray(predictors[i].observation) - before[i] for i in which})
-        change, toward, size = np.zeros_like(residual), residual, np.sum(residual**2)
+        change, direction, size = np.zeros_like(residual), residual, np.sum(residual**2)
         first = size
-        for _ in range(TURNS):
+        for _ in range(ITERATIONS):
             if not size > 1e-4 * first:
                 break
-            bent = curved(toward)
-            step = size / np.sum(toward * bent)
-            change, residual = change + step * toward, residual - step * bent
+            product = normal(direction)
+            step = size / np.sum(direction * product)
+            change, residual = change + step * direction, residual - step * product
             size, old = np.sum(residual**2), size
-            toward = residual + size / old * toward
-        found = self.plus(sigma * change).seen
-        return tuple((found[i][0], seen[1]) if i in which else seen for i, seen in enumerate(here.seen))
+            direction = residual + size / old * direction
+        found = self.expand(sigma * change).predictions
+        return tuple((found[i][0], old[1]) if i in which else old for i, old in enumerate(here.predictions))
 
 
-def _squares(rows: np.ndarray) -> np.ndarray:
-    return rows @ rows.T
-
-
-def _deviation(run: Run, here: Expansion, i: int) -> float:
-    """Of the readings of a measurement."""
+def _deviation_of_readings(run: Run, here: Expansion, i: int) -> float:
+    """The standard deviation of the readings of a measurement."""
     m = run.measurements[i]
     if m.sigma is not None:
         return float(np.median(m.sigma))
     return float(np.sqrt(float(here.squares[i]) / max(len(m.values) - len(here.gradient), 1)))
 
 
-def _courses(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, Any]:
+def _deviations_of_series(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, Any]:
     """{which Series of the equation: the standard deviation of its values}, where it has one."""
-    several = _series(equation)
+    several = _nodes(equation, Series)
     if not several:
         return {}
-    sides = [one for one in jax.tree.leaves(equation, is_leaf=_is_side) if _is_side(one)]
-    walls = {id(getattr(side, name)) for side in sides for name in side.levels}
-    elsewhere = _series(run.at(np.asarray(z) + 1e-3)[0])
+    walls = {id(getattr(side, name)) for side in _nodes(equation, Boundary) for name in side.levels}
+    elsewhere = _nodes(run.at(np.asarray(z) + 1e-3)[0], Series)
     found = {}
     for k, (one, other) in enumerate(zip(several, elsewhere, strict=True)):
         values, sigma = np.asarray(one.values, float), one.sigma
         if sigma is None and id(one) in walls and np.array_equal(values, np.asarray(other.values)):  # and not fitted
-            sigma = _heard(values, noise)
+            sigma = _inferred_deviation(values, noise)
         if sigma is not None and np.any(np.asarray(sigma) > 0):
             found[k] = np.broadcast_to(np.asarray(sigma, float), values.shape)
     return found
 
 
-def _start(m: Any, state: Any, noise: float) -> np.ndarray | None:
+def _deviations_of_start(m: Any, state: Any, noise: float) -> np.ndarray | None:
     """Standard deviations of the cells of a measured start, or profiles of independent errors (k, *cells)."""
     given = m.initial_sigma
     if not isinstance(m.initial, np.ndarray) or m.initial.shape != m.grid.shape or not np.array_equal(state, m.initial):
@@ -200,13 +192,13 @@ def _start(m: Any, state: Any, noise: float) -> np.ndarray | None:
     if isinstance(given, StartNoise):
         return given.profiles * (noise if m.sigma is None else 1.0)
     if given is None:
-        sigma = _heard(m.initial, noise)
+        sigma = _inferred_deviation(m.initial, noise)
         return None if sigma is None else np.full(m.grid.shape, sigma)
     return np.broadcast_to(given, m.grid.shape) if np.any(given > 0) else None
 
 
-def _heard(values: np.ndarray, noise: float) -> float | None:
-    """The noise of an input that nobody told: that of the readings, or its roughness where that is plainly more."""
+def _inferred_deviation(values: np.ndarray, noise: float) -> float | None:
+    """The noise of an input given without sigma: that of the readings, or its roughness where that is plainly more."""
     rough = roughness(values)
     return None if rough <= ROUGH * noise else rough if rough > LOUD * noise else noise
 
@@ -226,47 +218,39 @@ def roughness(values: np.ndarray) -> float:
     return float(min(found, default=0.0))
 
 
-def _pull(run: Run, here: Expansion, i: int) -> np.ndarray:
+def _gradient_weights(run: Run, here: Expansion, i: int) -> np.ndarray:
     """f V⁻¹ J of a measurement (rows, p): how much each prediction moves the gradient."""
-    plan, (_, jacobian) = run.predictors[i], here.seen[i]
-    f = float(run.objective.losses[i].factor(plan.known, float(plan.size), float(here.squares[i])))
-    weight, carry, last = (np.asarray(part) for part in (plan.weight, plan.carry, plan.last))
+    predictor, (_, jacobian) = run.predictors[i], here.predictions[i]
+    f = float(run.objective.losses[i].factor(predictor.known, float(predictor.size), float(here.squares[i])))
+    weight, carry, last = (np.asarray(part) for part in (predictor.weight, predictor.carry, predictor.last))
     new = f * weight[:, None] * (jacobian - carry[:, None] * jacobian[last])
     rows, linked = new.copy(), np.flatnonzero(carry)
     np.subtract.at(rows, last[linked], carry[linked, None] * new[linked])
     return rows
 
 
-def _is_side(one: Any) -> bool:
-    return isinstance(one, Boundary)
-
-
-def _series(equation: Any) -> list[Series]:
-    is_series = lambda one: isinstance(one, Series)
-    return [one for one in jax.tree.leaves(equation, is_leaf=is_series) if is_series(one)]
+def _nodes(tree: Any, kind: type) -> list[Any]:
+    """The nodes of one class in a tree."""
+    is_kind = lambda node: isinstance(node, kind)
+    return list(filter(is_kind, jax.tree.leaves(tree, is_leaf=is_kind)))
 
 
 @partial(quick_jit, static=(0, 1, 2))
-def _products(
-    which: tuple[int, ...],
-    courses: tuple[int, ...],
-    starts: tuple[int, ...],
-    problem: Problem,
-    z: Any,
-    pulls: Any,
+def _through_inputs(
+    which: tuple[int, ...], series: tuple[int, ...], starts: tuple[int, ...], problem: Problem, z: Any, weights: Any
 ) -> Any:
-    """What p rows of numbers a prediction are, taken through the inputs: (p, …) for each Series and each start."""
+    """Weights (p, rows) of the predictions taken back to the inputs: (p, …) for each Series and each start."""
     equation, initials = problem.build(z)
     groups = problem.objective.initials
 
     def predict(values: Any, states: Any) -> Any:
         changed = equation
-        if courses:
-            changed = eqx.tree_at(lambda e: [_series(e)[k].values for k in courses], equation, values)
+        if series:
+            changed = eqx.tree_at(lambda e: [_nodes(e, Series)[k].values for k in series], equation, values)
         state = lambda i: states[starts.index(g)] if (g := groups[i]) in starts else initials[i]
         return [problem.predictors[i].predict(changed, state(i)).values for i in which]
 
-    values = [jnp.asarray(_series(equation)[k].values) for k in courses]
+    values = [jnp.asarray(_nodes(equation, Series)[k].values) for k in series]
     states = [jnp.asarray(initials[next(i for i in which if groups[i] == g)]) for g in starts]
     back = jax.vjp(predict, values, states)[1]
-    return jax.vmap(back)([jnp.asarray(pull, z.dtype) for pull in pulls])
+    return jax.vmap(back)([jnp.asarray(rows, z.dtype) for rows in weights])

@@ -1,4 +1,4 @@
-"""Levenberg–Marquardt, as fits name it and for residuals of one's own."""
+"""`LevenbergMarquardt`, the optimiser as users name it, and `minimize`, its use on residuals of one's own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from jaxdiff.inference.levenberg_marquardt_steps import Squares, State, begin, descend, quadratic, rescaled
 from jaxdiff.inference.objective import start_vector
-from jaxdiff.inference.uncertainty import at_bounds, remarks
-from jaxdiff.parameters import Free, Parameters, collect, is_mark, numeric, plain
+from jaxdiff.inference.uncertainty import at_bounds, diagnostics, listed
+from jaxdiff.parameters import Free, Parameters, collect, is_mark, numeric
 from jaxdiff.runtime.compilation import quick_jit
 
-STEPS = 1000  # Jacobians, unless told otherwise
-SINGULAR = 1e-11  # smallest singular value of a scaled Jacobian that still tells something
-INVOLVED = 1e-3  # share of a number in such a direction from which on it is not told
+STEPS = 1000  # Jacobians, unless others are asked for
+SINGULAR = 1e-11  # smallest singular value of a scaled Jacobian that still identifies something
+INVOLVED = 1e-3  # share of a number in such a direction from which on it is not identified
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Minimum:
         value: Σ r².
         converged: True if that is a minimum.
         iterations: how many Jacobians were evaluated.
-        covariance: `(p, p)` of the numbers of x in a row, NaN where n ≤ p and for what the residuals do not tell apart.
+        covariance: `(p, p)` of the numbers of x in a row, NaN where n ≤ p and for what the residuals do not identify.
         notes: what a reader must know, in words.
 
     >>> import jaxdiff as jd
@@ -56,8 +56,8 @@ class LevenbergMarquardt(eqx.Module):
         (H + λ D²) s = −g,  λ ≥ 0 such that |D s| ≤ Δ
 
     D are the largest slopes √Hᵢᵢ met so far, so that units do not matter, and the radius Δ grows where the loss falls as
-    predicted and shrinks where it does not. Where residuals are at hand, each step is corrected for their bend along it, by
-    the Jacobian at its foot: curved valleys are followed in long steps.
+    predicted and shrinks where it does not. Where residuals are at hand, each step gets a second-order correction for their
+    curvature along it, by the Jacobian at its foot: curved valleys are followed in long steps.
 
     Args:
         tolerance: a fit has converged when an undamped step would change the loss by less than this fraction, or no
@@ -110,58 +110,62 @@ class LevenbergMarquardt(eqx.Module):
         >>> found.converged, found.x.round(4).tolist(), round(float(found.covariance[0, 0]) ** 0.5, 4)
         (True, [213.8094, 0.5472], 12.3545)
         """
-        return _minimum(self, residuals, start, steps)
-
-
-def _minimum(method: LevenbergMarquardt, residuals: Callable[[Any], Any], start: Any, steps: int | None) -> Minimum:
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(start)):
-        raise TypeError("minimize decides by numbers and got tracers, as inside jax.jit, vmap or grad; call it outside")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1):
-        raise ValueError(f"steps must be a positive whole number, got {steps!r}")
-    most = (STEPS if steps is None else int(steps)) - 1
-    with jax.enable_x64(True), np.errstate(all="ignore"):
-        parameters = _parameters(start)
-        z, p = start_vector(parameters), parameters.count
-        n = len(_values(residuals, parameters, z))
-        zero = lambda *shape: np.zeros(shape)
-        nothing = Squares(np.float64(np.inf), zero(p), zero(p, p), zero(n), zero(n, p))
-        begun = begin(z, 1, 0, method.damping)._replace(here=nothing)
-
-        def run(parameters: Parameters, state: State, until: int) -> State:
-            kind, limit = parameters.transform.kind, parameters.transform.limit
-            expand = lambda z: _squares(*map(np.asarray, _slopes(residuals, parameters, z)))
-            vector = lambda z: np.asarray(_values(residuals, parameters, z))
-            return descend(expand, vector, kind, limit, state, until, method.tolerance)
-
-        state = run(parameters, begun, 0)
-        if state.stalled:
-            raise ValueError(
-                f"the residuals or their slopes are not finite at the start, x = {plain(start)}; start elsewhere"
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(start)):
+            raise TypeError(
+                "minimize decides by numbers and got tracers, as inside jax.jit, vmap or grad; call it outside"
             )
-        if (scaled := rescaled(parameters, state.here)) is not None:
-            parameters, state = scaled, begun
-        state = run(parameters, state, most)
-        z, value = state.z, float(state.here.value)
-        if state.converged:  # one more Newton step costs no Jacobian
-            limit = parameters.transform.limit
-            last = np.clip(z + quadratic(state.here, z, limit).step(0.0), -limit, limit)
-            found = np.asarray(_values(residuals, parameters, last))
-            if found @ found <= (1 + 1e-8) * value:
-                z, value = last, float(found @ found)
-    held = at_bounds(parameters, z[None], None)[0]
-    lost, covariance = _covariance(parameters, z, state.here, held)
-    x = parameters.rebuild(np.asarray(parameters.transform(z), float))["x"]
-    notes = _notes(parameters, state, lost & ~held, most + 1, remarks(parameters, z, held))
-    blind = not state.here.jacobian.any()
-    ended = held & (np.asarray(parameters.transform.kind) == 1)
-    converged = bool(state.converged) and not ended.any() and (value == 0 or not blind)
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1):
+            raise ValueError(f"steps must be a positive whole number, got {steps!r}")
+        most = STEPS if steps is None else int(steps)
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            return _minimum(self, residuals, _parameters(start), most)
+
+
+def _minimum(method: LevenbergMarquardt, residuals: Callable[[Any], Any], parameters: Parameters, most: int) -> Minimum:
+    z, p = start_vector(parameters), parameters.count
+    n = len(_values(residuals, parameters, z))
+    zero = lambda *shape: np.zeros(shape)
+    nothing = Squares(np.float64(np.inf), zero(p), zero(p, p), zero(n), zero(n, p))
+    begun = begin(z, 1, 0, method.damping)._replace(here=nothing)
+
+    def run(parameters: Parameters, state: State, until: int) -> State:
+        kind, limit = parameters.transform.kind, parameters.transform.limit
+        expand = lambda z: _squares(*map(np.asarray, _slopes(residuals, parameters, z)))
+        vector = lambda z: np.asarray(_values(residuals, parameters, z))
+        return descend(expand, vector, kind, limit, state, until, method.tolerance)
+
+    state = run(parameters, begun, 0)
+    if state.stalled:
+        where = [f"{label} = {x:.4g}" for label, x in zip(parameters.labels, parameters.start, strict=True)]
+        raise ValueError(f"the residuals or their slopes are not finite at the start, {listed(where)}; start elsewhere")
+    if (scaled := rescaled(parameters, state.here)) is not None:
+        parameters, state = scaled, begun
+    state = run(parameters, state, most - 1)
+    z, value, transform = state.z, float(state.here.value), parameters.transform
+    if state.converged:  # one more Newton step costs no Jacobian
+        last = np.clip(z + quadratic(state.here, z, transform.limit).step(0.0), -transform.limit, transform.limit)
+        found = np.asarray(_values(residuals, parameters, last))
+        if found @ found <= (1 + 1e-8) * value:
+            z, value = last, float(found @ found)
+    at_bound = at_bounds(parameters, z[None], None)[0]
+    unidentified, covariance = _covariance(parameters, z, state.here, at_bound)
+    notes = (*diagnostics(parameters, z, at_bound), *_notes(parameters, state, unidentified & ~at_bound, most))
+    ended = at_bound & (np.asarray(transform.kind) == 1)
+    converged = bool(state.converged) and not ended.any() and (value == 0 or bool(state.here.jacobian.any()))
+    x = parameters.rebuild(np.asarray(transform(z), float))["x"]
     return Minimum(x, value, converged, int(state.iteration) + 1, covariance, notes)
 
 
 def _parameters(start: Any) -> Parameters:
     """What is marked in a start, and its bare numbers, each in a unit of its own."""
+    start = numeric(jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, start))
+    leaves = jax.tree.leaves(start)
+    if any(np.iscomplexobj(leaf) for leaf in leaves):
+        raise TypeError("start must hold real numbers, got complex ones; pass real and imaginary parts side by side")
+    if not any(np.size(leaf) for leaf in leaves):
+        raise TypeError("start must hold at least one number, got none; pass a number, an array or a pytree of them")
     free = lambda leaf: leaf if is_mark(leaf) else Free(leaf)
-    parameters = collect({"x": jax.tree.map(free, numeric(start), is_leaf=is_mark)})
+    parameters = collect({"x": jax.tree.map(free, start, is_leaf=is_mark)})
     x, transform = np.asarray(parameters.start), parameters.transform
     scale = np.where(transform.kind == 0, np.where(x != 0, np.abs(x), 1.0), transform.scale)
     return replace(parameters, transform=replace(transform, scale=scale))
@@ -192,36 +196,32 @@ def _squares(residual: np.ndarray, jacobian: np.ndarray) -> Squares:
 
 
 def _covariance(
-    parameters: Parameters, z: np.ndarray, here: Squares, held: np.ndarray
+    parameters: Parameters, z: np.ndarray, here: Squares, at_bound: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(which numbers the residuals do not tell, covariance of x): NaN for those, and all of it where n ≤ p."""
+    """(which numbers the residuals do not identify, covariance of x): NaN for those, and all of it where n ≤ p."""
     n, p = here.jacobian.shape
     scale = np.linalg.norm(here.jacobian, axis=0)
-    blind = held | (scale <= 1e-12 * scale.max(initial=0.0) / np.maximum(1.0, np.abs(z)))
-    scale = np.where(blind, 1.0, scale)
-    _, values, right = np.linalg.svd(np.where(blind, 0.0, here.jacobian) / scale, full_matrices=n < p)
+    left_out = at_bound | (scale <= 1e-12 * scale.max(initial=0.0) / np.maximum(1.0, np.abs(z)))
+    scale = np.where(left_out, 1.0, scale)
+    _, values, right = np.linalg.svd(np.where(left_out, 0.0, here.jacobian) / scale, full_matrices=n < p)
     values = np.concatenate([values, np.zeros(len(right) - len(values))])
     flat = values <= SINGULAR * values.max(initial=0.0)
-    lost = blind | (flat[:, None] & (np.abs(right) > INVOLVED)).any(axis=0)
+    unidentified = left_out | (flat[:, None] & (np.abs(right) > INVOLVED)).any(axis=0)
     parts = right / np.where(flat, np.inf, values)[:, None] / scale * parameters.transform.slope(z)
     variance = here.value / (n - p) if n > p else np.nan
-    return lost, np.where(lost | lost[:, None], np.nan, variance * parts.T @ parts)
+    return unidentified, np.where(unidentified | unidentified[:, None], np.nan, variance * parts.T @ parts)
 
 
-def _notes(
-    parameters: Parameters, state: State, lost: np.ndarray, steps: int, held: tuple[str, ...]
-) -> tuple[str, ...]:
-    notes, (n, p) = list(held), state.here.jacobian.shape
-    listed = ", ".join(label for label, out in zip(parameters.labels, lost, strict=True) if out)
-    if not state.converged:
-        if not state.stalled:
-            notes.append(f"not converged: {steps} Jacobians were not enough; allow more with steps=, or start closer")
-        else:
-            notes.append(
-                "not converged: no step lowers the sum of squares any more; check the residuals, or start elsewhere"
-            )
-    if listed:
-        notes.append(f"not told by these residuals: {listed}; fix one of them, or start where they matter")
+def _notes(parameters: Parameters, state: State, unidentified: np.ndarray, steps: int) -> list[str]:
+    notes, (n, p) = [], state.here.jacobian.shape
+    if not state.converged and state.stalled:
+        notes.append(
+            "not converged: no step lowers the sum of squares any more; check the residuals, or start elsewhere"
+        )
+    elif not state.converged:
+        notes.append(f"not converged: {steps} Jacobians were not enough; allow more with steps=, or start closer")
+    if names := ", ".join(parameters.labels[i] for i in np.flatnonzero(unidentified)):
+        notes.append(f"not identified by these residuals: {names}; fix one of them, or start where they matter")
     if n <= p:
         notes.append(f"{n} residuals leave no variance for {p} numbers: the covariance is NaN")
-    return tuple(notes)
+    return notes

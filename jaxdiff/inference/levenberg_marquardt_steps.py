@@ -1,4 +1,4 @@
-"""Minimising by damped Newton steps within a radius: a compiled loop that can be stopped and resumed, for fits and for residuals.
+"""How Levenberg–Marquardt decides on each step: damped Newton steps within a trust region, compiled for fits, on the host for residuals.
 
 It knows nothing of models: it takes functions of one vector z, whose coordinates are of order one.
 """
@@ -16,21 +16,21 @@ import numpy as np
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.parameters import Parameters
 
-BLIND = 1e-14  # share of the loss below which a curvature says nothing
-PUSH = 1e-6  # share of the loss from which on a slope without curvature is followed all the same
+NO_CURVATURE = 1e-14  # share of the loss below which a curvature says nothing
+STEEP = 1e-6  # share of the loss from which on a slope without curvature is followed all the same
 CAP = 2.0  # the furthest a logarithm or logit moves in one step
-ROOM = 10.0  # coordinates that the first step of a fit may move; the residuals of strangers are trusted less
+FIRST_RADIUS = 10.0  # coordinates that the first step of a fit may move; for residuals of unknown scale it is one
 FADED = 1e6  # how many times smaller the slope of residuals may have become before it is the measure of a step again
-LEAST = 1e-4  # gain ratio from which on a step is taken
-BENT = 0.75  # the longest correction of a step for the bend of the residuals, as a share of it
+LEAST_GAIN = 1e-4  # gain ratio from which on a step is taken
+SECOND_ORDER = 0.75  # the longest second-order correction of a step, as a share of it
 
 
 class State(NamedTuple):
-    """Where a Levenberg–Marquardt run stands."""
+    """The state of a Levenberg–Marquardt run."""
 
     z: Any
     here: Any  # the loss around z: an Expansion, or Squares
-    good: Any  # the last place but one, at which predictors resolved the coefficients
+    good: Any  # z before the last step, at which predictors resolved the coefficients
     damping: Any  # λ that the next step has at least
     scale: Any  # D
     radius: Any
@@ -121,8 +121,6 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
     coordinate, and damping shortens the step until it helps.
     """
     xp: Any = _of(z)
-    values: Any
-    vectors: Any
     free = (z * xp.sign(here.gradient) > -limit) | (here.gradient == 0)
     gradient = xp.where(free, here.gradient, 0.0)
     diagonal = xp.where(free, xp.abs(xp.diagonal(here.curvature)), 0.0)
@@ -136,23 +134,20 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
         identifiable = values > 1e2 * eps * values.max(initial=0.0)
         return Quadratic(values**2, slope, right.T / scale[:, None], identifiable, scale)
     size = xp.where(xp.isfinite(here.value), xp.abs(here.value), 0.0)
-    sighted = diagonal > BLIND * size
-    pushed = ~sighted & (xp.abs(gradient) > PUSH * size)
-    push = xp.where(pushed, xp.abs(gradient), 0.0)
-    curvature = xp.where(sighted[:, None] & sighted, here.curvature, xp.diag(push))
-    scale = xp.maximum(scale, xp.sqrt(xp.where(sighted, diagonal, push)))
-    scale = xp.where(sighted | pushed, scale, 1.0)
+    curved = diagonal > NO_CURVATURE * size
+    steep = ~curved & (xp.abs(gradient) > STEEP * size)
+    assumed = xp.where(steep, xp.abs(gradient), 0.0)
+    curvature = xp.where(curved[:, None] & curved, here.curvature, xp.diag(assumed))
+    scale = xp.maximum(scale, xp.sqrt(xp.where(curved, diagonal, assumed)))
+    scale = xp.where(curved | steep, scale, 1.0)
     scaled = curvature / scale / scale[:, None]
-    if xp is np:
-        values, vectors = np.linalg.eigh(scaled)
-    else:
-        vectors, values = jax.lax.linalg.eigh(scaled, symmetrize_input=False)
-    eigenvalues = xp.abs(values)
+    pair: Any = np.linalg.eigh(scaled) if xp is np else jax.lax.linalg.eigh(scaled, symmetrize_input=False)[::-1]
+    eigenvalues, vectors = xp.abs(pair[0]), pair[1]
     back = vectors / scale[:, None]
     slope = -(gradient @ back)
     identifiable = eigenvalues > 1e3 * eps * eigenvalues.max()
-    pushed = ~identifiable & (slope**2 > PUSH * size)
-    return Quadratic(xp.where(pushed, 1.0, eigenvalues), slope, back, identifiable | pushed, scale)
+    steep = ~identifiable & (slope**2 > STEEP * size)
+    return Quadratic(xp.where(steep, 1.0, eigenvalues), slope, back, identifiable | steep, scale)
 
 
 class Trial(NamedTuple):
@@ -163,7 +158,7 @@ class Trial(NamedTuple):
     damping: Any
     length: Any
     predicted_reduction: Any  # of the loss, by the model
-    near: Any  # whether the optimum is so near that the loss shows nothing any more, and its gradient must
+    near: Any  # the optimum is so near that roundoff hides a gain of the loss, and the decrement decides
 
     def gain_ratio(self, before: Any, value: Any) -> Any:
         """Actual over predicted reduction of the loss."""
@@ -187,7 +182,7 @@ def propose(state: State, kind: Any, limit: Any) -> Trial:
 
 
 def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance: float, least: float) -> State:
-    """The run after a trial, whose loss is `new`: where it stands, how far it may step, and whether it is at its end.
+    """Decide on a trial, whose loss is `new`: the run with the step taken or refused, its next radius, and whether it has ended.
 
     tolerance: relative change of parameters, a hundredth of which ends the run; least: Newton decrement at an optimum, as a
     share of the loss
@@ -195,12 +190,12 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     xp, first, logarithm, eps = _of(state.z), state.iteration < 0, kind > 0, float(np.finfo(state.z.dtype).eps)
     there = quadratic(new, trial.z, limit)
     sound = xp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
-    # Where a predictor tells nothing at all, stop and ask.
+    # Where a predictor resolves nothing at all, the run stops for a new one.
     unknown = ~xp.all(new.resolved) & ~xp.isfinite(new.value)
     ratio = xp.where(first | trial.near, 1.0, trial.gain_ratio(state.here.value, new.value))
     ratio = xp.where(unknown, 0.5, ratio)
     lower = ~trial.near | unknown | (there.decrement < state.decrement)
-    taken = (sound | unknown) & (ratio > LEAST) & lower
+    taken = (sound | unknown) & (ratio > LEAST_GAIN) & lower
     z, here, decrement = jax.tree.map(
         lambda a, b: xp.where(taken, a, b), (trial.z, new, there.decrement), (state.z, state.here, state.decrement)
     )
@@ -211,18 +206,20 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     wider = xp.where(ratio > 0.75, xp.maximum(state.radius, 2 * _norm(scale * (z - state.z))), state.radius)
     narrower = 0.5 * xp.minimum(length, state.radius) * xp.where(taken, 1.0, 0.5**state.refusals)
     radius = xp.where(taken & (ratio >= 0.25), wider, narrower)
-    radius = xp.where(first, (1.0 if isinstance(new, Squares) else ROOM) * _norm(scale * unit), radius)
+    radius = xp.where(first, (1.0 if isinstance(new, Squares) else FIRST_RADIUS) * _norm(scale * unit), radius)
 
     # A number that the loss depended on and does not any more has left its range, and no optimum was found.
-    gone = ~logarithm & ((slopes * unit) ** 2 <= BLIND * size) & (scale**2 > BLIND * size)
+    vanished = ~logarithm & ((slopes * unit) ** 2 <= NO_CURVATURE * size) & (scale**2 > NO_CURVATURE * size)
     unit = xp.where(logarithm, 1.0, xp.abs(z) + 1e-6 * tolerance)
     small = xp.all(xp.abs(there.step(0.0)) <= 0.01 * tolerance * unit)
     roundoff = lambda unit: size <= 0.5 * ((10 * eps * slopes * unit) ** 2).sum()
     exact = roundoff(unit) | (
         roundoff(unit + 1e-3) & (size <= eps**2 * xp.abs(state.history[0]))
     )  # no residual is left
+    # Where no number changes the loss there is no optimum, unless one has run to the end of its range.
+    flat = ~(exact | xp.any((slopes > 0) | (logarithm & (xp.abs(z) > 5))))
     bottom = xp.isfinite(here.value) & (small | exact | (decrement <= least * size))
-    converged = ~xp.any(gone) & xp.where(taken, bottom, trial.near & sound)
+    converged = ~flat & ~xp.any(vanished) & xp.where(taken, bottom, trial.near & sound)
     shortest = 1e2 * eps * _norm(scale * unit)
     stalled = ~converged & ((first & ~sound & ~unknown) | (~taken & ~(length > shortest)))
     return state._replace(
@@ -261,17 +258,17 @@ def advance(
 
 
 def resumed(old: State, back: np.ndarray, retreats: np.ndarray, anew: Callable[[np.ndarray, Any], State]) -> State:
-    """Runs, with a leading axis, that go on by other predictors: from where they stand, or `back` from the place before.
+    """Resume runs, with a leading axis, by other predictors: from where they stand, or `back` from the place before.
 
     A step that did not help, as a predictor shows that resolves it, is taken back too; both as after any trial that is
     refused. retreats: in a row; anew: (which runs, z) → runs that start there
     """
-    rows = np.arange(len(back))
-    fresh = anew(rows, np.where(back[:, None], old.good, old.z))
-    last = old.history[rows, np.maximum(old.iteration - 1, 0)]
+    runs = np.arange(len(back))
+    fresh = anew(runs, np.where(back[:, None], old.good, old.z))
+    last = old.history[runs, np.maximum(old.iteration - 1, 0)]
     worse = ~back & (old.iteration > 0) & fresh.here.resolved.all(1) & ~(fresh.here.value <= last)
     if worse.any():
-        fresh = replaced(fresh, rows[worse], anew(rows[worse], old.good[worse]))
+        fresh = replaced(fresh, runs[worse], anew(runs[worse], old.good[worse]))
     damping = np.maximum(3 * old.damping, 1e-2) * 2.0**retreats
     damping = np.where(back | worse, damping, old.damping).astype(old.damping.dtype)
     now = np.arange(old.history.shape[1]) == old.iteration[:, None]
@@ -279,12 +276,12 @@ def resumed(old: State, back: np.ndarray, retreats: np.ndarray, anew: Callable[[
     return fresh._replace(damping=damping, iteration=old.iteration, history=history)
 
 
-def replaced(tree: Any, rows: np.ndarray, new: Any) -> Any:
-    """The tree of arrays with other rows."""
+def replaced(tree: Any, index: np.ndarray, new: Any) -> Any:
+    """The tree of arrays with other values at some places of the leading axis."""
 
     def put(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         one = np.array(one)
-        one[rows] = other
+        one[index] = other
         return one
 
     return jax.tree.map(put, tree, new)
@@ -299,23 +296,23 @@ def descend(
     until: int,
     tolerance: float,
 ) -> State:
-    """The same on the host, where values are exact to roundoff and residuals at hand; an iteration is a step taken.
+    """Continue a run on squares of residuals to iteration `until`, or to its end, on the host; an iteration is a step taken.
 
-    Each step is corrected for the bend of the residuals along it, by the Jacobian at its foot.
+    Each step gets a second-order correction for the curvature of the residuals along it, by the Jacobian at its foot.
     """
     while state.iteration < until and not (state.converged or state.stalled):
         trial, here, first = propose(state, kind, limit), state.here, state.iteration < 0
         model = trial.model
         if not first and not trial.near:
             found = residuals(trial.z)
-            bend = found - here.residual - here.jacobian @ (trial.z - state.z)
-            back = model.back @ model.along(-2 * (bend @ here.jacobian @ model.back), trial.damping)
-            bent, value = np.clip(trial.z + back, -limit, limit), found @ found
-            if _norm(model.scale * (bent - trial.z)) <= BENT * trial.length:
-                other = residuals(bent)
+            nonlinear = found - here.residual - here.jacobian @ (trial.z - state.z)
+            correction = model.back @ model.along(-2 * (nonlinear @ here.jacobian @ model.back), trial.damping)
+            corrected, value = np.clip(trial.z + correction, -limit, limit), found @ found
+            if _norm(model.scale * (corrected - trial.z)) <= SECOND_ORDER * trial.length:
+                other = residuals(corrected)
                 if other @ other < value or np.isnan(value):
-                    trial, value = trial._replace(z=bent), other @ other
-            if not trial.gain_ratio(here.value, value) > LEAST:
+                    trial, value = trial._replace(z=corrected), other @ other
+            if not trial.gain_ratio(here.value, value) > LEAST_GAIN:
                 state = judge(state, kind, limit, trial, here._replace(value=value), tolerance, tolerance**2)
                 continue
         state = judge(state, kind, limit, trial, expand(trial.z), tolerance, tolerance**2)
@@ -325,11 +322,11 @@ def descend(
 
 
 def rescaled(parameters: Parameters, here: Any) -> Parameters | None:
-    """A Free number that starts at zero takes the scale at which it changes the loss by about itself; None if none does."""
+    """Give a Free number that starts at zero the scale at which it changes the loss by about itself; None if none does."""
     transform = parameters.transform
-    bend = np.diag(np.asarray(here.curvature, float))
-    zero = (np.asarray(parameters.start) == 0) & (np.asarray(transform.kind) == 0) & (bend > 0)
-    scale = np.sqrt(np.abs(float(here.value)) / np.where(zero, bend, 1.0))
+    curvature = np.diag(np.asarray(here.curvature, float))
+    zero = (np.asarray(parameters.start) == 0) & (np.asarray(transform.kind) == 0) & (curvature > 0)
+    scale = np.sqrt(np.abs(float(here.value)) / np.where(zero, curvature, 1.0))
     zero &= (scale > 0) & (np.asarray(transform.scale) == 1.0)
     if not zero.any():
         return None

@@ -17,7 +17,7 @@ from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.runtime.compilation import solver_jit
 from jaxdiff.runtime.progress import Progress
 
-REACH = 6.0  # standard errors around the optimum that predictors resolve from the beginning
+RANGE = 6.0  # standard errors around the optimum that predictors resolve from the beginning
 
 
 class LogDensity:
@@ -37,9 +37,7 @@ class LogDensity:
     """
 
     def __init__(self, fit: Any):
-        if fit.problem is None:
-            raise ValueError("this fit was loaded without its data, got no problem to evaluate; fit anew")
-        problem, losses = fit.problem, []
+        problem, losses = fit.required_problem(), []
         for loss, measurement in zip(problem.objective.losses, fit.measurements, strict=True):
             if (reason := loss.no_noise(measurement)) is not None or (likelihood := loss.as_likelihood) is None:
                 raise ValueError(f"there is no log density: {reason or f'{loss.name} is no likelihood'}")
@@ -53,9 +51,9 @@ class LogDensity:
             self.optimum = np.asarray(problem.parameters.transform.inverse(values), float)
             if not problem.predictors:
                 self._run.prepare(self.optimum)
-            spread = np.nan_to_num(errors / np.abs(problem.parameters.transform.slope(self.optimum)), posinf=0.0)
+            deviation = np.nan_to_num(errors / np.abs(problem.parameters.transform.slope(self.optimum)), posinf=0.0)
             if not self._run.paths:  # whose predictors hold around one place
-                for move in REACH * np.vstack([np.diag(spread), -np.diag(spread)]):
+                for move in RANGE * np.vstack([np.diag(deviation), -np.diag(deviation)]):
                     self(self.optimum + move)
 
     def __call__(self, z: Any) -> Any:
@@ -65,7 +63,7 @@ class LogDensity:
                     "inside jit the log density of a path is NaN where its plan ends, near the optimum", stacklevel=2
                 )
             return -_value(self._run.problem, z)[0]
-        run = copy(self._run) if self._run.paths else self._run  # what holds around another place serves no other
+        run = copy(self._run) if self._run.paths else self._run  # predictors of paths hold around one place
         run.renewals = 0
         with jax.enable_x64(True):
             z = jnp.asarray(z, float)

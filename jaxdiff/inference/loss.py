@@ -22,7 +22,7 @@ class Expansion(NamedTuple):
     noise: Any
     squares: Any = 0.0
     resolved: Any = True  # whether the predictor of each measurement still resolves the coefficients here
-    seen: Any = ()  # of each measurement, its prediction and the Jacobian of it in z; empty where nobody asked
+    predictions: Any = ()  # of each measurement, its prediction and the Jacobian of it in z; empty where nobody asked
 
 
 class Loss(ABC):

@@ -1,4 +1,4 @@
-"""Error bars of residuals that are not independent: of a fit with AR(1) noise, widened, or by their own squares."""
+"""The noise models behind error bars: independent, correlated in time (a fit with AR(1) noise, or widened), sandwich."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ LONE = 4  # independent readings below which a refit follows a misfit as readily
 FEW = 30  # independent readings below which a correlation time is hardly known
 
 
-class Repair(NamedTuple):
-    """z and the loss around it, what gives the error bars, what there is to say, and per measurement the correlation time of
-    the noise at each row, None where it is independent."""
+class Estimates(NamedTuple):
+    """What a fit ends with under its noise model: z and the loss around it, the function that gives their uncertainty, notes,
+    and per measurement the correlation time of the noise at each row, None where it is independent."""
 
     z: np.ndarray
     here: Expansion | None
-    bars: Callable[..., Uncertainty]
+    uncertainty: Callable[..., Uncertainty]
     notes: tuple[str, ...]
-    times: tuple[np.ndarray | None, ...]
+    correlation_times: tuple[np.ndarray | None, ...]
 
-    def beside(self, inputs: InputNoise, run: Run) -> tuple[Repair, Uncertainty]:
-        """The same with the noise of measured inputs: estimates that it does not move, and the error bars."""
+    def with_inputs(self, inputs: InputNoise, run: Run) -> tuple[Estimates, Uncertainty]:
+        """The estimates with the noise of measured inputs taken off, and their uncertainty with it in."""
+        bare = self.uncertainty()
         if not np.any(inputs.covariance):
-            return self._replace(notes=(*self.notes, *inputs.notes)), self.bars()
-        bare, bars = self.bars(), self.bars(inputs=inputs.covariance)
-        spread = np.sqrt(np.diag(bars.covariance)) / np.abs(run.parameters.transform.slope(self.z))
-        moved = np.abs(inputs.shift) / np.where(spread > 0, spread, np.inf)
+            return self._replace(notes=(*self.notes, *inputs.notes)), bare
+        found = self.uncertainty(inputs=inputs.covariance)
+        deviation = np.sqrt(np.diag(found.covariance)) / np.abs(run.parameters.transform.slope(self.z))
+        moved = np.abs(inputs.shift) / np.where(deviation > 0, deviation, np.inf)
         z, here, most = self.z, self.here, float(np.nanmax(moved, initial=0.0))
-        note = (
-            f"noise of {inputs.notes[0]} is in the error bars, {_times(bars, bare)} those without it (sigma=0 if exact)"
-        )
+        times = f"{widening(found, bare):.2g} times those without it (sigma=0 if exact)"
+        note = f"noise of {inputs.source} is in the error bars, {times}"
         if LITTLE < most < FAR:  # else it is not worth it, or too much for a first order
             z = np.asarray(self.z + inputs.shift)
-            here, bars = run.around(z), self.bars(z=z, inputs=inputs.covariance)
+            here, found = run.around(z), self.uncertainty(z=z, inputs=inputs.covariance)
             note += f", and what it moves on average, {most:.2g} error bars, is taken off the estimates"
         elif most >= FAR:
             note += f"; it also moves the estimates, by {most:.2g} error bars, which nothing here takes off"
-        return self._replace(z=z, here=here, notes=(*self.notes, note)), bars
+        return self._replace(z=z, here=here, notes=(*self.notes, note)), found
 
 
-class _Noise(NamedTuple):
-    """What is known of the noise of one measurement: the row before each one, no row but of readings, the correlation times."""
+class _Correlation(NamedTuple):
+    """The correlation of the noise of one measurement: the row before each one (of readings alone), the correlation times."""
 
     last: np.ndarray
     tau: np.ndarray | None
@@ -81,8 +81,8 @@ class _Noise(NamedTuple):
         return 0.0 if self.rho is None else float(np.median(self.rho[self.rho > 0]))
 
 
-def repaired(run: Run, outcome: SearchResult, method: Any, errors: str, reason: str | None) -> Repair:
-    """The error bars of a fit, and the fit itself where noise that remembers is given its due.
+def estimates(run: Run, outcome: SearchResult, method: Any, errors: str, reason: str | None) -> Estimates:
+    """The estimates of a fit under a noise model, fitted again where that asks for it, with what gives their error bars.
 
     errors: "iid" takes noise as independent; "auto" whitens the residuals by AR(1) noise at each sensor where correlation is
     found, and fits again until its correlation time stays; "autocorrelated" does so whether or not a test finds any;
@@ -93,81 +93,73 @@ def repaired(run: Run, outcome: SearchResult, method: Any, errors: str, reason: 
     misses, the estimates stay and error bars are widened by √((1 + ρ)/(1 − ρ)).
     """
     measured, parameters, z, here = run.measurements, run.parameters, outcome.z, outcome.here
-    pairs = list(zip(measured, run.objective.losses, strict=True))
-    unknown = np.array([m.unknown * loss.squares for m, loss in pairs])
-    bars = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
-    plain = Repair(z, here, bars(z, here), (), (None,) * len(measured))
-    if here is None or errors == "iid" or not np.isfinite((bare := plain.bars()).errors).any():
-        return plain
-    anew = plain.bars
-    plain = plain._replace(bars=lambda **other: anew(**other) if other else bare)
+    unknown = np.array([m.unknown * loss.squares for m, loss in zip(measured, run.objective.losses, strict=True)])
+    of = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
+    anew = of(z, here)
+    iid = Estimates(z, here, anew, (), (None,) * len(measured))
+    if here is None or errors == "iid" or not np.isfinite((bare := anew()).errors).any():
+        return iid
+    iid = iid._replace(uncertainty=lambda **how: anew(**how) if how else bare)
     if errors == "sandwich":
-        own, others = _squared(run, here), [i + 1 for i, (m, loss) in enumerate(pairs) if not _squares(m, loss)]
-        squared = partial(plain.bars, here=own, sizes=0 * unknown, freedom=_left(unknown, z))
-        which = "" if len(measured) == 1 else f" of measurement {', '.join(map(str, others))}"
-        none = f"errors='sandwich' is for squares of residuals; the noise{which} is that of its likelihood"
-        return plain._replace(bars=squared, notes=(none,) if others else ())
-    noise = _estimated(run, here, None, LEVEL if errors == "auto" else 1.0)
+        return _sandwich(run, iid, unknown)
+    noise = _correlations(run, here, None, LEVEL if errors == "auto" else 1.0)
     if all(one.tau is None for one in noise):
         none = "errors='autocorrelated' found too few rows that follow each other at a sensor; noise is taken as independent"
-        return plain if errors == "auto" else plain._replace(notes=(none,))
-    broad = bars(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
-    kept, wide = plain._replace(bars=broad, times=tuple(one.tau for one in noise)), broad()
-    told = _told(noise)
+        return iid if errors == "auto" else iid._replace(notes=(none,))
+    broad = of(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
+    wide = broad()
+    kept = iid._replace(uncertainty=broad, correlation_times=tuple(one.tau for one in noise))
     if not isinstance(method, LevenbergMarquardt):
-        return kept._replace(
-            notes=(f"{told}: error bars are {_times(wide, bare)} those of independent noise", *_few(noise))
-        )
-    predictors, state, steep = run.predictors, None, max(one.typical for one in noise)
+        return kept._replace(notes=_notes(noise, ":", wide, bare))
+    predictors, again = run.predictors, _refitted(run, method, z, noise)
+    if again is not None:
+        moved = np.abs(parameters.transform(again[0]) - parameters.transform(z))
+        if not np.nanmax(moved / np.where(wide.errors > 0, wide.errors, np.inf), initial=0.0) > FAR:
+            z, here, fitted = again
+            fine = of(z, here, freedom=_count(fitted) - len(z))
+            notes = _notes(fitted, ": fitted with AR(1) noise,", fine(), bare)
+            return Estimates(z, here, fine, notes, tuple(one.tau for one in fitted))
+    run.predictors = predictors
+    why = ", as where a model misses something, and the estimates are those for independent noise:"
+    return kept._replace(notes=_notes(noise, why, wide, bare))
+
+
+def _refitted(
+    run: Run, method: LevenbergMarquardt, z: np.ndarray, noise: tuple[_Correlation, ...]
+) -> tuple[np.ndarray, Expansion, tuple[_Correlation, ...]] | None:
+    """(z, the loss around it, the noise) of a fit with AR(1) noise, repeated until its correlation time stays; None where
+    correlation is too steep, or independent readings too few, to be noise."""
+    steepest = lambda: max(one.typical for one in noise)
     for _ in range(PASSES):
-        if steep > STEEP or _count(noise) < LONE:
-            break
-        triples = zip(run.predictors, measured, noise, strict=True)
+        if steepest() > STEEP or _count(noise) < LONE:
+            return None
+        triples = zip(run.predictors, run.measurements, noise, strict=True)
         run.predictors = tuple(p if one.tau is None else p.correlated(m, one.tau) for p, m, one in triples)
-        state = run.follow(method, begin(z, len(predictors), STEPS, method.damping), STEPS)
+        state = run.follow(method, begin(z, len(run.predictors), STEPS, method.damping), STEPS)
         if not (state.converged and np.isfinite(state.here.value)):
+            return None
+        z, here, fitted, before = np.asarray(state.z, float), state.here, noise, steepest()
+        noise = _correlations(run, here, fitted, 1.0)
+        if abs(steepest() - before) <= SETTLED * (1 - steepest()):
             break
-        z, here, fitted = np.asarray(state.z, float), state.here, noise
-        noise, before = _estimated(run, here, noise, 1.0), steep
-        steep = max(one.typical for one in noise)
-        if abs(steep - before) <= SETTLED * (1 - steep):
-            break
-    x = lambda z: np.asarray(parameters.transform(z), float)
-    moved = np.abs(x(z) - x(plain.z)) / np.where(wide.errors > 0, wide.errors, np.inf)
-    if (
-        state is None
-        or not state.converged
-        or steep > STEEP
-        or _count(noise) < LONE
-        or np.nanmax(moved, initial=0.0) > FAR
-    ):
-        run.predictors = predictors
-        why = "as where a model misses something, and the estimates are those for independent noise"
-        return kept._replace(
-            notes=(f"{told}, {why}: error bars are {_times(wide, bare)} those of independent noise", *_few(noise))
-        )
-    fine = bars(z, here, freedom=_count(fitted) - len(z))
-    ratio = _times(fine(), bare)
-    notes = (
-        f"{_told(fitted)}: fitted with AR(1) noise, error bars are {ratio} those of independent noise",
-        *_few(fitted),
-    )
-    return Repair(z, here, fine, notes, tuple(one.tau for one in fitted))
+    return None if steepest() > STEEP or _count(noise) < LONE else (z, here, fitted)
 
 
-def _estimated(run: Run, here: Expansion, before: tuple[_Noise, ...] | None, level: float) -> tuple[_Noise, ...]:
-    """The noise of each measurement; before: where correlation was found, and is to be estimated anew.
+def _correlations(
+    run: Run, here: Expansion, before: tuple[_Correlation, ...] | None, level: float
+) -> tuple[_Correlation, ...]:
+    """Estimate the correlation of the noise of each measurement; before: where it was found, and is to be estimated anew.
 
-    Where the residuals are no noise, but far below it, there is nothing to find.
+    Where the residuals are far below the noise, there is nothing to find.
     """
     total = sum(len(m.values) for m in run.measurements if m.has_residuals)
     several = sum(m.has_residuals for m in run.measurements)
     found = []
-    for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
+    for i, (m, loss, part) in enumerate(zip(run.measurements, run.objective.losses, here.predictions, strict=True)):
         if not _squares(m, loss):
-            found.append(_Noise(np.zeros(0, int), None, None))
+            found.append(_Correlation(np.zeros(0, int), None, None))
             continue
-        residual = m.residuals(np.asarray(seen[0], float)[: len(m.values)])
+        residual = m.residuals(np.asarray(part[0], float)[: len(m.values)])
         least = 0.1 * len(residual) if m.known else 1e-10 * np.sum(m.residuals(0.0) ** 2)
         old = None if before is None else before[i]
         last, tau = m.last if old is None else old.last, None
@@ -176,7 +168,7 @@ def _estimated(run: Run, here: Expansion, before: tuple[_Noise, ...] | None, lev
             tau = estimate(residual, m.times, m.positions, share, level / several, last)
         if old is not None and old.tau is not None:
             tau = old.tau if tau is None else np.where(old.tau > 0, tau, 0.0)
-        found.append(_Noise(last, tau, None if tau is None else correlations(m.times, last, tau)))
+        found.append(_Correlation(last, tau, None if tau is None else correlations(m.times, last, tau)))
     return tuple(found)
 
 
@@ -185,57 +177,53 @@ def _squares(measurement: Any, loss: Any) -> bool:
     return measurement.has_residuals and loss.squares
 
 
-def _squared(run: Run, here: Expansion) -> Expansion:
-    """The loss with the covariance that squares of residuals give its gradient, g = f Jᵀ W r:
+def _sandwich(run: Run, iid: Estimates, unknown: np.ndarray) -> Estimates:
+    """The estimates with the covariance that squares of residuals give the gradient of the loss, g = f Jᵀ W r:
 
         V = f² Σ wᵢ² rᵢ²/(1 − hᵢ)² Jᵢ Jᵢᵀ,  hᵢ = f wᵢ Jᵢᵀ H⁻¹ Jᵢ
 
     HC3: MacKinnon & White 1985, doi:10.1016/0304-4076(85)90158-7.
     """
-    noise, inverse = np.array(here.noise), np.linalg.pinv(here.curvature)
-    for i, (m, loss, seen) in enumerate(zip(run.measurements, run.objective.losses, here.seen, strict=True)):
-        if _squares(m, loss):
-            n, sigma = len(m.values), 1.0 if m.sigma is None else m.sigma
-            slopes = np.asarray(seen[1], float)[:n] / np.reshape(sigma, (-1, 1))
-            if len(slopes) < n:
-                raise ValueError(
-                    f"errors='sandwich' needs the Jacobian of all readings, got {n} × {len(here.gradient)} numbers, more than are kept; take 'auto'"
-                )
-            residual = m.residuals(np.asarray(seen[0], float)[:n])
-            f = float(loss.factor(m.known, float(n), np.sum(residual**2)))
-            leverage = f * np.einsum("ni,ij,nj->n", slopes, inverse, slopes)
-            pulls = f * slopes * (residual / np.maximum(1 - leverage, 1e-3))[:, None]
-            noise[i] = pulls.T @ pulls
-    return here._replace(noise=noise)
+    here: Any = iid.here
+    noise, inverse, others = np.array(here.noise), np.linalg.pinv(here.curvature), []
+    for i, (m, loss, part) in enumerate(zip(run.measurements, run.objective.losses, here.predictions, strict=True)):
+        if not _squares(m, loss):
+            others.append(str(i + 1))
+            continue
+        n, sigma = len(m.values), 1.0 if m.sigma is None else m.sigma
+        slopes = np.asarray(part[1], float)[:n] / np.reshape(sigma, (-1, 1))
+        if len(slopes) < n:
+            raise ValueError(
+                f"errors='sandwich' needs the Jacobian of all readings, got {n} × {len(here.gradient)} numbers, more than are kept; take 'auto'"
+            )
+        residual = m.residuals(np.asarray(part[0], float)[:n])
+        f = float(loss.factor(m.known, float(n), np.sum(residual**2)))
+        leverage = f * np.einsum("ni,ij,nj->n", slopes, inverse, slopes)
+        scores = f * slopes * (residual / np.maximum(1 - leverage, 1e-3))[:, None]
+        noise[i] = scores.T @ scores
+    freedom = max(float(unknown.sum()) - len(iid.z), 1.0) if unknown.any() else np.inf
+    found = partial(iid.uncertainty, here=here._replace(noise=noise), sizes=0 * unknown, freedom=freedom)
+    which = "" if len(run.measurements) == 1 else f" of measurement {', '.join(others)}"
+    note = f"errors='sandwich' is for squares of residuals; the noise{which} is that of its likelihood"
+    return iid._replace(uncertainty=found, notes=(note,) if others else ())
 
 
-def _left(unknown: np.ndarray, z: np.ndarray) -> float:
-    return max(float(unknown.sum()) - len(z), 1.0) if unknown.any() else np.inf
-
-
-def _count(noise: tuple[_Noise, ...]) -> float:
+def _count(noise: tuple[_Correlation, ...]) -> float:
     return sum(one.independent for one in noise)
 
 
-def _told(noise: tuple[_Noise, ...]) -> str:
-    which = [i for i, one in enumerate(noise) if one.tau is not None]
-    of = "" if len(noise) == 1 else f" of measurement{'s' * (len(which) > 1)} {', '.join(str(i + 1) for i in which)}"
-    return f"the residuals{of} are correlated in time (lag-1 {max(one.typical for one in noise):.2g})"
-
-
-def widened(bars: Uncertainty, bare: Uncertainty) -> float:
+def widening(found: Uncertainty, bare: Uncertainty) -> float:
     """How many times as wide error bars are as others."""
-    known = np.isfinite(bars.errors) & (bare.errors > 0)
-    return float(np.median(bars.errors[known] / bare.errors[known])) if known.any() else 1.0
+    known = np.isfinite(found.errors) & (bare.errors > 0)
+    return float(np.median(found.errors[known] / bare.errors[known])) if known.any() else 1.0
 
 
-def _times(bars: Uncertainty, bare: Uncertainty) -> str:
-    return f"{widened(bars, bare):.2g} times"
-
-
-def _few(noise: tuple[_Noise, ...]) -> tuple[str, ...]:
+def _notes(noise: tuple[_Correlation, ...], how: str, found: Uncertainty, bare: Uncertainty) -> tuple[str, ...]:
+    which = [str(i + 1) for i, one in enumerate(noise) if one.tau is not None]
+    of = "" if len(noise) == 1 else f" of measurement{'s' * (len(which) > 1)} {', '.join(which)}"
+    correlated = f"the residuals{of} are correlated in time (lag-1 {max(one.typical for one in noise):.2g})"
+    note = f"{correlated}{how} error bars are {widening(found, bare):.2g} times those of independent noise"
     if (count := _count(noise)) >= FEW:
-        return ()
-    return (
-        f"correlated as they are, the readings count as {count:.2g} independent ones: even these error bars are optimistic",
-    )
+        return (note,)
+    few = f"the readings count as {count:.2g} independent ones: even these error bars are optimistic"
+    return note, f"correlated as they are, {few}"

@@ -1,7 +1,8 @@
-"""From a vector of parameters to the loss of all measurements; nothing here knows how it is minimised."""
+"""What is minimised: the loss of all measurements as a function of one vector of parameters."""
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,10 +81,10 @@ class Problem:
         return jnp.where(passed(predictions), total, jnp.nan), resolved
 
     def expand(self, z: Any) -> Expansion:
-        """The loss with gradient and curvature; `noise`, `squares` and `seen` have one entry per measurement."""
+        """The loss with gradient and curvature; `noise`, `squares` and `predictions` have one entry per measurement."""
         log_densities = [i for i, predictor in enumerate(self.predictors) if is_log_density(predictor)]
         others = [i for i in range(len(self.predictors)) if i not in log_densities]
-        parts: dict[int, Expansion] = {i: self._observed(i, z) for i in log_densities}
+        parts: dict[int, Expansion] = {i: self._expand_log_density(i, z) for i in log_densities}
         good = jnp.array(True)
         if others:
 
@@ -103,14 +104,14 @@ class Problem:
             for i, prediction, jacobian, resolved in zip(others, values, jacobians, fine, strict=True):
                 part = self.objective.losses[i].expand(self.predictors[i], prediction, jacobian)
                 kept = jacobian if jacobian.size <= KEPT else jacobian[:0]
-                parts[i] = part._replace(resolved=resolved, seen=(prediction, kept))
+                parts[i] = part._replace(resolved=resolved, predictions=(prediction, kept))
         each = [parts[i] for i in range(len(self.predictors))]
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
-        return Expansion(total, gradient, curvature, noise, squares, resolved, tuple(part.seen for part in each))
+        return Expansion(total, gradient, curvature, noise, squares, resolved, tuple(part.predictions for part in each))
 
-    def _observed(self, index: int, z: Any) -> Expansion:
+    def _expand_log_density(self, index: int, z: Any) -> Expansion:
         """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient.
 
         They are good to 1e-8, and compile in a fraction of the time that second derivatives take.
@@ -167,7 +168,7 @@ def passed(predictions: Any) -> Any:
 
 
 def assemble(
-    model: Any, starts: Any, measurements: tuple[Any, ...], held: tuple[Any, ...]
+    model: Any, starts: Any, measurements: tuple[Any, ...], held_out: tuple[Any, ...]
 ) -> tuple[Parameters, Callable[..., Any] | None, tuple[int, ...], tuple[int, ...]]:
     """(parameters, function or None, and which initial state each fitted and each held-out measurement starts from).
 
@@ -192,22 +193,19 @@ def assemble(
         raise TypeError(f"model must be an equation or a function that returns one, got {type(model).__name__}")
     own: list[Any] = []
 
-    def places(several: tuple[Any, ...], prepared: Callable[[Any], Any]) -> tuple[int, ...]:
-        found = []
-        for measurement in several:
-            initial = getattr(measurement, "initial", None)
-            index = (
-                next((i for i, (other, _) in enumerate(own) if _same(other, initial)), len(own))
-                if initial is not None
-                else -1
-            )
-            own.extend([(initial, prepared(initial))] if index == len(own) else [])
-            found.append(index)
-        return tuple(found)
+    def place(measurement: Any, prepared: Callable[[Any], Any]) -> int:
+        initial = getattr(measurement, "initial", None)
+        if initial is None:
+            return -1
+        index = next((i for i, (other, _) in enumerate(own) if _same(other, initial)), len(own))
+        if index == len(own):
+            own.append((initial, prepared(initial)))
+        return index
 
-    which, beside = places(measurements, lambda initial: initial), places(held, unmarked)
+    fitted_from = tuple(place(measurement, lambda initial: initial) for measurement in measurements)
+    held_out_from = tuple(place(measurement, unmarked) for measurement in held_out)
     initials = own[0][1] if len(own) == 1 else OrderedDict((str(i), initial) for i, (_, initial) in enumerate(own))
-    return collect({"": fitted, "initial": initials}), function, which, beside
+    return collect({"": fitted, "initial": initials}), function, fitted_from, held_out_from
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -217,8 +215,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def check_function(function: Callable[..., Any], names: Any) -> None:
-    import inspect
-
     try:
         inspect.signature(function).bind(**dict.fromkeys(names))
     except TypeError as error:
@@ -233,8 +229,8 @@ def start_vector(parameters: Parameters) -> np.ndarray:
     return parameters.transform.inverse(np.asarray(parameters.start))
 
 
-def unseen(predictors: Any, z: Any) -> tuple[Any, ...]:
-    """What `Expansion.seen` holds before anything is seen."""
+def empty_predictions(predictors: Any, z: Any) -> tuple[Any, ...]:
+    """What `Expansion.predictions` holds before anything is predicted."""
     none = lambda *shape: np.zeros(shape, z.dtype)
     shapes = [() if is_log_density(one) else np.shape(one.observation) for one in predictors]
     kept = [shape if np.prod(shape) * len(z) <= KEPT else (0, *shape[1:]) for shape in shapes]

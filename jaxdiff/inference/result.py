@@ -1,4 +1,4 @@
-"""What a fit found: it prints itself, predicts, draws and stores itself."""
+"""`Fit`, the result of a fit: it prints itself, predicts, draws and stores itself; `load` reads it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxdiff.inference.verdict import Verdict, verdict
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.parameters import numeric, unmarked
-from jaxdiff.reports.text import DOUBT, MISFIT, few, table
+from jaxdiff.reports.text import DOUBT, MISFIT, few, finite, short, table
 from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
 from jaxdiff.runtime.staging import require_file, write_whole
@@ -58,7 +58,7 @@ class Fit:
         problem: what was minimised; None if the fit was loaded.
         correlation_times: [time] of the noise of each measurement, None where it is independent.
         optima: of several starts: parameters, loss, and the count of starts that ended there, best first.
-        seen: the prediction of each measurement, and its Jacobian.
+        predictions: the prediction of each measurement, and its Jacobian.
         judged: the verdict that was stored, of a loaded fit.
 
     >>> import jaxdiff as jd, numpy as np
@@ -93,7 +93,7 @@ class Fit:
     problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
     correlation_times: tuple[Any, ...] = ()  # of the noise at each row of a measurement, None where it is independent
     optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
-    seen: tuple[Any, ...] = field(default=(), repr=False)  # of each measurement, its prediction and the Jacobian in z
+    predictions: tuple[Any, ...] = field(default=(), repr=False)  # of each measurement, and its Jacobian in z
     judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
 
     @property
@@ -101,6 +101,12 @@ class Fit:
         """Of the single numbers, (p, p), in the order of `labels`."""
         deviation = np.sqrt(np.diag(self.covariance))
         return self.covariance / deviation / deviation[:, None]
+
+    def required_problem(self) -> Any:
+        """What was minimised; raises ValueError if the fit was loaded."""
+        if self.problem is None:
+            raise ValueError("this fit was loaded without its data and model, got no problem to solve again; fit anew")
+        return self.problem
 
     @cached_property
     @as_written
@@ -114,11 +120,11 @@ class Fit:
             return self.judged
         if not self.converged:
             return Verdict(None, ("the search did not end at an optimum",))
-        if not self.seen:
+        if not self.predictions:
             return Verdict(None, ("what is left of the data was not kept; fit this data set by itself with jd.fit",))
         times = self.correlation_times or (None,) * len(self.measurements)
         with jax.enable_x64(True):
-            return verdict(self.measurements, self.problem.objective.losses, self.seen, times, self.model)
+            return verdict(self.measurements, self.problem.objective.losses, self.predictions, times, self.model)
 
     @cached_property
     @as_written
@@ -181,8 +187,8 @@ class Fit:
         doubtful = self.verdict.describes is False
         rows = [("parameter", "estimate", "standard error" + DOUBT * doubtful, "95 % interval")]
         for label, value, error, (low, high) in zip(self.labels, *self.columns(), strict=True):
-            bar = f"{low:.6g} … {high:.6g}" if np.isfinite(low) else "–"
-            rows.append((label, f"{value:.6g}", f"{error:.2g}" if np.isfinite(error) else "–", bar))
+            interval = f"{low:.6g} … {high:.6g}" if np.isfinite(low) else "–"
+            rows.append((label, f"{value:.6g}", short(error), interval))
         lines = [table(rows, header=True), ""]
         steps = max(len(self.history) - 1, 0)
         state = "converged" if self.converged else "NOT CONVERGED"
@@ -243,9 +249,9 @@ class Fit:
         >>> bool(abs(check.error_bars["diffusivity"]) > 1 / 3), check.cells[0][0] > 16
         (True, True)
         """
-        from jaxdiff.inference.grid_check import checked
+        from jaxdiff.inference.grid_check import check_grid
 
-        return checked(self)
+        return check_grid(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Store parameters, errors, intervals, covariance, loss, history and notes as JSON; neither the data nor the model.
@@ -261,22 +267,9 @@ class Fit:
 
     def record(self) -> dict[str, Any]:
         """What `save` stores: numbers, lists and text; NaN and infinity as None."""
-        return {
-            "format": FORMAT,
-            "parameters": _listed(self.parameters),
-            "standard_errors": _listed(self.standard_errors),
-            "intervals": _listed(self.intervals),
-            "start": _listed(self.start),
-            "labels": list(self.labels),
-            "covariance": _listed(self.covariance),
-            "loss": _listed(self.loss),
-            "loss_name": self.loss_name,
-            "validation_loss": _listed(self.validation_loss),
-            "history": _listed(self.history),
-            "converged": self.converged,
-            "notes": list(self.notes),
-            "verdict": self.verdict.record(),
-        }
+        names = "parameters standard_errors intervals start labels covariance loss loss_name validation_loss history".split()
+        stored = {name: getattr(self, name) for name in (*names, "converged", "notes")}
+        return finite({"format": FORMAT, **stored, "verdict": self.verdict.record()})
 
 
 _RENEWALS = 20  # of a plan for a prediction
@@ -285,16 +278,6 @@ _RENEWALS = 20  # of a plan for a prediction
 @quick_jit
 def _forward(equation: Any, initial: Any, plan: Any) -> Any:
     return plan.predict(equation, initial)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _listed(item) for name, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_listed(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _listed(value.tolist())
-    return None if value is None or not np.isfinite(value) else float(value)
 
 
 def _number(value: Any) -> Any:

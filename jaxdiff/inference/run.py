@@ -1,13 +1,14 @@
-"""One fit under way: predictors that follow the parameters where they must, and loops over compiled code."""
+"""One fit under way: its predictors, renewed where the parameters outrun them, and the loops over compiled iterations."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxdiff.inference.gradient_descent import OptaxState, finite, searches_line
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, quadratic, rescaled, resumed
 from jaxdiff.inference.loss import Expansion
-from jaxdiff.inference.objective import Objective, Problem, draw, start_vector, unseen
+from jaxdiff.inference.objective import Objective, Problem, draw, empty_predictions, start_vector
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.equations import Equation
@@ -28,11 +29,14 @@ from jaxdiff.runtime.conditions import raise_failed
 from jaxdiff.runtime.progress import Progress
 
 MANY = 300  # parameters beyond which no curvature is computed
-STEPS = 100  # of Levenberg–Marquardt, unless told otherwise
+STEPS = 100  # of Levenberg–Marquardt, unless others are asked for
 RENEWALS = 50  # of predictors within one fit
 RETREATS = 30  # in a row, from coefficients that no predictor resolves
+NO_STEP = "no step improves the loss any more; check the model, or start elsewhere"
 PLAN_STEPS = 10  # of an optax transformation between two looks at the predictors
-_PACES: dict[Objective, float] = {}  # seconds an evaluation last took: tells a repeated fit how far it may run at once
+_PACES: dict[
+    Objective, float
+] = {}  # seconds an evaluation last took, from which a repeated fit knows how far it may run at once
 
 
 _P = ParamSpec("_P")
@@ -40,13 +44,13 @@ _T = TypeVar("_T")
 
 
 def on_host(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Refuse to look at numbers under a transformation of JAX, where there are none; tell what no predictor can follow as a
+    """Refuse to look at numbers under a transformation of JAX, where there are none; raise what no predictor can follow as a
     plain `ValueError`."""
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        found = (jnp.zeros(()), *jax.tree.leaves((args, list(kwargs.values()))))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in found):
+        leaves = (jnp.zeros(()), *jax.tree.leaves((args, list(kwargs.values()))))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             raise TypeError(
                 f"{function.__name__} decides by numbers and got tracers, as inside jax.jit, vmap or grad; call it outside, and jd.fit_many for many data sets"
             )
@@ -58,16 +62,18 @@ def on_host(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
-class SearchResult:
-    """Where a search ended: z, the loss around it (None for very many parameters), history, convergence, remarks."""
+class SearchResult(NamedTuple):
+    """Where a search ended: z, the loss around it (None for very many parameters), history, and why it did not converge."""
 
-    def __init__(self, z: Any, here: Expansion | None, history: Any, converged: bool, note: str):
-        self.z, self.here, self.history = np.asarray(z, float), here, finite(history)
-        self.converged, self.notes = converged, () if converged else (note,)
+    z: np.ndarray
+    here: Expansion | None
+    history: np.ndarray
+    converged: bool
+    notes: tuple[str, ...]
 
 
 class Run:
-    """A problem under way: predictors that follow the parameters, and what they are made of."""
+    """A fit under way: its problem, and the options by which predictors are made for other parameters."""
 
     def __init__(
         self,
@@ -84,7 +90,10 @@ class Run:
         self.renewals = self.retreats = 0
         self.pace = _PACES.get(objective, 0.0)  # seconds an evaluation
         self.compiled = LevenbergMarquardt(), STEPS
-        self.refused = ""  # why a trial had to be given up last
+        self.refused = ""  # why the last trial that had to be given up was
+
+    def _begin(self, z: Any, method: LevenbergMarquardt, steps: int) -> State:
+        return begin(z, len(self.predictors), steps, method.damping)
 
     @property
     def problem(self) -> Problem:
@@ -136,26 +145,24 @@ class Run:
     def levenberg_marquardt(self, method: LevenbergMarquardt, steps: int) -> SearchResult:
         state = self._first(method, steps, go_on=True)
         if self.rescale(state.here):
-            state = self.follow(method, begin(self.start, len(self.predictors), steps, method.damping), 0)
-        lost = None
-        while not (state.converged or state.stalled or state.iteration >= steps):
+            state = self.follow(method, self._begin(self.start, method, steps), 0)
+        reason = ""
+        while not (state.converged or state.stalled or state.iteration >= steps or reason):
             try:
                 state = self.follow(method, state, min(steps, int(state.iteration) + self.progress.portion(self.pace)))
+                self.progress.show(int(state.iteration), steps, float(state.here.value))
             except Unplannable as error:
-                lost = str(error)
-                break
-            self.progress.show(int(state.iteration), steps, float(state.here.value))
-        reason = "no step improves the loss any more; check the model, or start elsewhere"
-        if lost is not None:
-            reason = lost
-        elif self.refused:
+                reason = str(error)
+        if not reason and self.refused:
             reason = f"the loss falls towards coefficients that cannot be followed: {self.refused}"
-        elif not state.stalled:
+        elif not reason and state.stalled:
+            reason = NO_STEP
+        elif not reason:
             reason = f"{int(state.iteration)} steps were not enough; allow more with steps=, or start closer"
-        return SearchResult(state.z, state.here, state.history, bool(state.converged), f"not converged: {reason}")
+        return _ended(state.z, state.here, state.history, bool(state.converged), f"not converged: {reason}")
 
     def follow(self, method: LevenbergMarquardt, state: State, until: int) -> State:
-        """Go on to `until`, with new predictors wherever the parameters have outrun them."""
+        """Continue to iteration `until`, with new predictors wherever the parameters have outrun them."""
         while True:
             state = self._advance(method, state, until)
             if state.here.resolved.all():
@@ -169,19 +176,21 @@ class Run:
                 if np.array_equal(state.z, state.good) or self.retreats > RETREATS:
                     raise Unplannable(f"{error}; this was at {self._named(state.z)}") from None
             anew = partial(self._at_place, method, state)
-            fresh = resumed(_lane(state), np.array([back]), np.array([self.retreats]), lambda _, z: _lane(anew(z[0])))  # noqa: B023
+            begun = lambda _, z: _as_batch(anew(z[0]))  # noqa: B023
+            fresh = resumed(_as_batch(state), np.array([back]), np.array([self.retreats]), begun)
             state = jax.tree.map(lambda a: a[0], fresh)
 
     def _at_place(self, method: LevenbergMarquardt, state: State, z: Any) -> State:
         """A run that starts anew at z, by the predictors at hand."""
-        fresh = begin(z, len(self.predictors), len(state.history) - 1, method.damping)
+        fresh = self._begin(z, method, len(state.history) - 1)
         return self._advance(method, fresh._replace(good=state.good), 0)
 
     def _advance(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Compiled iterations, and the state in NumPy: what looks at it next is not worth compiling."""
         before, began = int(state.iteration), time.perf_counter()
         self.compiled = method, len(state.history) - 1
-        state = state._replace(here=state.here._replace(seen=state.here.seen or unseen(self.predictors, state.z)))
+        predictions = state.here.predictions or empty_predictions(self.predictors, state.z)
+        state = state._replace(here=state.here._replace(predictions=predictions))
         state = _advance(method.tolerance, self.problem, state, until)
         state = jax.tree.map(np.asarray, state)
         self.pace = (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
@@ -190,10 +199,13 @@ class Run:
         _PACES[self.objective] = self.pace
         return state
 
-    def around(self, z: Any) -> Expansion:
-        """The loss around z by the predictors at hand, from the program that was compiled last."""
-        method, steps = self.compiled
-        return self._advance(method, begin(z, len(self.predictors), steps, method.damping), 0).here
+    def around(
+        self, z: Any, predictors: tuple[Any, ...] | None = None, parameters: Parameters | None = None
+    ) -> Expansion:
+        """The loss around z by the predictors at hand, or by others alike, from the program that was compiled last."""
+        other, (method, steps) = copy(self), self.compiled
+        other.predictors, other.parameters = predictors or self.predictors, parameters or self.parameters
+        return other._advance(method, other._begin(z, method, steps), 0).here
 
     def _first(self, method: LevenbergMarquardt, steps: int, go_on: bool = False) -> State:
         """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better.
@@ -204,18 +216,18 @@ class Run:
         if rough is not None:
             try:
                 self.prepare(rough)
-                state = self.follow(method, begin(rough, len(self.predictors), steps, method.damping), 0)
-                given = self._advance(method, begin(start, len(self.predictors), steps, method.damping), 0)
+                state = self.follow(method, self._begin(rough, method, steps), 0)
+                given = self._advance(method, self._begin(start, method, steps), 0)
                 if np.isfinite(state.here.value):
                     better = np.all(given.here.resolved) and given.here.value < state.here.value
                     return given if better else state
             except ValueError:
                 pass  # Euler steps may lead astray; the start says what is wrong
-        self.prepare(self.start)
+        self.prepare(start)
         ahead = self.progress.portion(self.pace) - 1 if go_on and np.all(self.parameters.start) else 0
-        state = self.follow(method, begin(start, len(self.predictors), steps, method.damping), min(ahead, steps))
+        state = self.follow(method, self._begin(start, method, steps), min(ahead, steps))
         if not np.isfinite(state.here.value):
-            self.complain(self.start)
+            self.complain(start)
         return state
 
     def _rough(self) -> np.ndarray | None:
@@ -230,7 +242,7 @@ class Run:
         return np.asarray(z) if np.isfinite(z).all() else None
 
     def rescale(self, here: Expansion) -> bool:
-        """Whether a Free number that starts at zero has taken a scale from the loss there."""
+        """Give a Free number that starts at zero a scale from the loss there; True if there was one."""
         scaled = rescaled(self.parameters, here)
         self.parameters = scaled or self.parameters
         return scaled is not None
@@ -248,33 +260,30 @@ class Run:
         unit = self._unit()
         state = gradient_descent.init(optimizer, np.asarray(z), steps, key)
         self._centre(state, batch_size)
-        pace, lost = 0.0, None
+        pace, failure = 0.0, None
         while int(state.iteration) < steps and not state.done:
             before, began = int(state.iteration), time.perf_counter()
             until = before + PLAN_STEPS * (1 if self.paths else self.progress.portion(pace))
             state = _descend(optimizer, batch_size, self.problem, unit, state, min(steps, until))
             state = jax.block_until_ready(state)
-            pace = PLAN_STEPS * (time.perf_counter() - began) / max(int(state.iteration) - before, 1)
-            self.progress.show(
-                int(state.iteration), steps, unit * float(state.history[max(int(state.iteration) - 1, 0)])
-            )
+            done = int(state.iteration)
+            pace = PLAN_STEPS * (time.perf_counter() - began) / max(done - before, 1)
+            self.progress.show(done, steps, unit * float(state.history[max(done - 1, 0)]))
             try:
                 if np.isfinite(state.z).all():
                     self._centre(state, batch_size)
             except Unplannable as error:
-                lost = f"not converged: {error}; take a smaller learning rate"
+                failure = f"not converged: {error}; take a smaller learning rate"
                 state = state._replace(z=z, best=z)
                 break
             state = state._replace(needs_replan=np.asarray(False))
             z = np.asarray(state.z if np.isfinite(state.z).all() else z)
-        return self._settle(state, unit, batch_size, lost)
+        return self._settle(state, unit, batch_size, failure)
 
     def _around(self, z: np.ndarray) -> Expansion | None:
         """The loss around z, by predictors that resolve it; None if there are too many parameters to ask for curvature."""
         if self.parameters.count <= MANY:
-            return self.follow(
-                LevenbergMarquardt(), begin(z, len(self.predictors), STEPS, LevenbergMarquardt().damping), 0
-            ).here
+            return self.follow(LevenbergMarquardt(), self._begin(z, LevenbergMarquardt(), STEPS), 0).here
         self._refresh(z)
         return None
 
@@ -286,33 +295,33 @@ class Run:
                 self.prepare(z)
         self._refresh(z)
 
-    def _refresh(self, z: np.ndarray) -> None:
-        """Predictors that resolve the coefficients at z."""
-        while not (fine := np.asarray(_value(self.problem, z)[1])).all():
-            self.renew(z, fine)
+    def _refresh(self, z: np.ndarray) -> float:
+        """The loss at z, by predictors that resolve the coefficients there."""
+        while True:
+            total, resolved = _value(self.problem, z)
+            if np.all(resolved):
+                return float(total)
+            self.renew(z, np.asarray(resolved))
 
-    def _settle(self, state: OptaxState, unit: float, batch_size: int | None, lost: str | None) -> SearchResult:
-        z = np.asarray(state.best if batch_size is None or not np.isfinite(state.z).all() else state.z)
-        here = self._around(z)
-        history = unit * finite(state.history)
-        if lost is not None:
-            return SearchResult(z, here, history, False, lost)
-        if not (np.isfinite(state.z).all() and np.isfinite(history).all()):
-            return SearchResult(
-                z, here, history, False, "not converged: the loss left the finite numbers; take a smaller learning rate"
-            )
-        if here is None:
+    def _settle(self, state: OptaxState, unit: float, batch_size: int | None, failure: str | None) -> SearchResult:
+        """The result of an optax transformation: its best place for whole data, its last one for minibatches."""
+        sound = np.isfinite(state.z).all()
+        z = np.asarray(state.best if batch_size is None or not sound else state.z)
+        here, history = self._around(z), unit * finite(state.history)
+        note = f"not converged after {int(state.iteration)} steps; allow more with steps=, or change the optimiser"
+        if failure is None and not (sound and np.isfinite(history).all()):
+            failure = "not converged: the loss left the finite numbers; take a smaller learning rate"
+        if failure is not None:
+            converged, note = False, failure
+        elif here is None:
             tail = history[-max(len(history) // 10, 2) :]
             converged = bool(state.done) or float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
         else:
             kind, limit = self.parameters.transform.kind, self.parameters.transform.limit
-            there = quadratic(here, z, limit)
-            size = np.where(kind == 0, np.abs(z), 1.0)
-            converged = bool(there.decrement <= 1e-6 * jnp.abs(here.value)) or bool(
-                np.all(np.abs(there.step(0.0)) <= 1e-4 * size)
-            )
-        note = f"not converged after {int(state.iteration)} steps; allow more with steps=, or change the optimiser"
-        return SearchResult(z, here, history, converged, note)
+            there, size = quadratic(here, z, limit), np.where(kind == 0, np.abs(z), 1.0)
+            flat, small = not np.any(here.curvature), np.all(np.abs(there.step(0.0)) <= 1e-4 * size)
+            converged = not flat and bool(small or there.decrement <= 1e-6 * jnp.abs(here.value))
+        return _ended(z, here, history, converged, note)
 
     def _unit(self) -> float:
         """What the loss is divided by for optax, so that learning rates mean the same everywhere."""
@@ -321,14 +330,10 @@ class Run:
     def value(self, z: Any) -> float:
         """The loss at z."""
         self.prepare(z)
-        while True:
-            total, fine = _value(self.problem, z)
-            if np.all(fine):
-                return float(total)
-            self.renew(z, np.asarray(fine))
+        return self._refresh(z)
 
     def complain(self, z: Any) -> None:
-        """The model fails at the start: say why."""
+        """Raise why the model fails at the start."""
         for prediction in _predict(self.problem, np.asarray(z)):
             raise_failed(prediction.checks)
         raise ValueError(
@@ -336,8 +341,12 @@ class Run:
         )
 
 
-def _lane(state: State) -> State:
-    """A run as the only one of many."""
+def _ended(z: Any, here: Any, history: Any, converged: bool, note: str) -> SearchResult:
+    return SearchResult(np.asarray(z, float), here, finite(history), converged, () if converged else (note,))
+
+
+def _as_batch(state: State) -> State:
+    """A run as a batch of one."""
     return jax.tree.map(lambda a: np.asarray(a)[None], state)
 
 

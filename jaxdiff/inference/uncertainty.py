@@ -1,4 +1,4 @@
-"""Error bars from the curvature of the loss and the noise of the data."""
+"""Uncertainty of the parameters, error bars and what is not identified, from the curvature of the loss and the noise of the data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from jaxdiff.inference.loss import Expansion
 from jaxdiff.parameters import Parameters
 
 SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
-INVOLVED = 1e-3  # share of a parameter in such a direction from which on it is not identified: data that see it little hide it there
-
+INVOLVED = 1e-3  # share of a parameter in such a direction from which on it is not identified: data on which it has little effect hide it there
 WEAK = 1e3  # ratio of the ends of a 95 % interval beyond which a positive number is hardly identified
 NEAR = 12.0  # the logit from which on a bounded parameter counts as being at its bound: 6e-6 of the width
 
 
 class Uncertainty(NamedTuple):
     """Error bars of the flat natural parameters, of one fit or with a leading axis of many: covariance (p, p), standard
-    errors (p,), 95 % intervals (p, 2), what is wrong with each parameter (p,), and remarks on a single fit."""
+    errors (p,), 95 % intervals (p, 2), what is wrong with each parameter (p,), and diagnostics of a single fit."""
 
     covariance: np.ndarray
     errors: np.ndarray
@@ -57,22 +56,22 @@ def uncertainty(
     if here is None:
         nothing = np.full((count, count), np.nan), np.full(count, np.nan), np.full((count, 2), np.nan)
         at_bound, fine = at_bounds(parameters, z[None], None)[0], np.zeros(count, bool)
-        notes = (*remarks(parameters, z, at_bound), f"no error bars: {reason}")
+        notes = (*diagnostics(parameters, z, at_bound), f"no error bars: {reason}")
         return Uncertainty(*nothing, at_bound, fine, fine, notes)
-    rows = Expansion(*(np.asarray(part)[None] for part in here._replace(seen=())))
-    found = error_bars(parameters, z[None], rows, sizes[None], level, widening, freedom, inputs)
+    batch = Expansion(*(np.asarray(part)[None] for part in here._replace(predictions=())))
+    found = error_bars(parameters, z[None], batch, sizes[None], level, widening, freedom, inputs)
     found = Uncertainty(*(part[0] for part in found[:-1]))
     estimated, fitted = int(np.sum(sizes)), count - int(found.at_bound.sum())
     if reason is None and 0 < estimated <= fitted:
         reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
-    if reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
+    elif reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
         reason = "the curvature of the loss is not finite"
-    if reason is None and not np.isfinite(np.asarray(here.noise, float)).all():
+    elif reason is None and not np.isfinite(np.asarray(here.noise, float)).all():
         reason = "the loss does not tell the noise of the data"
     if reason is None:
-        return found._replace(notes=remarks(parameters, z, *found[3:6]))
+        return found._replace(notes=diagnostics(parameters, z, *found[3:6]))
     nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}
-    return found._replace(**nan, notes=(*remarks(parameters, z, found.at_bound), f"no error bars: {reason}"))
+    return found._replace(**nan, notes=(*diagnostics(parameters, z, found.at_bound), f"no error bars: {reason}"))
 
 
 def error_bars(
@@ -99,12 +98,12 @@ def error_bars(
     mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
     inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
     variances = np.where(sizes > 0, mean * inflation[:, None], 1.0) * np.asarray(widening) ** 2
-    spread = inverse @ (np.einsum("bm,bmij->bij", variances, noise) + inputs) @ inverse
+    covariance_of_z = inverse @ (np.einsum("bm,bmij->bij", variances, noise) + inputs) @ inverse
     known = ~at_bound & ~unidentified & sound[:, None]
     both = known[:, :, None] & known[:, None]
     slope = parameters.transform.slope(z)
-    covariance = np.where(both, spread * slope[:, :, None] * slope[:, None], np.nan)
-    deviation = np.where(known, np.sqrt(np.maximum(np.diagonal(spread, axis1=1, axis2=2), 0.0)), np.nan)
+    covariance = np.where(both, covariance_of_z * slope[:, :, None] * slope[:, None], np.nan)
+    deviation = np.where(known, np.sqrt(np.maximum(np.diagonal(covariance_of_z, axis1=1, axis2=2), 0.0)), np.nan)
     half_width = quantile(level, freedom)[:, None] * deviation
     limit = np.asarray(parameters.transform.limit)
     ends = [np.asarray(parameters.transform(np.clip(z + sign * half_width, -limit, limit)), float) for sign in (-1, 1)]
@@ -114,11 +113,11 @@ def error_bars(
     return Uncertainty(covariance, errors, intervals, at_bound, unidentified & sound[:, None], weak)
 
 
-def _listed(names: list[str], most: int = 6) -> str:
+def listed(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
-def remarks(
+def diagnostics(
     parameters: Parameters, z: np.ndarray, at_bound: np.ndarray, unidentified: Any = False, weak: Any = False
 ) -> tuple[str, ...]:
     """What a reader must know of the parameters of one fit."""
@@ -133,10 +132,10 @@ def remarks(
         mend = "fix one of them, or measure what tells them apart"
         if any(".energy." in name for name in missing):
             mend += "; of a potential the differences alone count, see help(jd.Spline)"
-        notes.append(f"not identified by these data: {_listed(missing)}; {mend}")
+        notes.append(f"not identified by these data: {listed(missing)}; {mend}")
     if wide := named(weak):
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
-        notes.append(f"{_listed(wide)} {hardly} far more than the estimate; measure more, or fix it")
+        notes.append(f"{listed(wide)} {hardly} far more than the estimate; measure more, or fix it")
     return tuple(notes)
 
 

@@ -39,19 +39,19 @@ class Verdict(NamedTuple):
 def verdict(
     measurements: Iterable[Any],
     losses: Iterable[Any],
-    seen: Iterable[Any],
+    predictions: Iterable[Any],
     times: Iterable[Any],
     equation: Any = None,
 ) -> Verdict:
     """The verdict on a fit.
 
-    seen: of each measurement its prediction and the Jacobian of it; times: the correlation time of the noise at each of its
+    predictions: of each measurement, with its Jacobian; times: the correlation time of the noise at each of its
     rows, or None; equation: the fitted one, by which paths are judged
 
     All tests share one level of false alarms, 2 %, by Šidák's inequality. Each takes out what a fit takes out of residuals.
     """
     every: list[Examination] = []
-    for m, loss, part, tau in zip(measurements, losses, seen, times, strict=True):
+    for m, loss, part, tau in zip(measurements, losses, predictions, times, strict=True):
         prediction, jacobian = part or (None, None)  # log densities are not kept
         every.append(as_loss(loss).examine(m, prediction, jacobian, tau, equation))
     several = len(every) > 1

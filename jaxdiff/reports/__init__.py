@@ -1,1 +1,1 @@
-"""A fit told in words, numbers, pictures and one HTML page."""
+"""Reports of fits: text, numbers, pictures and one HTML page."""

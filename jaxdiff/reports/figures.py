@@ -39,7 +39,9 @@ def fits(fits: Any) -> Figure:
     rows = -(-len(labels) // columns)
     with canvas(3.6 * columns, 3.0 * rows) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, label, x, errors in zip(panels, labels, fits.x[good].T, fits.bars.errors[good].T, strict=False):
+        for axes, label, x, errors in zip(
+            panels, labels, fits.x[good].T, fits.uncertainty.errors[good].T, strict=False
+        ):
             axes.hist(x, bins=bins(x), density=True, color="#9DB8CC", label=f"{len(x)} fits")
             error = np.median(errors[np.isfinite(errors)]) if np.isfinite(errors).any() else 0.0
             if error > 0:

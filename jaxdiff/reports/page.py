@@ -1,4 +1,4 @@
-"""What a fit leaves behind: one HTML page with everything in it, and the numbers as JSON and CSV."""
+"""The report of a fit: one HTML page with everything in it, and the numbers as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxdiff.measurements.view import View
 from jaxdiff.reports import figures
-from jaxdiff.reports.text import DOUBT
+from jaxdiff.reports.text import DOUBT, finite, short
 from jaxdiff.reports.views import FitView
 from jaxdiff.runtime.staging import write_whole
 
@@ -87,23 +87,15 @@ CAPTIONS = {
 def numbers(fit: Any) -> list[tuple[str, float, float, tuple[float, float]]]:
     """(name, estimate, standard error, 95 % interval) of every single number."""
     values, errors, ends = fit.columns()
-    rows = zip(fit.labels, values, errors, ends, strict=True)
-    return [(label, float(value), float(error), (float(low), float(high))) for label, value, error, (low, high) in rows]
+    return list(zip(fit.labels, values.tolist(), errors.tolist(), map(tuple, ends.tolist()), strict=True))
 
 
 def parameter_rows(fit: Any) -> list[dict[str, str]]:
     """The table of parameters as text, each estimate with the digits that its error supports."""
     rows = []
     for name, value, error, (low, high) in numbers(fit):
-        known = math.isfinite(error)
-        rows.append(
-            {
-                "name": name,
-                "estimate": digits(value, error),
-                "error": f"{error:.2g}" if known else "–",
-                "interval": f"{digits(low, error)} … {digits(high, error)}" if known else "–",
-            }
-        )
+        interval = f"{digits(low, error)} … {digits(high, error)}" if math.isfinite(error) else "–"
+        rows.append({"name": name, "estimate": digits(value, error), "error": short(error), "interval": interval})
     return rows
 
 
@@ -125,7 +117,7 @@ def digits(value: float, error: float) -> str:
 
 
 def goodness(shown: FitView) -> list[tuple[str, str]]:
-    """(what, value) pairs that tell how well the model describes the data."""
+    """(what, value) pairs on how well the model describes the data."""
     fit = shown.fit
     rows: list[tuple[str, str]] = [(fit.loss_name.replace("_", " "), f"{fit.loss:.6g}")]
     if fit.validation_loss is not None:
@@ -147,16 +139,13 @@ def correlations(fit: Any) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     import jax
 
-    found = {"jaxdiff": _version("jaxdiff"), "jax": jax.__version__, "numpy": np.__version__}
-    device = jax.devices()[0]
-    return {**found, "python": platform.python_version(), "device": f"{device.platform}: {device.device_kind}"}
-
-
-def _version(name: str) -> str:
     try:
-        return metadata.version(name)
+        own = metadata.version("jaxdiff")
     except metadata.PackageNotFoundError:
-        return "not installed"
+        own = "not installed"
+    device = jax.devices()[0]
+    found = {"jaxdiff": own, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {**found, "device": f"{device.platform}: {device.device_kind}"}
 
 
 def to_json(shown: FitView, *, title: str = "") -> str:
@@ -165,27 +154,19 @@ def to_json(shown: FitView, *, title: str = "") -> str:
     content = {
         "title": title,
         "parameters": {
-            name: {"estimate": value, "standard_error": error, "interval_95": list(ends)}
+            name: {"estimate": value, "standard_error": error, "interval_95": ends}
             for name, value, error, ends in numbers(fit)
         },
-        "covariance": fit.covariance.tolist(),
+        "covariance": fit.covariance,
         "loss": fit.loss,
         "validation_loss": fit.validation_loss,
         "converged": fit.converged,
-        "notes": list(fit.notes),
+        "notes": fit.notes,
         "verdict": fit.verdict.record(),
         "goodness": dict(goodness(shown)),
         "versions": versions(),
     }
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(view: View) -> str | None:

@@ -1,9 +1,11 @@
-"""A fit told in words: aligned tables, and how far its error bars are to be believed."""
+"""Text of results: aligned tables, short numbers, and how far error bars are to be believed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 MISFIT = "converged, but the model does not describe these data:"
 DOUBT = ", not to be trusted"
@@ -13,6 +15,22 @@ def few(reasons: tuple[str, ...], most: int = 3) -> list[str]:
     """The first reasons, and how many more there are."""
     more = len(reasons) - most
     return [*reasons[:most], *([f"and {more} more, see fit.verdict.reasons"] if more > 0 else [])]
+
+
+def short(value: float) -> str:
+    """A number to two digits, a dash where there is none."""
+    return f"{value:.2g}" if np.isfinite(value) else "–"
+
+
+def finite(value: Any) -> Any:
+    """Numbers, arrays and text for JSON, in lists and dictionaries; None for what is not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def table(rows: Sequence[Sequence[Any]], header: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""A fit made ready to be told and drawn, predicted once for numbers and pictures alike."""
+"""`FitView`: a fit and the views of its measurements, predicted once for numbers and pictures alike."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class FitView:
 
     @cached_property
     def views(self) -> tuple[View, ...]:
-        measured, held = self.fit.measurements, self.fit.held_out
-        pairs = zip(measured, held if len(held) == len(measured) else [None] * len(measured), strict=True)
-        return tuple(m.view(self.fit, h if type(h) is type(m) else None) for m, h in pairs)
+        measured, held_out = self.fit.measurements, self.fit.held_out
+        pairs = zip(measured, held_out if len(held_out) == len(measured) else [None] * len(measured), strict=True)
+        return tuple(m.view(self.fit, other if type(other) is type(m) else None) for m, other in pairs)

@@ -81,6 +81,10 @@ def test_a_start_may_be_a_tree_and_its_marks_keep_what_they_say():
     np.testing.assert_allclose(found.covariance, plain.covariance, rtol=1e-6)
 
 
+def test_whole_numbers_are_a_start_too():
+    assert LM.minimize(decay, jnp.array([1, 1])).converged
+
+
 def test_a_default_session_minimises_in_double_precision():
     with jax.enable_x64(False):
         assert LM.minimize(decay, [1.0, 0.1]).x.tolist() == LM.minimize(decay, np.array([1.0, 0.1])).x.tolist()
@@ -93,13 +97,13 @@ def test_what_leaves_its_range_has_not_converged():
     """A plateau without a slope, from where the optimum cannot be seen; and a valley that never ends."""
     rise = lambda b: b[0] * (1 - jnp.exp(-b[1] * BOX[0])) - BOX[1]
     assert not LM.minimize(rise, [170.0, 130.0]).converged
-    assert "not told by these residuals: x[1]" in LM.minimize(rise, [1.0, 2000.0]).notes[0]  # it never was
+    assert "not identified by these residuals: x[1]" in LM.minimize(rise, [1.0, 2000.0]).notes[0]  # it never was
     assert not LM.minimize(lambda x: jnp.exp(-x * (1 + T)), 1.0).converged
     late = LM.minimize(decay, [1.0, 0.1], steps=2)
     assert not late.converged and late.iterations == 2 and "2 Jacobians were not enough" in late.notes[0]
 
 
-def test_what_is_not_told_is_said():
+def test_what_is_not_identified_is_said():
     twice = LM.minimize(lambda b: (b[0] + b[1]) * T - 1.0, [1.0, 2.0])
     assert twice.converged and np.isnan(twice.covariance).all() and "x[0], x[1]" in twice.notes[0]
     idle = LM.minimize(lambda b: b[0] * T - 1.0 + 0.0 * b[1], [1.0, 2.0])
@@ -128,6 +132,16 @@ def test_a_trial_without_a_value_shortens_the_step():
         (lambda: LM.minimize(lambda x: (x, x), 1.0), TypeError, "an array of real numbers"),
         (lambda: LM.minimize(lambda x: x + 1j, 1.0), TypeError, "an array of real numbers"),
         (lambda: LM.minimize(lambda x: x, jd.Positive(-1.0)), ValueError, "above zero"),
+        (
+            lambda: LM.minimize(lambda p: jnp.ravel(p["a"]), {"a": jd.Positive(-np.ones((9, 9)))}),
+            ValueError,
+            "got -1.0",
+        ),
+        (lambda: LM.minimize(lambda p: jnp.ravel(p["a"]), {"a": np.full((9, 9), np.nan)}), ValueError, "'x.a' is not"),
+        (lambda: LM.minimize(lambda p: jnp.nan * jnp.ravel(p["a"]), {"a": np.ones((9, 9))}), ValueError, "81 in all"),
+        (lambda: LM.minimize(lambda x: x, [1.0 + 1j, 2.0]), TypeError, "real numbers, got complex"),
+        (lambda: LM.minimize(lambda x: x["a"], {"a": jnp.array([1j])}), TypeError, "real numbers, got complex"),
+        (lambda: LM.minimize(lambda x: x, {}), TypeError, "at least one number"),
         (lambda: LM.minimize(lambda x: x, np.nan), ValueError, "is not finite"),
         (lambda: LM.minimize(lambda x: x, "1"), TypeError, "expected a number"),
         (lambda: LM.minimize(lambda x: x, 1.0, steps=0), ValueError, "steps must be a positive whole number"),

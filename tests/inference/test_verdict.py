@@ -213,7 +213,7 @@ def test_where_nothing_can_be_judged_it_says_why(monkeypatch):
     kept = rods(monkeypatch, steps=1)
     coverage.rod(np.random.default_rng(0))
     assert kept[0].verdict.describes is None and "did not end at an optimum" in kept[0].verdict.reasons[0]
-    batch = replace(kept[0], converged=True, seen=())
+    batch = replace(kept[0], converged=True, predictions=())
     assert batch.verdict.describes is None and "jd.fit" in batch.verdict.reasons[0]
 
 
