@@ -54,7 +54,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _commands() -> Any:
     import click
 
-    output = click.option("--output", type=click.Path(path_type=Path), help="Folder for the results.")
+    path = click.Path(path_type=Path)
+    output = click.option("--output", type=path, help="Folder for the results.")
+    config = click.argument("config", type=path)
+    data = click.option("--data", type=path, help="A table in place of the one the configuration names.")
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(package_name="jaxdiff")
@@ -69,20 +72,16 @@ def _commands() -> Any:
         run_demo(name, output or Path("demo"))
 
     @group.command()
-    @click.argument("config", type=click.Path(path_type=Path))
-    @click.option(
-        "--data", type=click.Path(path_type=Path), help="A table in place of the one the configuration names."
-    )
+    @config
+    @data
     @output
     def fit(config: Path, data: Path | None, output: Path | None) -> None:
         """Fit what CONFIG, a TOML file, describes."""
         run_fit(config, data, output or Path(f"{config.stem}-fit"))
 
     @group.command()
-    @click.argument("config", type=click.Path(path_type=Path))
-    @click.option(
-        "--data", type=click.Path(path_type=Path), help="A table in place of the one the configuration names."
-    )
+    @config
+    @data
     @output
     def solve(config: Path, data: Path | None, output: Path | None) -> None:
         """Solve the equation of CONFIG at the starts of its parameters."""
@@ -115,7 +114,7 @@ def run_demo(name: str | None, output: Path) -> None:
     if name is not None and name not in demo.DEMOS:
         raise ValueError(f"no demo is called {name!r}; choose one of {', '.join(demo.DEMOS)}")
     chosen = list(demo.DEMOS) if name is None else [name]
-    told: list[str] = []
+    stories: list[str] = []
     with staged(output, FIT) as folder:
         for one in chosen:
             for story in demo.DEMOS[one]():
@@ -124,17 +123,16 @@ def run_demo(name: str | None, output: Path) -> None:
                 print(_result(shown))
                 if story.comparison:
                     print("\nBeside what is known\n" + table(story.comparison))
-                place = folder / story.name
-                place.mkdir()
-                told.append(story.name)
-                write_fit(shown, place, title=story.title, comparison=story.comparison)
-    print("\nReports and figures: " + ", ".join(str(output / name / "report.html") for name in told))
+                stories.append(story.name)
+                (folder / story.name).mkdir()
+                write_fit(shown, folder / story.name, title=story.title, comparison=story.comparison)
+    print("\nReports and figures: " + ", ".join(str(output / name / "report.html") for name in stories))
 
 
 def run_fit(config: Path, data: Path | None, output: Path) -> None:
     prepare_jax()
     with staged(output, FIT) as folder:
-        import jaxdiff
+        import jaxdiff as jd
         from jaxdiff.reports.views import FitView
         from jaxdiff.shell.config import load
 
@@ -146,14 +144,9 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
             raise ValueError(f"{config}: nothing to fit; name the unknown numbers in [parameters]")
         interrupts.check()
         _import_meanwhile("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
+        options = {"parameters": problem.parameters, "progress": sys.stderr.isatty(), **problem.fit_options}
         try:
-            fit = jaxdiff.fit(
-                problem.model,
-                problem.measurement,
-                parameters=problem.parameters,
-                progress=_interactive(),
-                **problem.fit_options,
-            )
+            fit = jd.fit(problem.model, problem.measurement, **options)
         except ValueError as error:
             raise ValueError(f"{config}: {error}") from error
         title = problem.title or config.stem
@@ -178,8 +171,8 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
         try:
             times, values = _solved(problem)
         except ValueError as error:
-            told = str(error).replace("pass initial=", "add [initial]")
-            raise ValueError(f"{config}: {told}") from error
+            message = str(error).replace("pass initial=", "add [initial]")
+            raise ValueError(f"{config}: {message}") from error
         grid = problem.grid
         if grid.ndim == 1:
             frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
@@ -189,9 +182,8 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
         frame.to_csv(folder / "solution.csv", index=False, float_format="%.10g")
         states.profiles(grid, times, values, problem.labels).savefig(folder / "solution.png")
-    print(
-        f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells, values {values.min():.6g} to {values.max():.6g}"
-    )
+    size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
+    print(f"{size}, values {values.min():.6g} to {values.max():.6g}")
     print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
 
 
@@ -199,7 +191,7 @@ def _solved(problem: Any) -> tuple[Any, Any]:
     """The times that a configuration asks for, and the states there (times, *cells)."""
     import numpy as np
 
-    import jaxdiff
+    import jaxdiff as jd
 
     equation = problem.model(**problem.starts)
     equation = equation[0] if isinstance(equation, tuple) else equation
@@ -208,7 +200,7 @@ def _solved(problem: Any) -> tuple[Any, Any]:
     if times is None:
         raise ValueError("no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
     if np.all(times == np.inf):
-        return times[:1], np.asarray(jaxdiff.steady_state(equation, grid, initial))[None]
+        return times[:1], np.asarray(jd.steady_state(equation, grid, initial))[None]
     if not np.all(np.isfinite(times)):
         raise ValueError("[solve] times mixes finite times with inf; ask for the steady state alone")
     if initial is None:
@@ -217,10 +209,10 @@ def _solved(problem: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"[solve] times must not come before the initial state, at {start:g}, got {times[0]:g}; set [initial] start"
         )
-    late = int(times[0] > start)  # then the way to the first of them is solved too
-    course = np.concatenate([[start], times]) if late else times
-    done = jaxdiff.solve(equation, grid, initial, course, progress=_interactive(), **problem.solve_options)
-    return times, np.asarray(done.values)[late:]
+    options = {"progress": sys.stderr.isatty(), **problem.solve_options}
+    if times[0] == start:
+        return times, np.asarray(jd.solve(equation, grid, initial, times, **options).values)
+    return times, np.asarray(jd.solve(equation, grid, initial, [start, *times], **options).values)[1:]
 
 
 def run_benchmark(case: str | None, output: Path, **options: Any) -> None:
@@ -240,11 +232,9 @@ def run_info() -> None:
     from jaxdiff.reports.page import versions
 
     kept = prepare_jax()
-    for name, version in versions().items():
-        print(f"{name:10s} {version}")
-    print(f"{'devices':10s} {', '.join(str(d) for d in jax.devices())}")
-    print(f"{'precision':10s} float64 in the shell and in fits")
-    print(f"{'cache':10s} {kept}")
+    facts = {**versions(), "devices": ", ".join(str(d) for d in jax.devices())}
+    for name, fact in {**facts, "precision": "float64 in the shell and in fits", "cache": kept}.items():
+        print(f"{name:10s} {fact}")
 
 
 def prepare_jax() -> str:
@@ -276,8 +266,7 @@ def write_fit(shown: Any, folder: Path, *, title: str, **more: Any) -> None:
         (folder / f"{name}.png").write_bytes(png)
     (folder / "parameters.json").write_text(page.to_json(shown, title=title), encoding="utf-8")
     for i, view in enumerate(shown.views):
-        text = page.to_csv(view)
-        if text is not None:
+        if (text := page.to_csv(view)) is not None:
             name = "predictions.csv" if len(shown.views) == 1 else f"predictions_{i + 1}.csv"
             (folder / name).write_text(text, encoding="utf-8")
     page.write(shown.fit, folder / "report.html", title=title, shown=shown, pictures=pictures, **more)
@@ -306,10 +295,6 @@ def _import_meanwhile(*modules: str) -> None:
             importlib.import_module(module)
 
     threading.Thread(target=run, daemon=True).start()
-
-
-def _interactive() -> bool:
-    return sys.stderr.isatty()
 
 
 def _message(error: Exception) -> str:

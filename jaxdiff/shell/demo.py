@@ -9,17 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff import datasets
+import jaxdiff as jd
 from jaxdiff.exact import cir_log_density, vasicek_log_density
-from jaxdiff.inference.fit import Fit, fit
-from jaxdiff.inference.losses import mse
-from jaxdiff.measurements.readings import Readings
-from jaxdiff.measurements.trajectory import Trajectory
-from jaxdiff.model.boundaries import Flux, Robin
-from jaxdiff.model.equations import Diffusion, FokkerPlanck
-from jaxdiff.model.expression import Expression
-from jaxdiff.model.grid import Grid
-from jaxdiff.parameters import Positive
 
 
 @dataclass(frozen=True)
@@ -29,29 +20,29 @@ class Story:
     name: str
     title: str
     text: str
-    fit: Fit
+    fit: jd.Fit
     comparison: list[tuple[str, ...]]
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def rod(progress: bool = False) -> Iterator[Story]:
+def rod() -> Iterator[Story]:
     """The steady aluminium rod: h stands in the loss and in the end, the flux enters at x = 0."""
-    table = datasets.load("rod")
+    table = jd.datasets.load("rod")
     a, b, length, k, ambient = (table.attrs[name] for name in ("a", "b", "L", "k", "ambient"))
     around = 2 * (a + b) / (a * b)
 
-    def model(flux: Any, h: Any) -> Diffusion:
-        ends = {"x-": Flux(-flux), "x+": Robin(h, ambient)}
-        return Diffusion(k, decay=around * h, source=around * h * ambient, boundaries=ends)
+    def model(flux: Any, h: Any) -> jd.Diffusion:
+        ends = {"x-": jd.Flux(-flux), "x+": jd.Robin(h, ambient)}
+        return jd.Diffusion(k, decay=around * h, source=around * h * ambient, boundaries=ends)
 
-    grid = Grid.uniform((0.0, length, 400))
-    readings = Readings.from_table(table, grid, None, time=np.inf, position="x", value="T")
-    starts = {"flux": 10.0, "h": Positive(1e-3)}
-    result = fit(model, readings, parameters=starts, loss=mse, progress=progress)
+    grid = jd.Grid.uniform((0.0, length, 400))
+    readings = jd.Readings.from_table(table, grid, None, time=np.inf, position="x", value="T")
+    starts = {"flux": 10.0, "h": jd.Positive(1e-3)}
+    fit = jd.fit(model, readings, parameters=starts, loss=jd.mse, progress=False)
     published = {"flux": (18.41, 0.145), "h": (0.00191, 1.45e-5)}
     rows: list[tuple[str, ...]] = [("", "here", "published")]
     for name, (value, error) in published.items():
-        here = f"{result.parameters[name]:.5g} ± {result.standard_errors[name]:.3g}"
+        here = f"{fit.parameters[name]:.5g} ± {fit.standard_errors[name]:.3g}"
         rows.append((name, here, f"{value:.4g} ± {error:.3g}"))
     yield Story(
         "rod",
@@ -59,7 +50,7 @@ def rod(progress: bool = False) -> Iterator[Story]:
         "Steady temperatures at 15 places (R. C. Smith, Uncertainty Quantification, SIAM 2013, Table 3.2).\n"
         f"k T'' = 2(a+b)/(ab) h (T - {ambient:g}),  -k T'(0) = flux [W/cm²],  -k T'(L) = h (T(L) - {ambient:g}),\n"
         "h [W/(cm² °C)]. Published: x = 0 and L as here, ordinary least squares.",
-        result,
+        fit,
         rows,
         {"x": "position / cm", "value": "temperature / °C"},
     )
@@ -72,34 +63,34 @@ MODELS: dict[str, tuple[str, str, str, float, float, Callable[..., Any]]] = {
 }
 
 
-def rates(progress: bool = False) -> Iterator[Story]:
+def rates() -> Iterator[Story]:
     """Drift and diffusivity of an interest rate, by the transition density of every step."""
-    table = datasets.load("rates")
+    table = jd.datasets.load("rates")
     interval = float(table.attrs["interval"])
     rate = table["rate"].to_numpy()
     times = float(table["year"].iloc[0]) + interval * np.arange(len(rate))
     for name, (title, noise, diffusivity, lower, sigma, closed) in MODELS.items():
 
-        def model(kappa: Any, theta: Any, sigma: Any, diffusivity: str = diffusivity) -> FokkerPlanck:
-            drift = Expression("kappa*(theta - x)", kappa=kappa, theta=theta)
-            return FokkerPlanck(drift, Expression(diffusivity, sigma=sigma))
+        def model(kappa: Any, theta: Any, sigma: Any, diffusivity: str = diffusivity) -> jd.FokkerPlanck:
+            drift = jd.Expression("kappa*(theta - x)", kappa=kappa, theta=theta)
+            return jd.FokkerPlanck(drift, jd.Expression(diffusivity, sigma=sigma))
 
-        path = Trajectory(Grid.uniform((lower, 60.0, 400)), times, rate)
-        starts = {"kappa": Positive(0.3), "theta": Positive(5.0), "sigma": Positive(sigma)}
-        result = fit(model, path, parameters=starts, progress=progress)
-        numbers = {key: float(value) for key, value in result.parameters.items()}
+        path = jd.Trajectory(jd.Grid.uniform((lower, 60.0, 400)), times, rate)
+        starts = {"kappa": jd.Positive(0.3), "theta": jd.Positive(5.0), "sigma": jd.Positive(sigma)}
+        fit = jd.fit(model, path, parameters=starts, progress=False)
+        numbers = {key: float(value) for key, value in fit.parameters.items()}
         exact = float(np.sum(closed(rate[1:], rate[:-1], interval, **numbers)))
         best, top = _maximum(partial(closed, rate[1:], rate[:-1], interval), numbers)
         rows: list[tuple[str, ...]] = [("", "here", "closed form")]
         rows += [(key, f"{numbers[key]:.5f}", f"{best[key]:.5f}") for key in numbers]
-        rows.append(("log-likelihood at these estimates", f"{result.predict().sum():.5f}", f"{exact:.5f}"))
+        rows.append(("log-likelihood at these estimates", f"{fit.predict().sum():.5f}", f"{exact:.5f}"))
         rows.append(("its maximum", "", f"{top:.5f}"))
         yield Story(
             f"rates-{name}",
             f"Three-month Treasury bill, 1959 to 2009: the {title} model",
             f"dr = kappa (theta - r) dt + {noise} dW, r in % a year; {len(rate)} quarterly values.\n"
             "Fitted by transition densities that know no formula; the closed form is for comparison only.",
-            result,
+            fit,
             rows,
             {"x": "rate / % a year", "t": "year"},
         )
@@ -112,12 +103,8 @@ def _maximum(log_density: Callable[..., Any], start: dict[str, float]) -> tuple[
     names = list(start)
     guess = np.log([start[name] for name in names])
     unpack = lambda z: dict(zip(names, np.exp(z).tolist(), strict=True))
-    found = minimize(
-        lambda z: -float(np.sum(log_density(**unpack(z)))),
-        guess,
-        method="Nelder-Mead",
-        options={"xatol": 1e-8, "fatol": 1e-9},
-    )
+    loss = lambda z: -float(np.sum(log_density(**unpack(z))))
+    found = minimize(loss, guess, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-9})
     return unpack(found.x), -float(found.fun)
 
 

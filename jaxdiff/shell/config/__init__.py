@@ -22,6 +22,7 @@ from jaxdiff.shell.config.keys import check_keys, flag, mapping, number, shown, 
 from jaxdiff.shell.config.methods import METHOD, fit_options, method, solve_times
 from jaxdiff.shell.config.model import TextModel, arithmetic, position_names, read_equation
 
+KEYS = "title labels equation parameters constants boundaries grid initial data fit solve".split()
 SECTIONS = {
     "grid": ("lower", "upper", "cells", "edges", "geometry"),
     "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
@@ -39,16 +40,13 @@ class Problem:
     grid: Grid
     model: TextModel
     parameters: dict[str, Mark]
+    starts: dict[str, Any]
     measurement: Any = None
     initial: Any = None  # array or callable of position
     start: float = 0.0
     times: np.ndarray | None = None
     fit_options: dict[str, Any] = field(default_factory=dict)
     solve_options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def starts(self) -> dict[str, Any]:
-        return {name: mark.value for name, mark in self.parameters.items()}
 
 
 def load(path: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> Problem:
@@ -77,22 +75,9 @@ def load(path: str | os.PathLike[str], table: str | os.PathLike[str] | None = No
 
 def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.PathLike[str] | None = None) -> Problem:
     """The problem that the content of a configuration file describes; tables of data are looked for in `folder`."""
-    known = (
-        "title",
-        "labels",
-        "equation",
-        "parameters",
-        "constants",
-        "boundaries",
-        "grid",
-        "initial",
-        "data",
-        "fit",
-        "solve",
-    )
-    check_keys(content, "the file", known)
-    for name in known[1:]:
-        if name not in ("initial", "boundaries"):
+    check_keys(content, "the file", KEYS)
+    for name in KEYS:
+        if name not in ("title", "initial", "boundaries"):
             mapping(content.get(name, {}), name, f"[{name}]")
     sections = {name: dict(content.get(name, {})) for name in SECTIONS}
     for name, section in sections.items():
@@ -104,8 +89,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     equation = read_equation(content.get("equation"), axes)
     constants = {k: number(v, f"[constants] {k}") for k, v in _named(content, "constants").items()}
     parameters, frozen = _parameters(_named(content, "parameters"))
-    twice = sorted({*parameters, *frozen} & set(constants))
-    if twice:
+    if twice := sorted({*parameters, *frozen} & set(constants)):
         raise ValueError(f"{twice[0]!r} is in [parameters] and in [constants]; leave one out")
     constants |= frozen
     sides = read_boundaries(content.get("boundaries", {}), grid)
@@ -115,17 +99,13 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         reserved = {*parameters, *constants, "t", *position_names(axes)}
         texts = arithmetic([equation, *sides.values()])
         data = read_data(dict(content.get("data", {})), folder, table, texts, reserved, axes)
-    formula = initial.get("value")
-    spec = {"equation": equation, "boundaries": sides, "initial": formula}
-    columns = data.columns if data else {}
-    held = [name for name in columns if data and data.interpolation(name) == "previous"]
-    model = TextModel(spec, constants, columns, list(data.frame.columns) if data else (), axes, held)
-    idle = set(parameters) - model.names
-    if idle:
+    spec = {"equation": equation, "boundaries": sides, "initial": initial.get("value")}
+    model = TextModel(spec, constants, axes, data)
+    if idle := set(parameters) - model.names:
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
     starts = {name: mark.value for name, mark in parameters.items()}
     start, state = initials.state_of(initial, grid, sides, folder, data)
-    if formula is not None:
+    if "value" in initial:
         state = model.initial(starts)
     model(**starts)  # every mistake of a text shows here
     measurement = None
@@ -141,6 +121,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         grid=grid,
         model=model,
         parameters=parameters,
+        starts=starts,
         measurement=measurement,
         initial=state,
         start=start,

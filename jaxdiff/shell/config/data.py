@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,50 +19,48 @@ from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
 from jaxdiff.quantities import checked_unit, times_as_numbers
-from jaxdiff.shell.config.keys import check_keys, choose, edges, listed, number, per_axis, text, text_or_number
+from jaxdiff.shell.config.keys import check_keys, choose, edges, listed, mapping, number, per_axis, text, text_or_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCE = (
-    "kind",
-    "table",
-    "dataset",
-    "names",
-    "skip",
-    "rows",
-    "every",
-    "separator",
-    "decimal",
-    "comment",
-    "scale",
-    "time",
-    "time_unit",
-    "interpolation",
-)
+COMMON = "kind table dataset names skip rows every separator decimal comment scale time time_unit interpolation".split()
 KINDS = {
     "readings": ("position", "value", "sigma", "sensors"),
     "trajectory": ("interval", "value", "paths"),
     "histograms": ("position", "value", "counts", "edges", "total"),
 }
+TIME = "name the column, or give one number (inf is the steady state)"
 
 
 @dataclass(frozen=True)
 class Data:
+    """A table, what [data] says of it, and those of its columns that a text names, as functions of time."""
+
     frame: pd.DataFrame
     settings: dict[str, Any]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        return self.settings.get("kind", "readings")
+        return self.settings["kind"]
 
     @property
     def scale(self) -> dict[str, float]:
         return self.settings.get("scale", {})
 
+    def column(self, name: str, missing: bool | str = False) -> np.ndarray:
+        """A column in the unit of the model."""
+        return tables.column(self.frame, name, missing=missing, scale=self.scale.get(name, 1.0))
+
+    def required(self, key: str, advice: str) -> Any:
+        """A setting that must be there."""
+        if key not in self.settings:
+            raise ValueError(f"[data] has no {key}; {advice}")
+        return self.settings[key]
+
     def interpolation(self, column: str) -> str:
-        """What a column is between its rows, where it is a course in time."""
+        """What a column is between its rows, where it is a function of time."""
         given = self.settings.get("interpolation", "linear")
         return given if isinstance(given, str) else given.get(column, "linear")
 
@@ -72,103 +71,75 @@ class Data:
 
     def readings(self) -> tables.Arrays:
         s = self.settings
-        if "time" not in s:
-            raise ValueError("[data] has no time; name the column, or give one number (inf is the steady state)")
-        if "sensors" in s:
-            both = [key for key in ("position", "value") if key in s]
-            if both:
-                raise ValueError(f"[data] has sensors (a column each) and {both[0]} (a reading a row); leave one out")
-            return tables.wide(
-                self.frame, time=s["time"], positions=s["sensors"], sigma=s.get("sigma"), scale=self.scale
-            )
-        for key in ("position", "value"):
-            if key not in s:
-                raise ValueError(f"[data] has no {key}; name the column, or list sensors = {{ column = position }}")
-        return tables.long(
-            self.frame,
-            time=s["time"],
-            position=s["position"],
-            value=s["value"],
-            sigma=s.get("sigma"),
-            scale=self.scale,
-        )
+        options = {"time": self.required("time", TIME), "sigma": s.get("sigma"), "scale": self.scale}
+        if "sensors" not in s:
+            advice = "name the column, or list sensors = { column = position }"
+            position, value = (self.required(key, advice) for key in ("position", "value"))
+            return tables.long(self.frame, position=position, value=value, **options)
+        both = [key for key in ("position", "value") if key in s]
+        if both:
+            raise ValueError(f"[data] has sensors (a column each) and {both[0]} (a reading a row); leave one out")
+        return tables.wide(self.frame, positions=s["sensors"], **options)
 
     def histograms(self, grid: Grid) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...] | None]:
         """(times, counts of shape (times, *bins), edges along every axis or None)."""
-        s = self.settings
-        if "time" not in s:
-            raise ValueError("[data] has no time; name the column, or give one number (inf is the steady state)")
+        s, time = self.settings, self.required("time", TIME)
         edges = tuple(map(np.asarray, s["edges"])) if "edges" in s else None
-        pick = lambda name: tables.column(self.frame, name, missing=False, scale=self.scale.get(name, 1.0))
-        times = pick(s["time"]) if isinstance(s["time"], str) else np.full(len(self.frame), float(s["time"]))
+        times = self.column(time) if isinstance(time, str) else np.full(len(self.frame), float(time))
         if "value" in s:
-            if "position" not in s:
-                raise ValueError("[data] has no position; name the column with the middle of each bin")
+            position = self.required("position", "name the column with the middle of each bin")
             if edges is not None and len(edges) != grid.ndim:
                 raise ValueError(f"[data] edges must be {grid.ndim} lists, one per axis, got {len(edges)}")
             instants, row = np.unique(times, return_inverse=True)
             places = [
-                _bins(pick(name), ends, axis, edges is not None)
-                for axis, name, ends in zip(grid.names, s["position"], edges or grid.edges, strict=True)
+                _bins(self.column(name), ends, axis, edges is not None)
+                for axis, name, ends in zip(grid.names, position, edges or grid.edges, strict=True)
             ]
             counts = np.zeros((len(instants), *(len(ends) - 1 for ends in edges or grid.edges)))
-            np.add.at(counts, (row, *places), pick(s["value"]))
+            np.add.at(counts, (row, *places), self.column(s["value"]))
             return instants, counts, edges
         if grid.ndim > 1:
             raise ValueError(
                 f"[data] histograms on {grid.ndim} axes are a row per bin: name position, a column per axis, and value"
             )
-        columns = s.get("counts") or [name for name in self.frame.columns if name != s["time"]]
-        return times, np.stack([pick(name) for name in columns], axis=1), edges
+        columns = s.get("counts") or [name for name in self.frame.columns if name != time]
+        return times, np.stack([self.column(name) for name in columns], axis=1), edges
 
     def trajectory(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         s = self.settings
-        if "value" not in s:
-            raise ValueError("[data] has no value; name the column of positions")
+        values = self.column(self.required("value", "name the column of positions"), missing=True)
         if ("time" in s) == ("interval" in s):
             raise ValueError(
                 "[data] of a trajectory needs time = a column or interval = the constant step; give one of them"
             )
-        values = tables.column(self.frame, s["value"], scale=self.scale.get(s["value"], 1.0))
-        if "time" in s:
-            times = tables.column(self.frame, s["time"], missing=False, scale=self.scale.get(s["time"], 1.0))
-        else:
-            times = float(s["interval"]) * np.arange(len(values))
-        parts = tables.groups(self.frame, s.get("paths"))
-        return [times[part] for part in parts], [values[part] for part in parts]
+        times = self.column(s["time"]) if "time" in s else float(s["interval"]) * np.arange(len(values))
+        paths = tables.groups(self.frame, s.get("paths"))
+        return [times[rows] for rows in paths], [values[rows] for rows in paths]
 
     def measurement(self, grid: Grid, initial: Any, start: float, after: bool, noise: Any = None) -> Any:
         """What was measured; only what came after the start, where the first row is the initial state."""
         with tables.named(self.frame):
-            return self._measurement(grid, initial, start, after, noise)
-
-    def _measurement(self, grid: Grid, initial: Any, start: float, after: bool, noise: Any) -> Any:
-        if self.kind == "trajectory":
-            paths = self.trajectory()
-            return Trajectory(grid, *paths) if len(paths[0]) > 1 else Trajectory(grid, paths[0][0], paths[1][0])
-        if self.kind == "histograms":
-            times, counts, edges = self.histograms(grid)
-            kept = (times > start) | (not after)
-            total = self.settings.get("total")
-            return Histograms(grid, _state(initial, times), times[kept], counts[kept], edges, total, start)
-        times, positions, values, sigma = self.readings()
-        kept = (times > start) | (not after)
-        sigma = None if sigma is None else sigma[kept]
-        rows = (times[kept], positions[kept], values[kept], sigma)
-        return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise)
+            if self.kind == "trajectory":
+                paths = self.trajectory()
+                return Trajectory(grid, *(paths if len(paths[0]) > 1 else (column[0] for column in paths)))
+            if self.kind == "histograms":
+                times, counts, edges = self.histograms(grid)
+                used = (times > start) | (not after)
+                total = self.settings.get("total")
+                return Histograms(grid, _state(initial, times), times[used], counts[used], edges, total, start)
+            times, positions, values, sigma = self.readings()
+            used = (times > start) | (not after)
+            rows = times[used], positions[used], values[used], None if sigma is None else sigma[used]
+            return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise)
 
     def times(self, start: float) -> np.ndarray | None:
         """Instants of the table, for a solve."""
-        if self.kind == "trajectory" or not isinstance(self.settings.get("time"), str):
-            return (
-                None
-                if self.kind == "trajectory" or "time" not in self.settings
-                else np.asarray([float(self.settings["time"])])
-            )
-        times = tables.column(
-            self.frame, self.settings["time"], missing=False, scale=self.scale.get(self.settings["time"], 1.0)
-        )
-        times = np.unique(times)
+        time = self.settings.get("time")
+        if self.kind == "trajectory" or time is None:
+            return None
+        if not isinstance(time, str):
+            return np.asarray([float(time)])
+        times = np.unique(self.column(time))
         return np.concatenate([[start], times[times > start]])
 
 
@@ -180,36 +151,34 @@ def read_data(
     reserved: set[str],
     axes: Sequence[str],
 ) -> Data:
-    """Read the table of [data], and as courses in time those of its columns that `texts` name.
+    """Read the table of [data], and as functions of time those of its columns that `texts` name.
 
     `reserved` are the names that are no columns in a text; `axes` are those of the grid.
     """
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
-    check_keys(settings, f"[data] of kind {kind}", (*SOURCE, *KINDS[kind]))
+    check_keys(settings, f"[data] of kind {kind}", (*COMMON, *KINDS[kind]))
     if kind == "trajectory" and len(axes) > 1:
         raise ValueError(f"[data] of kind trajectory holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
-    frame = _frame(settings, folder, table)
-    frame = _on_clock(frame.iloc[:: int(settings.get("every", 1))], settings)
+    frame = _with_numeric_times(_frame(settings, folder, table).iloc[:: settings.get("every", 1)], settings)
     kinds = settings.get("interpolation", {})
     for name in (*settings.get("scale", {}), *(kinds if isinstance(kinds, dict) else ())):
         tables.column(frame, name)
     data = Data(frame, settings)
     used = dict.fromkeys(name for text in texts for name in _names(text))
-    courses = [name for name in used if name in frame.columns and name not in reserved]
-    if not courses:
+    series = [name for name in used if name in frame.columns and name not in reserved]
+    if not series:
         return data
     if not isinstance(settings.get("time"), str):
         raise ValueError(
-            f"the column {courses[0]!r} is used as a course in time; name the column of time in [data] time"
+            f"the column {series[0]!r} is used as a course in time; name the column of time in [data] time"
         )
-    times = tables.column(frame, settings["time"], missing=False, scale=data.scale.get(settings["time"], 1.0))
-    instants, first = np.unique(times, return_index=True)
+    instants, first = np.unique(data.column(settings["time"]), return_index=True)
     columns = {"t": instants}
-    for name in courses:
+    for name in series:
         stated = isinstance(kinds, str) or name in kinds  # what it is between its rows
         missing = stated or f'fill it in, or say how it goes on there, [data] interpolation = {{ {name} = "linear" }}'
-        values = tables.column(frame, name, missing=missing, scale=data.scale.get(name, 1.0))[first]
+        values = data.column(name, missing)[first]
         good = np.isfinite(values)
         if data.interpolation(name) == "linear":
             columns[name] = np.interp(instants, instants[good], values[good])
@@ -219,7 +188,7 @@ def read_data(
     return Data(frame, settings, columns)
 
 
-def _on_clock(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+def _with_numeric_times(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The table with its dates or durations as numbers, in the unit that is stated: dates from the earliest of them."""
     name, unit = settings.get("time"), settings.get("time_unit")
     if not isinstance(name, str):
@@ -232,47 +201,48 @@ def _on_clock(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     return frame.assign(**{name: times_as_numbers(times, 0.0, unit)[0]})
 
 
-def _checked(settings: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
     """The settings; positions and edges, of which every axis has its own, as lists."""
-    for key, value in settings.items():
+    checks: dict[str, Callable[[Any, str], Any]] = {
+        "skip": partial(_at_least, 0),
+        "every": partial(_at_least, 1),
+        "names": partial(listed, check=text),
+        "counts": partial(listed, check=text),
+        "rows": partial(listed, check=number, count=2, whole=True),
+        "edges": edges,
+        "position": partial(per_axis, axes=axes, check=text_or_number),
+        "interval": number,
+        "total": number,
+        "time": partial(text_or_number, finite=False),
+        "time_unit": _unit,
+        "sigma": text_or_number,
+        "interpolation": partial(choose, allowed=INTERPOLATIONS),
+    }
+    of_a_column: dict[str, Callable[[Any, str], Any]] = {
+        **checks,
+        "scale": number,
+        "sensors": partial(per_axis, axes=axes, check=number),
+    }
+
+    def checked(key: str, value: Any) -> Any:
         where = f"[data] {key}"
-        if key in ("skip", "every"):
-            number(value, where, whole=True)
-            if value < (key == "every"):
-                raise ValueError(f"{where} must be {'1 or more' if key == 'every' else '0 or more'}, got {value}")
-        elif key in ("interval", "total"):
-            number(value, where)
-        elif key in ("names", "counts"):
-            listed(value, where, text)
-        elif key == "rows":
-            listed(value, where, number, 2, whole=True)
-        elif key == "edges":
-            settings[key] = edges(value, where)
-        elif key == "position":
-            settings[key] = per_axis(value, where, axes, text_or_number)
-        elif key in ("scale", "sensors") or (key == "sigma" and isinstance(value, Mapping)):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{where} must be a table such as {{ column = 0.1 }}, got {value!r}")
-            if key == "sensors":
-                settings[key] = {
-                    name: per_axis(place, f"{where} {name}", axes, number) for name, place in value.items()
-                }
-            else:
-                for name, entry in value.items():
-                    (text_or_number if key == "sigma" else number)(entry, f"{where} {name}")
-        elif key == "time_unit":
-            checked_unit(value)
-        elif key == "interpolation":
-            settings[key] = (
-                {name: choose(kind, f"{where} {name}", INTERPOLATIONS) for name, kind in value.items()}
-                if isinstance(value, Mapping)
-                else choose(value, where, INTERPOLATIONS)
-            )
-        elif key in ("time", "sigma"):
-            text_or_number(value, where, finite=key != "time")
-        else:
-            text(value, where)
-    return settings
+        if key in ("scale", "sensors") or (key in ("sigma", "interpolation") and isinstance(value, Mapping)):
+            table = mapping(value, where, "{ column = 0.1 }")
+            return {name: of_a_column[key](entry, f"{where} {name}") for name, entry in table.items()}
+        return checks.get(key, text)(value, where)
+
+    return {key: checked(key, value) for key, value in settings.items()}
+
+
+def _at_least(least: int, value: Any, where: str) -> int:
+    if number(value, where, whole=True) < least:
+        raise ValueError(f"{where} must be {least} or more, got {value}")
+    return value
+
+
+def _unit(value: Any, where: str) -> str:
+    checked_unit(value)
+    return value
 
 
 def _bins(middles: np.ndarray, ends: np.ndarray, axis: str, own: bool) -> np.ndarray:
@@ -295,23 +265,15 @@ def _bins(middles: np.ndarray, ends: np.ndarray, axis: str, own: bool) -> np.nda
 
 
 def _frame(settings: Mapping[str, Any], folder: Path, table: str | os.PathLike[str] | None) -> pd.DataFrame:
-    rows = settings.get("rows")
     if table is None and "dataset" in settings:
         from jaxdiff import datasets
 
-        return tables.read(datasets.load(settings["dataset"]), rows=rows)
+        return tables.read(datasets.load(settings["dataset"]), rows=settings.get("rows"))
     if table is None and "table" not in settings:
         raise ValueError("[data] names no table; add table = 'readings.csv' or pass --data TABLE")
     path = Path(table) if table is not None else folder / os.path.expanduser(settings["table"])
-    return tables.read(
-        path,
-        names=settings.get("names"),
-        skip=settings.get("skip", 0),
-        rows=rows,
-        separator=settings.get("separator"),
-        comment=settings.get("comment", "#"),
-        decimal=settings.get("decimal", "."),
-    )
+    layout = ("names", "skip", "rows", "separator", "comment", "decimal")
+    return tables.read(path, **{key: settings[key] for key in layout if key in settings})
 
 
 def _names(text: str) -> tuple[str, ...]:

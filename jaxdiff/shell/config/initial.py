@@ -63,7 +63,8 @@ def state_of(
         return _first_histogram(grid, data)
     if data.kind != "readings":
         raise ValueError('[initial] profile = "first row" needs readings or histograms')
-    return _first_readings(grid, sides, data)
+    first, places, values, _ = _first_row(grid, sides, data)
+    return first, _on_cells(grid, places, values, '[initial] profile = "first row"')
 
 
 def _profile(table: Mapping[str, Any], grid: Grid, folder: Path, data: Data | None) -> np.ndarray:
@@ -85,15 +86,10 @@ def noise_of(
     """What the noise of each sensor in the first row does to the cells, where the start is the profile of few of them."""
     if "profile" not in table or data is None or data.kind != "readings":
         return None
-    _, places, heights, sigma = _first_row(grid, sides, data)
-    if len(heights) > FEW:
+    _, places, values, sigma = _first_row(grid, sides, data)
+    if len(values) > FEW:
         return None
     return StartNoise(np.stack([_on_cells(grid, places, row, "") for row in np.diag(sigma)]))
-
-
-def _first_readings(grid: Grid, sides: Mapping[str, Mapping[str, Any]], data: Data) -> tuple[float, np.ndarray]:
-    first, places, heights, _ = _first_row(grid, sides, data)
-    return first, _on_cells(grid, places, heights, '[initial] profile = "first row"')
 
 
 def _first_row(
@@ -104,18 +100,17 @@ def _first_row(
     times, positions, values, deviations = data.readings()
     first = np.min(times)
     here = (times == first) & np.isfinite(values)
-    places, heights = positions[here].reshape(-1, grid.ndim), values[here]
-    sigma = np.ones(len(heights)) if deviations is None else np.asarray(deviations)[here]
+    places, values = positions[here].reshape(-1, grid.ndim), values[here]
+    sigma = np.ones(len(values)) if deviations is None else np.asarray(deviations)[here]
     for name, place in zip(grid.sides, grid.edges[0][[0, -1]]) if grid.ndim == 1 else ():
         side = sides.get(name, sides.get(name[0], sides.get("all", {})))
         if side.get("kind") == "dirichlet" and side.get("value") in data.columns:
-            course = data.columns[side["value"]]
             places = np.append(places, [[place]], axis=0)
-            heights = np.append(heights, np.interp(first, data.columns["t"], course))
+            values = np.append(values, np.interp(first, data.columns["t"], data.columns[side["value"]]))
             sigma = np.append(sigma, np.median(sigma) if len(sigma) else 1.0)
     if not len(places) or not np.isfinite(first):
         raise ValueError('[initial] profile = "first row": the first row holds no reading at a finite time')
-    return float(first), places, heights, sigma
+    return float(first), places, values, sigma
 
 
 def _first_histogram(grid: Grid, data: Data) -> tuple[float, np.ndarray]:
@@ -123,8 +118,8 @@ def _first_histogram(grid: Grid, data: Data) -> tuple[float, np.ndarray]:
     times, counts, edges = data.histograms(grid)
     first = int(np.argmin(times))
     bins = Grid(grid.edges if edges is None else edges, grid.geometry)
-    held = Histograms(grid, None, [times[first]], counts[first][None], edges, start=times[first]).mass
-    density = held.reshape(bins.shape) / bins.volumes / held.sum()
+    mass = Histograms(grid, None, [times[first]], counts[first][None], edges, start=times[first]).mass
+    density = mass.reshape(bins.shape) / bins.volumes / mass.sum()
     within = [np.clip(np.searchsorted(e, x) - 1, 0, len(e) - 2) for e, x in zip(bins.edges, grid.centers, strict=True)]
     return float(times[first]), density[np.ix_(*within)]
 
@@ -146,9 +141,5 @@ def _on_cells(grid: Grid, places: np.ndarray, values: np.ndarray, what: str) -> 
         )
     found = found / counts
     for k, (axis, x) in enumerate(zip(axes, grid.centers, strict=True)):
-        found = np.apply_along_axis(_along, k, found, x, axis)
+        found = np.apply_along_axis(lambda line, x, axis: np.interp(x, axis, line), k, found, x, axis)
     return found
-
-
-def _along(line: np.ndarray, x: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    return np.interp(x, axis, line)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxdiff.discretisation.modes import Spectral
@@ -48,8 +50,8 @@ def solve_times(setting: Any, start: float) -> np.ndarray | None:
 def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if "scheme" in table:
-        setting = dict(table["scheme"]) if isinstance(table["scheme"], Mapping) else {"name": table["scheme"]}
-        make, known = SCHEMES[choose(setting.pop("name", None), f"{where} scheme", tuple(SCHEMES))]
+        name, setting = _named(table["scheme"], f"{where} scheme", tuple(SCHEMES))
+        make, known = SCHEMES[name]
         check_keys(setting, f"{where} scheme", ("name", *known))
         options["scheme"] = make(**{key: number(value, f"{where} {key}", whole=True) for key, value in setting.items()})
     if "stepper" in table:
@@ -62,35 +64,34 @@ def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
-    options = method(table, "[fit]")
-    if "loss" in table:
-        options["loss"] = getattr(losses, choose(table["loss"], "[fit] loss", LOSSES))
-    if "optimizer" in table:
-        options["optimizer"] = _optimizer(table["optimizer"])
-    for key in ("steps", "batch_size"):
-        if key in table:
-            options[key] = count(table[key], f"[fit] {key}")
-    if "errors" in table:
-        options["errors"] = choose(table["errors"], "[fit] errors", ERRORS)
-    if "validation" in table:
-        options["validation"] = number(table["validation"], "[fit] validation")
-    if "seed" in table:
-        import jax
-
-        options["key"] = jax.random.key(count(table["seed"], "[fit] seed", 0, 2**31 - 1))
-    return options
+    checks: dict[str, Callable[[Any, str], Any]] = {
+        "loss": lambda value, where: getattr(losses, choose(value, where, LOSSES)),
+        "optimizer": _optimizer,
+        "steps": count,
+        "batch_size": count,
+        "errors": partial(choose, allowed=ERRORS),
+        "validation": number,
+        "seed": lambda value, where: jax.random.key(count(value, where, 0, 2**31 - 1)),
+    }
+    given = {key: check(table[key], f"[fit] {key}") for key, check in checks.items() if key in table}
+    return {**method(table, "[fit]"), **{"key" if key == "seed" else key: value for key, value in given.items()}}
 
 
-def _optimizer(setting: Any) -> Any:
-    settings = dict(setting) if isinstance(setting, Mapping) else {"name": setting}
-    name = choose(settings.pop("name", None), "[fit] optimizer", OPTIMIZERS)
+def _named(setting: Any, where: str, allowed: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """(name, options) of a choice that is written as its name or as a table with its name."""
+    options = dict(setting) if isinstance(setting, Mapping) else {"name": setting}
+    return choose(options.pop("name", None), where, allowed), options
+
+
+def _optimizer(setting: Any, where: str) -> Any:
+    name, settings = _named(setting, where, OPTIMIZERS)
     if name == "levenberg_marquardt":
         make: Any = LevenbergMarquardt
     else:
         import optax
 
         make = getattr(optax, name)
-    where = f"[fit] optimizer {name}"
+    where = f"{where} {name}"
     signature = inspect.signature(make).parameters
     check_keys(settings, where, tuple(signature))
     for key, value in settings.items():

@@ -15,6 +15,7 @@ from jaxdiff.model.equations import Diffusion, FokkerPlanck
 from jaxdiff.model.expression import Expression, names
 from jaxdiff.model.series import Series
 from jaxdiff.parameters import numeric
+from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, listed, per_axis, text_or_number, texts
 
 EQUATIONS: dict[str, dict[str, Any]] = {
@@ -98,35 +99,25 @@ class TextModel:
     """The equation (and, if a parameter is in it, the initial state) at given values of the named parameters.
 
     A text is read as: a number if it holds parameters and constants only; a `Series` if it names a column of the data
-    (its values are computed at the rows, linear between them, or held where the columns are); `TimeDependent` if it
+    (its values are computed at the rows, linear or constant between them, as the columns are); `TimeDependent` if it
     holds t; else a function of the position, in a boundary on several axes of the place along the wall.
 
     Args:
         spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None}, numbers and texts.
         constants: {name: number}.
-        columns: {name: values}, each of shape (rows,), with the increasing times of the rows under "t".
-        offered: the columns that might have been named, for messages.
         axes: names of the axes of the grid.
-        held: the columns whose value holds until the next row.
+        data: what [data] holds, or None; its columns are what a text may name.
     """
 
-    def __init__(
-        self,
-        spec: dict[str, Any],
-        constants: dict[str, float],
-        columns: dict[str, np.ndarray] | None = None,
-        offered: Sequence[str] = (),
-        axes: tuple[str, ...] = ("x",),
-        held: Sequence[str] = (),
-    ):
-        self.offered = [name for name in offered if name.isidentifier()]
-        self.spec = spec
-        self.axes = axes
-        self.held = tuple(held)
+    def __init__(self, spec: dict[str, Any], constants: dict[str, float], axes: tuple[str, ...], data: Data | None):
+        self.spec, self.axes = spec, axes
+        columns = data.columns if data else {}
+        self.offered = [name for name in data.frame.columns if name.isidentifier()] if data else []
+        self.constant_between = [name for name in columns if data and data.interpolation(name) == "previous"]
         self.constants = {name: numeric(value) for name, value in constants.items()}
-        self.columns = {name: numeric(value) for name, value in (columns or {}).items()}
+        self.columns = {name: numeric(value) for name, value in columns.items()}
         numbers = tuple((name, value.tobytes()) for name, value in {**self.constants, **self.columns}.items())
-        self._key = repr(spec), numbers, axes, self.held
+        self._key = repr(spec), numbers, axes, tuple(self.constant_between)
 
     def __eq__(self, other: object) -> bool:
         """Models of the same content share compiled code."""
@@ -214,15 +205,31 @@ class TextModel:
         function of position even where none is in the text."""
         if not isinstance(value, str):
             return numeric(float(value)) if not keep else Expression(repr(float(value)))
+        in_time, place, series = self._variables(value, where, known, time, wall)
+        constants = {name: known[name] for name in names(value) if name in known}
+        if series:
+            return self._series(value, where, series, constants)
+        first = place or position_names(self.axes)[:1]
+        arguments = wall if wall is not None else tuple(first) if len(self.axes) == 1 else self.axes
+        if in_time:
+            return TimeDependent(Expression(value, variables=("t", *arguments), **constants))
+        if place or keep:
+            return Expression(value, variables=arguments, **constants)
+        return Expression(value, variables=(), **constants)()
+
+    def _variables(
+        self, value: str, where: str, known: dict[str, Any], time: bool, wall: tuple[str, ...] | None
+    ) -> tuple[bool, list[str], list[str]]:
+        """Whether a text depends on t, on which coordinates, and on which columns; ValueError where it may not."""
         try:
             used = names(value)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         positions = position_names(self.axes)
-        variables = [v for v in ("t", *positions) if v in used and v not in known]
-        series = [name for name in used if name in self.columns and name not in known and name not in variables]
-        unknown = [name for name in used if name not in known and name not in variables and name not in series]
-        place = [v for v in variables if v != "t"]
+        free = [name for name in used if name not in known]
+        in_time, place = "t" in free, [v for v in positions if v in free]
+        series = [name for name in free if name in self.columns and name not in ("t", *positions)]
+        unknown = [name for name in free if name not in ("t", *positions, *series)]
         if unknown:
             places = wall if wall is not None else self.axes if len(self.axes) > 1 else ("x",)
             choices = ", ".join(dict.fromkeys([*known, *self.offered, *(("t",) if time else ()), *places]))
@@ -235,32 +242,27 @@ class TextModel:
                 raise ValueError(f"{where}: a wall stands at one place; leave {place[0]!r} out of {value!r}")
             hint = f"only {' and '.join(wall)} varies along this wall" if wall else "name the sides one by one"
             raise ValueError(f"{where}: {across[0]!r} in {value!r} is not a place on the wall; {hint}")
-        if not time and (series or "t" in variables):
+        if not time and (series or in_time):
             raise ValueError(f"{where}: it holds at one time; leave {(series or ['t'])[0]!r} out of {value!r}")
         if len(self.axes) == 1 and len(place) > 1:
             raise ValueError(f"{where}: {value!r} names the position twice, as x and as r; use one of them")
-        constants = {name: known[name] for name in used if name in known}
-        if series:
-            if place:
-                raise ValueError(
-                    f"{where}: {value!r} mixes a column of the data with the position; a column is a course in time"
-                )
-            held = [name for name in series if name in self.held]
-            if 0 < len(held) < len(series):
-                linear = next(name for name in series if name not in held)
-                raise ValueError(
-                    f"{where}: {value!r} mixes {held[0]!r}, held between rows, with {linear!r}, linear between them; give both one interpolation in [data]"
-                )
-            expression = Expression(value, variables=("t", *series), **constants)
-            course = expression(self.columns["t"], *(self.columns[name] for name in series))
-            course = jnp.broadcast_to(course, self.columns["t"].shape)
-            return Series(self.columns["t"], course, "previous" if held else "linear")
-        arguments = wall if wall is not None else tuple(place or positions[:1]) if len(self.axes) == 1 else self.axes
-        if "t" in variables:
-            return TimeDependent(Expression(value, variables=("t", *arguments), **constants))
-        if place or keep:
-            return Expression(value, variables=arguments, **constants)
-        return Expression(value, variables=(), **constants)()
+        if series and place:
+            raise ValueError(
+                f"{where}: {value!r} mixes a column of the data with the position; a column is a course in time"
+            )
+        return in_time, place, series
+
+    def _series(self, value: str, where: str, series: list[str], constants: dict[str, Any]) -> Series:
+        """The values of a text at the rows of the data, and what they are between them."""
+        constant = [name for name in series if name in self.constant_between]
+        if 0 < len(constant) < len(series):
+            linear = next(name for name in series if name not in constant)
+            raise ValueError(
+                f"{where}: {value!r} mixes {constant[0]!r}, held between rows, with {linear!r}, linear between them; give both one interpolation in [data]"
+            )
+        times, expression = self.columns["t"], Expression(value, variables=("t", *series), **constants)
+        values = jnp.broadcast_to(expression(times, *(self.columns[name] for name in series)), times.shape)
+        return Series(times, values, "previous" if constant else "linear")
 
 
 def arithmetic(parts: Sequence[Mapping[str, Any]]) -> list[str]:
