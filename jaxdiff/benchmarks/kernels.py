@@ -66,8 +66,7 @@ def copy(size: int, dtype: Any) -> Work:
 
 def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
     """Steps of Euler in a loop, on an operator that is formed before."""
-    equation, grid, u = _problem(axes, varies, n, dtype)
-    operator = jax.jit(lambda d: _operator(jd.Diffusion(d), grid, dtype))(equation.diffusivity)
+    operator, u = _operator(axes, varies, n, dtype)
     steps = int(np.clip(WORK / u.size, 8, 200))
     dt = jnp.asarray(0.1 / (axes * n**2), dtype)
 
@@ -81,18 +80,17 @@ def explicit(axes: int, varies: bool, n: int, dtype: Any) -> Work:
         state[0] = run(operator, state[0])
         return state[0]
 
-    return Work(call, steps * u.size, steps * (2 * u.nbytes + _held(operator)))
+    return Work(call, steps * u.size, steps * (2 * u.nbytes + _coefficients(operator)))
 
 
 def terms(axes: int, n: int, dtype: Any, kernel: bool = False) -> Work:
     """Chebyshev polynomials on a varying D: the last two states and the sum are read, two are written. The `kernel` takes
-    two products in one pass, and is held to what must move for each."""
-    equation, grid, u = _problem(axes, True, n, dtype)
-    operator = jax.jit(lambda d: _operator(jd.Diffusion(d), grid, dtype))(equation.diffusivity)
+    two products in one pass, and is measured by what must move for each."""
+    operator, u = _operator(axes, True, n, dtype)
     count = int(32 * np.clip(WORK / u.size // 32, 1, 8))
     end = jnp.asarray([count**2 / 25 / float(operator.bound())], dtype)
     run = jax.jit(lambda a, u: chebyshev(a, end, u, terms=count, needed=float(count), kernel=kernel)[0])
-    return Work(partial(run, operator, u), count * u.size, count * (5 * u.nbytes + _held(operator)))
+    return Work(partial(run, operator, u), count * u.size, count * (5 * u.nbytes + _coefficients(operator)))
 
 
 def lines(batch: int, dtype: Any) -> Work:
@@ -137,31 +135,35 @@ def _problem(axes: int, varies: bool, n: int, dtype: Any) -> tuple[Any, Any, Any
     return jd.Diffusion(d), grid, jnp.broadcast_to(bump.reshape(shape), grid.shape) + jnp.zeros((), dtype)
 
 
-def _operator(equation: Any, grid: Any, dtype: Any) -> Any:
-    operator = jd.FiniteVolume().systems(equation, grid)[0].operator(0.0)
-    return jax.tree.map(lambda x: x.astype(dtype), operator)
+def _operator(axes: int, varies: bool, n: int, dtype: Any) -> tuple[Any, Any]:
+    """The operator of a problem, formed before, and its initial state."""
+    equation, grid, u = _problem(axes, varies, n, dtype)
+    form = lambda d: jd.FiniteVolume().systems(jd.Diffusion(d), grid)[0].operator(0.0)
+    return jax.jit(lambda d: jax.tree.map(lambda x: x.astype(dtype), form(d)))(equation.diffusivity), u
 
 
-def _held(operator: Any) -> float:
+def _coefficients(operator: Any) -> float:
     """Bytes of the rates that a product reads: where they are symmetric, half of them."""
-    hops = operator.up if getattr(operator, "symmetric", False) else (operator.up, operator.down)
-    return float(sum(x.nbytes for x in jax.tree.leaves((hops, operator.loss))))
+    rates = operator.up if getattr(operator, "symmetric", False) else (operator.up, operator.down)
+    return float(sum(x.nbytes for x in jax.tree.leaves((rates, operator.loss))))
 
 
-CHAIN, PLATE, CUBE = (10**3, 10**5, 10**7), (64, 256, 1024, 4096, 8192), (16, 64, 256, 512)
+ONE_AXIS, TWO_AXES, THREE_AXES = (10**3, 10**5, 10**7), (64, 256, 1024, 4096, 8192), (16, 64, 256, 512)
 KERNELS = (
-    Kernel("explicit, 1-D", partial(explicit, 1, False), CHAIN, lambda n: n, "{n}"),
-    Kernel("explicit, 2-D", partial(explicit, 2, False), PLATE, lambda n: n**2, "{n}²", 6),
-    Kernel("explicit, 2-D, D an array", partial(explicit, 2, True), PLATE, lambda n: n**2, "{n}²"),
-    Kernel("explicit, 3-D", partial(explicit, 3, False), CUBE, lambda n: n**3, "{n}³", 6),
-    Kernel("Chebyshev products, 2-D", partial(terms, 2), PLATE, lambda n: n**2, "{n}²", 20),
-    Kernel("Chebyshev products, 3-D", partial(terms, 3), CUBE, lambda n: n**3, "{n}³", 20),
+    Kernel("explicit, 1-D", partial(explicit, 1, False), ONE_AXIS, lambda n: n, "{n}"),
+    Kernel("explicit, 2-D", partial(explicit, 2, False), TWO_AXES, lambda n: n**2, "{n}²", 6),
+    Kernel("explicit, 2-D, D an array", partial(explicit, 2, True), TWO_AXES, lambda n: n**2, "{n}²"),
+    Kernel("explicit, 3-D", partial(explicit, 3, False), THREE_AXES, lambda n: n**3, "{n}³", 6),
+    Kernel("Chebyshev products, 2-D", partial(terms, 2), TWO_AXES, lambda n: n**2, "{n}²", 20),
+    Kernel("Chebyshev products, 3-D", partial(terms, 3), THREE_AXES, lambda n: n**3, "{n}³", 20),
     Kernel("tridiagonal solves", lines, (10, 10**3, 10**5), lambda k: LINE * k, f"{{n}} × {LINE}", 20),
     Kernel("dense exponentials", products, (64, 256, 1024, 2048), lambda n: n**2, "{n}²", 2 * TIMES),
 )
 FUSED = (
-    Kernel("Chebyshev products, 2-D, kernel", partial(terms, 2, kernel=True), PLATE[2:], lambda n: n**2, "{n}²", 20),
-    Kernel("Chebyshev products, 3-D, kernel", partial(terms, 3, kernel=True), CUBE[1:], lambda n: n**3, "{n}³", 20),
+    Kernel("Chebyshev products, 2-D, kernel", partial(terms, 2, kernel=True), TWO_AXES[2:], lambda n: n**2, "{n}²", 20),
+    Kernel(
+        "Chebyshev products, 3-D, kernel", partial(terms, 3, kernel=True), THREE_AXES[1:], lambda n: n**3, "{n}³", 20
+    ),
 )
 LOOPS = (
     Kernel("numba loop, 2-D", partial(loop, False), (256, 4096), lambda n: n**2, "{n}²", 2, "numba"),

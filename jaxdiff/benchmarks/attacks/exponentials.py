@@ -26,22 +26,22 @@ def matrix_of(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
 def exponential(rates: Any, t: Any) -> tuple[np.ndarray, np.ndarray, float]:
     """(P, Φ, a bound on the relative errors) of e^{tA} = P and ∫₀ᵗ e^{sA} ds = Φ."""
     n = len(rates)
-    leak = np.diag(rates).copy()
-    growth = max(-leak.min(), WIDE(0))
-    hops = rates.copy()
-    np.fill_diagonal(hops, 0)
+    killing = np.diag(rates).copy()
+    growth = max(-killing.min(), WIDE(0))
+    exchange = rates.copy()
+    np.fill_diagonal(exchange, 0)
     full = np.zeros((n + 1, n + 1), WIDE)  # one more cell takes what is lost
-    full[:n, :n], full[n, :n] = hops, leak + growth
-    exit = full.sum(0)
-    fastest, t = exit.max(), WIDE(t)
+    full[:n, :n], full[n, :n] = exchange, killing + growth
+    escape = full.sum(0)
+    fastest, t = escape.max(), WIDE(t)
     squarings = max(0, int(np.ceil(np.log2(float(max(t * (fastest + growth), 1e-30))))) + 1)
     h = t / WIDE(2) ** squarings
-    step = h * (full + np.diag(fastest - exit))
+    step = h * (full + np.diag(fastest - escape))
     power: Any = np.eye(n + 1, dtype=WIDE)
     flow = power  # Taylor: φ₀ and φ₁ of the shifted matrix
     whole, integral = power.copy(), h * flow
     # ∫ e^{s(A + c) − cs} ds by the series of e^{−cs} sᵏ would cancel: of A itself, whose terms fall as fast, in h‖A‖ ≤ ½.
-    plain = h * (full - np.diag(exit)) + h * growth * np.eye(n + 1, dtype=WIDE)
+    plain = h * (full - np.diag(escape)) + h * growth * np.eye(n + 1, dtype=WIDE)
     term = h * flow
     for k in range(1, 30):
         power = step @ power / k
@@ -104,10 +104,10 @@ def _eliminated(rates: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, Any]:
 
 def steady(rates: np.ndarray, forcing: np.ndarray, total: Any) -> np.ndarray | None:
     """The limit of long times; None where there is none, or where growth keeps this from telling."""
-    leak = np.diag(rates)
-    if (leak < 0).any():
+    killing = np.diag(rates)
+    if (killing < 0).any():
         return None
-    if (leak > 0).any():
+    if (killing > 0).any():
         return response(rates, forcing)
     gain = forcing.sum()
     if abs(gain) > 1e-12 * np.abs(forcing).sum():

@@ -82,8 +82,8 @@ def _expected(equation: Any, grid: Any, start: np.ndarray, times: Any, eps: floa
     forcing, weights = np.asarray(system.forcing(0.0), float).ravel(), np.asarray(system.weights, float).ravel()
     contents = np.broadcast_to(start, grid.shape).ravel() * weights
     if times is None:
-        leak = np.abs(np.diag(rates)).max()
-        if 0 < leak < np.finfo(np.float32 if eps > 1e-10 else float).tiny:
+        killing = np.abs(np.diag(rates)).max()
+        if 0 < killing < np.finfo(np.float32 if eps > 1e-10 else float).tiny:
             return [np.full(grid.shape, np.nan)], np.inf  # to the library the domain is closed
         found = exponentials.steady(rates, forcing, np.sum(contents.astype(exponentials.WIDE)))
         if found is None:
