@@ -1,6 +1,7 @@
 """Damaged configurations through the whole shell: they run with honest numbers, or are refused in one line."""
 
 import pytest
+from configurations import changed
 
 from jaxdiff.benchmarks.attacks import configurations
 from jaxdiff.benchmarks.attacks.examples import EXAMPLES
@@ -21,20 +22,19 @@ def test_damaged_configurations():
     assert not wrong
 
 
-HELD = {
-    "a word in place of a number": ("cells = 12", 'cells = "many"', True),
-    "a misspelt key": ("cells = 12", "cell = 12", True),
-    "two of one key": ("cells = 12", "cells = 12\ncells = 13", True),
+REFUSED = {
+    "a word in place of a number": 'cells = "many"',
+    "a misspelt key": "cell = 12",
+    "two of one key": "cells = 12\ncells = 13",
 }
 
 
-@pytest.mark.parametrize("name", HELD)
-def test_what_must_be_refused_is_seen_where_it_runs(name):
+@pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED)
+def test_what_must_be_refused_is_noticed_where_it_runs(line):
     """The judge itself: a mistake is refused; the same case, were it harmless, is found out."""
-    old, new, must = HELD[name]
     case = configurations.example("wall")
-    case.text = lambda: EXAMPLES["wall"].replace(old, new)
-    case.must = must
+    case.text = lambda: changed(EXAMPLES["wall"], ("cells = 12", line))
+    case.must = True
     assert configurations.judged(case)[0] == "refused"
     case.text = lambda: EXAMPLES["plate"]
     case.command = "solve"

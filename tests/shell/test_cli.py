@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from configurations import WALL, changed, sections
 
 import jaxdiff as jd
 from jaxdiff.benchmarks import throughput
@@ -22,32 +23,12 @@ from jaxdiff.shell.config import load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-CONFIG = """
-title = "Cooling wall"
-[equation]
-kind = "diffusion"
-diffusivity = "D"
-decay = "k*(1 + 0*x)"
-[parameters]
-D = { start = 0.1, positive = true }
-[constants]
-k = 0.5
-[boundaries]
-"x-" = { kind = "dirichlet", value = 1.0 }
-[grid]
-lower = 0.0
-upper = 1.0
-cells = 40
-[initial]
-value = 0.0
-[data]
-table = "heat.csv"
-time = "t"
-position = "x"
-value = "T"
-[fit]
-loss = "mse"
-"""
+CONFIG = changed(
+    WALL,
+    ("cells = 12", "cells = 40"),
+    ('optimizer = "levenberg_marquardt"\nsteps = 20', 'loss = "mse"'),
+    ("[solve]\ntimes = [0.0, 0.1, 0.3]\n", ""),
+)
 
 
 def exact(t, x):
@@ -110,14 +91,14 @@ def test_the_table_is_looked_for_beside_the_configuration(workplace, run, undraw
     (workplace / "elsewhere").mkdir()
     monkeypatch.chdir(workplace / "elsewhere")
     config = workplace / "config.toml"
-    config.write_text(CONFIG.replace('loss = "mse"', "steps = 2\nvalidation = 0.25"))
+    config.write_text(changed(CONFIG, ('loss = "mse"', "steps = 2\nvalidation = 0.25")))
     code, out, _ = run("fit", config)
     assert code == 0
     assert "held out" in out
     assert (workplace / "elsewhere" / "config-fit" / "report.html").exists()
 
 
-SOLVE = CONFIG[: CONFIG.index("[data]")]
+SOLVE = sections(CONFIG, "equation", "parameters", "constants", "boundaries", "grid", "initial")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +110,7 @@ SOLVE = CONFIG[: CONFIG.index("[data]")]
     ],
 )
 def test_a_solve(workplace, run, times, expected):
-    text = SOLVE.replace("start = 0.1", "start = 0.3").replace("cells = 40", "cells = 201")
+    text = changed(SOLVE, ("start = 0.1", "start = 0.3"), ("cells = 40", "cells = 201"))
     (workplace / "config.toml").write_text(text + f"[solve]\n{times}\n")
     code, _, _ = run("solve", "config.toml")
     assert code == 0
@@ -189,15 +170,14 @@ BAD = [
 
 @pytest.mark.parametrize("old, new, message", BAD, ids=[new or f"no {old}" for old, new, _ in BAD])
 def test_a_mistake_in_the_configuration_is_one_line(workplace, refused, old, new, message):
-    assert CONFIG.count(old) == 1
-    (workplace / "config.toml").write_text(CONFIG.replace(old, new))
+    (workplace / "config.toml").write_text(changed(CONFIG, (old, new)))
     refused(message, "fit", "config.toml")
 
 
 def test_a_diffusivity_below_zero_is_one_line(workplace, refused):
     """At given steps, where nothing is planned, and compiled, anew before it is refused."""
-    stepped = CONFIG.replace('loss = "mse"', 'stepper = "crank_nicolson"')
-    (workplace / "config.toml").write_text(stepped.replace('diffusivity = "D"', 'diffusivity = "-D"'))
+    stepped = ('loss = "mse"', 'stepper = "crank_nicolson"')
+    (workplace / "config.toml").write_text(changed(CONFIG, stepped, ('diffusivity = "D"', 'diffusivity = "-D"')))
     refused("diffusivity is -0.1 at x = 0.0125; it must be positive", "fit", "config.toml")
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
+from configurations import problem
 
 import jaxdiff as jd
 from jaxdiff.parameters import plain
-from jaxdiff.shell.config import parse
 
 WIDE = pd.DataFrame(
     {
@@ -18,21 +18,6 @@ WIDE = pd.DataFrame(
         "right": [30.0, 31.0, 32.0, 33.0],
     }
 )
-
-
-def problem(tmp_path, table=None, **changes):
-    """The smallest problem with these sections put in; None leaves one out."""
-    content = {
-        "equation": {"kind": "diffusion", "diffusivity": "D"},
-        "parameters": {"D": {"start": 2.0, "positive": True}},
-        "grid": {"lower": 0.0, "upper": 1.0, "cells": 10},
-        "initial": 20.0,
-        **changes,
-    }
-    if table is not None:
-        table.to_csv(tmp_path / "table.csv", index=False)
-        content["data"] = {"table": "table.csv", **content.get("data", {})}
-    return parse({key: value for key, value in content.items() if value is not None}, tmp_path)
 
 
 SENSORS = {"time": "time", "sensors": {"left": 0.2, "mid": 0.5, "right": 0.8}}

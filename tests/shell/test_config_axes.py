@@ -1,5 +1,8 @@
 """Configuration files on two and three axes: what each way of writing a problem builds, without fitting it."""
 
+from functools import partial
+
+import configurations
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,24 +10,9 @@ import pandas as pd
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.shell.config import parse
 
 PLANE = {"lower": [0.0, 0.0], "upper": [1.0, 2.0], "cells": [5, 4]}
-
-
-def problem(tmp_path, table=None, **changes):
-    """The smallest problem on two axes with these sections put in; None leaves one out."""
-    content = {
-        "equation": {"kind": "diffusion", "diffusivity": "D"},
-        "parameters": {"D": {"start": 2.0, "positive": True}},
-        "grid": PLANE,
-        "initial": 20.0,
-        **changes,
-    }
-    if table is not None:
-        table.to_csv(tmp_path / "table.csv", index=False)
-        content["data"] = {"table": "table.csv", **content.get("data", {})}
-    return parse({key: value for key, value in content.items() if value is not None}, tmp_path)
+problem = partial(configurations.problem, grid=PLANE)
 
 
 def test_grids(tmp_path):

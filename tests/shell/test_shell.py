@@ -12,36 +12,23 @@ import traceback
 import jax
 import numpy as np
 import pytest
+from configurations import WALL, changed, sections
 
 from jaxdiff.benchmarks import throughput
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.runtime import compilation, interrupts
 from jaxdiff.shell import cli
 
-CONFIG = """
-[equation]
-kind = "diffusion"
-diffusivity = "D"
-[parameters]
-D = { start = 0.1, positive = true }
-[boundaries]
-"x-" = { kind = "dirichlet", value = 1.0 }
-[grid]
-lower = 0.0
-upper = 1.0
-cells = 16
-[initial]
-value = 0.0
-[solve]
-times = [0.0, 0.1]
-[data]
-table = "heat.csv"
-time = "t"
-position = "x"
-value = "T"
-[fit]
-optimizer = "levenberg_marquardt"
-"""
+CONFIG = changed(
+    WALL,
+    ('title = "Cooling wall"\n', ""),
+    ('decay = "k*(1 + 0*x)"\n', ""),
+    ("[constants]\nk = 0.5\n", ""),
+    ("cells = 12", "cells = 16"),
+    ("\nsteps = 20", ""),
+    ("[0.0, 0.1, 0.3]", "[0.0, 0.1]"),
+)
+CLOSED = sections(CONFIG, "equation", "parameters", "grid", "initial", "solve")
 
 
 @pytest.fixture(autouse=True)
@@ -98,14 +85,13 @@ BAD = [
 
 @pytest.mark.parametrize("old, new, message", BAD, ids=[new[:40] for _, new, _ in BAD])
 def test_a_value_of_the_wrong_type_or_size_is_one_line(workplace, refused, old, new, message):
-    assert CONFIG.count(old) == 1
-    (workplace / "config.toml").write_text(CONFIG.replace(old, new))
+    (workplace / "config.toml").write_text(changed(CONFIG, (old, new)))
     refused(message, "solve", "config.toml")
 
 
 def test_a_message_names_the_path_as_it_was_given(workplace, refused):
     (workplace / "deep").mkdir()
-    (workplace / "deep" / "one.toml").write_text(CONFIG.replace("cells = 16", "cell = 16"))
+    (workplace / "deep" / "one.toml").write_text(changed(CONFIG, ("cells = 16", "cell = 16")))
     refused("deep/one.toml: unknown key 'cell'", "fit", "deep/one.toml")
     (workplace / "deep" / "two.toml").write_text(CONFIG)
     refused("deep/heat.csv", "fit", "deep/two.toml")
@@ -113,22 +99,21 @@ def test_a_message_names_the_path_as_it_was_given(workplace, refused):
 
 def test_a_solve_starts_where_the_initial_state_holds(workplace, run):
     """du/dt = −u from 1 at t = 0.5: at the times e^{−(t − 0.5)}, also where the first of them is later."""
-    text = CONFIG[: CONFIG.index("[boundaries]")] + CONFIG[CONFIG.index("[grid]") : CONFIG.index("[data]")]
-    text = text.replace('"D"', '"D"\ndecay = 1.0').replace("value = 0.0", "value = 1.0\nstart = 0.5")
-    (workplace / "config.toml").write_text(text.replace("[0.0, 0.1]", "[1.0, 2.0]"))
+    state = ("value = 0.0", "value = 1.0\nstart = 0.5")
+    text = changed(CLOSED, ('"D"', '"D"\ndecay = 1.0'), state, ("[0.0, 0.1]", "[1.0, 2.0]"))
+    (workplace / "config.toml").write_text(text)
     assert run("solve", "config.toml")[0] == 0
     found = np.genfromtxt(workplace / "config-solve" / "solution.csv", delimiter=",", skip_header=1)
     assert found[:, 1:] == pytest.approx(np.tile(np.exp([-0.5, -1.5]), (16, 1)), rel=1e-8)
 
 
 def test_the_steady_state_of_a_closed_domain_keeps_the_initial_content(workplace, run, refused):
-    text = CONFIG[: CONFIG.index("[boundaries]")] + CONFIG[CONFIG.index("[grid]") : CONFIG.index("[data]")]
-    text = text.replace("[0.0, 0.1]", "inf")
-    (workplace / "config.toml").write_text(text.replace("[initial]\nvalue = 0.0", '[initial]\nvalue = "2*x"'))
+    text = changed(CLOSED, ("[0.0, 0.1]", "inf"))
+    (workplace / "config.toml").write_text(changed(text, ("value = 0.0", 'value = "2*x"')))
     assert run("solve", "config.toml")[0] == 0
     found = np.genfromtxt(workplace / "config-solve" / "solution.csv", delimiter=",", skip_header=1)
     assert found[:, 1] == pytest.approx(np.ones(16), rel=1e-9)
-    (workplace / "other.toml").write_text(text.replace("[initial]\nvalue = 0.0", ""))
+    (workplace / "other.toml").write_text(changed(text, ("[initial]\nvalue = 0.0", "")))
     refused("depends on the initial content; add [initial]", "solve", "other.toml")
 
 
