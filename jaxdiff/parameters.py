@@ -1,4 +1,4 @@
-"""What is fitted: marks on the numbers of a model, their names, and the transform behind each."""
+"""Parameters of a fit: marks on the numbers of a model, their names, and the transform behind each."""
 
 from __future__ import annotations
 
@@ -326,9 +326,7 @@ def collect(tree: Any) -> Parameters:
     """
     names_of_marks: dict[int, str] = {}
     leaves: list[Any] = []
-    places: list[int] = []
-    names: list[str] = []
-    columns: list[tuple[np.ndarray, ...]] = []
+    fitted: list[tuple[int, str, tuple[np.ndarray, ...]]] = []
     candidates: list[str] = []
     for path, leaf, mark in _walk(tree):
         name = path_name(path)
@@ -345,20 +343,18 @@ def collect(tree: Any) -> Parameters:
             if name != "boundaries.value" or np.any(leaf):  # the wall that reflects by default
                 candidates.append(name)
             if mark is not None and not isinstance(mark, Fixed) and leaf.size:
-                places.append(len(leaves))
-                names.append(name)
-                columns.append(_column(mark, leaf, name))
+                fitted.append((len(leaves), name, _column(mark, leaf, name)))
         leaves.append(leaf)
-    if not places:
+    if not fitted:
         candidates.sort(key=lambda name: name.split(".")[0] in ("boundaries", "initial"))
         some = ", ".join(candidates[:12]) + (", ..." if len(candidates) > 12 else "")
         raise ValueError(
             f"nothing is marked for fitting; wrap a number in jd.Free, jd.Positive or jd.Bounded, for instance one of: {some or 'none found'}"
         )
+    places, names, columns = zip(*fitted, strict=True)
     start, kind, scale, lower, width = (np.concatenate(column) for column in zip(*columns, strict=True))
     transform = Transform(kind.astype(np.int32), scale, lower, width)
-    treedef = jax.tree.structure(plain(tree))
-    return Parameters(tuple(leaves), transform, start, treedef, tuple(places), tuple(names))
+    return Parameters(tuple(leaves), transform, start, jax.tree.structure(plain(tree)), places, names)
 
 
 def _column(mark: Mark, value: np.ndarray, name: str) -> tuple[np.ndarray, ...]:

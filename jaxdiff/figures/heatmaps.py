@@ -18,19 +18,30 @@ def chosen(times: np.ndarray) -> np.ndarray:
 
 
 def draw_states(
-    figure: Any, grid: Any, edges: Any, times: Any, rows: Mapping[str, np.ndarray], names: Mapping[str, str], what: str
+    figure: Any,
+    grid: Any,
+    edges: Any,
+    times: Any,
+    rows: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    what: str,
+    signed: bool = False,
 ) -> None:
     """One map per time; `rows` {name: values (times, *cells)} share a colour scale, that of `what`, and are drawn under
-    each other."""
+    each other; signed: zero is in the middle of the scale."""
     times = np.asarray(times)
     rows = {name: _plane(np.asarray(values)) for name, values in rows.items()}
-    low = min(float(v.min()) for v in rows.values())
-    high = max(float(v.max()) for v in rows.values())
+    low, high = min(float(np.nanmin(v)) for v in rows.values()), max(float(np.nanmax(v)) for v in rows.values())
+    if signed:
+        high = max(-low, high) or 1.0
+        low = -high
+    style = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if signed else "cividis"}
     panels = figure.subplots(len(rows), len(times), squeeze=False, sharex=True, sharey=True)
     for line, (name, values) in zip(panels, rows.items(), strict=True):
         for place, t, value in zip(line, times, values, strict=True):
-            mesh = _map(place, edges, value, [names[axis] for axis in grid.names], vmin=low, vmax=high, cmap="cividis")
-            place.set_title(", ".join(filter(None, (name, _at(t)))), fontsize=9)
+            mesh = _map(place, edges, value, [names[axis] for axis in grid.names], **style)
+            at = f"t = {time_label(t)}" if np.isfinite(t) else time_label(t)
+            place.set_title(", ".join(filter(None, (name, at))), fontsize=9)
     for place in panels[:, 1:].ravel():
         place.set_ylabel("")
     for place in panels[:-1].ravel():
@@ -48,20 +59,8 @@ def draw_histograms(figure: Any, data: Any, rows: Mapping[str, np.ndarray], name
 def draw_residuals(figure: Any, data: Any, residual: np.ndarray, names: Mapping[str, str], what: str) -> None:
     """Residuals (times, bins) of a histogram, one map per time, zero in the middle of the scale."""
     some = chosen(data.times)
-    values = _plane(residual.reshape(-1, *(len(edges) - 1 for edges in data.bins))[some])
-    reach = float(np.nanmax(np.abs(values))) or 1.0
-    panels = figure.subplots(1, len(some), squeeze=False, sharey=True)[0]
-    for place, t, value in zip(panels, data.times[some], values, strict=True):
-        axes = [names[axis] for axis in data.grid.names]
-        mesh = _map(place, data.bins, value, axes, vmin=-reach, vmax=reach, cmap="RdBu_r")
-        place.set_title(_at(t), fontsize=9)
-    for place in panels[1:]:
-        place.set_ylabel("")
-    figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
-
-
-def _at(t: float) -> str:
-    return f"t = {time_label(t)}" if np.isfinite(t) else time_label(t)
+    values = residual.reshape(-1, *(len(edges) - 1 for edges in data.bins))[some]
+    draw_states(figure, data.grid, data.bins, data.times[some], {"": values}, names, what, signed=True)
 
 
 def _plane(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito: told apart by colour-blind readers too. https://jfly.uni-koeln.de/color/
+# Okabe & Ito: distinct for colour-blind readers too. https://jfly.uni-koeln.de/color/
 DATA, MODEL = "#444444", "#D55E00"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B0A030")
 STYLE: Any = {
@@ -55,18 +55,19 @@ def canvas(width: float = SIZE[0], height: float = SIZE[1]) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         for text in figure.findobj(matplotlib.text.Text):
-            _letter(text)
+            _make_drawable(text)
 
 
-def _letter(text: Any) -> None:
+def _make_drawable(text: Any) -> None:
     """Make a text one that can be drawn: with a font that has its letters, and as mathematics only where it is."""
+    from matplotlib import font_manager
     from matplotlib.mathtext import MathTextParser
 
     words = text.get_text()
     if words.isascii() and words.isprintable() and "$" not in words and len(words) <= LONGEST:
         return
     words = words if len(words) <= LONGEST else f"{words[: LONGEST - 2]} …"
-    missing = frozenset(letter for letter in words if letter != "\n") - _letters(_font("DejaVu Sans"))
+    missing = frozenset(letter for letter in words if letter != "\n") - _letters(font_manager.findfont("DejaVu Sans"))
     if missing:
         font = _font_with(missing)
         if font is None or "$" in words:  # mathematics has fonts of its own
@@ -78,12 +79,6 @@ def _letter(text: Any) -> None:
         MathTextParser("path").parse(words)
     except ValueError:
         text.set_parse_math(False)
-
-
-def _font(family: str) -> str:
-    from matplotlib import font_manager
-
-    return font_manager.findfont(family)
 
 
 @cache

@@ -127,6 +127,10 @@ class Batch:
         one = begin(z[0], len(self.run.predictors), self.steps, self.method.damping)
         return jax.tree.map(lambda a: np.repeat(a[None], len(z), axis=0), one)._replace(z=z, good=z)
 
+    def unfinished(self, index: np.ndarray) -> Results:
+        """Fits that were not reached."""
+        return self._ended(index, self._begin(index), WAITING)
+
     def _ended(self, index: np.ndarray, state: State, status: int | None = None) -> Results:
         fine = np.isfinite(state.here.value)
         how = np.where(state.converged, CONVERGED, np.where(state.stalled, np.where(fine, STALLED, FAILED), LATE))
@@ -254,38 +258,32 @@ def _each(problem: Problem, data: BatchData) -> Problem:
     return replace(problem, parameters=replace(problem.parameters, leaves=tuple(leaves)), predictors=predictors)
 
 
-def _sharded(function: Any, mesh: Any, whole: Any, parts: tuple[Any, ...]) -> Any:
-    """function(whole, parts), the leading axis of the parts sharded over the mesh: each device loops on its own."""
+def _each_fit(function: Any, mesh: Any, shared: Any, parts: tuple[Any, ...]) -> Any:
+    """function(shared, *part) of every fit, the leading axis of the parts sharded over the mesh: each device loops on its own."""
+    chunk = lambda shared, parts: jax.vmap(partial(function, shared))(*parts)
     if mesh is None:
-        return function(whole, parts)
+        return chunk(shared, parts)
     spec = PartitionSpec(mesh.axis_names[0])
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec, check_vma=False)
-    return mapped(whole, parts)
+    mapped = jax.shard_map(chunk, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec, check_vma=False)
+    return mapped(shared, parts)
 
 
 @partial(quick_jit, static=(0, 1))
 def _advance(tolerance: float, mesh: Any, problem: Problem, data: BatchData, states: State, until: Any) -> State:
-    def chunk(whole: Any, parts: Any) -> Any:
-        problem, until = whole
+    def one(shared: Any, data: BatchData, state: State) -> State:
+        problem, until = shared
+        mine = _each(problem, data)
+        expand = lambda z: mine.expand(z)._replace(predictions=())
+        transform = mine.parameters.transform
+        return advance(expand, transform.kind, transform.limit, state, until, tolerance)
 
-        def one(data: BatchData, state: State) -> State:
-            mine = _each(problem, data)
-            expand = lambda z: mine.expand(z)._replace(predictions=())
-            transform = mine.parameters.transform
-            return advance(expand, transform.kind, transform.limit, state, until, tolerance)
-
-        return jax.vmap(one)(*parts)
-
-    return _sharded(chunk, mesh, (problem, until), (data, states))
+    return _each_fit(one, mesh, (problem, until), (data, states))
 
 
 @partial(quick_jit, static=0)
 def _needed(mesh: Any, problem: Problem, data: BatchData, z: Any) -> Any:
-    def chunk(problem: Any, parts: Any) -> Any:
-        def one(data: BatchData, z: Any) -> Any:
-            found = _each(problem, data).predict(z)
-            return tuple(jnp.zeros(2) if p.checks.needed is None else p.checks.needed for p in found)
+    def one(problem: Any, data: BatchData, z: Any) -> Any:
+        found = _each(problem, data).predict(z)
+        return tuple(jnp.zeros(2) if p.checks.needed is None else p.checks.needed for p in found)
 
-        return jax.vmap(one)(*parts)
-
-    return _sharded(chunk, mesh, problem, (data, z))
+    return _each_fit(one, mesh, problem, (data, z))

@@ -17,6 +17,7 @@ from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.stacks import Redraw, Stack, check_on_cells
 from jaxdiff.reports.text import table
 from jaxdiff.runtime.devices import choose
@@ -81,12 +82,12 @@ class Bootstrap:
     @property
     def standard_errors(self) -> dict[str, Any]:
         """{name: standard deviation over the repeats}."""
-        return self._split(np.std(self._x, axis=0, ddof=1))
+        return self.fits.run.parameters.split(np.std(self._x, axis=0, ddof=1))
 
     @property
     def bias(self) -> dict[str, Any]:
         """{name: mean over the repeats − the estimate}."""
-        return self._split(self._x.mean(0) - self.fit.columns()[0])
+        return self.fits.run.parameters.split(self._x.mean(0) - self.fit.columns()[0])
 
     @property
     def covariance(self) -> np.ndarray:
@@ -101,9 +102,6 @@ class Bootstrap:
     @property
     def _ends(self) -> np.ndarray:
         return np.quantile(self._x, (0.5 - self.level / 2, 0.5 + self.level / 2), axis=0).T
-
-    def _split(self, x: np.ndarray) -> dict[str, Any]:
-        return self.fits.run.parameters.split(x)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a repeat."""
@@ -220,6 +218,11 @@ def draw_data(fit: Fit, repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
         raise ValueError(
             f"{scaled} readings do not leave a residual variance for {count} parameters; {mend}, or measure more"
         )
+    for m, loss in zip(measured, fit.required_problem().objective.losses, strict=True):
+        if kind == "parametric" and type(m).draw is Measurement.draw and not (loss.squares or loss.no_noise(m)):
+            raise ValueError(
+                f"data are drawn with normal noise, and {loss.name} has noise of its own; take kind='residual', or give {type(m).__name__} a draw of its own"
+            )
     stacks, times = [], fit.correlation_times or (None,) * len(measured)
     for m, tau in zip(measured, times, strict=True):
         rows = estimated if m.unknown else resampled

@@ -208,7 +208,7 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
 def _hold_out(
     measured: tuple[Measurement, ...], validation: Any
 ) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
-    """(fitted, held out)."""
+    """(measurements to fit, measurements held out)."""
     if validation is None:
         return measured, ()
     if isinstance(validation, (int, float)) and not isinstance(validation, bool):

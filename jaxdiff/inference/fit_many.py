@@ -129,10 +129,10 @@ def fit_batch(
             save, digest(problem, run.measurements, many.data, many.method, many.steps, run.options)
         )
         chunks = list(checkpoint.pieces)
-    done = np.concatenate([[], *(chunk["index"] for chunk in chunks)]).astype(int)
-    bar, so_far = Progress(progress, "fit"), len(done)
+    waiting = lambda: np.setdiff1d(np.arange(count), np.concatenate([[], *(chunk["index"] for chunk in chunks)]))
+    bar, so_far = Progress(progress, "fit"), count - len(waiting())
     try:
-        for ended in many.run_all(np.setdiff1d(np.arange(count), done)):
+        for ended in many.run_all(waiting()):
             chunks.append(results_of_chunk(ended, many, stacks, reason))
             if checkpoint is not None:
                 checkpoint.add(chunks[-1])
@@ -144,6 +144,8 @@ def fit_batch(
         bar.close()
     if checkpoint is not None:
         checkpoint.write()
+    if len(left := waiting()):
+        chunks.append(results_of_chunk(many.unfinished(left), many, stacks, reason))
     found = gathered(many, stacks, chunks, reason=reason, loss_name=loss_name, notes=tuple(notes))
     if count and (found.status == FAILED).all():
         run.complain(many.data.start[0])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxdiff.inference.batch import CONVERGED, FAILED, STATUS, UNRESOLVED, WAITING, Batch, Results
+from jaxdiff.inference.batch import CONVERGED, FAILED, STATUS, UNRESOLVED, WAITING, Batch, Results, joined, pick
 from jaxdiff.inference.fit import as_fit
 from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.result import Fit
@@ -155,7 +155,7 @@ class Fits:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader must know: which fits did not converge and why, and what their data do not tell."""
+        """What a reader must know: which fits did not converge and why, and what is not identified."""
         notes, found = list(self.notes), self.uncertainty
         for status, text in enumerate(STATUS):
             which = np.flatnonzero(self.status == status)
@@ -202,8 +202,8 @@ def results_of_chunk(
         "index": ended.which,
         "z": np.where(none[:, None], np.nan, ended.z),
         "loss": np.where(none, np.nan, ended.here.value),
-        "curvature": ended.here.curvature,
-        "iterations": ended.iterations,
+        "curvature": np.where(none[:, None, None], np.nan, ended.here.curvature),
+        "iterations": np.maximum(ended.iterations, 0),
         "status": ended.status,
         "history": ended.history[:, : int(np.max(ended.iterations, initial=0)) + 1],
         **dict(zip(Uncertainty._fields[:-1], numbers + masks, strict=True)),
@@ -211,17 +211,11 @@ def results_of_chunk(
 
 
 def gathered(batch: Batch, stacks: tuple[Stack, ...], chunks: list[dict[str, np.ndarray]], **described: Any) -> Fits:
-    """The results of all chunks in the order of the data; of fits that were not reached, NaN and WAITING."""
-    count, p = batch.data.start.shape
-    width = max((len(part["history"][0]) for part in chunks if len(part["index"])), default=1)
-    shapes: dict[str, tuple[int, ...]] = {"z": (p,), "loss": (), "curvature": (p, p), "history": (width,)}
-    shapes |= {"errors": (p,), "covariance": (p, p), "intervals": (p, 2)}
-    whole: dict[str, Any] = {name: np.full((count, *shape), np.nan) for name, shape in shapes.items()}
-    whole |= {name: np.zeros((count, p), bool) for name in Uncertainty._fields[3:6]}
-    whole |= {"iterations": np.zeros(count, int), "status": np.full(count, WAITING)}
-    for part in chunks:
-        for name, array in whole.items():
-            narrow = (slice(part[name].shape[1]),) if name == "history" else ()
-            array[(part["index"], *narrow)] = part[name]
+    """The results of all chunks in the order of the data."""
+    width = max(chunk["history"].shape[1] for chunk in chunks)
+    wide = lambda history: np.pad(history, ((0, 0), (0, width - history.shape[1])), constant_values=np.nan)
+    whole: Any = joined([chunk | {"history": wide(chunk["history"])} for chunk in chunks])
+    whole = pick(whole, np.argsort(whole["index"]))
+    del whole["index"]
     found = Uncertainty(*(whole.pop(name) for name in Uncertainty._fields[:-1]))
     return Fits(uncertainty=found, run=batch.run, batch=batch, stacks=stacks, **whole, **described)

@@ -47,7 +47,7 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
         B Σ Bᵀ,  B = f Jᵀ V⁻¹ ∂prediction/∂input,  so that cov(z) grows by H⁻¹ B Σ Bᵀ H⁻¹
 
     Noise of an array of a start also moves the estimates: what spreads faster is left with less of it. The gradient that more
-    of it adds, drawn from ±σ, tells how far: SIMEX, Cook & Stefanski 1994, doi:10.1080/01621459.1994.10476871.
+    of it adds, drawn from ±σ, estimates how far: SIMEX, Cook & Stefanski 1994, doi:10.1080/01621459.1994.10476871.
 
     Inputs are the values of every `Series` in the equation and the array over cells from which readings start. Their
     standard deviation is what they were given; else that of the readings, where an array of a start, or a `Series` at a wall

@@ -179,9 +179,7 @@ def _vector(residuals: Callable[[Any], Any], parameters: Parameters, z: Any) -> 
     return jnp.ravel(jnp.asarray(found, float))
 
 
-@partial(quick_jit, static=0)
-def _values(residuals: Callable[[Any], Any], parameters: Parameters, z: Any) -> Any:
-    return _vector(residuals, parameters, z)
+_values = quick_jit(_vector, static=0)
 
 
 @partial(quick_jit, static=0)

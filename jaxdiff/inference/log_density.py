@@ -57,7 +57,14 @@ class LogDensity:
                     self(self.optimum + move)
 
     def __call__(self, z: Any) -> Any:
+        if np.shape(z) != self.optimum.shape:
+            raise ValueError(f"z must have the shape {self.optimum.shape} of its optimum, got {np.shape(z)}")
         if isinstance(z, jax.core.Tracer):
+            z = jnp.asarray(z, float)
+            if z.dtype != jnp.float64:
+                raise ValueError(
+                    "the log density is in float64; take jit, grad and vmap of it inside `with jax.enable_x64(True):`"
+                )
             if self._run.paths:
                 warnings.warn(
                     "inside jit the log density of a path is NaN where its plan ends, near the optimum", stacklevel=2
@@ -84,4 +91,4 @@ class LogDensity:
 @solver_jit
 def _value(problem: Problem, z: Any) -> tuple[Any, Any]:
     value, resolved = problem.value(z)
-    return jnp.where(jnp.all(resolved), value, jnp.nan), resolved
+    return value * jnp.where(jnp.all(resolved), 1.0, jnp.nan), resolved  # so that its derivatives are NaN too

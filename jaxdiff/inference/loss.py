@@ -30,8 +30,8 @@ class Loss(ABC):
 
         θ* = argmin Σ value(prediction(θ))
 
-    A subclass needs `value` alone. Where that is minus a log likelihood, say `likelihood = True`: the curvature then tells
-    the noise, and error bars follow. A loss with another noise model writes `expand` and `no_noise`. Losses that are equal
+    A subclass needs `value` alone. Where that is minus a log likelihood, say `likelihood = True`: the curvature is then
+    that of the noise, and error bars follow. A loss with another noise model writes `expand` and `no_noise`. Losses that are equal
     share compiled code: those of one class with the same attributes.
 
     likelihood: the value is minus a log likelihood; weighted: rows whose `predictor.weight` is zero count for nothing, so

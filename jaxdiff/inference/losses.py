@@ -41,12 +41,12 @@ class _Own(_Named):
     """A plain function of prediction and observation, without a noise model."""
 
     def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
-        seen = predictor.observation
-        return self(prediction, seen) if rows is None else self(prediction[rows], seen[rows])
+        observed = predictor.observation
+        return self(prediction, observed) if rows is None else self(prediction[rows], observed[rows])
 
 
 class _Squares(Loss):
-    """Losses of Σ w r², with what noise that remembers lets expect taken off each residual r."""
+    """Losses of Σ w r², with the part of each residual r that correlated noise predicts taken off."""
 
     weighted = squares = True
 
@@ -123,7 +123,7 @@ class _Density(Loss):
 
 
 class _BuiltIn(_Named):
-    """Losses whose noise is that of the measurement."""
+    """Losses whose noise model is that of the measurement."""
 
     weighted = True
     family: ClassVar[str]
@@ -265,11 +265,7 @@ def negative_log_likelihood(prediction: Any, observation: Any = None) -> Any:
     return -jnp.sum(jnp.asarray(prediction))
 
 
-DEFAULTS: dict[str, _BuiltIn] = {
-    "gaussian": mse,
-    "multinomial": kl_divergence,
-    "density": negative_log_likelihood,
-}
+DEFAULTS: dict[str, _BuiltIn] = {"gaussian": mse, "multinomial": kl_divergence, "density": negative_log_likelihood}
 
 
 def as_loss(loss: Any) -> Loss:
@@ -300,7 +296,7 @@ def choose(loss: Any, measurements: Any) -> tuple[Loss, ...]:
 
 
 def is_log_density(predictor: Any) -> bool:
-    """Whether predictions enter a loss linearly, so that all curvature is their own, and the Jacobian tells none of it."""
+    """Whether predictions enter a loss linearly, so that all curvature is their own, and the Jacobian has none of it."""
     return predictor.family == "density"
 
 
@@ -325,5 +321,5 @@ def _residual(predictor: Any, prediction: Any) -> Any:
 
 
 def _innovation(predictor: Any, rows: Any) -> Any:
-    """What is new in each row (m, …): without what the noise of the one before lets expect."""
+    """What is new in each row (m, …): without the part that the noise of the one before predicts."""
     return rows - predictor.carry.reshape(-1, *(1,) * (rows.ndim - 1)) * rows[predictor.last]

@@ -19,7 +19,7 @@ from jaxdiff.measurements.autocorrelation import LEVEL, correlations, effective,
 ERRORS = ("auto", "iid", "autocorrelated", "sandwich")
 PASSES = 6  # of estimating the correlation time and fitting with it
 SETTLED = 0.02  # relative change of what correlation leaves to one, at which a pass is the last
-STEEP = 0.99  # correlation of neighbours beyond which noise cannot be told from what a model misses
+STEEP = 0.99  # correlation of neighbours beyond which noise is not distinguished from what a model misses
 FAR = 3.0  # widened error bars that a refit may move an estimate
 LITTLE = 0.1  # error bars that noise of inputs may move an estimate, and be left
 LONE = 4  # independent readings below which a refit follows a misfit as readily as noise
@@ -187,11 +187,11 @@ def _sandwich(run: Run, iid: Estimates, unknown: np.ndarray) -> Estimates:
     here: Any = iid.here
     noise, inverse, others = np.array(here.noise), np.linalg.pinv(here.curvature), []
     for i, (m, loss, part) in enumerate(zip(run.measurements, run.objective.losses, here.predictions, strict=True)):
-        if not _squares(m, loss):
+        if m.family != "gaussian" or not loss.squares:
             others.append(str(i + 1))
             continue
-        n, sigma = len(m.values), 1.0 if m.sigma is None else m.sigma
-        slopes = np.asarray(part[1], float)[:n] / np.reshape(sigma, (-1, 1))
+        n, sigma = len(m.values), getattr(m, "sigma", None)
+        slopes = np.asarray(part[1], float)[:n] / np.reshape(1.0 if sigma is None else sigma, (-1, 1))
         if len(slopes) < n:
             raise ValueError(
                 f"errors='sandwich' needs the Jacobian of all readings, got {n} × {len(here.gradient)} numbers, more than are kept; take 'auto'"

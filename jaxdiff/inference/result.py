@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxdiff.inference.objective import check_function
 from jaxdiff.inference.verdict import Verdict, verdict
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.parameters import numeric, unmarked
+from jaxdiff.model.equations import Equation
+from jaxdiff.parameters import collect, numeric, unmarked
 from jaxdiff.reports.text import DOUBT, MISFIT, few, finite, short, table
 from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
@@ -39,7 +41,7 @@ class Fit:
     Attributes:
         model: the fitted equation, with plain numbers; None if the fit was loaded without it.
         parameters: {name: number or array}, the estimates.
-        standard_errors: {name: number or array}; NaN where there is none, as `notes` tell.
+        standard_errors: {name: number or array}; NaN where there is none, as `notes` say.
         intervals: {name: (lower, upper)}, 95 %.
         covariance: `(p, p)` of the single numbers, in the order of `labels`.
         labels: `p` names, one for every single number.
@@ -114,7 +116,7 @@ class Fit:
         """Whether the model describes the data: `describes`, and `reasons` if it does not, the most telling first.
 
         All tests together call 2 % of right models wrong. Where the model does not describe the data, its error bars, which
-        take it as right, are not to be trusted. `describes` is None where that cannot be judged, as `reasons` tells.
+        take it as right, are not to be trusted. `describes` is None where that cannot be judged, as `reasons` says.
         """
         if self.judged is not None:
             return self.judged
@@ -170,15 +172,16 @@ class Fit:
             own = getattr(measurement, "initial", None)
             given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
             initial = numeric(given[0] if given else unmarked(own))
-            plan = measurement.prepare(self.model, initial, False, self.options)
-            prediction = _forward(self.model, initial, plan)
+            predictor = measurement.prepare(self.model, initial, False, self.options)
             for _ in range(_RENEWALS):
+                prediction = _forward(self.model, initial, predictor)
                 if np.all(prediction.resolved):
                     break
-                plan = plan.renewed(measurement, self.model, prediction.checks)
-                prediction = _forward(self.model, initial, plan)
+                predictor = predictor.renewed(measurement, self.model, prediction.checks)
             else:
-                raise ValueError("the fitted coefficients outrun every plan for this measurement; predict fewer times")
+                raise ValueError(
+                    "the fitted coefficients outrun every predictor of this measurement; predict fewer times"
+                )
             raise_failed(prediction.checks)
             return np.asarray(prediction.values)
 
@@ -272,12 +275,12 @@ class Fit:
         return finite({"format": FORMAT, **stored, "verdict": self.verdict.record()})
 
 
-_RENEWALS = 20  # of a plan for a prediction
+_RENEWALS = 20  # of a predictor
 
 
 @quick_jit
-def _forward(equation: Any, initial: Any, plan: Any) -> Any:
-    return plan.predict(equation, initial)
+def _forward(equation: Any, initial: Any, predictor: Any) -> Any:
+    return predictor.predict(equation, initial)
 
 
 def _number(value: Any) -> Any:
@@ -361,10 +364,7 @@ def _restored(stored: dict[str, Any]) -> Fit:
 
 
 def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
-    from jaxdiff.inference.objective import check_function
-    from jaxdiff.model.equations import Equation
-    from jaxdiff.parameters import collect
-
+    """(the equation of a model with stored numbers in it, its initial state)."""
     if not isinstance(model, Equation):
         try:
             check_function(model, numbers)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -72,25 +72,24 @@ class SearchResult(NamedTuple):
     notes: tuple[str, ...]
 
 
+@dataclass(eq=False)
 class Run:
     """A fit under way: its problem, and the options by which predictors are made for other parameters."""
 
-    def __init__(
-        self,
-        objective: Objective,
-        parameters: Parameters,
-        measurements: Any,
-        options: SolverOptions,
-        progress: Progress,
-    ):
-        self.objective, self.parameters, self.measurements = objective, parameters, measurements
-        self.options, self.progress = options, progress
-        self.start = start_vector(parameters)
-        self.predictors: tuple[Any, ...] = ()
-        self.renewals = self.retreats = 0
-        self.pace = _PACES.get(objective, 0.0)  # seconds an evaluation
-        self.compiled = LevenbergMarquardt(), STEPS
-        self.refused = ""  # why the last trial that had to be given up was
+    objective: Objective
+    parameters: Parameters
+    measurements: Any
+    options: SolverOptions
+    progress: Progress
+    predictors: tuple[Any, ...] = ()
+    renewals: int = 0
+    retreats: int = 0
+    refused: str = ""  # why the last trial that had to be given up was
+    compiled: tuple[LevenbergMarquardt, int] = (LevenbergMarquardt(), STEPS)
+
+    def __post_init__(self) -> None:
+        self.start = start_vector(self.parameters)
+        self.pace = _PACES.get(self.objective, 0.0)  # seconds an evaluation
 
     def _begin(self, z: Any, method: LevenbergMarquardt, steps: int) -> State:
         return begin(z, len(self.predictors), steps, method.damping)
@@ -175,15 +174,13 @@ class Run:
                 self.retreats, self.refused, back = self.retreats + 1, str(error), True
                 if np.array_equal(state.z, state.good) or self.retreats > RETREATS:
                     raise Unplannable(f"{error}; this was at {self._named(state.z)}") from None
-            anew = partial(self._at_place, method, state)
-            begun = lambda _, z: _as_batch(anew(z[0]))  # noqa: B023
-            fresh = resumed(_as_batch(state), np.array([back]), np.array([self.retreats]), begun)
-            state = jax.tree.map(lambda a: a[0], fresh)
 
-    def _at_place(self, method: LevenbergMarquardt, state: State, z: Any) -> State:
-        """A run that starts anew at z, by the predictors at hand."""
-        fresh = self._begin(z, method, len(state.history) - 1)
-        return self._advance(method, fresh._replace(good=state.good), 0)
+            def anew(_: Any, z: Any, state: State = state) -> State:
+                fresh = self._begin(z[0], method, len(state.history) - 1)._replace(good=state.good)
+                return _as_batch(self._advance(method, fresh, 0))
+
+            fresh = resumed(_as_batch(state), np.array([back]), np.array([self.retreats]), anew)
+            state = jax.tree.map(lambda a: a[0], fresh)
 
     def _advance(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Compiled iterations, and the state in NumPy: what looks at it next is not worth compiling."""
@@ -257,7 +254,8 @@ class Run:
             z = self.start
             if not np.isfinite(_value(self.problem, z)[0]):
                 self.complain(z)
-        unit = self._unit()
+        units = zip(self.measurements, self.objective.losses, strict=True)
+        unit = sum(loss.unit(m) for m, loss in units)  # so that learning rates mean the same everywhere
         state = gradient_descent.init(optimizer, np.asarray(z), steps, key)
         self._centre(state, batch_size)
         pace, failure = 0.0, None
@@ -280,13 +278,6 @@ class Run:
             z = np.asarray(state.z if np.isfinite(state.z).all() else z)
         return self._settle(state, unit, batch_size, failure)
 
-    def _around(self, z: np.ndarray) -> Expansion | None:
-        """The loss around z, by predictors that resolve it; None if there are too many parameters to ask for curvature."""
-        if self.parameters.count <= MANY:
-            return self.follow(LevenbergMarquardt(), self._begin(z, LevenbergMarquardt(), STEPS), 0).here
-        self._refresh(z)
-        return None
-
     def _centre(self, state: OptaxState, batch_size: int | None) -> None:
         """Predictors around a run: those of paths anew where a line search keeps to what they resolve."""
         z = np.asarray(state.z)
@@ -307,7 +298,11 @@ class Run:
         """The result of an optax transformation: its best place for whole data, its last one for minibatches."""
         sound = np.isfinite(state.z).all()
         z = np.asarray(state.best if batch_size is None or not sound else state.z)
-        here, history = self._around(z), unit * finite(state.history)
+        here, history = None, unit * finite(state.history)
+        if self.parameters.count <= MANY:
+            here = self.follow(LevenbergMarquardt(), self._begin(z, LevenbergMarquardt(), STEPS), 0).here
+        else:
+            self._refresh(z)
         note = f"not converged after {int(state.iteration)} steps; allow more with steps=, or change the optimiser"
         if failure is None and not (sound and np.isfinite(history).all()):
             failure = "not converged: the loss left the finite numbers; take a smaller learning rate"
@@ -322,10 +317,6 @@ class Run:
             flat, small = not np.any(here.curvature), np.all(np.abs(there.step(0.0)) <= 1e-4 * size)
             converged = not flat and bool(small or there.decrement <= 1e-6 * jnp.abs(here.value))
         return _ended(z, here, history, converged, note)
-
-    def _unit(self) -> float:
-        """What the loss is divided by for optax, so that learning rates mean the same everywhere."""
-        return sum(loss.unit(m) for m, loss in zip(self.measurements, self.objective.losses, strict=True))
 
     def value(self, z: Any) -> float:
         """The loss at z."""
@@ -362,14 +353,8 @@ def _euler(problem: Problem, z: Any) -> Any:
     return advance(problem.euler, transform.kind, transform.limit, begin(z, 1, 100, 1e-3), 100, 1e-8)[:2]
 
 
-@quick_jit
-def _value(problem: Problem, z: Any) -> Any:
-    return problem.value(z)
-
-
-@quick_jit
-def _predict(problem: Problem, z: Any) -> Any:
-    return problem.predict(z)
+_value = quick_jit(Problem.value)
+_predict = quick_jit(Problem.predict)
 
 
 @partial(quick_jit, static=(0, 1))

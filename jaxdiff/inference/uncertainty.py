@@ -34,7 +34,6 @@ def uncertainty(
     here: Expansion | None,
     reason: str | None,
     sizes: np.ndarray,
-    level: float = 0.95,
     widening: Any = 1.0,
     freedom: float = np.inf,
     inputs: Any = 0.0,
@@ -59,7 +58,7 @@ def uncertainty(
         notes = (*diagnostics(parameters, z, at_bound), f"no error bars: {reason}")
         return Uncertainty(*nothing, at_bound, fine, fine, notes)
     batch = Expansion(*(np.asarray(part)[None] for part in here._replace(predictions=())))
-    found = error_bars(parameters, z[None], batch, sizes[None], level, widening, freedom, inputs)
+    found = error_bars(parameters, z[None], batch, sizes[None], widening, freedom, inputs)
     found = Uncertainty(*(part[0] for part in found[:-1]))
     estimated, fitted = int(np.sum(sizes)), count - int(found.at_bound.sum())
     if reason is None and 0 < estimated <= fitted:
@@ -79,7 +78,6 @@ def error_bars(
     z: np.ndarray,
     here: Expansion,
     sizes: np.ndarray,
-    level: float = 0.95,
     widening: Any = 1.0,
     most: Any = np.inf,
     inputs: Any = 0.0,
@@ -104,7 +102,7 @@ def error_bars(
     slope = parameters.transform.slope(z)
     covariance = np.where(both, covariance_of_z * slope[:, :, None] * slope[:, None], np.nan)
     deviation = np.where(known, np.sqrt(np.maximum(np.diagonal(covariance_of_z, axis1=1, axis2=2), 0.0)), np.nan)
-    half_width = quantile(level, freedom)[:, None] * deviation
+    half_width = quantile(0.95, freedom)[:, None] * deviation
     limit = np.asarray(parameters.transform.limit)
     ends = [np.asarray(parameters.transform(np.clip(z + sign * half_width, -limit, limit)), float) for sign in (-1, 1)]
     intervals = np.sort(np.where(known[..., None], np.stack(ends, axis=2), np.nan), axis=2)
@@ -150,11 +148,11 @@ def _weakly_identified(parameters: Parameters, half_width: np.ndarray, ends: np.
 def at_bounds(parameters: Parameters, z: np.ndarray, here: Expansion | None) -> np.ndarray:
     """Which parameters have run to the end of their range."""
     kind, limit = np.asarray(parameters.transform.kind), np.asarray(parameters.transform.limit)
-    blind = np.zeros(z.shape, bool)
+    flat = np.zeros(z.shape, bool)
     if here is not None:
         diagonal = np.diagonal(np.asarray(here.curvature), axis1=1, axis2=2)
-        blind = diagonal < 1e-8 * np.abs(np.asarray(here.value, float))[:, None]
-    gone = (kind == 1) & ((np.abs(z) >= limit) | ((np.abs(z) > 5) & blind))
+        flat = diagonal < 1e-8 * np.abs(np.asarray(here.value, float))[:, None]
+    gone = (kind == 1) & ((np.abs(z) >= limit) | ((np.abs(z) > 5) & flat))
     return gone | ((kind == 2) & (np.abs(z) > NEAR))
 
 
@@ -162,13 +160,13 @@ def _invert(curvature: np.ndarray, at_bound: np.ndarray) -> tuple[np.ndarray, np
     """(which parameters are not identified, the inverse with those directions and what is at a bound left out)."""
     diagonal = np.where(at_bound, 0.0, np.diagonal(curvature, axis1=1, axis2=2))
     least = np.maximum(diagonal.max(axis=1, initial=0.0), np.finfo(float).tiny)
-    blind = diagonal <= 1e-24 * least[:, None]
-    scale = np.where(blind, 1.0, np.sqrt(np.abs(diagonal)))
+    left_out = diagonal <= 1e-24 * least[:, None]
+    scale = np.where(left_out, 1.0, np.sqrt(np.abs(diagonal)))
     scaled = curvature / scale[:, None] / scale[:, :, None]
-    out = blind[:, :, None] | blind[:, None]
-    values, vectors = np.linalg.eigh(np.where(out, blind[:, None] * np.eye(at_bound.shape[1]), scaled))
+    out = left_out[:, :, None] | left_out[:, None]
+    values, vectors = np.linalg.eigh(np.where(out, left_out[:, None] * np.eye(at_bound.shape[1]), scaled))
     flat = values < SINGULAR
-    unidentified = blind | (flat[:, None] & (np.abs(vectors) > INVOLVED)).any(axis=2)
+    unidentified = left_out | (flat[:, None] & (np.abs(vectors) > INVOLVED)).any(axis=2)
     parts = np.where(flat, 0.0, 1 / np.where(flat, 1.0, values))
     inverse = (vectors * parts[:, None]) @ np.swapaxes(vectors, 1, 2) / scale[:, None] / scale[:, :, None]
     return unidentified & ~at_bound, np.where(at_bound[:, :, None] | at_bound[:, None], 0.0, inverse)
@@ -179,8 +177,6 @@ def quantile(level: float, freedom: Any = None) -> Any:
     from scipy import special
 
     tail = 0.5 * (1 + level)
-    if freedom is None:
-        return float(special.ndtri(tail))
-    freedom = np.asarray(freedom, float)
+    freedom = np.asarray(np.inf if freedom is None else freedom, float)
     normal = np.isinf(freedom)
     return np.where(normal, special.ndtri(tail), special.stdtrit(np.where(normal, 1.0, freedom), tail))

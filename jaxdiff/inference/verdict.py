@@ -29,11 +29,11 @@ class Verdict(NamedTuple):
         """From what `record` gave; ValueError if it did not."""
         if stored is None:
             return cls(None, ("the fit was stored without a verdict",))
-        told: list[Any] = [stored.get("reasons"), stored.get("remarks")] if isinstance(stored, dict) else [None]
-        texts = all(isinstance(some, list) and all(isinstance(text, str) for text in some) for some in told)
+        lists: list[Any] = [stored.get("reasons"), stored.get("remarks")] if isinstance(stored, dict) else [None]
+        texts = all(isinstance(some, list) and all(isinstance(text, str) for text in some) for some in lists)
         if not texts or not isinstance(stored.get("describes"), bool | None):
             raise ValueError("verdict holds describes (true, false or null), and lists of texts, reasons and remarks")
-        return cls(stored["describes"], tuple(told[0]), tuple(told[1]))
+        return cls(stored["describes"], *map(tuple, lists))
 
 
 def verdict(
@@ -43,7 +43,7 @@ def verdict(
     times: Iterable[Any],
     equation: Any = None,
 ) -> Verdict:
-    """The verdict on a fit.
+    """Test what a fit leaves of its data, and judge whether the model describes them.
 
     predictions: of each measurement, with its Jacobian; times: the correlation time of the noise at each of its
     rows, or None; equation: the fitted one, by which paths are judged
@@ -54,14 +54,11 @@ def verdict(
     for m, loss, part, tau in zip(measurements, losses, predictions, times, strict=True):
         prediction, jacobian = part or (None, None)  # log densities are not kept
         every.append(as_loss(loss).examine(m, prediction, jacobian, tau, equation))
-    several = len(every) > 1
     level = 1 - (1 - LEVEL) ** (1 / max(sum(tests.count for tests in every), 1))
-    which = [f"measurement {i + 1}: " if several else "" for i in range(len(every))]
-    failed = [
-        (one.weight, name + one.text) for name, tests in zip(which, every, strict=True) for one in tests.failed(level)
-    ]
+    named = [(f"measurement {i + 1}: " if len(every) > 1 else "", tests) for i, tests in enumerate(every)]
+    failed = [(one.weight, name + one.text) for name, tests in named for one in tests.failed(level)]
     reasons = tuple(text for _, text in sorted(failed, key=lambda one: -one[0]))
-    remarks = tuple(name + text for name, tests in zip(which, every, strict=True) for text in tests.remarks)
+    remarks = tuple(name + text for name, tests in named for text in tests.remarks)
     if reasons:
         return Verdict(False, reasons, tuple(text for text in remarks if not text.endswith(NORMAL)))
     if not any(tests.count for tests in every):

@@ -57,8 +57,8 @@ def examined(m: Histograms, prediction: Any, jacobian: Any) -> Examination:
     weighed = white._replace(own=np.sqrt(expected))
     for labels, texts in groupings(when, where, freedom)[::2]:
 
-        def off(worst: int, mean: float, away: float, texts: list[str] = texts) -> str:
-            return f"at {texts[worst]} are {abs(100 * mean):.2g} % {'more' if mean > 0 else 'fewer'} than the model says, {abs(away):.2g} standard errors"
+        def off(worst: int, mean: float, away: str, texts: list[str] = texts) -> str:
+            return f"at {texts[worst]} are {abs(100 * mean):.2g} % {'more' if mean > 0 else 'fewer'} than the model says, {away}"
 
         tests.add(groups(weighed, np.where(inside, labels, -1), off, known=True))
     alike = lambda r: f"counts of neighbouring bins are off alike, correlation {r:.2g}"

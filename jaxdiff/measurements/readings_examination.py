@@ -51,8 +51,8 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
     unit = "" if m.sigma is None else " sigma"
     for labels, texts in residuals.groupings(when, where, (freedom - 1) // 3):
 
-        def off(worst: int, mean: float, away: float, texts: list[str] = texts) -> str:
-            return f"residuals at {texts[worst]} are {mean:.2g}{unit} off on average, {abs(away):.2g} standard errors"
+        def off(worst: int, mean: float, away: str, texts: list[str] = texts) -> str:
+            return f"residuals at {texts[worst]} are {mean:.2g}{unit} off on average, {away}"
 
         tests.add(residuals.groups(white, labels, off))
     tests.add(_repeats(white, when, where, (freedom - 1) // 2))
@@ -105,8 +105,5 @@ def _repeats(white: Whitened, when: Axis, where: list[Axis], room: int) -> Findi
     if not 1 < several.sum() <= min(room, 400):
         return None
     order = np.where(several, np.cumsum(several) - 1, -1)
-    return residuals.groups(
-        white,
-        order[labels],
-        lambda worst, mean, away: "repeated readings agree with each other, but not with the model",
-    )
+    agree = lambda worst, mean, away: "repeated readings agree with each other, but not with the model"
+    return residuals.groups(white, order[labels], agree)

@@ -50,6 +50,12 @@ class Examination:
         return sorted((one for one in everything if one.p < level), key=lambda one: -one.weight)
 
 
+def standard_errors(away: float) -> str:
+    """How many standard errors something is off, in words."""
+    count = f"{abs(away):.2g}"
+    return f"{count} standard error{'' if count == '1' else 's'}"
+
+
 class Whitened(NamedTuple):
     """Residuals with unit noise of a scale to be estimated: r (n,) and the basis Q (n, p) of the Jacobian, both whitened
     by each row's own and former residual, wᵢ = own·eᵢ − past·e_last, e over sigma."""
@@ -92,7 +98,7 @@ def _basis(jacobian: np.ndarray) -> np.ndarray:
 def groups(white: Whitened, labels: np.ndarray, name: Any, known: bool = False) -> Finding | None:
     """Whether the mean residual of some group differs from zero: the F test of a column for each, χ² where noise is known.
 
-    labels: (n,) 0 … q−1, or -1; name(worst group, its mean, standard errors off zero) → words
+    labels: (n,) 0 … q−1, or -1; name(worst group, its mean, "3 standard errors" off zero) → words
     """
     from scipy import special
 
@@ -129,7 +135,7 @@ def groups(white: Whitened, labels: np.ndarray, name: Any, known: bool = False) 
     mean = np.where(np.abs(off) > 0.8 * np.abs(off).max(), slope / scale**2, 0.0)  # a fit distributes what is off
     worst = int(np.argmax(np.abs(mean)))
     share = max(1 - rest / total * white.freedom / max(freedom, 1), 0.0) if total > 0 else 0.0
-    return Finding(float(p), share, name(worst, float(mean[worst]), float(off[worst])))
+    return Finding(float(p), share, name(worst, float(mean[worst]), standard_errors(off[worst])))
 
 
 def neighbours(white: Whitened, one: np.ndarray, two: np.ndarray, name: Any, both: bool = False) -> Finding | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def examined(m: Trajectory, equation: Any) -> Examination:
-    """Tests of the normal scores of its steps: of their distribution, of their autocorrelation, and of their means along the path."""
+    """Tests of the normal scores of its steps: their distribution, their autocorrelation, and their means along the path."""
     from scipy import special
 
     tests, s = Examination(), None if equation is None else innovations(m, equation)
@@ -24,9 +24,8 @@ def examined(m: Trajectory, equation: Any) -> Examination:
     root, order, steps = np.sqrt(n), np.sort(u), np.arange(n + 1) / n
     far = max(float(np.max(steps[1:] - order)), float(np.max(order - steps[:-1])))
     p = float(special.kolmogorov((root + 0.12 + 0.11 / root) * far))
-    tests.add(
-        Finding(p, far, f"the steps are not distributed as the model says, by {far:.2g} of all (Kolmogorov–Smirnov)")
-    )
+    text = f"the steps are not distributed as the model says, by {far:.2g} of all (Kolmogorov–Smirnov)"
+    tests.add(Finding(p, far, text))
     i = int(np.argmax(np.abs(s)))
     which = np.concatenate([np.arange(1, len(t)) for t in m.times])
     number = np.concatenate([np.full(len(t) - 1, k) for k, t in enumerate(m.times)])
@@ -38,28 +37,26 @@ def examined(m: Trajectory, equation: Any) -> Examination:
     pairs = lambda lag: np.flatnonzero(number[lag:] == number[:-lag])
     if n >= 20 and len(pairs(1)) >= 10:
         one = pairs(1)
-        both = neighbours(
-            plain, one, one + 1, lambda r: f"the steps remember the one before, lag-1 {r:.2g} of their innovations"
-        )
+        lag_one = lambda r: f"the steps remember the one before, lag-1 {r:.2g} of their innovations"
+        both = neighbours(plain, one, one + 1, lag_one)
         lags = [k for k in range(1, 11) if k < n and len(pairs(k)) > n // 2]
         r = [float(s[pairs(k)] @ s[pairs(k) + k]) / float(s @ s) for k in lags]
         ljung = n * (n + 2) * sum(x**2 / len(pairs(k)) for x, k in zip(r, lags, strict=True))
         text = f"the steps remember earlier ones (Ljung–Box {ljung:.3g} at {len(lags)} lags)"
-        tests.add(
-            Finding(float(special.chdtrc(len(lags), ljung)), max(map(abs, r), default=0.0), text) if lags else None
-        )
+        if lags:
+            tests.add(Finding(float(special.chdtrc(len(lags), ljung)), max(map(abs, r)), text))
         if both is not None:
             tests.add(both._replace(p=2 * min(both.p, 1 - both.p), weight=abs(r[0]) if r else both.weight))
         tests.add(neighbours(sizes, one, one + 1, lambda r: f"large steps follow large ones, correlation {r:.2g}"))
     labels, texts = Axis.of(m.grid.names[0], m.starts).cut(min(12, n // 10))
     if len(texts) > 1:
 
-        def drift(worst: int, mean: float, away: float) -> str:
-            return f"steps from {texts[worst]} lead {mean:+.2g} σ elsewhere on average, {abs(away):.2g} standard errors"
+        def drift(worst: int, mean: float, away: str) -> str:
+            return f"steps from {texts[worst]} lead {mean:+.2g} σ elsewhere on average, {away}"
 
-        def noise(worst: int, mean: float, away: float) -> str:
+        def noise(worst: int, mean: float, away: str) -> str:
             more = "wider" if mean > 0 else "narrower"
-            return f"steps from {texts[worst]} scatter {more} than the model says, {abs(away):.2g} standard errors"
+            return f"steps from {texts[worst]} scatter {more} than the model says, {away}"
 
         tests.add(groups(plain, labels, drift), groups(sizes, labels, noise))
     return tests

@@ -423,3 +423,15 @@ def test_errors_are_one_line(call, error, words, readings):
     with pytest.raises(error, match=words) as caught:
         call(readings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", [None, optax.adam(0.1)])
+def test_where_no_number_changes_the_loss_no_fit_has_converged(optimizer):
+    """A drift that carries all to one wall: neither slope nor curvature is left."""
+    grid, times = jd.Grid.uniform((0.0, 1.0, 12)), np.linspace(0.1, 1.0, 8)
+    readings = jd.Readings(grid, 1.0, times, np.full(8, 0.3), np.exp(-times), sigma=0.01)
+    model = jd.FokkerPlanck(jd.Free(1e200), 1.0)
+    found = jd.fit(model, readings, optimizer=optimizer, steps=20, progress=False)
+    assert not found.converged and found.notes[0].startswith("not converged") and found.verdict.describes is None
+    many = jd.fit_many(model, readings, np.exp(-times)[None], progress=False)
+    assert optimizer or not many.converged.any()

@@ -14,6 +14,7 @@ from jaxdiff.inference.losses import kl_divergence, mse
 from jaxdiff.inference.result import MISFIT
 from jaxdiff.inference.verdict import verdict
 from jaxdiff.measurements.innovations import innovations
+from jaxdiff.measurements.residuals import standard_errors
 from jaxdiff.reports import page as report
 from jaxdiff.reports.views import FitView
 
@@ -228,3 +229,11 @@ def test_several_measurements_are_judged_together_and_named():
     judged = verdict(several, losses, ((ones, slopes),) * 3, (None,) * 3)
     assert judged.describes is False and judged.reasons[0].startswith("measurement 2: row 7 ")
     assert verdict(several[:1], losses[2:], ((ones, slopes),), (None,)).reasons[0].startswith("your own loss")
+
+
+def test_one_standard_error_is_singular():
+    assert [standard_errors(away) for away in (-1.0, 0.98, 3.21)] == [
+        "1 standard error",
+        "0.98 standard errors",
+        "3.2 standard errors",
+    ]
