@@ -1,4 +1,4 @@
-"""Autocorrelated noise: an AR(1) process at each sensor, exp(−Δt/τ) at irregular times; estimated from residuals, whitened.
+"""Autocorrelated noise, AR(1) at each sensor, exp(−Δt/τ) at irregular times: estimated from residuals, and whitened.
 
 Plain NumPy, on the host. `fit` refits with it, `Readings` keep what was found.
 """
@@ -111,7 +111,7 @@ def estimate(
 
 
 def effective(rho: np.ndarray) -> float:
-    """How many independent readings have as much information on a mean as these: Σ (1 − ρ)/(1 + ρ), the first of a sensor counting one.
+    """The effective number of independent readings for a mean: Σ (1 − ρ)/(1 + ρ), the first of a sensor counting one.
 
     rho: (m,) of each row with the one before it
     """

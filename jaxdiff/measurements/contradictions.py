@@ -18,9 +18,9 @@ def doubts(times: np.ndarray, positions: np.ndarray, values: np.ndarray, sigma: 
     places = positions.reshape(len(times), -1)
     order = np.lexsort((np.arange(len(times)), times, *places.T))
     one, two = order[:-1], order[1:]
-    beside = (places[one] == places[two]).all(1)
-    same, step = beside & (times[one] == times[two]), np.abs(values[two] - values[one])
-    later = step[beside & ~same]
+    adjacent = (places[one] == places[two]).all(1)
+    same, step = adjacent & (times[one] == times[two]), np.abs(values[two] - values[one])
+    later = step[adjacent & ~same]
     typical = float(np.median(later)) if len(later) else float(np.median(step[same])) if same.sum() >= 10 else np.nan
     far = np.full(len(step), FAR * typical)
     if sigma is not None:

@@ -1,4 +1,4 @@
-"""Histograms: populations counted in bins; what is in none of them is one more bin, where a total says how many there are."""
+"""Histograms: populations counted in bins, of which the missing mass is one more where a total is given."""
 
 from __future__ import annotations
 

@@ -95,9 +95,8 @@ class _Table:
             half = [(y[i + 1] - y[i]) / 2, (y[j] - y[j - 1]) / 2]
             first, last = y[i] - half[0], y[j] + half[1]
             ends = ends[0] if i == 0 else x[i], ends[1] if j == BATCH - 1 else x[j]
-            x = np.interp(
-                first + share * (last - first), [first, *y[i : j + 1], last], [ends[0], *x[i : j + 1], ends[1]]
-            )
+            even = first + share * (last - first)
+            x = np.interp(even, [first, *y[i : j + 1], last], [ends[0], *x[i : j + 1], ends[1]])
         here = look(x)
         if not np.isfinite(here.velocity).all():
             return None
@@ -138,10 +137,8 @@ def _shares(table: _Table, start: Any, stop: Any, duration: Any, ends: list[str]
     slow = -min(60.0 / duration.min(), 2.1 * float(leave.max()) + 1.0)
     values, vectors = eigh_tridiagonal(-leave, link, select="v", select_range=(slow, 1.0))
     scaled = np.exp(deep / 2)[:, None]
-    before, after = (
-        vectors / np.maximum(scaled, 1e-30),
-        np.concatenate([0 * vectors[:1], np.cumsum(vectors * scaled, 0)]),
-    )
+    before = vectors / np.maximum(scaled, 1e-30)
+    after = np.concatenate([0 * vectors[:1], np.cumsum(vectors * scaled, 0)])
     time = duration + cell**2 / 12  # numerical diffusion of the cells
     places = [table.y(part) / cell + 0.5 * table.step / cell for part in (start, stop)]
     share = np.empty(len(start))

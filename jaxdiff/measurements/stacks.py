@@ -1,4 +1,4 @@
-"""Stacks of many data sets of one kind: one measurement as a template, and arrays with a leading axis for what differs."""
+"""Stacks of data sets of one kind: one measurement as a template, and arrays with a leading axis for what differs."""
 
 from __future__ import annotations
 

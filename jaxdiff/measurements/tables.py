@@ -1,4 +1,4 @@
-"""Tables of measurements: columns of CSV files and DataFrames parsed into arrays, with errors that name row and column."""
+"""Tables: columns of CSV files and DataFrames are parsed into arrays, with errors that name the row and the column."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -208,18 +209,10 @@ def wide(
         raise ValueError("a wide table needs the position of at least one sensor, as in {'T1': 0.1}")
     if len({np.shape(position) for position in positions.values()}) > 1:
         raise ValueError(f"every sensor needs as many coordinates as the others, got {dict(positions)}")
-    sensors = [
-        long(
-            frame,
-            time=time,
-            position=numbers(position, "the position of a sensor"),  # type: ignore[arg-type]
-            value=name,
-            sigma=sigma.get(name) if isinstance(sigma, Mapping) else sigma,
-            scale=scale,
-            time_unit=time_unit,
-        )
-        for name, position in positions.items()
-    ]
+    sensor = partial(long, frame, time=time, scale=scale, time_unit=time_unit)
+    sigmas = sigma if isinstance(sigma, Mapping) else dict.fromkeys(positions, sigma)
+    place: Any = lambda name: numbers(positions[name], "the position of a sensor")
+    sensors = [sensor(position=place(name), value=name, sigma=sigmas.get(name)) for name in positions]
     times, places, values, deviations = zip(*sensors, strict=True)
     known = [deviation for deviation in deviations if deviation is not None]
     if known and len(known) < len(sensors):

@@ -96,10 +96,9 @@ def adaptive_quadrature(
     def integrals(middles: np.ndarray, halves: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, ...]:
         at = middles[:, None] + halves[:, None] * np.concatenate([offsets, 2 * corners])
         weight = shares * np.prod(2 * halves, axis=1)[:, None] * at[:, : len(shares), 0] ** exponent
-        padded = np.pad(at, ((0, -len(at) % _BLOCK), (0, 0), (0, 0)), mode="edge").reshape(
-            -1, _BLOCK * at.shape[1], dim
-        )
-        values = np.concatenate([np.asarray(jax.vmap(function)(*jnp.asarray(block.T))) for block in padded])
+        padded = np.pad(at, ((0, -len(at) % _BLOCK), (0, 0), (0, 0)), mode="edge")
+        blocks = padded.reshape(-1, _BLOCK * at.shape[1], dim)
+        values = np.concatenate([np.asarray(jax.vmap(function)(*jnp.asarray(block.T))) for block in blocks])
         values, ends = np.split(values.reshape(-1, at.shape[1])[: len(at)].astype(np.float64), [len(shares)], axis=1)
         whole, error, size = _compared(values.reshape(-1, *shape), weight.reshape(-1, *shape), 1)
         room = np.sum(weight, axis=1)

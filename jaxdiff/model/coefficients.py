@@ -260,7 +260,7 @@ def number(coefficient: Any, t: Any) -> Any:
         return _array(at_time(coefficient, t))
     names, values = (("t",), (t,)) if isinstance(coefficient, TimeDependent) else ((), ())
     found = at_place(coefficient, names, *values, elsewhere=("x", "y", "z", "r"))
-    return _array(one_number(found, jnp.result_type(float), "a wall"))
+    return one_number(found, jnp.result_type(float), "a wall")
 
 
 def as_number(function: Any, x: Any, what: str = "coefficient") -> Any:

@@ -119,9 +119,8 @@ def breakpoints(function: Callable[[Any], Any], lower: Any, upper: Any) -> Any:
         return xp.clip(at + step(at, which, frozen=True), start[:, :1], start[:, :1] + wide)
 
     guess = _repeated(closer, guess, 12, 1e-6 * wide)
-    there = (
-        (xp.abs(step(guess, which, frozen=True)) < 1e-3 * wide) & (guess > start[:, :1]) & (guess < start[:, :1] + wide)
-    )
+    inside = (guess > start[:, :1]) & (guess < start[:, :1] + wide)
+    there = inside & (xp.abs(step(guess, which, frozen=True)) < 1e-3 * wide)
     guess = xp.where(there, guess, start[:, :1] + wide)
     order = xp.argsort(guess, axis=1)
     ordered, there, which = (xp.take_along_axis(each, order, axis=1) for each in (guess, there, which))

@@ -1,4 +1,4 @@
-"""Coefficients written as text: parsed into arithmetic, never executed."""
+"""Expressions: coefficients written as text, parsed into arithmetic and never executed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import itertools
 import math
 import operator
 import warnings
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -58,8 +56,10 @@ OPERATIONS: dict[type, Any] = {
 TOO_DEEP = "it is too long, or nested too deep; write it in fewer terms and parentheses"
 
 
-def _refuse(text: str, piece: str, hint: str = "") -> ValueError:
+def _refuse(text: str, node: ast.expr | None, hint: str = "") -> ValueError:
+    """What is wrong with a part of a text, or None: with all of it."""
     hint = hint or "write numbers, names, + - * / **, parentheses and functions such as exp, sqrt, sin, erf, min, where"
+    piece = node and ast.get_source_segment(text, node) or text
     text, piece = (" ".join(words.split()) for words in (text, piece))
     text, piece = (words if len(words) < 90 else f"{words[:80]} …" for words in (text, piece))
     place = "" if piece == text else f" in {text!r}"
@@ -73,7 +73,7 @@ def parse(text: str) -> ast.expr:
         raise TypeError(f"an expression is a text such as 'k*(m-x)', got {text!r}")
     text = " ".join(text.split())
     if "\0" in text:
-        raise _refuse(text, text, "it cannot be read")
+        raise _refuse(text, None, "it cannot be read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -81,9 +81,9 @@ def parse(text: str) -> ast.expr:
         _check(tree, text)
         return tree
     except (MemoryError, RecursionError):
-        raise _refuse(text, text, TOO_DEEP) from None
+        raise _refuse(text, None, TOO_DEEP) from None
     except SyntaxError as error:
-        raise _refuse(text, text, TOO_DEEP if "too many nested" in str(error) else "it cannot be read") from None
+        raise _refuse(text, None, TOO_DEEP if "too many nested" in str(error) else "it cannot be read") from None
 
 
 def _chain(node: ast.expr) -> tuple[ast.expr, list[ast.BinOp]]:
@@ -103,16 +103,24 @@ def _check(node: ast.expr, text: str) -> float | None:
     for operation in operations:
         other = _check(operation.right, text)
         if isinstance(operation.op, ast.BitXor):
-            raise _refuse(text, _piece(operation, text), "write ** for a power")
+            raise _refuse(text, operation, "write ** for a power")
         if type(operation.op) not in OPERATIONS:
-            raise _refuse(text, _piece(operation, text))
-        known = value is not None and other is not None
-        value = _folded(operation, text, partial(_applied, operation.op, value, other)) if known else None
+            raise _refuse(text, operation)
+        if value is None or other is None:
+            value = None
+            continue
+        try:
+            value = _applied(operation.op, value, other)
+            finite = not isinstance(value, complex) and math.isfinite(value)
+        except (ZeroDivisionError, OverflowError):
+            finite = False
+        if not finite:
+            raise _refuse(text, operation, "it is not a finite number")
     return value
 
 
 def _check_term(node: ast.expr, text: str) -> float | None:
-    refuse = lambda hint="": _refuse(text, _piece(node, text), hint)
+    refuse = lambda hint="": _refuse(text, node, hint)
     match node:
         case ast.Constant(value=bool()) | ast.Name(id="True" | "False" | "None"):
             raise refuse()
@@ -126,7 +134,7 @@ def _check_term(node: ast.expr, text: str) -> float | None:
             return None
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATIONS:
             value = _check(operand, text)
-            return None if value is None else _folded(node, text, partial(OPERATIONS[type(op)], value))
+            return None if value is None else OPERATIONS[type(op)](value)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
             low, high = COUNTS.get(name, (1, 1))
             if not low <= len(arguments) <= high or any(isinstance(a, ast.Starred) for a in arguments):
@@ -150,21 +158,6 @@ def _check_term(node: ast.expr, text: str) -> float | None:
             raise refuse("write a decimal point, not a comma")
         case _:
             raise refuse()
-
-
-def _piece(node: ast.expr, text: str) -> str:
-    return ast.get_source_segment(text, node) or text
-
-
-def _folded(node: ast.expr, text: str, call: Callable[[], Any]) -> float:
-    try:
-        value = call()
-        finite = not isinstance(value, complex) and math.isfinite(value)
-    except (ZeroDivisionError, OverflowError):
-        finite = False
-    if not finite:
-        raise _refuse(text, _piece(node, text), "it is not a finite number")
-    return value
 
 
 def _applied(op: ast.operator, base: Any, other: Any) -> Any:

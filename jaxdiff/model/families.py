@@ -201,7 +201,5 @@ def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
         y[i] * right / h[i] + y[i + 1] * left / h[i]
         + (bend[i] * (right**3 / h[i] - h[i] * right) + bend[i + 1] * (left**3 / h[i] - h[i] * left)) / 6
     )  # fmt: skip
-    end_slope = (
-        slope[i] + jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1])) / 6
-    )
-    return curve + end_slope * (x - x_in)
+    bends = jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1]))
+    return curve + (slope[i] + bends / 6) * (x - x_in)

@@ -205,9 +205,8 @@ class Chart:
         flat = 1e-12 * (self.table[-1] - self.table[0])  # np.interp of a flat action returns an end of the plateau
         left, right = action(low, -24.0), action(high, 24.0)
         left, right = np.where(left >= low - flat, -np.inf, left), np.where(right <= high + flat, np.inf, right)
-        return np.maximum(np.maximum(low - pad, left), self.y_low), np.minimum(
-            np.minimum(high + pad, right), self.y_high
-        )
+        low, high = np.maximum(low - pad, left), np.minimum(high + pad, right)
+        return np.maximum(low, self.y_low), np.minimum(high, self.y_high)
 
     def ends(self, low: Any, high: Any) -> tuple[Any, Any]:
         """Which of the walls lie within a range of y."""

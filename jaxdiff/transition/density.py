@@ -68,7 +68,7 @@ def prepare(
 def log_density(
     drift: Scalar, diffusivity: Scalar, killing: Scalar, plan: DensityPlan
 ) -> tuple[Float[Array, " m"], Bool[Array, ""]]:
-    """(log p(stop, duration | start) of each transition of the plan in 1/length, whether the plan resolves these coefficients).
+    """(log p(stop, duration | start) of each transition [1/length], whether the plan resolves these coefficients).
 
     p(x₁|x₀) = e^{φ₁−φ₀} K(y₀, y₁)/√(2D(x₁)), φ = ∫ f/(2D) dx − ¼ ln D, K the kernel of exp(−t(−½∂² + V)) in y = ∫dx/√(2D).
     Traceable. NaN where D is not positive. Where the plan does not resolve the coefficients, prepare again.

@@ -1,5 +1,7 @@
-"""The kernel of exp(−(−½∂² + V)) in the Lamperti coordinate, exact at walls: a splitting of fourth order in time, in
-substeps one after another or by squaring the matrix of one."""
+"""The kernel of exp(−(−½∂² + V)) in the Lamperti coordinate, exact at walls, by a splitting of fourth order in time.
+
+Its substeps are taken one after another, or the matrix of one is squared.
+"""
 
 from __future__ import annotations
 

@@ -25,21 +25,22 @@ class Coefficients(NamedTuple):
     force: Any  # V_y
 
 
+def _real(function: Scalar, x: Any) -> Any:
+    return jnp.asarray(function(x), x.dtype).reshape(())
+
+
 def coefficients(drift: Scalar, diffusivity: Scalar, killing: Scalar, x: Any) -> Coefficients:
     """The `Coefficients` at every point of x; NaN wherever D is not positive."""
 
-    def real(function: Scalar, x: Any) -> Any:
-        return jnp.asarray(function(x), x.dtype).reshape(())
-
     def velocity(x: Any) -> Any:
-        D, slope = jax.jvp(lambda x: real(diffusivity, x), (x,), (jnp.ones_like(x),))
+        D, slope = jax.jvp(lambda x: _real(diffusivity, x), (x,), (jnp.ones_like(x),))
         D = jnp.where(D > 0, D, jnp.nan)
-        f, sigma = real(drift, x), jnp.sqrt(2 * D)
+        f, sigma = _real(drift, x), jnp.sqrt(2 * D)
         return (f - slope / 2) / sigma, (D, f, slope, sigma)
 
     def potential(x: Any) -> Any:
         mu, change, (D, f, slope, sigma) = jax.jvp(velocity, (x,), (jnp.ones_like(x),), has_aux=True)
-        return (mu**2 + sigma * change) / 2 + real(killing, x), (D, f, slope, mu, sigma)
+        return (mu**2 + sigma * change) / 2 + _real(killing, x), (D, f, slope, mu, sigma)
 
     def all_at(x: Any) -> Coefficients:
         V, change, (D, f, slope, mu, sigma) = jax.jvp(potential, (x,), (jnp.ones_like(x),), has_aux=True)
@@ -55,8 +56,8 @@ at_points = eqx.filter_jit(coefficients)
 def wall_ratio(drift: Scalar, diffusivity: Scalar, wall: Any) -> Any:
     """f/D' at a wall where D vanishes: ν + 1 of the Bessel process that the diffusion is there."""
     wall = jnp.asarray(wall)
-    slope = jax.jvp(lambda x: jnp.asarray(diffusivity(x), x.dtype).reshape(()), (wall,), (jnp.ones_like(wall),))[1]
-    return jnp.asarray(drift(wall), wall.dtype).reshape(()) / slope
+    slope = jax.jvp(lambda x: _real(diffusivity, x), (wall,), (jnp.ones_like(wall),))[1]
+    return _real(drift, wall) / slope
 
 
 class Wrapped(eqx.Module):

@@ -85,11 +85,8 @@ def _trial(chart: Chart, members: np.ndarray, steps: int) -> np.ndarray:
     low, high = chart.range(np.minimum(y0, y1), np.maximum(y0, y1), duration)
     values = np.zeros(len(members))
     alike = np.ptp(duration) < 1e-9 * duration[0] and np.max(np.abs(y1 - y0)) < FAR * math.sqrt(duration[0])
-    if alike and np.max(high) - np.min(low) < 4 * np.max(high - low):
-        groups = [np.arange(len(members))]
-    else:
-        groups = [np.array([i]) for i in range(len(members))]
-    for group in groups:
+    together = alike and np.max(high) - np.min(low) < 4 * np.max(high - low)
+    for group in np.arange(len(members)).reshape(-1, len(members) if together else 1):
         values[group] = _trial_window(
             chart, y0[group], y1[group], low[group].min(), high[group].max(), duration[group[0]], steps
         )
