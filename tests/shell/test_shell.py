@@ -124,14 +124,6 @@ def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(workplace, re
     refused(f"{name} in it is no file; move it away", "fit", "config.toml", "--output", "out")
 
 
-def test_a_full_disk_names_the_folder_of_the_results(refused, undrawn, monkeypatch):
-    def write(path, *_):
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", write)
-    refused("out cannot be written: No space left on device", "fit", "config.toml", "--output", "out")
-
-
 @pytest.mark.parametrize("place", ["link", "heat.csv", "heat.csv/deep"])
 def test_what_is_no_folder_cannot_hold_results(workplace, refused, place):
     (workplace / "link").symlink_to("nowhere")
