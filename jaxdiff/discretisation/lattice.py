@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.line import LineSystem
+from jaxdiff.discretisation.line import LineSystem, rates_of
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place
@@ -43,7 +43,7 @@ class LatticeSystem(TransportSystem):
     @property
     def forced(self) -> bool:
         """Whether anything may enter but by motion between cells: numbers that are known to be zero do not."""
-        numbers = [value for side in self.sides for name, value in side.numbers.items() if name not in side.rates]
+        numbers = [value for side in self.sides for name, value in side.numbers.items() if name not in rates_of(side)]
         return not all(map(absent, (self.transport.source, *numbers)))
 
     @property

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.discretisation.separability import depends
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
-from jaxdiff.model.coefficients import Potential, as_number, at_points, at_time, is_cells, number, varies
+from jaxdiff.model.coefficients import Potential, TimeDependent, as_number, at_points, at_time, is_cells, number, varies
 from jaxdiff.model.discontinuities import mean_between
 from jaxdiff.model.series import Series
 from jaxdiff.operators import Tridiagonal
@@ -77,7 +79,7 @@ class LineSystem(TransportSystem):
             rates.append(drift.energy)
         for side in self.sides:
             for name, value in side.numbers.items():
-                (rates if name in side.rates else forcings).append(value)
+                (rates if name in rates_of(side) else forcings).append(value)
         linear = lambda c: isinstance(c, Series) and c.interpolation == "linear"
         knots = [c.times for c in forcings if linear(c)]
         return TimeDependence(any(map(varies, rates)), any(varies(c) and not linear(c) for c in forcings), knots)
@@ -148,7 +150,7 @@ class LineSystem(TransportSystem):
         return [
             *found,
             *([self.grid.unresolved(source, "source")] if callable(source) else []),
-            *(each for side, cell in self._at_walls(t) for each in side.conditions(cell, **_numbers(side, t, t))),
+            *(each for side, cell in self._at_walls(t) for each in _at_wall(side, cell, _numbers(side, t, t))),
             (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
         ]
 
@@ -256,7 +258,7 @@ class LineSystem(TransportSystem):
         areas = jnp.asarray(self.grid.areas)
         found = []
         for i, (side, cell) in zip((0, -1), self._at_walls(rates), strict=True):
-            outflow, inflow = side.eliminate(cell, **_numbers(side, t, rates))
+            outflow, inflow = _flux(side, cell, _numbers(side, t, rates))
             found.append((areas[i] * outflow, areas[i] * inflow))
         return found
 
@@ -276,4 +278,48 @@ class LineSystem(TransportSystem):
 
 def _numbers(side: Any, t: Any, rates: Any) -> dict[str, Any]:
     """The numbers of a boundary at time t, those that are rates at another."""
-    return {name: number(value, rates if name in side.rates else t) for name, value in side.numbers.items()}
+    return {name: number(value, rates if name in rates_of(side) else t) for name, value in side.numbers.items()}
+
+
+def _flux(side: Any, cell: Any, numbers: Any) -> tuple[Any, Any]:
+    """What a boundary eliminates, (outflow, inflow)."""
+    found = side.eliminate(cell, **numbers)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(f"{type(side).__name__}.eliminate must return (outflow, inflow), got {type(found).__name__}")
+    return found
+
+
+def _at_wall(side: Any, cell: HalfCell, numbers: Any) -> list[Condition]:
+    """What a boundary refuses, and whether its outflow is what it says of it, by which modes are chosen."""
+    found = side.conditions(cell, **numbers)
+    outflow = 0.0 if side.periodic else _flux(side, cell, numbers)[0]
+    if cell.peclet is not None or outflow is cell.out or isinstance(outflow, float):
+        return found
+    who, where = f"{type(side).__name__} lets {{value}} out", f"at {cell.axis} = {{where}}"
+    if side.fixes_value:
+        message = f"{who} {where}, where one that says fixes_value = True lets cell.out through; leave that out"
+        found = [*found, (message, jnp.abs(outflow - cell.out) > 1e-3 * jnp.abs(cell.out), cell.place, outflow)]
+    elif not side.open:
+        found = [*found, (f"{who} {where} and says open = False; leave that out", outflow != 0, cell.place, outflow)]
+    return found
+
+
+def rates_of(side: Any) -> tuple[str, ...]:
+    """The names of the numbers of a boundary on which its outflow depends, with a drift or without, as its program tells."""
+    if side.periodic:
+        return ()
+    structure = jax.tree.structure(side.map(lambda _: 0.0))
+    if structure not in _RATES:
+        alike, names = side.map(_placeholder), tuple(side.numbers)
+        cells = [HalfCell("x", 1.0, 1.0, 1.0, peclet, 0.0) for peclet in (None, 1.0)]
+        outflows = lambda *numbers: [_flux(alike, cell, dict(zip(names, numbers)))[0] for cell in cells]
+        _RATES[structure] = tuple(compress(names, depends(outflows, *alike.numbers.values())))
+    return _RATES[structure]
+
+
+_RATES: dict[Any, tuple[str, ...]] = {}  # by the structure of a boundary, its numbers left out
+
+
+def _placeholder(value: Any) -> Any:
+    """A number in place of one of a boundary, of its shape where it is an array."""
+    return jnp.ones(()) if callable(value) or isinstance(value, (Series, TimeDependent)) else jnp.ones(np.shape(value))

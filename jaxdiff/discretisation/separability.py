@@ -32,14 +32,29 @@ def over_axis(function: Callable[..., Any], axes: Any) -> Callable[..., Any]:
         places = jax.tree.leaves(axes, is_leaf=lambda x: x is None)
         one = [x if i is None else jax.lax.index_in_dim(x, 0, i, keepdims=False) for x, i in zip(leaves, places)]
         closed, shape = jax.make_jaxpr(lambda *x: function(*jax.tree.unflatten(tree, x)), return_shape=True)(*one)
-        touched = {id(v) for v, i in zip(closed.jaxpr.invars, places, strict=True) if i is not None}
-        for equation in closed.jaxpr.eqns:
-            if any(id(v) in touched for v in equation.invars):
-                touched.update(id(v) for v in equation.outvars)
-        depends = [id(v) in touched for v in closed.jaxpr.outvars]
+        depends = _touched(closed.jaxpr, [i is not None for i in places])
         out_axes = [0 if d else None for d in depends]
         found = jax.vmap(jaxpr_as_fun(closed), in_axes=places, out_axes=out_axes)(*leaves)  # not traced once more
         found = [x if d else x[None] for x, d in zip(found, depends, strict=True)]
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
     return call
+
+
+def depends(function: Callable[..., Any], *args: Any) -> list[bool]:
+    """On which of its arguments, each an array or a number, a result of a function depends.
+
+    >>> depends(lambda x, y, z: x + 0 * z, 1.0, 2.0, 3.0)
+    [True, False, True]
+    """
+    program = jax.make_jaxpr(function)(*args).jaxpr
+    return [any(_touched(program, [i == j for j in range(len(args))])) for i in range(len(args))]
+
+
+def _touched(program: Any, entered: list[bool]) -> list[bool]:
+    """Which results of a program follow from the arguments that something entered."""
+    touched = {id(v) for v, into in zip(program.invars, entered, strict=True) if into}
+    for equation in program.eqns:
+        if any(id(v) in touched for v in equation.invars):
+            touched.update(id(v) for v in equation.outvars)
+    return [id(v) in touched for v in program.outvars]

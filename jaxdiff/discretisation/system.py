@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxdiff.discretisation.separability import depends
 from jaxdiff.model.coefficients import jumps
 from jaxdiff.model.equations import Transport
 from jaxdiff.model.grid import Grid
@@ -35,7 +36,7 @@ class System(ABC):
     | `operator(t)`              | A at time t [1/time], such as `jaxdiff.operators.Dense`         |                      |
     | `forcing(t, rates=None)`   | b at time t `(*cells,)`, at the rates of another time if given  | zero                 |
     | `weights`                  | m, contents per unit of u                                     | volumes of the cells |
-    | `time_dependence()`        | which of A and b vary in time, and how                        | neither              |
+    | `time_dependence()`        | which of A and b vary in time, and how                        | where t enters       |
     | `jumps`                    | times at which a coefficient jumps or bends                   | those it states      |
     | `conditions(t)`            | what must not be, see `jaxdiff.runtime.conditions`            | none                 |
     | `forced`                   | whether b may differ from zero                                | True                 |
@@ -85,7 +86,8 @@ class System(ABC):
         return []
 
     def time_dependence(self) -> TimeDependence:
-        return TimeDependence()
+        """As the programs of `operator` and `forcing` tell, of which any result may depend on t."""
+        return TimeDependence(*(any(depends(function, 0.0)) for function in (self.operator, self.forcing)))
 
     @property
     def jumps(self) -> list[Any]:

@@ -126,7 +126,7 @@ def first_failure(system: Any, times: Any) -> tuple[Any, Any]:
     start, end = times[0], times[-1]
     times = start + (end - start) * jnp.linspace(0.0, 1.0, 17, dtype=start.dtype)
     bad = lambda failed, value: jnp.any(~jnp.isfinite(value) if failed is None else failed)
-    failed = jax.lax.map(lambda t: jnp.stack([bad(c[1], c[3]) for c in system.conditions(t)]).any(), times)
+    failed = jax.lax.map(lambda t: jnp.array([bad(c[1], c[3]) for c in system.conditions(t)], bool).any(), times)
     return ~failed.any(), times[jnp.argmax(failed)]
 
 

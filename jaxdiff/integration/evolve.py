@@ -63,12 +63,17 @@ def _through(
     """States of one system, or what `observe` makes of them, from the first time on; what the method needed, and conditions."""
     method = plan.method
     weights = jnp.ones((), start.dtype) if method.in_densities else system.weights.astype(start.dtype)
-    if observe is None:
-        contents, needed, found = method.run(system, times, start * weights, sound=sound)
-        return jnp.concatenate([start[None], contents / weights]), needed, found
     of_contents = lambda contents: observe(contents / weights)
-    seen, needed, found = method.run(system, times, start * weights, observe=of_contents, sound=sound)
-    return jnp.concatenate([observe(start)[None], seen]), needed, found
+    asked: Any = {} if observe is None else {"observe": of_contents}
+    contents, needed, found = method.run(system, times, start * weights, sound=sound, **asked)
+    expected = jax.eval_shape(lambda u: u if observe is None else observe(u), start).shape
+    if contents.shape != (len(times) - 1, *expected):
+        raise ValueError(
+            f"{type(method).__name__} must return states of shape {(len(times) - 1, *expected)}, one for each time after the first, got {contents.shape}"
+        )
+    if observe is None:
+        return jnp.concatenate([start[None], contents / weights]), needed, found
+    return jnp.concatenate([observe(start)[None], contents]), needed, found
 
 
 def _finite(states: Any, iterated: bool) -> Condition:

@@ -43,6 +43,7 @@ class Method(ABC):
     | `all_or_none`  | whether a run that would have needed more is no approximation at all                  | False   |
     | `in_modes`     | whether the cells are bound up with it, so that others would be another problem       | False   |
     | `iterates`     | whether it solves by iterations on several axes                                       | False   |
+    | `varying`      | whether it follows coefficients and forcing that vary in time; else they are refused  | False   |
 
     >>> import jax.numpy as jnp
     >>> from jaxdiff import Diffusion, Grid, solve
@@ -57,6 +58,7 @@ class Method(ABC):
     in_densities: ClassVar[bool] = False
     all_or_none: ClassVar[bool] = False
     in_modes: ClassVar[bool] = False
+    varying: ClassVar[bool] = False  # asked of those that a user names
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A pytree of its fields, those that are not static; looked up in every solve, which `equinox.Module` makes slow."""

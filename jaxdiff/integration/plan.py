@@ -112,9 +112,13 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
     key = (jax.tree.structure(equation), jax.tree.structure(grid)) if options.scheme is SECOND_ORDER else None
     if key in _STEADY and grid.ndim == 1 and automatic:
         return _in_steady_media(equation, times, options, ())
-    if isinstance(options.stepper, Method):
-        return options.stepper
     system = semidiscrete(equation, grid, options.scheme)[0]
+    if isinstance(options.stepper, Method):
+        if not options.stepper.varying and any(map(bool, system.time_dependence())):
+            raise ValueError(
+                f"{type(options.stepper).__name__} needs coefficients that are constant in time, or to say varying = True; leave stepper out or use jd.TRBDF2()"
+            )
+        return options.stepper
     exact = options.stepper is None or options.stepper.exact
     if options.scheme.in_modes:
         if not exact:

@@ -51,7 +51,7 @@ class Steps(Method):
         @jax.checkpoint
         def interval(u: Any, row: Any) -> Any:
             t, dt = row
-            step = lambda i, v: stepper.step(frozen, t + i * dt, dt, v).astype(v.dtype)
+            step = lambda i, v: _alike(stepper, stepper.step(frozen, t + i * dt, dt, v), v)
             u = _in_blocks(repeat, step, u, self.substeps)
             return u, u
 
@@ -73,6 +73,15 @@ class Steps(Method):
     def refined(self, needed: Any, times: Any, grid: Any = None) -> Steps:
         substeps, _ = counted(needed)
         return self if substeps <= self.substeps else replace(self, substeps=room_for(substeps))
+
+
+def _alike(stepper: Any, after: Any, before: Any) -> Any:
+    """What a step returned, if that is a state."""
+    if np.shape(after) != before.shape:
+        raise ValueError(
+            f"{type(stepper).__name__} must return contents of shape {before.shape}, got {np.shape(after)}"
+        )
+    return jnp.asarray(after, before.dtype)
 
 
 def _in_blocks(repeat: Any, step: Any, u: Any, count: int) -> Any:

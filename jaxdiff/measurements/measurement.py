@@ -10,7 +10,7 @@ import equinox as eqx
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
-from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled
+from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled, require_whole
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw, Stack, with_noise
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
@@ -82,6 +82,8 @@ class Measurement(eqx.Module):
             raise TypeError(f"a measurement needs family = {kinds}, got {type(self).__name__} without one of them")
         if not self.on_cells:
             return
+        if missing := [name for name in ("grid", "initial", "times", "values", "start") if not hasattr(self, name)]:
+            raise TypeError(f"{type(self).__name__} needs the field {missing[0]}")
         object.__setattr__(self, "initial", numeric(self.initial))
         check_initial(self.initial, self.grid)
         if np.ndim(self.times) != 1 or np.shape(self.values)[:1] != np.shape(self.times):
@@ -98,6 +100,7 @@ class Measurement(eqx.Module):
 
         initial: the state at the start, None for that of the model; pad: whether rows may be added that count for nothing
         """
+        require_whole(self, self.values)
         states, row = states_at_times(self, equation, initial, options)
         return ReadPredictor(
             known=self.known,
@@ -111,7 +114,7 @@ class Measurement(eqx.Module):
 
     def read(self, states: Any) -> Any:
         """What is predicted for each row (m, …) from the state at its time, states (m, *cells); traceable."""
-        raise NotImplementedError(f"{type(self).__name__} needs read(states), or prepare")
+        raise TypeError(f"{type(self).__name__} needs read(states), or prepare")
 
     def rough(self) -> Predictor | None:
         """A crude predictor that knows where to start, by means and variances `euler` of steps; None: there is none."""
@@ -121,7 +124,11 @@ class Measurement(eqx.Module):
         """The weight of each row, 1/sigma² or how many were counted, and what a likelihood needs besides: the constant
         Σ log sigma, and no correlation with the row before."""
         count, sigma = len(self.values), getattr(self, "sigma", None)
-        weight = np.ones(count) if sigma is None else np.broadcast_to(np.asarray(sigma, float) ** -2, count)
+        scale = np.asarray(1.0 if sigma is None else sigma, float)
+        if scale.shape not in ((), (count,)) or not np.all((scale > 0) & np.isfinite(scale)):
+            got = np.min(scale, initial=np.inf) if scale.shape in ((), (count,)) else f"shape {scale.shape}"
+            raise ValueError(f"sigma must be positive, one number or {count}, one a row, got {got}")
+        weight = np.broadcast_to(scale**-2.0, count)
         independent = {"last": np.full(count, -1), "carry": np.zeros(count)}
         return {"weight": weight, "constant": np.float64(-0.5 * np.log(weight).sum()), **independent}
 
@@ -174,6 +181,7 @@ class Measurement(eqx.Module):
 
     def stacked(self, values: np.ndarray) -> Stack:
         """Many data sets (B, *values.shape) that differ from this one in their values alone."""
+        require_whole(self, values)
         return Stack(self, None, values)
 
     def joined(self, several: Sequence[Any], initials: Any) -> Stack:
@@ -214,6 +222,6 @@ class Measurement(eqx.Module):
 
         The default: data against prediction; of log densities their sum, and how they are distributed.
         """
-        from jaxdiff.measurements.view import VIEWS
+        from jaxdiff.measurements.view import compared, log_densities
 
-        return VIEWS[self.family](self, fit)
+        return (log_densities if self.family == "density" else compared)(self, fit)

@@ -92,7 +92,24 @@ class ReadPredictor(StatesPredictor):
     def predict(self, equation: Any, initial: Any) -> Prediction:
         states, checks, fine = self.states_at_times(equation, initial)
         whole = filled(self.measurement, self.states_at_times.grid, None, self.observation)
-        return Prediction(whole.read(states[self.row]), checks, fine)
+        seen, shape = whole.read(states[self.row]), np.shape(self.observation)
+        shape = shape if self.family == "multinomial" else shape[:1]
+        if np.shape(seen) != shape:
+            raise ValueError(
+                f"{type(whole).__name__}.read must return shape {shape}, one for each row, got {np.shape(seen)}"
+            )
+        return Prediction(seen, checks, fine)
+
+
+def require_whole(measurement: Any, values: Any) -> None:
+    """Refuse what a kind of one's own cannot leave out: missing values; and numbers that are not one for each row."""
+    values, kind = np.asarray(values, float), type(measurement).__name__
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"values of {kind} must be finite, got {values[~np.isfinite(values)][0]}; leave those rows out"
+        )
+    if measurement.family == "gaussian" and np.ndim(measurement.values) != 1:
+        raise ValueError(f"values of {kind} must be one for each row, got shape {np.shape(measurement.values)}")
 
 
 def filled(measurement: Any, grid: Any, initial: Any, values: Any) -> Any:

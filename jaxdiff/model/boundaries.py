@@ -1,4 +1,4 @@
-"""Boundary conditions: the law of the flux J through a wall with the outward normal n, which eliminates the value there."""
+"""Boundary conditions: the law of the flux J at a wall, n its outward normal, eliminates the value there."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ class Boundary(eqx.Module):
 
     | name          | what                                                                                       | default |
     |---------------|--------------------------------------------------------------------------------------------|---------|
-    | `rates`       | names of the numbers on which the outflow depends; all others enter the inflow alone       | ()      |
     | `levels`      | names of the numbers in the unit of u, which share the noise of readings where measured    | ()      |
     | `open`        | whether the outflow may differ from zero where nothing drifts                              | True    |
     | `fixes_value` | whether it sets u at the wall to its number `value`                                        | False   |
@@ -71,7 +70,6 @@ class Boundary(eqx.Module):
     ...     permeability: float
     ...     partition: float
     ...     outside: float = 0.0
-    ...     rates = ("permeability",)
     ...     def eliminate(self, cell, permeability, partition, outside):
     ...         share = permeability / (permeability + cell.back)
     ...         return share * cell.out, share * cell.back * partition * outside
@@ -82,7 +80,6 @@ class Boundary(eqx.Module):
     0.333333
     """
 
-    rates: ClassVar[tuple[str, ...]] = ()
     levels: ClassVar[tuple[str, ...]] = ()
     open: ClassVar[bool] = True
     fixes_value: ClassVar[bool] = False
@@ -215,7 +212,6 @@ class Robin(Boundary):
 
     rate: Any
     ambient: Any = 0.0
-    rates = ("rate",)
     levels = ("ambient",)
 
     def eliminate(self, cell: HalfCell, rate: Any, ambient: Any) -> tuple[Any, Any]:

@@ -17,8 +17,8 @@ class Dense(eqx.Module):
         dNᵢ/dt = Σⱼ ratesᵢⱼ Nⱼ − (Σⱼ ratesⱼᵢ + lossᵢ) Nᵢ
 
     Args:
-        rates: `(n, n)` from column to row [1/time]; the diagonal is ignored, and never stored: formed from the rates it keeps
-            mass to roundoff.
+        rates: `(n, n)` from column to row [1/time]; the diagonal may be left out, and is never stored: formed from the rates
+            it keeps mass to roundoff. Where a negative one is given, what it differs by from that is loss.
         loss: `(n,)` or a number [1/time], negative for growth.
         diffusive: whether A is symmetric in the weights of the cells, m_j ratesᵢⱼ = m_i ratesⱼᵢ.
 
@@ -36,11 +36,14 @@ class Dense(eqx.Module):
     detailed_balance: ClassVar[bool] = False
 
     def __init__(self, rates: Any, loss: Any = 0.0, diffusive: bool = False):
-        rates = jnp.asarray(rates)
+        rates = jnp.asarray(rates, jnp.result_type(rates, float))
         if rates.ndim != 2 or rates.shape[0] != rates.shape[1]:
             raise ValueError(f"rates between n states are a matrix (n, n), from column to row, got shape {rates.shape}")
         self.rates = jnp.where(jnp.eye(len(rates), dtype=bool), 0.0, rates)
-        self.loss = jnp.broadcast_to(jnp.asarray(loss, rates.dtype), rates.shape[:1])
+        diagonal, size = jnp.diagonal(rates), jnp.sum(jnp.abs(rates), axis=0)
+        beyond = -diagonal - jnp.sum(self.rates, axis=0)
+        given = (diagonal < 0) & (jnp.abs(beyond) > 1e3 * jnp.finfo(beyond.dtype).eps * size)
+        self.loss = jnp.broadcast_to(jnp.asarray(loss, rates.dtype), rates.shape[:1]) + jnp.where(given, beyond, 0.0)
         self.diffusive = diffusive
 
     @property

@@ -19,7 +19,6 @@ class Traps(jd.Boundary):
     sphere: float = 1.0
     released: float = 0.0
 
-    rates = ("disks", "radius", "sphere")
     levels = ("released",)
 
     def eliminate(self, cell, disks, radius, sphere, released):
@@ -50,9 +49,12 @@ def test_a_boundary_from_outside_is_treated_as_one_from_inside():
     tensor = lambda wall: jd.FokkerPlanck(
         lambda x, y: (y, x), jd.Tensor(np.array([[D, 0.1], [0.1, 0.3]])), boundaries={"x+": wall}
     )
-    for make, grid, substeps in ((held, LINE, 800), (tensor, PLANE, 20)):
+    moving = lambda size: jd.TimeDependent(lambda t: size * (1 + jnp.sin(40.0 * t)))
+    cases = [(held, LINE, 800, own, robin), (tensor, PLANE, 20, own, robin)]
+    cases += [(held, LINE, 800, Traps(disks=moving(30.0), released=0.2), jd.Robin(moving(KAPPA), 0.2))]
+    for make, grid, substeps, *walls in cases:
         euler = {"stepper": jd.ForwardEuler(), "substeps": substeps}
-        one, two = (jd.solve(make(wall), grid, 1.0, [0.0, 0.1], **euler).values for wall in (own, robin))
+        one, two = (jd.solve(make(wall), grid, 1.0, [0.0, 0.1], **euler).values for wall in walls)
         np.testing.assert_allclose(one, two, rtol=1e-5)
 
     with jax.enable_x64(True):
@@ -66,3 +68,28 @@ def test_a_boundary_from_outside_is_treated_as_one_from_inside():
     assert refused("got Traps", jd.solve, held(own), LINE, 1.0, [0.0, 1.0], scheme=jd.Spectral())
     path = jd.Trajectory(LINE, [0.0, 0.1], [0.5, 0.6])
     assert refused("got Traps", jd.fit, jd.Diffusion(jd.Positive(D), boundaries=own), path, progress=False)
+
+
+class Closed(Traps):
+    """Traps that say they keep everything in."""
+
+    open = False
+
+
+class Held(Traps):
+    """Traps that say they hold the value."""
+
+    fixes_value = True
+
+
+class Half(jd.Boundary):
+    """A law that forgets its inflow."""
+
+    def eliminate(self, cell):
+        return cell.out
+
+
+def test_what_a_boundary_says_of_itself_is_held_against_its_law():
+    for wall, words in ((Closed(30.0), "says open = False"), (Held(30.0), "says fixes_value = True")):
+        assert refused(words, jd.solve, jd.Diffusion(D, boundaries={"x+": wall}), PLANE, 1.0, [0.0, 0.1])
+    assert refused("must return (outflow, inflow)", jd.solve, held(Half()), LINE, 1.0, [0.0, 0.1])

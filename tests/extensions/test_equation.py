@@ -35,6 +35,20 @@ STATES = jd.Grid.uniform((-0.5, 29.5, 30))
 EMPTY = np.eye(30)[0]
 
 
+class Seasons(Jumps):
+    """The same with all rates up and down in time."""
+
+    def operator(self, t):
+        return jd.operators.Dense(self.equation.matrix(self.grid.shape[0]) * (1 + jnp.sin(3 * t)))
+
+
+class Seasonal(BirthDeath):
+    """The same in seasons, which are told nowhere but in the program of the operator."""
+
+    def semidiscretise(self, grid, scheme):
+        return [Seasons(self, grid)]
+
+
 def poisson(mean):
     n = np.arange(30)
     return np.exp(n * np.log(mean) - mean - np.cumsum(np.log(np.maximum(n, 1))))
@@ -69,3 +83,25 @@ def test_an_equation_from_outside_is_treated_as_one_from_inside():
     square = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 4))
     assert refused(jd.solve, equation, square, 1.0, times) and refused(jd.steady_state, equation, square)
     assert refused(jd.fit, start, jd.Trajectory(STATES, [0.0, 1.0], [3.0, 4.0]), progress=False)
+
+
+def test_rates_in_which_time_enters_are_followed():
+    clock = 0.9 + (1 - np.cos(3 * 0.9)) / 3  # all rates alike: only time runs otherwise
+    found = jd.solve(Seasonal(birth=4.0, death=0.8), STATES, EMPTY, [0.0, 0.9])
+    np.testing.assert_allclose(found.values[-1], poisson(5.0 * (1 - np.exp(-0.8 * clock))), atol=1e-5)
+    assert "adaptive" in found.method
+    try:
+        jd.steady_state(Seasonal(birth=4.0, death=0.8), STATES)
+    except ValueError as error:
+        assert "constant in time" in str(error)
+    else:
+        raise AssertionError("rates that vary have no steady state")
+
+
+def test_a_diagonal_that_is_given_counts():
+    jumps = np.array([[0.0, 2.0, 0.5], [1.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    generator, killed, content = jumps - np.diag(jumps.sum(0)), np.diag([0.0, 0.4, 0.1]), np.array([1.0, 2.0, 3.0])
+    for given, matrix in ((jumps, generator), (generator, generator), (generator - killed, generator - killed)):
+        found = jd.operators.Dense(given) @ content
+        np.testing.assert_allclose(found, matrix @ content, rtol=1e-5, atol=1e-5)
+        assert (jd.operators.Dense(given).leak.sum() > 0) == (matrix is not generator)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -69,6 +70,11 @@ def test_a_loss_gives_the_error_bars_of_its_noise():
     told = jd.fit(model, counts, loss=Poisson(), errors="sandwich", progress=False)
     assert "'sandwich' is for squares of residuals" in told.notes[-1]
     assert Poisson() == Poisson() and Poisson(1.0) != Poisson()  # equal losses share compiled code
+
+    with pytest.raises(
+        ValueError, match="Poisson has noise of its own"
+    ):  # of counts, where normal noise would be drawn
+        jd.bootstrap(fit, 10, progress=False)
 
     many = jd.fit_many(model, counts, data, loss=Poisson(), progress=False)
     scatter, bars = np.std(many.parameters["decay"]), np.median(many.standard_errors["decay"])

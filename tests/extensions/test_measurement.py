@@ -1,11 +1,13 @@
 """A measurement of one's own: where individuals were, at several times."""
 
+import re
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -100,3 +102,46 @@ def test_noise_that_is_not_told_is_estimated_or_missing():
     shared = Shares(grid, np.asarray(grid.delta(0.3)), np.array([0.1, 0.2]), shares)
     fit = jd.fit(jd.Diffusion(jd.Positive(0.2)), shared, progress=False)
     assert np.isnan(fit.standard_errors["diffusivity"]) and "no error bars" in fit.notes[0]
+
+
+class Scaled(Amounts):
+    """The same with noise that is told."""
+
+    sigma: Any = None
+
+
+class Crooked(Amounts):
+    """A kind that reads more than its rows."""
+
+    def read(self, states):
+        return states
+
+
+def test_sandwich_takes_the_residuals_of_any_kind_with_normal_noise():
+    grid, times, rng = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.1, 1.0, 20), np.random.default_rng(0)
+    values = np.exp(-0.7 * times) + 1e-3 * times * rng.normal(size=20)
+    fit = jd.fit(
+        jd.Diffusion(1.0, decay=jd.Positive(2.0)), Amounts(grid, 1.0, times, values), errors="sandwich", progress=False
+    )
+    slope, residual = -times * np.exp(-fit.parameters["decay"] * times), values - fit.predict()
+    inverse = 1 / (slope @ slope)
+    hc3 = inverse * np.sqrt(np.sum((slope * residual / (1 - slope**2 * inverse)) ** 2))
+    np.testing.assert_allclose(fit.standard_errors["decay"], hc3, rtol=1e-6)
+    assert fit.notes == ()
+
+
+def test_a_measurement_is_refused_in_words_where_its_numbers_do_not_hold():
+    grid, times, model = jd.Grid.uniform((0.0, 1.0, 4)), np.array([0.1, 0.2]), jd.Diffusion(1.0, decay=jd.Positive(1.0))
+    values, gap = np.array([0.9, 0.8]), np.array([0.9, np.nan])
+    whole = Amounts(grid, 1.0, times, values)
+    refusals = (
+        ("must be finite, got nan", lambda: jd.fit(model, Amounts(grid, 1.0, times, gap), progress=False)),
+        ("must be finite, got nan", lambda: jd.fit_many(model, whole, np.stack([values, gap]), progress=False)),
+        ("got shape (2, 2)", lambda: jd.fit(model, Amounts(grid, 1.0, times, np.ones((2, 2))), progress=False)),
+        ("got -1.0", lambda: jd.fit(model, Scaled(grid, 1.0, times, values, sigma=[1.0, -1.0]), progress=False)),
+        ("got shape (3,)", lambda: jd.fit(model, Scaled(grid, 1.0, times, values, sigma=np.ones(3)), progress=False)),
+        ("must return shape (2,)", lambda: jd.fit(model, Crooked(grid, 1.0, times, values), progress=False)),
+    )
+    for words, call in refusals:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            call()

@@ -45,5 +45,19 @@ def test_a_sampler_finds_the_standard_errors(tmp_path):
     with jax.enable_x64(False):  # a plain call is in double precision in any session
         assert log_density(log_density.optimum).dtype == np.float64
         assert np.isfinite(log_density(log_density.optimum + 1.0))
+        with pytest.raises(ValueError, match="enable_x64"):  # derivatives in single precision would pass for right
+            jax.grad(log_density)(jnp.asarray(log_density.optimum))
+        with pytest.raises(ValueError, match=r"shape \(2,\) of its optimum"):
+            log_density(np.zeros(3))
     with pytest.raises(ValueError, match="loaded without its data"):
         jd.load(fit.save(tmp_path / "fit.json")).objective  # noqa: B018
+
+
+def test_where_the_log_density_of_a_path_ends_its_slope_ends_too():
+    path = np.cumsum(0.1 * np.random.default_rng(0).normal(size=40))
+    seen = jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 60)), 0.1 * np.arange(40), path)
+    density = jd.fit(jd.FokkerPlanck(0.0, jd.Positive(0.1)), seen, progress=False).objective
+    with jax.enable_x64(True), pytest.warns(UserWarning, match="NaN where its plan ends"):
+        z = jnp.asarray(density.optimum)
+        value, slope = jax.jit(jax.vmap(jax.value_and_grad(density)))(jnp.stack([z, z - 9.0]))
+    assert np.isfinite([value[0], slope[0, 0]]).all() and np.isnan([value[1], slope[1, 0]]).all()

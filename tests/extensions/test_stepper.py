@@ -85,3 +85,33 @@ def test_steppers_and_a_method_from_outside():
         readings = jd.Readings(LINE, BUMP, np.repeat(TIMES[1:], 2), at, values, sigma=1e-3)
         fit = jd.fit(jd.Diffusion(jd.Positive(0.2), **HEATED), readings, progress=False, stepper=DenseExponential())
         assert abs(fit.parameters["diffusivity"] - 0.3) < 3 * fit.standard_errors["diffusivity"] < 0.05
+
+
+class Late(jd.Method):
+    """A way that returns the start as well."""
+
+    def run(self, system, times, start, **_):
+        return jnp.tile(start, (len(times), 1)), jnp.zeros(2), []
+
+
+class Fewer(jd.Stepper):
+    """A step that loses a cell."""
+
+    def step(self, system, t, dt, u):
+        return u[1:]
+
+
+def test_a_method_from_outside_is_held_to_what_it_returns_and_says():
+    fading = jd.Diffusion(0.3, decay=jd.TimeDependent(lambda t: 50.0 * t))
+    refusals = (
+        ("constant in time, or to say varying = True", fading, DenseExponential()),
+        ("Late must return states of shape (2, 20)", jd.Diffusion(0.3), Late()),
+        ("Fewer must return contents of shape (20,)", jd.Diffusion(0.3), Fewer()),
+    )
+    for words, equation, way in refusals:
+        try:
+            jd.solve(equation, LINE, 1.0, TIMES, stepper=way)
+        except ValueError as error:
+            assert words in str(error) and "\n" not in str(error)
+        else:
+            raise AssertionError(words)
