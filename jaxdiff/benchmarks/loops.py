@@ -1,4 +1,4 @@
-"""The yardstick of a CPU: the same stencils as plain loops, compiled by numba."""
+"""Stencils as plain loops that numba compiles: the yardstick of a CPU, and what py-pde runs."""
 
 from __future__ import annotations
 

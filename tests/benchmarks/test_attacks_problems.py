@@ -64,7 +64,7 @@ def test_where_roundoff_is_what_stays_of_a_balance_it_is_said():
 
 
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
-def test_contours_hold_their_tolerance_for_what_is_fed_in(tolerance):
+def test_contours_keep_their_tolerance_for_a_forcing(tolerance):
     """A closed domain is warmed: its mean rises as time does, exactly."""
     equation = jd.Diffusion(0.1, source=lambda x: 1 + x, boundaries={"x+": jd.Flux(0.5)})
     times = np.r_[0.0, np.geomspace(1e-3, 0.1, 60)]
@@ -82,7 +82,7 @@ def test_cells_that_single_precision_does_not_tell_apart_are_refused():
             jd.solve(jd.Diffusion(1.0), grid, 1.0, [0.0, 1.0])
 
 
-def test_a_bad_lane_of_a_batch_is_nan_and_told():
+def test_a_bad_element_of_a_batch_is_nan_and_warned_of():
     run = lambda d: jd.solve(jd.Diffusion(d, boundaries=jd.absorbing), CLOSED, 1.0, [0.0, 0.1]).values[-1]
     many = jnp.array([0.1, -1.0, 2.0])
     for batch in (jax.vmap(run), jax.jit(jax.vmap(run)), jax.vmap(jax.grad(lambda d: run(d).sum()))):
@@ -108,9 +108,9 @@ def test_a_fit_under_a_transformation_is_refused_in_one_line():
     ):
         with pytest.raises(
             TypeError, match="^fit(_many)? decides by numbers and got tracers, as inside jax.jit"
-        ) as told:
+        ) as caught:
             jax.jit(run)(1.0)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-4])
@@ -123,9 +123,9 @@ def test_an_open_domain_is_at_rest_after_any_time(tolerance):
 def test_cells_too_small_for_products_are_named():
     edges = np.r_[0.0, 3.0 ** np.arange(-13, 1)]
     grid = jd.Grid(edges=(edges, edges[-6:]))
-    with pytest.raises(ValueError, match="wide along x, ask for so many$") as told:
+    with pytest.raises(ValueError, match="wide along x, ask for so many$") as caught:
         jd.solve(jd.Diffusion(1.0, source=np.ones(grid.shape)), grid, 1.0, [0.0, 1.0])
-    assert "jd.TRBDF2() or jd.BackwardEuler()" in str(told.value)
+    assert "jd.TRBDF2() or jd.BackwardEuler()" in str(caught.value)
 
 
 def test_growth_that_leaves_single_precision_is_refused():

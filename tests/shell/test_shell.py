@@ -118,7 +118,7 @@ def test_the_steady_state_of_a_closed_domain_keeps_the_initial_content(workplace
 
 
 @pytest.mark.parametrize("name", ["fit.png", "report.html", "predictions.csv"])
-def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(workplace, refused, monkeypatch, name):
+def test_a_folder_in_the_place_of_a_result_is_refused_before_the_work(workplace, refused, monkeypatch, name):
     (workplace / "out" / name).mkdir(parents=True)
     monkeypatch.setattr("jaxdiff.shell.config.load", lambda *_: pytest.fail("the work began"))
     refused(f"{name} in it is no file; move it away", "fit", "config.toml", "--output", "out")
