@@ -84,17 +84,11 @@ def columns_of(
     carrying = [i for i, line in enumerate(lines) if i >= skip and line.strip()]
     if not carrying:
         raise ValueError(f"{label} is empty: no line is left after skipping {skip} and comments")
-    if separator is None:
-        separator = _separator([lines[i] for i in carrying[:2]], decimal)
-    blank = separator.isspace() and separator != "\t"
-    if not blank and (len(separator) != 1 or separator in (decimal, '"')) or len(decimal) != 1:
-        raise ValueError(
-            f"{label}: separator and decimal must be different single characters, got {separator!r} and {decimal!r}"
-        )
-    mark = " " if blank else separator
+    mark = _separator(separator, [lines[i] for i in carrying[:2]], decimal, label)
     first, header = carrying[0], int(names is None)  # lines before the body, and those of the header in it
     body = [
-        " ".join(line.split()) if blank or (line.isspace() and mark not in line) else line for line in lines[first:]
+        " ".join(line.split()) if mark == " " or (line.isspace() and mark not in line) else line
+        for line in lines[first:]
     ]
     if comment and comment in text:
         width = _count(body[0], mark) if names is None else len(names)
@@ -199,12 +193,19 @@ def _unquoted(line: str) -> str:
     return re.sub(r'"[^"]*"', "", line)
 
 
-def _separator(lines: list[str], decimal: str) -> str:
-    """Which of tab, semicolon and comma the first rows have most of outside quotes, both of them if one is in both;
-    white space if there is none."""
-    counts = {mark: [_unquoted(line).count(mark) for line in lines] for mark in ("\t", ";", ",") if mark != decimal}
-    mark = max(counts, key=lambda m: (min(counts[m]), counts[m][0]))
-    return mark if counts[mark][0] else " "
+def _separator(separator: str | None, lines: list[str], decimal: str, label: str) -> str:
+    """The separator, a space for any white space; of None, which of tab, semicolon and comma the first rows have most of
+    outside quotes, both of them if one is in both; white space if there is none."""
+    if separator is None:
+        counts = {mark: [_unquoted(line).count(mark) for line in lines] for mark in ("\t", ";", ",") if mark != decimal}
+        mark = max(counts, key=lambda m: (min(counts[m]), counts[m][0]))
+        separator = mark if counts[mark][0] else " "
+    blank = separator.isspace() and separator != "\t"
+    if not blank and (len(separator) != 1 or separator in (decimal, '"')) or len(decimal) != 1:
+        raise ValueError(
+            f"{label}: separator and decimal must be different single characters, got {separator!r} and {decimal!r}"
+        )
+    return " " if blank else separator
 
 
 def pointed(entries: np.ndarray, mark: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from jaxdiff.integration.plan import prepare
 from jaxdiff.integration.steady import stationary
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
+from jaxdiff.quantities import refuse
 from jaxdiff.runtime.conditions import Checks, check
 
 
@@ -113,10 +114,8 @@ def check_initial(initial: Any, grid: Grid) -> None:
 
 
 def check_times(times: np.ndarray, start: float) -> None:
-    if np.isnan(times).any() or (times == -np.inf).any():
-        raise ValueError(
-            f"times must be numbers (inf is the steady state), got {times[~(times > -np.inf)][0]}; drop those rows"
-        )
+    unknown = lambda i: f"times must be numbers (inf is the steady state), got {times[i]}; drop those rows"
+    refuse(~(times > -np.inf), unknown)
     if (times < start).any():
         raise ValueError(
             f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxdiff.figures.style import COLORS, DATA, MODEL, bins, legend, with_side, zero_line
+from jaxdiff.figures.style import COLORS, DATA, MODEL, POINT, bins, legend, with_side, zero_line
 from jaxdiff.integration.steady import steady_state
 from jaxdiff.measurements.view import Picture, View, likelihood
 
@@ -42,9 +42,7 @@ def draw(figure: Any, names: Mapping[str, str], path: Trajectory, equation: Any)
         middle = [path.starts[group == g].mean() for g in range(len(edges) - 1)]
         mean = [b.mean() for b in groups]
         error = [b.std(ddof=1) / np.sqrt(len(b)) if len(b) > 1 else np.nan for b in groups]
-        axes.errorbar(
-            middle, mean, error, linestyle="none", marker="o", markersize=4, color=DATA, label="increments, binned"
-        )
+        axes.errorbar(middle, mean, error, markersize=4, color=DATA, label="increments, binned", **POINT)
         axes.plot(x, curve(x), color=MODEL, label="fit", zorder=4)
         axes.set(xlabel=names["x"], ylabel=name, title=f"{name.capitalize()} along the path")
         legend(axes)

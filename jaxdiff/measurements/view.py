@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +37,9 @@ class View:
     table: dict[str, np.ndarray] | None = None
 
 
-def compared(measurement: Any, fit: Any, scaled: Callable[[Any], Any] = np.asarray) -> View:
-    """Any data beside what is predicted for them; scaled: of both, before they are compared."""
+def compared(measurement: Any, fit: Any) -> View:
+    """Any data beside what is predicted for them; of the masses of bins, the shares."""
+    scaled = shares if measurement.family == "multinomial" else np.asarray
     values, prediction = (np.ravel(scaled(part)) for part in (measurement.values, fit.predict(measurement)))
     rms = float(np.sqrt(np.mean((values - prediction) ** 2)))
 
@@ -75,13 +75,6 @@ def shares(mass: Any) -> np.ndarray:
     """(times, bins) of all that the bins of a time hold."""
     mass = np.asarray(mass, float)
     return mass / mass.sum(-1, keepdims=True)
-
-
-VIEWS: dict[str, Callable[..., View]] = {
-    "gaussian": compared,
-    "multinomial": partial(compared, scaled=shares),
-    "density": log_densities,
-}
 
 
 def draw_agreement(axes: Axes, prediction: np.ndarray, values: np.ndarray, name: str) -> None:
