@@ -173,25 +173,20 @@ def is_mark(node: Any) -> bool:
     return isinstance(node, Mark)
 
 
-def plain(tree: Any) -> Any:
-    """The tree with every mark replaced by its value."""
+def plain(tree: Any, kind: Any = Mark) -> Any:
+    """The tree with every mark, or those of one kind, replaced by its value."""
     if isinstance(tree, (np.ndarray, jax.Array)):
         return tree
-    return jax.tree.map(lambda node: plain(node.value) if is_mark(node) else node, tree, is_leaf=is_mark)
+    return jax.tree.map(lambda node: plain(node.value) if isinstance(node, kind) else node, tree, is_leaf=is_mark)
 
 
 def unmarked(tree: Any) -> Any:
     """An initial state that no fit has filled, as numbers; raises ValueError where it waits for one."""
-    if marked(released(tree)):
+    if marked(plain(tree, Fixed)):
         raise ValueError(
             "the initial state of this measurement has marks that no fit has filled; give it numbers, or the very initial state that was fitted"
         )
     return plain(tree)
-
-
-def released(tree: Any) -> Any:
-    """The tree with the value of every `Fixed` in its place."""
-    return jax.tree.map(lambda node: plain(node.value) if isinstance(node, Fixed) else node, tree, is_leaf=is_mark)
 
 
 def marked(tree: Any) -> bool:

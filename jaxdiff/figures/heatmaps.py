@@ -42,10 +42,8 @@ def draw_states(
             mesh = _map(place, edges, value, [names[axis] for axis in grid.names], **style)
             at = f"t = {time_label(t)}" if np.isfinite(t) else time_label(t)
             place.set_title(", ".join(filter(None, (name, at))), fontsize=9)
-    for place in panels[:, 1:].ravel():
-        place.set_ylabel("")
-    for place in panels[:-1].ravel():
-        place.set_xlabel("")
+    for place in panels.ravel():
+        place.label_outer()
     figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxdiff.inference.batch import Batch, BatchData
-from jaxdiff.inference.fit import checked_count, is_narrow
+from jaxdiff.inference.fit import checked_count, precision
 from jaxdiff.inference.fit_many import fit_batch, generator
 from jaxdiff.inference.fits import Fits
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
@@ -199,7 +198,7 @@ def bootstrap(
         check_on_cells(one)
     objective, fitted = problem.objective, problem.parameters
     stacks = draw_data(fit, repeats, kind, generator(key))
-    with jax.enable_x64(not is_narrow(dtype)):
+    with precision(dtype):
         fitted = replace(fitted, start=fit.columns()[0])
         run = Run(objective, fitted, fit.measurements, fit.options, Progress(False))
         start = np.tile(start_vector(fitted), (repeats, 1))

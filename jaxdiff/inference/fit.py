@@ -97,13 +97,12 @@ def fit(
 
     HC3: MacKinnon & White 1985, doi:10.1016/0304-4076(85)90158-7.
     """
-    narrow = is_narrow(dtype)
     if errors not in ERRORS:
         raise ValueError(f"errors must be {', '.join(map(repr, ERRORS[:-1]))} or {ERRORS[-1]!r}, got {errors!r}")
     optimizer, steps = _checked_optimizer(optimizer), checked_count(steps, "steps")
     batch_size = checked_count(batch_size, "batch_size")
     measured = as_tuple(measurements, "measurements")
-    with jax.enable_x64(not narrow):
+    with precision(dtype):
         trained, held_out = _hold_out(measured, validation)
         fitted, function, initials, held_out_initials = assemble(model, parameters, trained, held_out)
         objective = Objective(function, choose(loss, trained), initials)
@@ -235,11 +234,12 @@ def as_tuple(measurements: Any, name: str) -> tuple[Measurement, ...]:
     return several
 
 
-def is_narrow(dtype: Any) -> bool:
+def precision(dtype: Any) -> Any:
+    """The context in which a fit computes: float64, or float32 if that is asked for."""
     wanted = np.dtype(np.float64 if dtype is None else dtype)
     if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float64 or float32, got {wanted}; leave it away for float64")
-    return wanted == np.dtype(np.float32)
+    return jax.enable_x64(wanted == np.dtype(np.float64))
 
 
 def checked_count(value: int | None, name: str) -> int | None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxdiff.inference.batch import FAILED, Batch, BatchData
-from jaxdiff.inference.fit import FEW, as_tuple, checked_count, finished, is_narrow, loss_name, no_noise
+from jaxdiff.inference.fit import FEW, as_tuple, checked_count, finished, loss_name, no_noise, precision
 from jaxdiff.inference.fits import Fits, gathered, results_of_chunk
 from jaxdiff.inference.input_noise import has_input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
@@ -91,10 +91,10 @@ def fit_many(
     >>> fits.parameters["diffusivity"].round(2), fits.converged.all()
     (array([0.3, 0.5, 0.7]), np.True_)
     """
-    narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
+    method = _levenberg_marquardt(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
     stacks = _stacks(measurements, values)
-    with jax.enable_x64(not narrow):
+    with precision(dtype):
         over = chosen(devices)
         templates = tuple(one.template for one in stacks)
         losses = choose(loss, templates)
@@ -207,13 +207,13 @@ def multistart(
 
     Latin hypercube: McKay, Beckman & Conover 1979, doi:10.1080/00401706.1979.10489755.
     """
-    narrow, method = is_narrow(dtype), _levenberg_marquardt(optimizer)
+    method = _levenberg_marquardt(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
     count = checked_count(starts, "starts") or 1
     if not 0 < spread < np.inf:
         raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
     measured = as_tuple(measurements, "measurements")
-    with jax.enable_x64(not narrow):
+    with precision(dtype):
         fitted, function, initials, _ = assemble(model, parameters, measured, ())
         objective = Objective(function, choose(loss, measured), initials)
         stacks = tuple(repeated(one, count) for one in measured)

@@ -97,11 +97,9 @@ class Loss(ABC):
 
     def no_noise(self, measurement: Any) -> str | None:
         """Why there are no error bars, or None."""
-        return (
-            None
-            if self.likelihood
-            else f"your own loss, {self.name}, has no noise model; use a likelihood, jd.mse or jd.kl_divergence"
-        )
+        if self.likelihood:
+            return None
+        return f"your own loss, {self.name}, has no noise model; use a likelihood, jd.mse or jd.kl_divergence"
 
     def examine(self, measurement: Any, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
         """Tests of what a fit leaves of the data, as of the measurement, where that has the noise that the loss assumes."""

@@ -16,7 +16,7 @@ from jaxdiff.inference.loss import Expansion, Loss
 from jaxdiff.inference.losses import is_log_density
 from jaxdiff.measurements.predictor import Prediction
 from jaxdiff.model.equations import Equation
-from jaxdiff.parameters import Free, Parameters, collect, marked, released, unmarked
+from jaxdiff.parameters import Fixed, Free, Parameters, collect, marked, plain, unmarked
 
 NUDGE = 1e-4  # of a coordinate, for differences of gradients
 KEPT = 2**22  # numbers of a Jacobian beyond which a fit does not keep it
@@ -41,7 +41,7 @@ class Objective:
             equation = self.model(**equation)
             if isinstance(equation, tuple):
                 equation, initial = equation
-            equation = released(equation)
+            equation = plain(equation, Fixed)
         own = list(tree["initial"].values()) if isinstance(tree["initial"], OrderedDict) else [tree["initial"]]
         return equation, tuple(initial if initial is not None else own[i] if i >= 0 else None for i in self.initials)
 
