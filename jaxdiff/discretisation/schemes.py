@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import LineSystem
-from jaxdiff.discretisation.system import TransportSystem
+from jaxdiff.discretisation.system import System, TransportSystem
 from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Potential, Tensor, at_points, is_cells
-from jaxdiff.model.equations import Equation
+from jaxdiff.model.equations import Equation, Transport
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import Series
 from jaxdiff.runtime.conditions import Condition
@@ -24,12 +24,18 @@ from jaxdiff.runtime.conditions import Condition
 def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
     """The systems that stand for an equation on a grid; raise if they are its own, and the scheme wants those it makes."""
     systems = equation.semidiscretise(grid, scheme)
+    if not isinstance(systems, list | tuple) or not all(isinstance(system, System) for system in systems):
+        raise TypeError(
+            f"{type(equation).__name__}.semidiscretise must return a list of systems, got {type(systems).__name__}"
+        )
     if not scheme.holds(systems):
         raise ValueError(f"{type(equation).__name__} is discretised by itself, got scheme={scheme}; leave scheme out")
     if grid.ndim > 1 and not all(isinstance(system, TransportSystem) for system in systems):
         raise ValueError(
             f"{type(equation).__name__} brings a system of its own, which is solved on one axis; number its states in one row"
         )
+    for system in systems:
+        system.require_operator()
     return systems
 
 
@@ -94,7 +100,12 @@ class FiniteVolume(Scheme):
 
     def systems(self, equation: Equation, grid: Grid) -> list[Any]:
         """On the grid itself and, for order 4, on the grid of paired cells."""
-        if isinstance(equation.transport().diffusivity, Tensor):
+        transport = equation.transport()
+        if not isinstance(transport, Transport):
+            raise TypeError(
+                f"{type(equation).__name__}.transport must return a jaxdiff.discretisation.Transport, got {type(transport).__name__}"
+            )
+        if isinstance(transport.diffusivity, Tensor):
             if self.order == 4:
                 raise ValueError("order=4 takes no Tensor; use order=2")
             return [TensorSystem(equation, grid).require_uniform()]

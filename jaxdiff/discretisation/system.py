@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiff.discretisation.separability import depends
@@ -83,7 +84,28 @@ class System(ABC):
         return jnp.asarray(self.grid.volumes)
 
     def conditions(self, t: Any) -> list[Condition]:
-        return []
+        """What must not be; the default, rates that say they are symmetric and are not."""
+        operator = self.operator(t)
+        if not (operator.diffusive and hasattr(operator, "asymmetry")):
+            return []
+        words = (
+            "rates say diffusive=True, that m_j ratesᵢⱼ = m_i ratesⱼᵢ, and differ from it by {value}; leave that out"
+        )
+        off, least = operator.asymmetry(self.weights), jnp.sqrt(jnp.finfo(operator.loss.dtype).eps)
+        return [(words, off > least, 0.0, off)]
+
+    def require_operator(self) -> None:
+        """Raise unless `operator` gives one, of these cells, that is as symmetric as the equation says."""
+        name, operator = type(self).__name__, jax.eval_shape(self.operator, 0.0)
+        if not hasattr(operator, "resolvent"):
+            kind = type(operator).__name__
+            raise TypeError(f"{name}.operator must return an operator, such as jaxdiff.operators.Dense, got {kind}")
+        if (shape := getattr(operator, "leak", self.weights).shape) != self.grid.shape:
+            raise ValueError(f"{name}.operator must act on the {self.grid.shape} cells of the grid, got {shape}")
+        if self.equation.driftless and not operator.diffusive:
+            raise ValueError(
+                f"{type(self.equation).__name__} says driftless = True, and its operator does not say diffusive=True; say neither, or both where m_j ratesᵢⱼ = m_i ratesⱼᵢ"
+            )
 
     def time_dependence(self) -> TimeDependence:
         """As the programs of `operator` and `forcing` tell, of which any result may depend on t."""
@@ -122,3 +144,9 @@ class TransportSystem(System):
     @property
     def driftless(self) -> bool:
         return self.transport.drift is None
+
+    def require_operator(self) -> None:
+        if self.equation.driftless and not self.driftless:
+            raise ValueError(
+                f"{type(self.equation).__name__} says driftless = True and has a drift; leave one of them out"
+            )

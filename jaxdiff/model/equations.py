@@ -51,8 +51,9 @@ class Equation(eqx.Module):
     """A linear equation of motion, du/dt = A u + b: the base of `Diffusion`, `FokkerPlanck` and of your own.
 
     Its fields are its parameters, which may be marked for fitting. An equation of one's own says one of two things:
-    `transport()`, its drift, diffusivity, loss and source, and every scheme discretises it; or `semidiscretise(grid, scheme)`,
-    a system (`jaxdiff.discretisation.System`) with an operator of its own. The class says three facts:
+    `transport()`, its drift, diffusivity, loss and source (`jaxdiff.discretisation.Transport`), and every scheme discretises
+    it; or `semidiscretise(grid, scheme)`, a list of one system (`jaxdiff.discretisation.System`) with an operator of its own.
+    The class says three facts:
 
     | name          | what                                                                          | default |
     |---------------|-------------------------------------------------------------------------------|---------|

@@ -94,6 +94,11 @@ class Dense(eqx.Module):
         eye = jnp.eye(len(exit), dtype=rates.dtype)
         return jnp.linalg.inv(a[:, None, None] * eye + b[:, None, None] * (rates - jnp.diag(exit)))
 
+    def asymmetry(self, weights: Any) -> Any:
+        """By how much m_j ratesᵢⱼ and m_i ratesⱼᵢ differ at most, of the largest."""
+        flow = self.rates * weights
+        return jnp.max(jnp.abs(flow - flow.T)) / jnp.maximum(jnp.max(jnp.abs(flow)), jnp.finfo(flow.dtype).tiny)
+
     def bound(self) -> Any:
         """Gershgorin bound on |λ|."""
         return jnp.max(jnp.abs(self.exit)) + self.imaginary_bound()

@@ -1,7 +1,12 @@
 """An equation of one's own: a master equation, random jumps between discrete states."""
 
+import re
+from typing import Any
+
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -90,12 +95,8 @@ def test_rates_in_which_time_enters_are_followed():
     found = jd.solve(Seasonal(birth=4.0, death=0.8), STATES, EMPTY, [0.0, 0.9])
     np.testing.assert_allclose(found.values[-1], poisson(5.0 * (1 - np.exp(-0.8 * clock))), atol=1e-5)
     assert "adaptive" in found.method
-    try:
+    with pytest.raises(ValueError, match="constant in time"):
         jd.steady_state(Seasonal(birth=4.0, death=0.8), STATES)
-    except ValueError as error:
-        assert "constant in time" in str(error)
-    else:
-        raise AssertionError("rates that vary have no steady state")
 
 
 def test_a_diagonal_that_is_given_counts():
@@ -105,3 +106,54 @@ def test_a_diagonal_that_is_given_counts():
         found = jd.operators.Dense(given) @ content
         np.testing.assert_allclose(found, matrix @ content, rtol=1e-5, atol=1e-5)
         assert (jd.operators.Dense(given).leak.sum() > 0) == (matrix is not generator)
+
+
+class Said(BirthDeath):
+    """An equation that says of its operator what it is not, or brings none."""
+
+    driftless = True
+    brings: Any = eqx.field(static=True, default=None)
+
+    def semidiscretise(self, grid, scheme):
+        return self.brings(self, grid)
+
+
+class Symmetric(jd.discretisation.System):
+    def operator(self, t):
+        return jd.operators.Dense(self.equation.matrix(self.grid.shape[0]), diffusive=True)
+
+
+class Bare(jd.discretisation.System):
+    def operator(self, t):
+        return self.equation.matrix(self.grid.shape[0])
+
+
+class Larger(jd.discretisation.System):
+    def operator(self, t):
+        return jd.operators.Dense(self.equation.matrix(9))
+
+
+class Drifting(jd.Equation):
+    """A drift that says it is none."""
+
+    speed: float
+    driftless = True
+
+    def transport(self):
+        return jd.discretisation.Transport(self.speed, 1.0, 0.0, 0.0)
+
+
+def test_what_an_equation_says_of_itself_is_held_against_its_operator():
+    listed = lambda kind: lambda equation, grid: [kind(equation, grid)]
+    refusals = (
+        ("its operator does not say diffusive=True", listed(Jumps)),
+        ("rates say diffusive=True", listed(Symmetric)),
+        ("must return an operator, such as jaxdiff.operators.Dense", listed(Bare)),
+        ("must act on the (30,) cells of the grid, got (9,)", listed(Larger)),
+        ("must return a list of systems, got Jumps", Jumps),
+    )
+    calls = [(words, Said(4.0, 0.8, brings), STATES, EMPTY) for words, brings in refusals]
+    calls.append(("says driftless = True and has a drift", Drifting(30.0), jd.Grid.uniform((0.0, 1.0, 30)), 1.0))
+    for words, equation, grid, start in calls:
+        with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+            jd.solve(equation, grid, start, [0.0, 1.0])
