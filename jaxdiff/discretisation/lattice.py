@@ -27,7 +27,7 @@ from jaxdiff.model.coefficients import (
 )
 from jaxdiff.model.equations import Transport
 from jaxdiff.model.series import Series
-from jaxdiff.operators import KINDS, AxisSum, Basis, Diagonal
+from jaxdiff.operators import KINDS, AxisSum, Basis
 from jaxdiff.operators.halo import cuts, spread
 from jaxdiff.runtime.conditions import Condition, cell
 
@@ -67,10 +67,6 @@ class LatticeSystem(TransportSystem):
             kinds.append(kind_of(*walls))
         return Basis(tuple(kinds), self.grid.shape)
 
-    def modes(self, t: Any, basis: Basis) -> Diagonal:
-        """A at time t in the basis that it has."""
-        return self.operator(t).diagonal(basis)
-
     @property
     def weights(self) -> Any:
         """Contents per unit of u, `(*cells,)`."""
@@ -79,8 +75,38 @@ class LatticeSystem(TransportSystem):
 
     def operator(self, t: Any) -> Any:
         """A at time t, as rates between neighbouring cells."""
+        return self._operator(
+            [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
+        )
+
+    def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
+        return self.formed(t)[:2]
+
+    def conditions(self, t: Any) -> list[Condition]:
+        return self.formed(t)[2]
+
+    def formed(self, t: Any) -> tuple[Any, Any, list[Condition]]:
+        rates, forcings, found = [], [], []
+        for k in range(self.grid.ndim):
+            messages: list[str] = []
+
+            def of_line(system: LineSystem, messages: list[str] = messages) -> Any:
+                operator, forcing, conditions = system.formed(t)
+                messages[:] = [condition[0] for condition in conditions]
+                rows = [tuple(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:]) for condition in conditions]
+                return _rates(operator), forcing, rows
+
+            of_axis = self._lines(k, of_line)
+            rates.append(of_axis[0])
+            forcings.append(of_axis[1])
+            here = f"at {self.grid.axis(k).names[0]} = {{where}}"
+            for message, (failed, where, value) in zip(messages, of_axis[2], strict=True):
+                places = [where if j == k else x for j, x in enumerate(self.grid.centers)]
+                found.append((message.replace(here, self._place), *first_failure(failed, places, value)))
+        return self._operator(rates), self._total(self._entering(t, forcings)), [*self._source_conditions(t), *found]
+
+    def _operator(self, rates: Any) -> AxisSum:
         names = self.grid.names
-        rates = [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
         up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
         periodic = tuple(side.periodic for side in self.sides[::2])
         closed = not any(side.open for side in self.sides)
@@ -120,13 +146,19 @@ class LatticeSystem(TransportSystem):
 
     def forcing(self, t: Any, rates: Any = None) -> Any:
         """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
-        total = sum(self.forcings(t, rates))
-        return jnp.broadcast_to(total, self.grid.shape).astype(self.weights.dtype)
+        return self._total(self.forcings(t, rates))
+
+    def _total(self, forcings: Any) -> Any:
+        return jnp.broadcast_to(sum(forcings), self.grid.shape)
 
     def forcings(self, t: Any, rates: Any = None) -> tuple[Any, ...]:
         """What enters the lines along each axis, `(*cells,)` or of length one: by walls, and sources along the first."""
-        along = lambda k: self._lines(k, lambda system: system.forcing(t, rates)) * self._across(k)
-        found = [along(k) for k in range(self.grid.ndim)]
+        return self._entering(
+            t, [self._lines(k, lambda system: system.forcing(t, rates)) for k in range(self.grid.ndim)]
+        )
+
+    def _entering(self, t: Any, of_lines: Any) -> tuple[Any, ...]:
+        found = [each * self._across(k) for k, each in enumerate(of_lines)]
         if self._heated:
             source = at_time(self.transport.source, t, self.grid.names)
             found[0] = found[0] + self.grid.average(source) * jnp.asarray(self.grid.volumes)
@@ -137,34 +169,17 @@ class LatticeSystem(TransportSystem):
         """Whether the source is a function of position."""
         return callable(self.transport.source) and not isinstance(self.transport.source, Series)
 
-    def conditions(self, t: Any) -> list[Condition]:
-        """Those of every line, each with the first cell where it fails."""
-        found: list[Condition] = []
-        names, ndim = self.grid.names, self.grid.ndim
-        if self._heated:
-            source = at_time(self.transport.source, t, names)
-            finite = f"source is {{value}} in cell {cell(ndim)}; it must be finite"
-            found += [(finite, None, None, self.grid.average(source)), self.grid.unresolved(source, "source")]
-        for k in range(ndim):
-            messages: list[str] = []
+    def _source_conditions(self, t: Any) -> list[Condition]:
+        if not self._heated:
+            return []
+        source = at_time(self.transport.source, t, self.grid.names)
+        finite = f"source is {{value}} in cell {cell(self.grid.ndim)}; it must be finite"
+        return [(finite, None, None, self.grid.average(source)), self.grid.unresolved(source, "source")]
 
-            def of_line(system: LineSystem, messages: list[str] = messages) -> Any:
-                conditions = system.conditions(t)
-                messages[:] = [condition[0] for condition in conditions]
-                return [tuple(jnp.atleast_1d(jnp.asarray(x)) for x in condition[1:]) for condition in conditions]
-
-            rows = self._lines(k, of_line)
-            here = f"at {self.grid.axis(k).names[0]} = {{where}}"
-            there = "at " + ", ".join(f"{name} = {{where{i or ''}}}" for i, name in enumerate(names))
-            for message, (failed, where, value) in zip(messages, rows, strict=True):
-                first = jnp.unravel_index(jnp.argmax(failed), failed.shape)
-                pick = lambda x, first=first: x[
-                    tuple(jnp.minimum(i, n - 1) for i, n in zip(first, x.shape, strict=True))
-                ]
-                places = [jnp.asarray(self.grid.centers[j])[first[j]] for j in range(ndim)]
-                places[k] = pick(where)
-                found.append((message.replace(here, there), failed.any(), tuple(places), pick(value)))
-        return found
+    @property
+    def _place(self) -> str:
+        """The words for a place in a message."""
+        return "at " + ", ".join(f"{name} = {{where{k or ''}}}" for k, name in enumerate(self.grid.names))
 
     def _across(self, k: int) -> Any:
         """Volumes of the cells without their extent along axis k."""
@@ -247,6 +262,22 @@ class LatticeSystem(TransportSystem):
 def kind_of(lower: Any, upper: Any) -> str:
     """The modes of an axis between two walls, where they have modes."""
     return "waves" if lower.periodic else KINDS[lower.fixes_value, upper.fixes_value]
+
+
+@jax.jit
+def first_failure(failed: Any, places: list[Any], value: Any) -> tuple[Any, tuple[Any, ...], Any]:
+    """Whether a condition fails anywhere, the first place where it does, and the value there."""
+    ndim, rest = failed.ndim, jnp.argmax(failed)
+    index: list[Any] = []
+    for n in reversed(failed.shape):
+        index, rest = [rest % n, *index], rest // n
+
+    def pick(x: Any, k: int | None = None) -> Any:
+        x = x if x.ndim == ndim else x.reshape([-1 if j == k else 1 for j in range(ndim)])
+        at = [i if n > 1 else 0 for i, n in zip(index, x.shape, strict=True)]
+        return jax.lax.dynamic_slice(x, at, (1,) * ndim).reshape(())
+
+    return failed.any(), tuple(pick(x, k) for k, x in enumerate(places)), pick(value)
 
 
 def _rates(operator: Any) -> Any:

@@ -20,6 +20,7 @@ from jaxdiff.operators import Tridiagonal
 from jaxdiff.runtime.conditions import Condition
 
 
+@jax.jit
 def bernoulli(z: Any) -> tuple[Any, Any]:
     """B(z) = z/(eᶻ − 1) and B(−z) = B(z) + z, each to full relative precision, smooth through z = 0."""
     small = jnp.abs(z) < 1e-2
@@ -94,73 +95,90 @@ class LineSystem(TransportSystem):
 
     def operator(self, t: Any) -> Tridiagonal:
         """A at time t, as rates between neighbouring cells."""
-        out, back = self._hops(t)
+        return self._operator(_Fluxes(self, t))
+
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        """b at time t: sources and what enters through the walls, `(n,)`; at the rates of another time, if one is given."""
+        return self._forcing(_Fluxes(self, t if rates is None else rates), t)
+
+    def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
+        fluxes = _Fluxes(self, t)
+        return self._operator(fluxes), self._forcing(fluxes, t)
+
+    def conditions(self, t: Any) -> list[Condition]:
+        fluxes = _Fluxes(self, t)
+        return self._conditions(fluxes, self._forcing(fluxes, t))
+
+    def formed(self, t: Any) -> tuple[Any, Any, list[Condition]]:
+        fluxes = _Fluxes(self, t)
+        b = self._forcing(fluxes, t)
+        return self._operator(fluxes), b, self._conditions(fluxes, b)
+
+    def _operator(self, fluxes: _Fluxes) -> Tridiagonal:
+        out, back = fluxes.conductances
         m = self.weights
-        rate = at_points(self.transport.loss, self.grid.centers[0], t, "decay or killing")
+        rate = at_points(self.transport.loss, fluxes.x, fluxes.t, "decay or killing")
         loss = rate * jnp.asarray(self.grid.volumes) / m
         diffusive = self.driftless
         if self.periodic:
             return Tridiagonal(out / m, jnp.roll(back, 1) / m, loss, True, diffusive)
-        lower, upper = self._walls(t)
+        lower, upper = fluxes.eliminated(fluxes.t)
         up = jnp.concatenate([out, upper[0][None]]) / m
         down = jnp.concatenate([lower[0][None], back]) / m
         return Tridiagonal(up, down, loss, False, diffusive)
 
-    def forcing(self, t: Any, rates: Any = None) -> Any:
-        """b at time t: sources and what the walls feed in, `(n,)`; at the rates of another time, if one is given."""
-        b = jnp.asarray(self.grid.volumes) * self._heating(t)
+    def _forcing(self, fluxes: _Fluxes, t: Any) -> Any:
+        source = at_time(self.transport.source, t)
+        in_cells = self.grid.average(source) if callable(source) else at_points(source, fluxes.x, t, "source")
+        b = jnp.asarray(self.grid.volumes) * in_cells
         if self.periodic:
             return b
-        lower, upper = self._walls(t, rates)
+        lower, upper = fluxes.eliminated(t)
         return b.at[0].add(lower[1]).at[-1].add(upper[1])
 
-    def _heating(self, t: Any) -> Any:
-        """The source in cells `(n,)`; of a function its averages."""
-        source = at_time(self.transport.source, t)
-        if callable(source):
-            return self.grid.average(source)
-        return at_points(source, self.grid.centers[0], t, "source")
-
-    def conditions(self, t: Any) -> list[Condition]:
+    def _conditions(self, fluxes: _Fluxes, b: Any) -> list[Condition]:
         """Diffusivity positive inside and not negative at a wall, capacity positive, numbers finite."""
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        ends = np.array([0, -1])
-        cells, faces = self._diffusivity(t)
+        t, x, e, (cells, faces) = fluxes.t, fluxes.x, fluxes.e, fluxes.diffusivity
         where = f"at {self.grid.sides[0][0]} = {{where}}"
         d, points = jnp.concatenate([cells, faces[1:-1]]), jnp.concatenate([x, e[1:-1]])
+        ends, at_walls = e[fluxes.ends], faces[fluxes.ends]
         found: list[Condition] = [
             (f"diffusivity is {{value}} {where}; it must be positive inside the domain", ~(d > 0), points, d),
-            (
-                f"diffusivity is {{value}} {where}; it must not be negative at a wall",
-                ~(faces[ends] >= 0),
-                e[ends],
-                faces[ends],
-            ),
+            (f"diffusivity is {{value}} {where}; it must not be negative at a wall", ~(at_walls >= 0), ends, at_walls),
         ]
         if self.transport.capacity is not None:
             c = at_points(self.transport.capacity, x, t, "capacity")
             found.append((f"capacity is {{value}} {where}; it must be positive", ~(c > 0), x, c))
         k = at_points(self.transport.loss, x, t)
         found.append((f"decay or killing is {{value}} {where}; it must be finite", ~jnp.isfinite(k), x, k))
-        f = self._drift(t)
-        if f is not None:
+        if (f := fluxes.drift) is not None:
             found.append((f"drift or potential is {{value}} {where}; it must be finite", ~jnp.isfinite(f), e, f))
-        b = self.forcing(t)
         source = at_time(self.transport.source, t)
         return [
             *found,
             *([self.grid.unresolved(source, "source")] if callable(source) else []),
-            *(each for side, cell in self._at_walls(t) for each in _at_wall(side, cell, _numbers(side, t, t))),
+            *(each for side, cell in fluxes.at_walls for each in _at_wall(side, cell, _numbers(side, t, t))),
             (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
         ]
 
-    def _diffusivity(self, t: Any) -> tuple[Any, Any]:
+
+class _Fluxes:
+    """What the fluxes of a line of cells are made of at time t; each quantity is formed once."""
+
+    def __init__(self, system: LineSystem, t: Any):
+        self.transport, self.grid, self.sides, self.periodic = (
+            system.transport, system.grid, system.sides, system.periodic
+        )  # fmt: skip
+        self.t, self.x, self.e = t, jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
+        self.ends = np.array([0, -1])  # JAX takes one for all programs for an integer of the first, of 32 or 64 bits
+
+    @cached_property
+    def diffusivity(self) -> tuple[Any, Any]:
         """D in cells `(n,)` and on faces `(n + 1,)`; two media meet by harmonic mean, wherever a function jumps."""
-        diffusivity = self.transport.diffusivity
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        cells = at_points(diffusivity, x, t, "diffusivity")
+        diffusivity, t = self.transport.diffusivity, self.t
+        cells = at_points(diffusivity, self.x, t, "diffusivity")
         if not is_cells(diffusivity):
-            return cells, self._across(diffusivity, at_points(diffusivity, e, t), t, power=-1)
+            return cells, self._across(diffusivity, at_points(diffusivity, self.e, t), power=-1)
         w = jnp.asarray(self.grid.widths[0])
         safe = jnp.where(cells > 0, cells, 1.0)
         meet = lambda w1, d1, w2, d2: (w1 + w2) / (w1 / d1 + w2 / d2)
@@ -170,109 +188,99 @@ class LineSystem(TransportSystem):
             return cells, jnp.concatenate([seam, inner, seam])
         return cells, jnp.concatenate([cells[:1], inner, cells[-1:]])
 
-    def _drift(self, t: Any) -> Any:
+    @cached_property
+    def drift(self) -> Any:
         """∫f dx from centre to centre across each face, `(n + 1,)`; at the ends to the walls, or across the period."""
-        drift = self.transport.drift
+        drift, t, x, e = self.transport.drift, self.t, self.x, self.e
         if drift is None:
             return None
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        h = jnp.asarray(self._spans())
         if isinstance(drift, Potential):
-            nodes = jnp.concatenate(
-                [
-                    x[-1:] - (e[-1] - e[0]) if self.periodic else e[:1],
-                    x,
-                    x[:1] + (e[-1] - e[0]) if self.periodic else e[-1:],
-                ]
-            )
-            return -jnp.diff(at_points(drift.energy, nodes, t))
+            before = x[-1:] - (e[-1] - e[0]) if self.periodic else e[:1]
+            behind = x[:1] + (e[-1] - e[0]) if self.periodic else e[-1:]
+            return -jnp.diff(at_points(drift.energy, jnp.concatenate([before, x, behind]), t))
         if is_cells(drift):
             f = at_points(drift, x, t, "drift")
-            inner = jnp.interp(e[1:-1], x, f)
-            ends = ((f[0] + f[-1]) / 2, (f[0] + f[-1]) / 2) if self.periodic else (f[0], f[-1])
-            return jnp.concatenate([ends[0][None], inner, ends[1][None]]) * h
-        return self._across(drift, at_points(drift, e, t, "drift"), t) * h
+            ends = ((f[0] + f[-1]) / 2,) * 2 if self.periodic else (f[0], f[-1])
+            return jnp.concatenate([ends[0][None], jnp.interp(e[1:-1], x, f), ends[1][None]]) * self.spans
+        return self._across(drift, at_points(drift, e, t, "drift")) * self.spans
 
-    def _across(self, coefficient: Any, faces: Any, t: Any, power: int = 1) -> Any:
+    def _across(self, coefficient: Any, faces: Any, power: int = 1) -> Any:
         """Means across the faces, from centre to centre or to the wall, where a function of position jumps there; else its
         values on `faces` `(n + 1,)`.
 
         A diffusivity takes the harmonic mean: with the areas A of shells h/(A D) is the resistance of a way h, and ways
         stand in series.
         """
-        function = at_time(coefficient, t)
+        function = at_time(coefficient, self.t)
         if not callable(function):
             return faces
-        x, e = jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
-        lower, upper = jnp.concatenate([e[:1], x]), jnp.concatenate([x, e[-1:]])
+        lower, upper = jnp.concatenate([self.e[:1], self.x]), jnp.concatenate([self.x, self.e[-1:]])
         exponent = -self.grid.exponent if power == -1 else 0
         value = lambda at: as_number(function, at)
         found, cut = mean_between(value, lower, upper, faces, power, exponent)
         if not self.periodic:
             return found
-        ends = np.array([0, -1])  # what does not come back to itself jumps at the seam
-        halves = jnp.where(cut[ends], found[ends], jax.vmap(value)((lower[ends] + upper[ends]) / 2))
-        widths = (upper - lower)[ends]
+        # What does not come back to itself jumps at the seam.
+        halves = jnp.where(cut[self.ends], found[self.ends], jax.vmap(value)((lower[self.ends] + upper[self.ends]) / 2))
+        widths = (upper - lower)[self.ends]
         good = halves if power == 1 else jnp.where(halves > 0, halves, 1.0)
         seam = (jnp.sum(widths * good**power) / jnp.sum(widths)) ** power
         seam = jnp.where(jnp.all(halves > 0), seam, jnp.min(halves)) if power == -1 else seam
         apart = jnp.abs(faces[0] - faces[-1]) > 1e-6 * jnp.maximum(jnp.abs(faces[0]), jnp.abs(faces[-1]))
-        return found.at[ends].set(jnp.where(cut[ends].any() | apart, seam, faces[ends]))
+        return found.at[self.ends].set(jnp.where(cut[self.ends].any() | apart, seam, faces[self.ends]))
 
-    def _spans(self) -> Any:
+    @cached_property
+    def spans(self) -> Any:
         """Distances across the faces; across the period at the ends of a periodic axis."""
         h = jnp.asarray(self.grid.distances)
-        return h.at[np.array([0, -1])].set(h[0] + h[-1]) if self.periodic else h
+        return h.at[self.ends].set(h[0] + h[-1]) if self.periodic else h
 
-    def _peclet(self, t: Any) -> tuple[Any, Any, Any]:
-        """D on faces, distances, and z: ∫ b/D dx from centre to centre with b = f − (1 − α) D′."""
-        cells, faces = self._diffusivity(t)
-        h = self._spans()
-        drop = self._drift(t)
-        if drop is None:
-            return faces, h, None
+    @cached_property
+    def peclet(self) -> Any:
+        """z = ∫ b/D dx from centre to centre with b = f − (1 − α) D′, `(n + 1,)`; None in an equation without drift."""
+        if self.drift is None:
+            return None
+        cells, faces = self.diffusivity
         positive = faces > 0
-        z = jnp.where(positive, drop / jnp.where(positive, faces, 1.0), 0.0)
-        d = self.transport.diffusivity
-        if self.transport.alpha < 1.0 and (callable(d) or is_cells(d) or varies(d)):
+        z = jnp.where(positive, self.drift / jnp.where(positive, faces, 1.0), 0.0)
+        d, alpha = self.transport.diffusivity, self.transport.alpha
+        if alpha < 1.0 and (callable(d) or is_cells(d) or varies(d)):
             log = jnp.log(jnp.where(cells > 0, cells, 1.0))
-            ends = faces[np.array([0, -1])]
+            ends = faces[self.ends]
             wall = jnp.log(jnp.where(ends > 0, ends, 1.0))
             nodes = jnp.concatenate([log[-1:], log, log[:1]] if self.periodic else [wall[:1], log, wall[1:]])
-            z = z - (1.0 - self.transport.alpha) * jnp.diff(nodes)
-        return faces, h, z
+            z = z - (1.0 - alpha) * jnp.diff(nodes)
+        return z
 
-    def _hops(self, t: Any) -> tuple[Any, Any]:
-        """Scharfetter–Gummel conductances outwards and back over the inner faces; last the seam of a periodic axis."""
-        faces, h, z = self._peclet(t)
-        conductance = faces * jnp.asarray(self.grid.areas) / h
+    @property
+    def conductances(self) -> tuple[Any, Any]:
+        """Scharfetter and Gummel's, outwards and back over the inner faces; last the seam of a periodic axis."""
         inner = slice(1, None) if self.periodic else slice(1, -1)
-        if z is None:
-            return conductance[inner], conductance[inner]
-        back, out = bernoulli(z[inner])
-        return conductance[inner] * out, conductance[inner] * back
+        conductance = (self.diffusivity[1] * jnp.asarray(self.grid.areas) / self.spans)[inner]
+        if self.peclet is None:
+            return conductance, conductance
+        back, out = bernoulli(self.peclet[inner])
+        return conductance * out, conductance * back
 
-    def _walls(self, t: Any, rates: Any = None) -> list[tuple[Any, Any]]:
-        """For the lower and upper wall: conductance out of the end cell, and the inflow that it brings."""
-        rates = t if rates is None else rates
-        areas = jnp.asarray(self.grid.areas)
-        found = []
-        for i, (side, cell) in zip((0, -1), self._at_walls(rates), strict=True):
-            outflow, inflow = _flux(side, cell, _numbers(side, t, rates))
+    def eliminated(self, t: Any) -> list[tuple[Any, Any]]:
+        """For the lower and upper wall: conductance out of the end cell, and the inflow that it brings, of values at time t."""
+        areas, found = jnp.asarray(self.grid.areas), []
+        for i, (side, cell) in zip((0, -1), self.at_walls, strict=True):
+            outflow, inflow = _flux(side, cell, _numbers(side, t, self.t))
             found.append((areas[i] * outflow, areas[i] * inflow))
         return found
 
-    def _at_walls(self, t: Any) -> list[tuple[Any, HalfCell]]:
+    @cached_property
+    def at_walls(self) -> list[tuple[Any, HalfCell]]:
         """The boundary and the half cell at the lower and upper wall."""
-        faces, h, z = self._peclet(t)
-        cells, drop = self._diffusivity(t)[0], self._drift(t)
-        name, ends, found = self.grid.sides[0][0], jnp.asarray(self.grid.edges[0]), []
+        (cells, faces), h, drift, z = self.diffusivity, self.spans, self.drift, self.peclet
+        name, found = self.grid.sides[0][0], []
         for i, outward, side in zip((0, -1), (-1.0, 1.0), self.sides, strict=True):
-            z_out = None if z is None else outward * z[i]
             velocity: Any = 0.0
-            if drop is not None:
-                velocity = (outward * drop[i] - (1.0 - self.transport.alpha) * (faces[i] - cells[i])) / h[i]
-            found.append((side, HalfCell(name, ends[i], faces[i], h[i], z_out, velocity)))
+            if drift is not None:
+                velocity = (outward * drift[i] - (1.0 - self.transport.alpha) * (faces[i] - cells[i])) / h[i]
+            z_out = None if z is None else outward * z[i]
+            found.append((side, HalfCell(name, self.e[i], faces[i], h[i], z_out, velocity)))
         return found
 
 

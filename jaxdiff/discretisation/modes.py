@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem, kind_of
 from jaxdiff.discretisation.schemes import Scheme
-from jaxdiff.discretisation.system import TransportSystem
+from jaxdiff.discretisation.system import TransportSystem, uneven_axis
 from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, absent, varies
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.grid import Grid
@@ -89,11 +89,8 @@ class SpectralSystem(TransportSystem):
         return not absent(self.transport.source)
 
     def operator(self, t: Any) -> Diagonal:
-        return self.modes(t, self.basis)
-
-    def modes(self, t: Any, basis: Basis) -> Diagonal:
         """A at any time."""
-        ndim = self.grid.ndim
+        ndim, basis = self.grid.ndim, self.basis
         parts = [-self._loss.reshape((1,) * ndim)]
         for k in range(ndim):
             drift, diffusivity = self._along(k)
@@ -148,9 +145,8 @@ class SpectralSystem(TransportSystem):
         """Raise unless structure allows for modes; what numbers must satisfy is among the conditions."""
         if self.grid.geometry != "cartesian":
             raise ValueError(f"Spectral holds on Cartesian grids, got a {self.grid.geometry} one; {_MEND}")
-        for name, edges in zip(self.grid.names, self.grid.edges):
-            if not isinstance(edges, jax.core.Tracer) and np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
-                raise ValueError(f"Spectral holds on uniform cells, got widths that differ along {name}; {_MEND}")
+        if name := uneven_axis(self.grid):
+            raise ValueError(f"Spectral holds on uniform cells, got widths that differ along {name}; {_MEND}")
         for name, wall in zip(self.grid.sides, (wall for walls in self._axes() for wall in walls)):
             if wall.open and not wall.fixes_value:
                 raise ValueError(

@@ -6,13 +6,11 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import LineSystem
-from jaxdiff.discretisation.system import System, TransportSystem
+from jaxdiff.discretisation.system import System, TransportSystem, uneven_axis
 from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Potential, Tensor, at_points, is_cells
 from jaxdiff.model.equations import Equation, Transport
@@ -118,15 +116,14 @@ class FiniteVolume(Scheme):
         n = grid.shape[0]
         if n % 2 or n < 8:
             raise ValueError(f"order=4 pairs cells and needs an even number of at least 8, got {n}")
-        edges = grid.edges[0]
-        if not isinstance(edges, jax.core.Tracer) and np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
+        if uneven_axis(grid):
             raise ValueError("order=4 holds on uniform cells; use order=2 on a non-uniform grid")
         for name in ("drift", "diffusivity", "decay", "killing", "source", "capacity"):
             if is_cells(getattr(equation, name, 0.0)):
                 raise ValueError(
                     f"order=4 needs smooth coefficients: {name} is an array over cells, give a number or a function of position"
                 )
-        return [LineSystem(equation, grid), LineSystem(equation, Grid((edges[::2],)))]
+        return [LineSystem(equation, grid), LineSystem(equation, Grid((grid.edges[0][::2],)))]
 
     def holds(self, systems: list[Any]) -> bool:
         return len(systems) == self.order // 2

@@ -39,11 +39,12 @@ class System(ABC):
     | `weights`                  | m, contents per unit of u                                     | volumes of the cells |
     | `time_dependence()`        | which of A and b vary in time, and how                        | where t enters       |
     | `jumps`                    | times at which a coefficient jumps or bends                   | those it states      |
+    | `formed(t)`                | A, b and conditions at time t, what they share formed once     | each by itself       |
     | `conditions(t)`            | what must not be, see `jaxdiff.runtime.conditions`            | none                 |
     | `forced`                   | whether b may differ from zero                                | True                 |
     | `monotone`                 | whether what is not negative stays so                         | True                 |
     | `periodic`                 | whether the ends of the one axis are one point                | False                |
-    | `basis`, `modes(t, basis)` | modes in which A is diagonal, and A in them                   | None                 |
+    | `basis`                    | modes in which A is diagonal: it has `diagonal(basis)`        | None                 |
     """
 
     equation: Any
@@ -62,6 +63,10 @@ class System(ABC):
     def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
         """(A, b) at time t; of the state u they do not depend yet."""
         return self.operator(t), self.forcing(t)
+
+    def formed(self, t: Any) -> tuple[Any, Any, list[Condition]]:
+        """A, b and conditions at time t."""
+        return *self.at(t), self.conditions(t)
 
     @property
     def forced(self) -> bool:
@@ -127,6 +132,12 @@ class System(ABC):
     @property
     def knots(self) -> Any:
         return self.time_dependence().knots
+
+
+def uneven_axis(grid: Grid) -> str | None:
+    """The name of the first axis whose cells are known to differ in width."""
+    known = (not (equal or isinstance(e, jax.core.Tracer)) for e, equal in zip(grid.edges, grid.equal, strict=True))
+    return next((name for name, differ in zip(grid.names, known, strict=True) if differ), None)
 
 
 class TransportSystem(System):

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.lattice import LatticeSystem
+from jaxdiff.discretisation.lattice import LatticeSystem, first_failure
 from jaxdiff.discretisation.line import bernoulli
 from jaxdiff.discretisation.separability import over_axis
+from jaxdiff.discretisation.system import uneven_axis
 from jaxdiff.model.arguments import at_place
 from jaxdiff.model.boundaries import reflecting
 from jaxdiff.model.coefficients import Potential, at_time, number, on_wall
-from jaxdiff.operators import EdgeSum, ScatteredEdges, SharedEdges, shifts
+from jaxdiff.operators import AxisSum, EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.selling import definite, inverse, offsets, superbase, weights
 from jaxdiff.runtime.conditions import Condition
 
@@ -41,9 +42,8 @@ class TensorSystem(LatticeSystem):
         grid, ndim = self.grid, self.grid.ndim
         if grid.geometry != "cartesian" or ndim == 1:
             raise ValueError(f"a Tensor holds on a Cartesian grid of 2 or 3 axes, got a {grid.geometry} one of {ndim}")
-        for name, edges in zip(grid.names, grid.edges, strict=True):
-            if not isinstance(edges, jax.core.Tracer) and np.ptp(np.diff(edges)) > 1e-9 * np.ptp(edges):
-                raise ValueError(f"a Tensor holds on uniform cells, got widths that differ along {name}")
+        if name := uneven_axis(grid):
+            raise ValueError(f"a Tensor holds on uniform cells, got widths that differ along {name}")
         for name, side in zip(grid.sides, self.sides, strict=True):
             if not side.with_tensor:
                 raise ValueError(
@@ -53,7 +53,26 @@ class TensorSystem(LatticeSystem):
         return self
 
     def operator(self, t: Any) -> EdgeSum:
-        """A at time t, as rates along edges."""
+        return self._edge_sum(t, super().operator(t), self._absorbed(t)[0])
+
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        return self._beside.forcing(t, rates) + self._absorbed(t, rates)[1]
+
+    def formed(self, t: Any) -> tuple[Any, Any, list[Condition]]:
+        out, inflow, absorbed = self._absorbed(t)
+        nearest, _, of_lattice = super().formed(t)
+        found = [*self._tensor_conditions(t), *absorbed, *of_lattice]
+        return self._edge_sum(t, nearest, out), self._beside.forcing(t) + inflow, found
+
+    @property
+    def _beside(self) -> LatticeSystem:
+        """What enters the cells but along edges that end at a wall."""
+        kept = [reflecting if side.fixes_value else side for side in self.sides]
+        walls = dict(zip(self.grid.sides, kept, strict=True))
+        return LatticeSystem(self.transport._replace(boundaries=walls), self.grid)
+
+    def _edge_sum(self, t: Any, nearest: AxisSum, absorbed: Any) -> EdgeSum:
+        """A at time t, from its part along the axes and what each cell loses along edges that end at a wall."""
         kinds, cells, shape, ndim = self._kinds, self._cells, self.grid.shape, self.grid.ndim
         matrix, flow = self._media(t)
         offset, weight, beside = self._edges(matrix)
@@ -68,7 +87,7 @@ class TensorSystem(LatticeSystem):
             flow = None if flow is None else jnp.concatenate([flow, flow[units]])
         odd = kinds.reshape(-1, *(1,) * ndim, ndim)
         lower, upper = cells + (odd - offset) // 2, cells + (odd + offset) // 2
-        conductance = self._volume * weight
+        conductance = jnp.prod(self._widths) * weight
         if not all(self._periodic):
             inside = self._inside(lower) & self._inside(upper)
             conductance = jnp.where(inside, conductance, 0.0)
@@ -79,8 +98,8 @@ class TensorSystem(LatticeSystem):
                 middle = jnp.where(inside[..., None], middle, self._origin + self._extent / 2)
             b, a = bernoulli(self._tilt(offset * self._widths, matrix, flow, middle, t))
             there, back = conductance * a, conductance * b
-        nearest, m = super().operator(t), self.weights
-        loss = jnp.broadcast_to(nearest.loss + self._films(nearest) + self._absorbed(t)[0] / m, shape)
+        m = nearest.weights
+        loss = jnp.broadcast_to(nearest.loss + self._films(nearest) + absorbed / m, shape)
         common = {"loss": loss, "weights": m, "nearest": nearest.reflecting, "detailed_balance": self.driftless}
         if all(n == 1 for n in offset.shape[1:-1]):
             steps = offset.reshape(-1, ndim)
@@ -96,15 +115,8 @@ class TensorSystem(LatticeSystem):
         wide = jnp.broadcast_to(m, shape).ravel()
         return ScatteredEdges(there / wide[lower], back / wide[upper], lower=lower, upper=upper, **common)
 
-    def forcing(self, t: Any, rates: Any = None) -> Any:
-        """b at time t, `(*cells,)`; at the rates of another time, if one is given."""
-        kept = [reflecting if side.fixes_value else side for side in self.sides]
-        walls = dict(zip(self.grid.sides, kept, strict=True))
-        beside = LatticeSystem(self.transport._replace(boundaries=walls), self.grid)
-        return beside.forcing(t, rates) + self._absorbed(t, rates)[1]
-
-    def conditions(self, t: Any) -> list[Condition]:
-        """The tensor finite, symmetric and positive definite; then what holds on a lattice, for its diagonal."""
+    def _tensor_conditions(self, t: Any) -> list[Condition]:
+        """The tensor finite, symmetric and positive definite."""
         matrix = at_time(self.transport.diffusivity.matrix, t, self.grid.names)
         kinds = self._kinds if callable(matrix) else np.zeros((1, self.grid.ndim), np.int32)
         inner = self._inner(kinds)
@@ -115,18 +127,14 @@ class TensorSystem(LatticeSystem):
         places, size = self._places(kinds), jnp.max(jnp.abs(matrix), axis=(-1, -2))
         skew = jnp.max(jnp.abs(matrix - jnp.swapaxes(matrix, -1, -2)), axis=(-1, -2))
         lopsided = skew > jnp.sqrt(jnp.finfo(matrix.dtype).eps) * size
-        where = "at " + ", ".join(f"{name} = {{where{k or ''}}}" for k, name in enumerate(self.grid.names))
         return [
-            _first(f"an entry of the Tensor is {{value}} {where}; it must be finite", ~jnp.isfinite(size), places, size),
-            _first(f"the Tensor has entries ij and ji that differ by {{value}} {where}; it must be symmetric", lopsided, places, skew),
+            _first(f"an entry of the Tensor is {{value}} {self._place}; it must be finite", ~jnp.isfinite(size), places, size),
+            _first(f"the Tensor has entries ij and ji that differ by {{value}} {self._place}; it must be symmetric", lopsided, places, skew),
             self._definite(matrix, ~inner, places),
-            *self._absorbed(t)[2],
-            *super().conditions(t),
         ]  # fmt: skip
 
     def _definite(self, matrix: Any, ignored: Any, places: Any) -> Condition:
-        where = "at " + ", ".join(f"{name} = {{where{k or ''}}}" for k, name in enumerate(self.grid.names))
-        message = f"the Tensor has the eigenvalue {{value}} {where}; it must be positive definite"
+        message = f"the Tensor has the eigenvalue {{value}} {self._place}; it must be positive definite"
         failed = ~(definite(matrix) | ignored)
         first = matrix.reshape(-1, *matrix.shape[-2:])[jnp.argmax(failed)]
         least = jnp.linalg.eigvalsh(jax.lax.stop_gradient((first + first.T) / 2))[0]
@@ -157,10 +165,6 @@ class TensorSystem(LatticeSystem):
     @property
     def _widths(self) -> Any:
         return self._extent / np.array(self.grid.shape, np.int32)
-
-    @property
-    def _volume(self) -> Any:
-        return jnp.prod(self._widths)
 
     @property
     def _unit(self) -> Any:
@@ -204,8 +208,7 @@ class TensorSystem(LatticeSystem):
     def _at_points(self, points: Any, coefficient: Any, rank: int) -> Any:
         """A coefficient at points `(…, *cells, ndim)` that belong to the cells."""
         if callable(coefficient):
-            names = self.grid.names[: points.shape[-1]]
-            one = lambda x: jnp.asarray(at_place(coefficient, names, *x), x.dtype)
+            one = lambda x: jnp.asarray(at_place(coefficient, self.grid.names[: len(x)], *x), x.dtype)
             found = jax.vmap(one)(points.reshape(-1, points.shape[-1]))
             return found.reshape(*points.shape[:-1], *found.shape[1:])
         return jnp.asarray(coefficient)
@@ -226,9 +229,8 @@ class TensorSystem(LatticeSystem):
         if isinstance(drift, Potential):
             flow = look(jnp.zeros(self.grid.ndim, self._widths.dtype), 1)
         elif callable(drift):
-            flow = look(
-                lambda *x: jnp.stack([jnp.asarray(f, x[0].dtype) for f in at_place(drift, self.grid.names, *x)]), 1
-            )
+            components = lambda *x: [jnp.asarray(f, x[0].dtype) for f in at_place(drift, self.grid.names, *x)]
+            flow = look(lambda *x: jnp.stack(components(*x)), 1)
         else:
             each = [look(at_time(self._coefficients(k)[0], t, self.grid.names), 0) for k in range(self.grid.ndim)]
             flow = jnp.stack(jnp.broadcast_arrays(*each), -1)
@@ -325,8 +327,9 @@ class TensorSystem(LatticeSystem):
         base = superbase(jnp.where(definite(matrix)[..., None, None], matrix, self._unit) / (h[:, None] * h))
         offset = jnp.moveaxis(offsets(base), -2, 0)
         offset = jnp.concatenate([offset, -offset])
-        ahead = jnp.where(offset > 0, np.array(self.grid.shape) - self._cells, self._cells + 1)
-        ahead = ahead - jnp.asarray(0.5, h.dtype)
+        ahead = jnp.where(offset > 0, np.array(self.grid.shape) - self._cells, self._cells + 1) - jnp.asarray(
+            0.5, h.dtype
+        )
         moves = (offset != 0) & closed
         shares = jnp.where(moves, ahead / jnp.where(moves, jnp.abs(offset), 1.0), jnp.inf)
         share, axis = jnp.min(shares, -1), jnp.argmin(shares, -1)
@@ -357,7 +360,7 @@ class TensorSystem(LatticeSystem):
         each = weights(edges.base, matrix / (h[:, None] * h))  # λ of all offsets at the end of each edge, which has one
         own = np.tile(np.eye(each.shape[-1], dtype=bool), (2, 1)).reshape(-1, *(1,) * ndim, each.shape[-1])
         weight = jnp.sum(jnp.where(own, each, 0.0), -1)
-        out = back = jnp.where(edges.hit, self._volume * weight / edges.share, 0.0)
+        out = back = jnp.where(edges.hit, jnp.prod(h) * weight / edges.share, 0.0)
         if flow is not None:
             straight = jnp.where(edges.hit[..., None], edges.path, h)
             b, a = bernoulli(jnp.where(edges.hit, self._tilt(straight, matrix, flow, edges.middle, rates), 0.0))
@@ -393,7 +396,5 @@ def _stack(each: list[Any]) -> Any:
 
 def _first(message: str, failed: Any, places: Any, value: Any) -> Condition:
     """The condition at the first place `(…, ndim)` where it fails."""
-    first = jnp.argmax(failed)
-    places = jnp.broadcast_to(places, (*failed.shape, places.shape[-1])).reshape(-1, places.shape[-1])
-    value = value if jnp.ndim(value) == 0 else jnp.ravel(value)[first]
-    return message, failed.any(), tuple(places[first]), value
+    places = jnp.moveaxis(jnp.broadcast_to(places, (*failed.shape, places.shape[-1])), -1, 0)
+    return message, *first_failure(failed, list(places), value)

@@ -31,7 +31,7 @@ class Adaptive(Method):
 
     @property
     def iterates(self) -> bool:
-        return self.stepper.reach is None
+        return self.stepper.iterates
 
     def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
         """A pilot chooses the steps, then they are taken again in blocks with checkpoints.
@@ -53,7 +53,7 @@ class Adaptive(Method):
         live = jnp.arange(self.capacity) < count
         shares, where = jax.lax.stop_gradient((taken[: self.capacity], where[: self.capacity]))
         shares = jnp.where(live[:, None], shares, 0.0)
-        problem, size = Frozen(system, t0, self.forced), self.stepper.block
+        problem, size = Frozen(system, t0, self.forced, self.iterates), self.stepper.block
 
         total = jax.lax.stop_gradient(ends[-1] - t0)
         least = _ROUNDOFF * jnp.finfo(u.dtype).eps * total
@@ -134,7 +134,7 @@ def _choose_steps(method: Adaptive, system: Any, t0: Any, ends: Any, u: Any, sou
     """(segments reached, number of steps, (start, length) of each as shares of its segment, and that) under an error of
     tolerance × peak, of each step where it fades and of all so far where it lasts."""
     total = ends[-1] - t0
-    problem, weights, tiny = Frozen(system, t0, method.forced), system.weights, jnp.finfo(u.dtype).tiny
+    problem, weights, tiny = Frozen(system, t0, method.forced, method.iterates), system.weights, jnp.finfo(u.dtype).tiny
     height = lambda v: jnp.max(jnp.abs(v / weights))
     eps = jnp.finfo(u.dtype).eps
     roundoff = _ROUNDOFF * eps  # of the peak in an error estimate; of the time in a step

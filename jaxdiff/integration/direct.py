@@ -113,9 +113,9 @@ class Modes(Method):
 
     def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
         forcing = (system.forcing(times[0]) / system.weights).astype(start.dtype) if self.forced else None
-        course = system.modes(times[0], self.basis).course(start, forcing)
+        solution = system.operator(times[0]).diagonal(self.basis).solution(start, forcing)
         nonnegative = jnp.all(start >= 0) & (forcing is None or jnp.all(forcing >= 0)) & system.monotone
-        states = lambda t: not_below_zero(course(t), nonnegative, tuple(range(1, start.ndim + 1)))
+        states = lambda t: not_below_zero(solution(t), nonnegative, tuple(range(1, start.ndim + 1)))
         to_time = states if observe is None else lambda t: observe(states(t))
         return _in_chunks(to_time, times[1:] - times[0], start.size), jnp.zeros(2), []
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.integration.adaptive import first_failure
+from jaxdiff.integration.frozen import Formed
 from jaxdiff.integration.plan import Plan
 from jaxdiff.operators.halo import gathered, spread
 from jaxdiff.runtime.conditions import Checks, Condition, cell, check
@@ -25,8 +26,8 @@ def evolve(
     """
     u, equation, grid = _of_one_precision(equation, grid, initial)
     times = jnp.asarray(plan.times, u.dtype)
-    systems = equation.semidiscretise(grid, plan.scheme)
-    sound, looked_at = first_failure(systems[0], times) if systems[0].operator_varies else (True, times[0])
+    systems = [Formed(system, times[0]) for system in equation.semidiscretise(grid, plan.scheme)]
+    sound, looked_at = first_failure(systems[0], times) if systems[0].time_dependence().operator else (True, times[0])
     alone = plan.method.observes and len(systems) == 1  # else states are combined before anything is read off
     runs = [
         _through(system, plan, times, start, observe if alone else None, sound)

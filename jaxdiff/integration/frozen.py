@@ -1,4 +1,4 @@
-"""A system as steppers see it: A and b, formed no more often than they change."""
+"""A system as methods and steppers see it: traced once, and formed no more often than it changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,51 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.discretisation.system import System, TimeDependence
 from jaxdiff.operators import preconditioned
+from jaxdiff.runtime.conditions import Condition
+
+
+@eqx.filter_jit
+def _traced_once(kind: Callable[..., Any], quantity: str, equation: Any, grid: Any, *args: Any) -> Any:
+    return getattr(kind(equation, grid), quantity)(*args)
+
+
+class Formed:
+    """A system from a start t₀ on: what does not vary is formed there, and what does is traced once for all times.
+
+    Python's part of forming it takes as long as compiling it, and the compiler sees the same operations.
+    """
+
+    def __init__(self, system: System, t0: Any):
+        self.system, self.weights = system, system.weights
+        in_time = self._in_time = system.time_dependence()
+        steady = not (in_time.operator or in_time.forcing or in_time.knots)
+        self._fixed = system.formed(t0) if steady else None
+        self._operator = self._fixed[0] if self._fixed else None if in_time.operator else system.operator(t0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.system, name)
+
+    def time_dependence(self) -> TimeDependence:
+        return self._in_time
+
+    def _at(self, quantity: str, *args: Any) -> Any:
+        if type(self.system).__init__ is not System.__init__:  # it is more than an equation on a grid
+            return getattr(self.system, quantity)(*args)
+        return _traced_once(type(self.system), quantity, self.system.equation, self.system.grid, *args)
+
+    def operator(self, t: Any) -> Any:
+        return self._at("operator", t) if self._operator is None else self._operator
+
+    def forcing(self, t: Any, rates: Any = None) -> Any:
+        return self._fixed[1] if self._fixed else self._at("forcing", t, rates)
+
+    def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
+        return self._at("at", t) if self._operator is None else (self._operator, self.forcing(t))
+
+    def conditions(self, t: Any) -> list[Condition]:
+        return self._fixed[2] if self._fixed else self._at("conditions", t)
 
 
 class Constant(eqx.Module):
@@ -26,17 +70,19 @@ class Constant(eqx.Module):
 
 
 class Frozen(eqx.Module):
-    """A system whose operator, and where it may its forcing, are formed once; and the modes of resolvents on a lattice."""
+    """A system whose operator, and where it may its forcing, are formed once; and the modes of resolvents on a lattice.
+
+    forced: whether there is a forcing; iterates: whether resolvents on a lattice are asked for
+    """
 
     system: Any
-    fixed_operator: Any
-    fixed_forcing: Any
-    modes: Any
+    fixed_operator: Any = None
+    fixed_forcing: Any = None
+    modes: Any = None
 
-    def __init__(self, system: Any, t: Any, forced: bool = True):
-        self.system = system
-        operator = preconditioned(system.operator(t))
-        in_time = system.time_dependence()
+    def __init__(self, system: Any, t: Any, forced: bool = True, iterates: bool = True):
+        self.system, in_time = system, system.time_dependence()
+        operator = preconditioned(system.operator(t)) if iterates else system.operator(t)
         self.fixed_operator = None if in_time.operator else operator
         self.modes = getattr(operator, "modes", None) if in_time.operator else None
         steady = not (in_time.operator or in_time.forcing or in_time.knots)
@@ -55,19 +101,18 @@ class Frozen(eqx.Module):
 
     def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
         """(A, b) at time t; of the state u they do not depend yet."""
-        return self.operator(t), self.forcing(t)
+        if not self.varies:
+            return self.fixed_operator, self.forcing(t)
+        operator, forcing = self.system.at(t)
+        return self._preconditioned(operator), forcing
 
     def at_each(self, *times: Any) -> list[tuple[Any, Any]]:
         """(A, b) at each of several times; what varies is formed, and compiled, for all together."""
-
-        def each(quantity: Callable[[Any], Any], fixed: Any) -> list[Any]:
-            if fixed is not None:
-                return [fixed] * len(times)
-            together = jax.vmap(quantity)(jnp.stack(times))
-            return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
-
-        operators = map(self._preconditioned, each(self.system.operator, self.fixed_operator))
-        return list(zip(operators, each(self.system.forcing, self.fixed_forcing), strict=True))
+        if self.fixed_forcing is not None:
+            return [self.at(t) for t in times]
+        together = jax.vmap(self.system.at if self.varies else self.system.forcing)(jnp.stack(times))
+        each = [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(times))]
+        return [(self._preconditioned(one[0]), one[1]) if self.varies else (self.fixed_operator, one) for one in each]
 
     def forcings(self, t: Any) -> Any:
         return self.system.forcings(t)

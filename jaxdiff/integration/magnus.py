@@ -45,6 +45,7 @@ class Magnus(ErrorControlled):
     forced: bool = eqx.field(static=True)
     order = 4  # of the result whose error is estimated
     description = "exponentials"
+    iterates = False
 
     def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         return self._extrapolate(system, t, dt, u, _ROWS[:-1])[0]

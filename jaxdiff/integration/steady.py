@@ -21,7 +21,7 @@ from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
-    (operator, forcing), weights = system.at(0.0), system.weights
+    (operator, forcing, conditions), weights = system.formed(0.0), system.weights
     closed = (jnp.abs(operator.leak) <= 0).all()
     total = (
         jnp.sum(jnp.asarray(initial) * weights)
@@ -55,7 +55,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         f"the steady state is not finite{doubt}; check the coefficients": ~jnp.isfinite(content).all(),
     }
     found = [(words, failed, 0.0, gain) for words, failed in refusals.items()]
-    return content / weights, check([*system.conditions(0.0), *found])
+    return content / weights, check([*conditions, *found])
 
 
 def _resolvent(operator: Any, a: Any) -> Any:

@@ -34,6 +34,7 @@ class Stepper(eqx.Module):
     | `reach`                 | of an explicit stepper the largest stable Δt·|λ|, beyond which it is refused | None, implicit    |
     | `exact`                 | whether steps of any length are exact where coefficients are constant   | False             |
     | `limits`, `refusals`    | other limits of stability, and what to say of them                     | `reach` over |λ|max |
+    | `iterates`              | whether it asks for resolvents on several axes, found by iterations     | implicit and not exact |
     | `parts(operator, dt)`   | into how many a step must be cut to be what it claims                  | 1                 |
 
     The system has `at(t, u)`, which is (A, b), formed no more often than they change. A has its action `A @ u`, the
@@ -66,6 +67,11 @@ class Stepper(eqx.Module):
     def reach(self) -> float | None:
         """Largest stable Δt·|λ| of an explicit stepper."""
         return None
+
+    @property
+    def iterates(self) -> bool:
+        """Whether it asks for resolvents on several axes, which are found by iterations."""
+        return self.reach is None and not self.exact
 
     def limits(self, operator: Any) -> Any:
         """The largest stable steps of an explicit stepper [time], one for each reason to be unstable."""
@@ -283,6 +289,8 @@ class Strang(Stepper):
 
     inner: Stepper = eqx.field(default_factory=Exponential)
 
+    iterates = False  # resolvents are those of lines
+
     def __check_init__(self) -> None:
         if not isinstance(self.inner, Stepper) or self.inner.reach is not None or isinstance(self.inner, Strang):
             raise TypeError(
@@ -304,12 +312,7 @@ class Strang(Stepper):
         """u with every line along axis k advanced by `inner`."""
         shape = jnp.moveaxis(u, k, 0).shape
         flat = lambda x: jnp.moveaxis(jnp.broadcast_to(x, u.shape), k, 0).reshape(shape[0], -1)
-
-        def one(line: Any, b: Any, before: Any) -> Any:
-            after = self.inner.step(Constant(line, b), 0.0, dt, before)
-            return _without_noise(after, before, b)
-
-        after = jax.vmap(one, in_axes=1, out_axes=1)(lines, flat(forcing), flat(u))
+        after = _advanced(self.inner, lines, flat(forcing), dt, flat(u))
         return jnp.moveaxis(after.reshape(shape), 0, k)
 
     def parts(self, operator: Any, dt: Any) -> Any:
@@ -317,6 +320,17 @@ class Strang(Stepper):
             return self.inner.parts(operator, dt)
         of_line = jax.vmap(lambda line: self.inner.parts(line, dt), in_axes=1)
         return jnp.max(jnp.stack([jnp.max(of_line(_lines(operator, k))) for k in range(len(operator.up))]))
+
+
+@eqx.filter_jit  # traced once for the two halves of a step
+def _advanced(inner: Stepper, lines: Tridiagonal, forcing: Any, dt: Any, u: Any) -> Any:
+    """Every line `(n, lines)` after a step of the inner stepper."""
+
+    def one(line: Any, b: Any, before: Any) -> Any:
+        after = inner.step(Constant(line, b), 0.0, dt, before)
+        return _without_noise(after, before, b)
+
+    return jax.vmap(one, in_axes=1, out_axes=1)(lines, forcing, u)
 
 
 def _lines(operator: AxisSum, k: int) -> Tridiagonal:

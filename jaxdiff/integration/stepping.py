@@ -27,10 +27,10 @@ class Steps(Method):
 
     @property
     def iterates(self) -> bool:
-        return self.stepper.reach is None
+        return self.stepper.iterates
 
     def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
-        stepper, frozen = self.stepper, Frozen(system, times[0], self.forced)
+        stepper, frozen = self.stepper, Frozen(system, times[0], self.forced, self.iterates)
         lengths = jnp.diff(times) / self.substeps
         longest = jnp.max(lengths)
         # What depends on the operator, at every output time if it varies.

@@ -93,7 +93,11 @@ class Diagonal(eqx.Module):
     def __matmul__(self, u: Any) -> Any:
         return self.basis.synthesise(self.rates * self.basis.analyse(u))
 
-    def course(self, u: Any, constant: Any = None) -> Callable[[Any], Any]:
+    def diagonal(self, basis: Basis) -> Diagonal:
+        """Itself: it is in its basis."""
+        return self
+
+    def solution(self, u: Any, constant: Any = None) -> Callable[[Any], Any]:
         """The exact solution from u `(*cells,)` as a function of times `(T,)`, with values `(T, *cells)`.
 
         e^{tA}u + t φ₁(tA) b for a constant forcing b.

@@ -135,6 +135,7 @@ class ScatteredEdges(EdgeSum):
     upper: Any
     modes: Modes | None = eqx.field(default=None, kw_only=True)
 
+    @jax.jit
     def __matmul__(self, content: Any) -> Any:
         def one(x: Any) -> Any:
             lower, upper = self._ends(x)
@@ -184,6 +185,7 @@ class SharedEdges(EdgeSum):
     def _rates(self) -> list[Any]:
         return [self.up, self.down, self.up_behind, self.down_behind]
 
+    @jax.jit
     def __matmul__(self, content: Any) -> Any:
         # Each flux is formed at both of its ends: all edges are then one pass over memory.
         take = shifts(content, self.ndim)

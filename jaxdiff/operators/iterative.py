@@ -100,12 +100,18 @@ def solver(operator: Any, a: Any, b: Any) -> Callable[[Any], tuple[Any, Any]]:
     fixed = jax.lax.stop_gradient(operator)
     dtype = operator.weights.dtype
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
-    root = jax.lax.stop_gradient(modes.roots(fixed, a, b))
-    left, right = 1 / (modes.scale * modes.even), modes.scale / modes.even
-    modes, left, right = jax.lax.stop_gradient((modes, left, right))
-    columns = jax.lax.stop_gradient(a + b * -fixed.leak)
+    root = modes.roots(fixed, a, b)
+    columns = a + b * -fixed.leak
     spread = modes.scale**2 / jnp.sum(columns * modes.scale**2)
     spread = jnp.where(jnp.isfinite(spread), spread, 0.0)
+    known = jax.lax.stop_gradient((modes, root, columns, spread))
+    return lambda u: _solve(operator, a, b, known, jnp.broadcast_to(u, operator.weights.shape).astype(dtype))
+
+
+@jax.jit  # traced once for the solves of a step
+def _solve(operator: Any, a: Any, b: Any, known: Any, rhs: Any) -> tuple[Any, Any]:
+    modes, root, columns, spread = known
+    left, right = 1 / (modes.scale * modes.even), modes.scale / modes.even
 
     def matvec(x: Any) -> Any:
         return a * x + b * (operator @ x)
@@ -114,18 +120,14 @@ def solver(operator: Any, a: Any, b: Any) -> Callable[[Any], tuple[Any, Any]]:
         into, out = lambda r: modes.analyse(left * r) / root, lambda w: right * modes.synthesise(w / root)
         x, count = _refined(product, into, out, rhs, operator.detailed_balance)
         x = x + (jnp.sum(rhs) - jnp.sum(columns * x)) * spread  # content is kept to roundoff, not to a tolerance
-        never = (rhs >= 0).all() & (x > -(float(jnp.finfo(dtype).eps) ** 0.5) * jnp.max(jnp.abs(x)))
+        never = (rhs >= 0).all() & (x > -(float(jnp.finfo(rhs.dtype).eps) ** 0.5) * jnp.max(jnp.abs(x)))
         return jnp.where(never, jnp.maximum(x, 0.0), x), count  # nor does a generator send anything below zero
 
     def backward(product: Any, rhs: Any) -> Any:
         into, out = lambda r: modes.analyse(right * r) / root, lambda w: left * modes.synthesise(w / root)
         return _refined(product, into, out, rhs, operator.detailed_balance)
 
-    def solve(u: Any) -> tuple[Any, Any]:
-        rhs = jnp.broadcast_to(u, operator.weights.shape).astype(dtype)
-        return jax.lax.custom_linear_solve(matvec, rhs, forward, backward, has_aux=True)
-
-    return solve
+    return jax.lax.custom_linear_solve(matvec, rhs, forward, backward, has_aux=True)
 
 
 def _refined(product: Any, into: Any, out: Any, rhs: Any, symmetric: bool) -> tuple[Any, Any]:
