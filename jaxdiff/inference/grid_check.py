@@ -79,7 +79,7 @@ def warning(run: Run, z: np.ndarray, here: Expansion | None, errors: np.ndarray)
     found = shifts(run, z, here, errors)
     if found is None:
         return ()
-    share = np.nan_to_num(np.abs(found) / errors)
+    share = np.nan_to_num(np.abs(found) / errors, posinf=0.0)  # an error bar of zero has told why by itself
     worst = int(np.argmax(share))
     if share[worst] <= LEAST:
         return ()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxdiff.discretisation.separability import depends
 from jaxdiff.measurements.residuals import Examination
 
 
@@ -78,7 +81,7 @@ class Loss(ABC):
         The generalised Gauss–Newton matrix Jᵀ (∂²L) J, or, for distances that hardly bend, like absolute differences, the
         curvature of reweighted squares. The noise is NaN, not known, but of a likelihood that bends.
         """
-        total = lambda point: self.value(predictor, point)
+        total = self._total(predictor, prediction)
         slope, flat = jax.grad(total), jacobian.reshape(-1, jacobian.shape[-1])
         bent = jax.vmap(lambda column: jax.jvp(slope, (prediction,), (column,))[1], -1, -1)(jacobian)
         pull, bend = slope(prediction), flat.T @ bent.reshape(flat.shape)
@@ -87,6 +90,19 @@ class Loss(ABC):
         curvature = jnp.where(straight, squares, bend)
         noise = jnp.where(straight | (not self.likelihood), jnp.nan, bend)
         return Expansion(total(prediction), pull.reshape(-1) @ flat, curvature, noise)
+
+    def _total(self, predictor: Any, prediction: Any) -> Callable[[Any], Any]:
+        """The loss as a function of the prediction; raise unless it is one number, and by the weights where it says so."""
+        total = lambda point: self.value(predictor, point)
+        found = jax.eval_shape(total, prediction)
+        if np.shape(found) or not jnp.issubdtype(jnp.result_type(found), jnp.floating):
+            raise ValueError(f"the loss {self.name} must be one real number, got {found.dtype} of shape {found.shape}")
+        by_weight = lambda weight: self.value(predictor.holding({"weight": weight}), prediction)
+        if self.weighted and not depends(by_weight, predictor.weight)[0]:
+            raise ValueError(
+                f"{self.name} says weighted = True, and counts rows whose predictor.weight is zero; leave that out"
+            )
+        return total
 
     def suits(self, measurement: Any) -> None:  # noqa: B027
         """Raise ValueError, in words, for a measurement that it cannot compare; the default takes any."""

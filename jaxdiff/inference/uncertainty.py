@@ -68,7 +68,13 @@ def uncertainty(
     elif reason is None and not np.isfinite(np.asarray(here.noise, float)).all():
         reason = "the loss does not tell the noise of the data"
     if reason is None:
-        return found._replace(notes=diagnostics(parameters, z, *found[3:6]))
+        negative = [
+            parameters.labels[i] for i in np.flatnonzero(np.isnan(found.errors) & ~found.at_bound & ~found.unidentified)
+        ]
+        lost = [
+            f"no error bar of {listed(negative)}: its variance came out negative, from the noise that the loss tells"
+        ]
+        return found._replace(notes=(*diagnostics(parameters, z, *found[3:6]), *lost[: len(negative)]))
     nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}
     return found._replace(**nan, notes=(*diagnostics(parameters, z, found.at_bound), f"no error bars: {reason}"))
 
@@ -97,11 +103,13 @@ def error_bars(
     inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
     variances = np.where(sizes > 0, mean * inflation[:, None], 1.0) * np.asarray(widening) ** 2
     covariance_of_z = inverse @ (np.einsum("bm,bmij->bij", variances, noise) + inputs) @ inverse
-    known = ~at_bound & ~unidentified & sound[:, None]
+    variance = np.diagonal(covariance_of_z, axis1=1, axis2=2)
+    negative = variance < -1e-9 * np.abs(variance).max(axis=1, keepdims=True, initial=0.0)  # beyond roundoff
+    known = ~at_bound & ~unidentified & ~negative & sound[:, None]
     both = known[:, :, None] & known[:, None]
     slope = parameters.transform.slope(z)
     covariance = np.where(both, covariance_of_z * slope[:, :, None] * slope[:, None], np.nan)
-    deviation = np.where(known, np.sqrt(np.maximum(np.diagonal(covariance_of_z, axis1=1, axis2=2), 0.0)), np.nan)
+    deviation = np.where(known, np.sqrt(np.maximum(variance, 0.0)), np.nan)
     half_width = quantile(0.95, freedom)[:, None] * deviation
     limit = np.asarray(parameters.transform.limit)
     ends = [np.asarray(parameters.transform(np.clip(z + sign * half_width, -limit, limit)), float) for sign in (-1, 1)]

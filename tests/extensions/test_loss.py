@@ -48,6 +48,14 @@ class Quartic(jd.Loss):
         return None
 
 
+class Negative(PoissonDeviance):
+    """A loss with a sign that is wrong."""
+
+    def expand(self, predictor, prediction, jacobian):
+        around = super().expand(predictor, prediction, jacobian)
+        return around._replace(noise=-around.noise)
+
+
 def test_a_loss_that_tells_no_noise_has_no_error_bars():
     grid, times = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.2, 2.0, 12)
     values = np.exp(-0.5 * times) + 0.01 * np.random.default_rng(0).normal(size=12)
@@ -55,6 +63,8 @@ def test_a_loss_that_tells_no_noise_has_no_error_bars():
     fit = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, loss=Quartic, progress=False)
     assert np.isnan(fit.standard_errors["decay"])
     assert "no error bars: the loss does not tell the noise of the data" in fit.notes
+    fit = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, loss=Negative(), progress=False)
+    assert np.isnan(fit.standard_errors["decay"]) and "variance came out negative" in fit.notes[0]
 
 
 def test_a_loss_gives_the_error_bars_of_its_noise():
@@ -79,3 +89,24 @@ def test_a_loss_gives_the_error_bars_of_its_noise():
     many = jd.fit_many(model, counts, data, loss=Poisson(), progress=False)
     scatter, bars = np.std(many.parameters["decay"]), np.median(many.standard_errors["decay"])
     assert many.converged.all() and abs(scatter / bars - 1) < 0.2
+
+
+class Rows(Poisson):
+    """A loss for each row, where one number is asked for."""
+
+    def value(self, predictor, prediction, rows=None):
+        return (prediction - predictor.observation) ** 2
+
+
+class Heedless(Poisson):
+    """A loss that says it leaves out what has no weight, and counts it."""
+
+    weighted = True
+
+
+def test_a_loss_is_held_to_what_it_says():
+    times = np.linspace(0.2, 2.0, 6)
+    counts = jd.Readings(jd.Grid.uniform((0.0, 1.0, 4)), 40.0, times, np.full(6, 0.5), np.round(40 * np.exp(-times)))
+    for loss, words in ((Rows(), "one real number, got float64 of shape"), (Heedless(), "says weighted = True")):
+        with pytest.raises(ValueError, match=words):
+            jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), counts, loss=loss, progress=False)
