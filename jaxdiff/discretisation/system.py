@@ -25,6 +25,10 @@ class TimeDependence(NamedTuple):
     forcing: bool = False
     knots: Any = ()
 
+    @property
+    def steady(self) -> bool:
+        return not (self.operator or self.forcing or self.knots)
+
 
 @dataclass(frozen=True)
 class System(ABC):

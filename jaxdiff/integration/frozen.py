@@ -28,8 +28,7 @@ class Formed:
     def __init__(self, system: System, t0: Any):
         self.system, self.weights = system, system.weights
         in_time = self._in_time = system.time_dependence()
-        steady = not (in_time.operator or in_time.forcing or in_time.knots)
-        self._fixed = system.formed(t0) if steady else None
+        self._fixed = system.formed(t0) if in_time.steady else None
         self._operator = self._fixed[0] if self._fixed else None if in_time.operator else system.operator(t0)
 
     def __getattr__(self, name: str) -> Any:
@@ -85,8 +84,7 @@ class Frozen(eqx.Module):
         operator = preconditioned(system.operator(t)) if iterates else system.operator(t)
         self.fixed_operator = None if in_time.operator else operator
         self.modes = getattr(operator, "modes", None) if in_time.operator else None
-        steady = not (in_time.operator or in_time.forcing or in_time.knots)
-        self.fixed_forcing = (system.forcing(t) if forced else 0.0) if steady else None
+        self.fixed_forcing = (system.forcing(t) if forced else 0.0) if in_time.steady else None
 
     @property
     def varies(self) -> bool:

@@ -123,7 +123,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
     """
     equation = plain(equation)
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
-    if system.operator_varies or system.forcing_varies or system.knots:
+    if not system.time_dependence().steady:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
     memory.require_at_rest(grid)
     initial = None if initial is None else grid.average(plain(initial))

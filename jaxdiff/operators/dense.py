@@ -64,10 +64,6 @@ class Dense(eqx.Module):
         """A N along the first axis."""
         return self.rates @ content - _column(self.exit, content) * content
 
-    def backward(self, values: Any) -> Any:
-        """Aᵀ f, the backward (Kolmogorov) operator."""
-        return self.rates.T @ values - _column(self.exit, values) * values
-
     def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
         several = jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b))

@@ -44,12 +44,6 @@ class Tridiagonal(eqx.Module):
         """A N along the first axis."""
         return _inflow(self.up, self.down, content, self.periodic) - _column(self.exit, content) * content
 
-    def backward(self, values: Any) -> Any:
-        """Aᵀ f, the backward (Kolmogorov) operator, with f = 0 outside an open axis."""
-        above, below = _shifted(values, -1, self.periodic), _shifted(values, 1, self.periodic)
-        up, down = _column(self.up, values), _column(self.down, values)
-        return up * above + down * below - _column(self.exit, values) * values
-
     def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`.
 
