@@ -15,6 +15,7 @@ At its walls
 
 What moves
     Diffusion, FokkerPlanck     heat and substances; densities of random motion with a drift
+    Observed                    what an instrument sees of it: gain, offset, mixture
     Equation                    base
 
 Coefficients
@@ -40,7 +41,11 @@ What was measured
     Readings                    values at times and places
     Histograms                  counts or densities in bins
     Trajectory                  paths of single particles
-    Measurement                 base
+    Total, Mean, Interval, Moment, Weighted
+                                probes, that read of a whole state: sums over cells
+    FluxThrough, CumulativeFlux, BoundaryValue
+                                what passes a wall or a place, and the value at a wall
+    Measurement, Probe          bases
 
 How far off
     mse, kl_divergence, negative_log_likelihood
@@ -84,6 +89,17 @@ from jaxdiff.integration.steppers import (
 )
 from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.measurements.probes import (
+    BoundaryValue,
+    CumulativeFlux,
+    FluxThrough,
+    Interval,
+    Mean,
+    Moment,
+    Probe,
+    Total,
+    Weighted,
+)
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
@@ -91,19 +107,21 @@ from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent
 from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
 from jaxdiff.model.families import MLP, Polynomial, Spline
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.observed import Observed
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.runtime.sharding import decompose
 
 __all__ = [
     "Grid",
     "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
-    "Diffusion", "FokkerPlanck", "Equation",
+    "Diffusion", "FokkerPlanck", "Observed", "Equation",
     "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
     "Free", "Positive", "Bounded", "Fixed",
     "FiniteVolume", "Spectral",
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "Readings", "Histograms", "Trajectory", "Measurement",
+    "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "datasets",

@@ -174,7 +174,7 @@ def bead(rng: Any, *, steps: int = 1000, blur: float = 0.0) -> Found:
     equation = jd.FokkerPlanck(pull(k, m), variance * k / (1 - slope**2))
     path = jd.Trajectory(WELL, dt * np.arange(steps + 1), x)
     with jax.enable_x64(True):
-        return verdict((path,), (negative_log_likelihood,), ((),), (None,), equation), {}
+        return verdict((path,), (negative_log_likelihood,), ((),), (None,), (equation,)), {}
 
 
 RIGHT: dict[str, Callable[[Any], Found]] = {

@@ -181,6 +181,13 @@ class LatticeSystem(TransportSystem):
         """The words for a place in a message."""
         return "at " + ", ".join(f"{name} = {{where{k or ''}}}" for k, name in enumerate(self.grid.names))
 
+    def faces(self, t: Any, k: int = 0) -> tuple[Any, Any, Any]:
+        across = self._across(k)
+        return jax.tree.map(lambda rate: rate * across, self._lines(k, lambda system: system.faces(t)))
+
+    def walls(self, t: Any, k: int = 0) -> tuple[Any, Any]:
+        return self._lines(k, lambda system: system.walls(t))
+
     def _across(self, k: int) -> Any:
         """Volumes of the cells without their extent along axis k."""
         out: Any = 1.0

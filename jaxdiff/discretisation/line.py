@@ -114,6 +114,28 @@ class LineSystem(TransportSystem):
         b = self._forcing(fluxes, t)
         return self._operator(fluxes), b, self._conditions(fluxes, b)
 
+    def faces(self, t: Any, k: int = 0) -> tuple[Any, Any, Any]:
+        fluxes = _Fluxes(self, t)
+        out, back = fluxes.conductances
+        if self.periodic:
+            seam = lambda rate: jnp.concatenate([rate[-1:], rate])
+            return seam(out), seam(back), jnp.zeros(len(out) + 1, out.dtype)
+        (leaving, entering), (off, onto) = fluxes.eliminated(t)
+        with_ends = lambda lower, inner, upper: jnp.concatenate([jnp.stack([lower]), inner, jnp.stack([upper])])
+        still = jnp.zeros((), out.dtype)
+        inflow = with_ends(entering, jnp.zeros(len(out), out.dtype), -onto)
+        return with_ends(still, out, off), with_ends(leaving, back, still), inflow
+
+    def walls(self, t: Any, k: int = 0) -> tuple[Any, Any]:
+        found = []
+        for side, cell in _Fluxes(self, t).at_walls:
+            outflow, inflow = _flux(side, cell, _numbers(side, t, t))
+            through = cell.back > 0
+            back = jnp.where(through, cell.back, 1.0)
+            found.append((jnp.where(through, (cell.out - outflow) / back, 1.0), jnp.where(through, inflow / back, 0.0)))
+        shares, offsets = zip(*found, strict=True)
+        return jnp.stack(shares), jnp.stack(offsets)
+
     def _operator(self, fluxes: _Fluxes) -> Tridiagonal:
         out, back = fluxes.conductances
         m = self.weights

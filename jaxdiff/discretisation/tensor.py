@@ -35,7 +35,7 @@ class TensorSystem(LatticeSystem):
     with rates that are not negative whatever D and f. Where D is diagonal, edges and rates are those of `LatticeSystem`.
     """
 
-    basis = None
+    basis, oblique = None, True
 
     def require_uniform(self) -> TensorSystem:
         """Itself; raise unless grid, walls and shapes are such that a tensor holds."""

@@ -16,8 +16,9 @@ from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.noise_models import ERRORS, estimates, widening
 from jaxdiff.inference.objective import Objective, assemble
-from jaxdiff.inference.result import Fit, load
+from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import MANY, STEPS, Run, SearchResult, on_host
+from jaxdiff.inference.stored import load
 from jaxdiff.inference.verdict import Verdict
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
@@ -104,8 +105,8 @@ def fit(
     measured = as_tuple(measurements, "measurements")
     with precision(dtype):
         trained, held_out = _hold_out(measured, validation)
-        fitted, function, initials, held_out_initials = assemble(model, parameters, trained, held_out)
-        objective = Objective(function, choose(loss, trained), initials)
+        fitted, function, sources, held_out_sources = assemble(model, parameters, trained, held_out)
+        objective = Objective(function, choose(loss, trained), *sources)
         if optimizer is None:
             optimizer = LevenbergMarquardt() if fitted.count <= FEW and batch_size is None else default_descent()
         if batch_size is not None and isinstance(optimizer, LevenbergMarquardt):
@@ -135,7 +136,7 @@ def fit(
         if not held_out:
             return found
         losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held_out)
-        validation_objective = Objective(function, losses, held_out_initials)
+        validation_objective = Objective(function, losses, *held_out_sources)
         validated = Run(validation_objective, run.parameters, held_out, run.options, run.progress)
         return replace(found, held_out=held_out, validation_loss=validated.value(z))
 
@@ -183,13 +184,15 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
     """The fit whose parameters are x, with the covariance, errors and intervals of `uncertainty`."""
     fitted = run.parameters
     tree = jax.tree.map(np.asarray, fitted.rebuild(x))
-    equation, initials = run.objective.unpack(tree)
+    models = run.objective.unpack(tree)
+    initials = tuple(model.initial for model in models)
+    equations = tuple(model.equation for model in models)
     states = tree["initial"].values() if isinstance(tree["initial"], dict) else [tree["initial"]]
     from_model = not all(any(initial is state for state in states) for initial in initials)  # for any measurement
     own = (None if from_model else getattr(m, "initial", None) for m in run.measurements)
     return Fit(
-        model=equation,
-        initial=initials[0] if all(initial is initials[0] for initial in initials) else initials,
+        model=one_or_all(equations),
+        initial=one_or_all(initials),
         parameters=fitted.split(x),
         start=fitted.split(np.asarray(fitted.start)),
         standard_errors=fitted.split(uncertainty.errors),
@@ -198,10 +201,18 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
         covariance=uncertainty.covariance,
         measurements=run.measurements,
         initials=tuple(zip(own, initials, strict=True)),
+        models=models,
+        function=run.objective.model,
+        arguments={} if run.objective.model is None else dict(tree[""]),
         options=run.options,
         problem=run.problem,
         **results,
     )
+
+
+def one_or_all(several: tuple[Any, ...]) -> Any:
+    """What all share, or all of them."""
+    return several[0] if all(one is several[0] for one in several) else several
 
 
 def _hold_out(

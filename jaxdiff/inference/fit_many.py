@@ -98,12 +98,12 @@ def fit_many(
         over = chosen(devices)
         templates = tuple(one.template for one in stacks)
         losses = choose(loss, templates)
-        fitted, function, initials, _ = assemble(model, parameters, templates, ())
+        fitted, function, sources, _ = assemble(model, parameters, templates, ())
         if fitted.count > FEW:
             raise ValueError(f"a batch of fits holds up to {FEW} parameters, got {fitted.count}; call jd.fit for each")
         if not all(one.weighted for one in losses) and any(np.isnan(one.values).any() for one in stacks):
             raise ValueError("your own loss cannot leave out missing values, got NaN; use jd.mse or jd.kl_divergence")
-        objective = Objective(function, losses, initials)
+        objective = Objective(function, losses, *sources)
         start, leaves = _own_initials(model, parameters, stacks, fitted)
         data = BatchData(start, tuple(one.data() for one in stacks), leaves)
         run = Run(objective, fitted, templates, SolverOptions(scheme, stepper, substeps, tolerance), Progress(False))
@@ -214,8 +214,8 @@ def multistart(
         raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
     measured = as_tuple(measurements, "measurements")
     with precision(dtype):
-        fitted, function, initials, _ = assemble(model, parameters, measured, ())
-        objective = Objective(function, choose(loss, measured), initials)
+        fitted, function, sources, _ = assemble(model, parameters, measured, ())
+        objective = Objective(function, choose(loss, measured), *sources)
         stacks = tuple(repeated(one, count) for one in measured)
         options = SolverOptions(scheme, stepper, substeps, tolerance)
         run = Run(objective, fitted, measured, options, Progress(False))

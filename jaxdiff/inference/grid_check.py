@@ -126,11 +126,13 @@ def _key(run: Run) -> Any:
 def _noiseless_predictors(run: Run, z: np.ndarray, here: Expansion) -> list[Any] | None:
     """Predictors for what the model itself predicts at z; None where other cells would be another problem, or err otherwise."""
     grids = _grids(run)
-    equation, initials = run.at(z)
+    models = run.at(z)
+    equations, initials = [model.equation for model in models], [model.initial for model in models]
     fitted = [run.parameters.leaves[i] for i in run.parameters.places]
     given = jax.tree.unflatten(run.parameters.treedef, run.parameters.leaves)["initial"]
     cells = lambda tree: any(np.shape(leaf) in grids for leaf in jax.tree.leaves(tree))
-    if not grids or equation.discrete or cells(equation) or cells(fitted) or (cells(initials) and not cells(given)):
+    discrete = any(equation.discrete for equation in equations)
+    if not grids or discrete or cells(equations) or cells(fitted) or (cells(initials) and not cells(given)):
         return None
     found = []
     for predictor, loss, part in zip(run.predictors, run.objective.losses, here.predictions, strict=True):
@@ -225,8 +227,10 @@ def _errors_of_predictions(
             if one is not None:
                 middle = (one.edges[1:] + one.edges[:-1]) / 2
                 rest = second[i] * one.by_row(interpolation_error(middle, one.x) / one.step**2)
-            else:
+            elif hasattr(m, "bins"):
                 rest = _errors_of_bins(predictor, m, k, now[i])
+            else:  # what is read of whole states lies between no centres
+                rest = 0.0
             found[i] = found[i] + (mean[i] - now[i]) / (3 * WIDER**2) + rest
     return found
 

@@ -17,6 +17,7 @@ from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
 from jaxdiff.measurements.readings import StartNoise
 from jaxdiff.model.boundaries import Boundary
+from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
 from jaxdiff.runtime.compilation import quick_jit
 
@@ -58,12 +59,12 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
     if here is None or not which:
         return InputNoise()
     noise = {i: _deviation_of_readings(run, here, i) for i in which}
-    equation, initials = run.at(z)
-    series = _deviations_of_series(run, z, equation, float(np.median(list(noise.values()))))
+    models = run.at(z)
+    series = _deviations_of_series(run, z, _equations(models), float(np.median(list(noise.values()))))
     starts = {}
     for i in which:
         group, m = run.objective.initials[i], run.measurements[i]
-        if group not in starts and (sigma := _deviations_of_start(m, initials[i], noise[i])) is not None:
+        if group not in starts and (sigma := _deviations_of_start(m, models[i].initial, noise[i])) is not None:
             starts[group] = sigma
     if not series and not starts:
         return InputNoise()
@@ -97,7 +98,7 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
 def has_input_noise(run: Run) -> bool:
     """Whether walls or starts were given with noise."""
     given = [m.initial_sigma for m in run.measurements if m.has_residuals]
-    given += [one.sigma for one in _nodes(run.at(run.start)[0], Series)]
+    given += [one.sigma for one in _nodes(_equations(run.at(run.start)), Series)]
     return any(isinstance(one, StartNoise) or (one is not None and bool(np.any(np.asarray(one) > 0))) for one in given)
 
 
@@ -167,13 +168,18 @@ def _deviation_of_readings(run: Run, here: Expansion, i: int) -> float:
     return float(np.sqrt(float(here.squares[i]) / max(len(m.values) - len(here.gradient), 1)))
 
 
-def _deviations_of_series(run: Run, z: np.ndarray, equation: Any, noise: float) -> dict[int, Any]:
-    """{which Series of the equation: the standard deviation of its values}, where it has one."""
-    several = _nodes(equation, Series)
+def _equations(models: Any) -> list[Any]:
+    """The equations of all measurements, each once."""
+    return list({id(model.equation): model.equation for model in models}.values())
+
+
+def _deviations_of_series(run: Run, z: np.ndarray, equations: list[Any], noise: float) -> dict[int, Any]:
+    """{which Series of the equations: the standard deviation of its values}, where it has one."""
+    several = _nodes(equations, Series)
     if not several:
         return {}
-    walls = {id(getattr(side, name)) for side in _nodes(equation, Boundary) for name in side.levels}
-    elsewhere = _nodes(run.at(np.asarray(z) + 1e-3)[0], Series)
+    walls = {id(getattr(side, name)) for side in _nodes(equations, Boundary) for name in side.levels}
+    elsewhere = _nodes(_equations(run.at(np.asarray(z) + 1e-3)), Series)
     found = {}
     for k, (one, other) in enumerate(zip(several, elsewhere, strict=True)):
         values, sigma = np.asarray(one.values, float), one.sigma
@@ -240,17 +246,22 @@ def _through_inputs(
     which: tuple[int, ...], series: tuple[int, ...], starts: tuple[int, ...], problem: Problem, z: Any, weights: Any
 ) -> Any:
     """Weights (p, rows) of the predictions taken back to the inputs: (p, …) for each Series and each start."""
-    equation, initials = problem.build(z)
-    groups = problem.objective.initials
+    models = problem.build(z)
+    equations, groups = _equations(models), problem.objective.initials
+    place = {id(equation): k for k, equation in enumerate(equations)}
 
     def predict(values: Any, states: Any) -> Any:
-        changed = equation
+        changed = equations
         if series:
-            changed = eqx.tree_at(lambda e: [_nodes(e, Series)[k].values for k in series], equation, values)
-        state = lambda i: states[starts.index(g)] if (g := groups[i]) in starts else initials[i]
-        return [problem.predictors[i].predict(changed, state(i)).values for i in which]
+            changed = eqx.tree_at(lambda e: [_nodes(e, Series)[k].values for k in series], equations, values)
 
-    values = [jnp.asarray(_nodes(equation, Series)[k].values) for k in series]
-    states = [jnp.asarray(initials[next(i for i in which if groups[i] == g)]) for g in starts]
+        def model(i: int) -> Observed:
+            state = states[starts.index(g)] if (g := groups[i]) in starts else models[i].initial
+            return Observed(changed[place[id(models[i].equation)]], state, models[i].observe)
+
+        return [problem.predictors[i].observed(model(i), i).values for i in which]
+
+    values = [jnp.asarray(_nodes(equations, Series)[k].values) for k in series]
+    states = [jnp.asarray(models[next(i for i in which if groups[i] == g)].initial) for g in starts]
     back = jax.vjp(predict, values, states)[1]
     return jax.vmap(back)([jnp.asarray(rows, z.dtype) for rows in weights])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from jaxdiff.inference.loss import Expansion, Loss
 from jaxdiff.inference.losses import is_log_density
 from jaxdiff.measurements.predictor import Prediction
 from jaxdiff.model.equations import Equation
-from jaxdiff.parameters import Fixed, Free, Parameters, collect, marked, plain, unmarked
+from jaxdiff.model.observed import Observed
+from jaxdiff.parameters import Free, Parameters, collect, marked, unmarked
 
 NUDGE = 1e-4  # of a coordinate, for differences of gradients
 KEPT = 2**22  # numbers of a Jacobian beyond which a fit does not keep it
@@ -26,24 +27,31 @@ KEPT = 2**22  # numbers of a Jacobian beyond which a fit does not keep it
 class Objective:
     """The static half of a problem: equal objectives share compiled code, whatever the numbers.
 
-    model: a function of named parameters, None for a marked equation; losses: one per measurement; initials: which
-    of the fitted initial states each measurement starts from, -1 for none of its own
+    model: a function of named parameters, None for a marked equation; losses: one per measurement; initials, conditions: which
+    of the fitted initial states and of the known conditions are those of each measurement, -1 for none
     """
 
     model: Callable[..., Any] | None
     losses: tuple[Loss, ...]
     initials: tuple[int, ...]
+    conditions: tuple[int, ...]
 
-    def unpack(self, tree: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The equation that a tree of numbers makes, and the initial state of each measurement."""
-        equation, initial = tree[""], None
-        if self.model is not None:
-            equation = self.model(**equation)
-            if isinstance(equation, tuple):
-                equation, initial = equation
-            equation = plain(equation, Fixed)
+    def unpack(self, tree: Any) -> tuple[Observed, ...]:
+        """What a tree of numbers makes of each measurement; those without conditions of their own share one equation."""
         own = list(tree["initial"].values()) if isinstance(tree["initial"], OrderedDict) else [tree["initial"]]
-        return equation, tuple(initial if initial is not None else own[i] if i >= 0 else None for i in self.initials)
+        made = {
+            i: self._made(tree[""], tree["conditions"][i] if i >= 0 else {}) for i in dict.fromkeys(self.conditions)
+        }
+
+        def of(initial: int, conditions: int) -> Observed:
+            model = made[conditions]
+            state = model.initial if model.initial is not None else own[initial] if initial >= 0 else None
+            return Observed(model.equation, state, model.observe)
+
+        return tuple(map(of, self.initials, self.conditions))
+
+    def _made(self, numbers: Any, conditions: Any) -> Observed:
+        return Observed(numbers) if self.model is None else Observed.of(self.model(**numbers, **conditions))
 
 
 @jax.tree_util.register_dataclass
@@ -58,14 +66,14 @@ class Problem:
     predictors: tuple[Any, ...]
     objective: Objective = field(metadata={"static": True})
 
-    def build(self, z: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The equation at z, and the initial state of each measurement."""
+    def build(self, z: Any) -> tuple[Observed, ...]:
+        """The model of each measurement at z."""
         return self.objective.unpack(self.parameters.build(z))
 
-    def predict(self, z: Any) -> tuple[Prediction, ...]:
-        equation, initials = self.build(z)
-        pairs = zip(self.predictors, initials, strict=True)
-        return tuple(predictor.predict(equation, initial) for predictor, initial in pairs)
+    def predict(self, z: Any, which: Sequence[int] | None = None) -> tuple[Prediction, ...]:
+        models = self.build(z)
+        each = range(len(self.predictors)) if which is None else which
+        return tuple(self.predictors[i].observed(models[i], i) for i in each)
 
     def value(self, z: Any, batch: Any = None) -> tuple[Any, Any]:
         """The loss, NaN where a check failed; and of each measurement whether its predictor resolves the coefficients.
@@ -89,8 +97,7 @@ class Problem:
         if others:
 
             def fields(point: Any) -> Any:
-                equation, initials = self.build(point)
-                predictions = [self.predictors[i].predict(equation, initials[i]) for i in others]
+                predictions = self.predict(point, others)
                 fine = [jnp.asarray(prediction.resolved) for prediction in predictions]
                 return [prediction.values for prediction in predictions], (passed(predictions), fine)
 
@@ -118,8 +125,7 @@ class Problem:
         """
 
         def loss(point: Any) -> Any:
-            equation, initials = self.build(point)
-            prediction = self.predictors[index].predict(equation, initials[index])
+            (prediction,) = self.predict(point, [index])
             total = self.objective.losses[index].value(self.predictors[index], prediction.values)
             return jnp.where(passed((prediction,)), total, jnp.nan), prediction.resolved
 
@@ -132,12 +138,13 @@ class Problem:
         return Expansion(totals[0], slopes[0], curvature, curvature, jnp.zeros(()), resolved[0])
 
     def euler(self, z: Any) -> Expansion:
-        """Minus the log density of Euler steps along all paths, with its Fisher information."""
-        paths = [predictor for predictor in self.predictors if not predictor.on_cells]
+        """Minus the log density of Euler steps along all paths, with its Fisher information; predictors are None elsewhere."""
+        paths = [predictor for predictor in self.predictors if predictor is not None]
 
         def moments(point: Any) -> Any:
-            equation, _ = self.build(point)
-            means, variances = zip(*(path.euler(equation) for path in paths), strict=True)
+            pairs = zip(self.predictors, self.build(point), strict=True)
+            several = [path.euler(model.equation) for path, model in pairs if path is not None]
+            means, variances = zip(*several, strict=True)
             return (jnp.concatenate(means), jnp.log(jnp.concatenate(variances)))
 
         stops = jnp.concatenate([path.observation for path in paths])
@@ -167,10 +174,17 @@ def passed(predictions: Any) -> Any:
     return ~jnp.any(jnp.stack([jnp.any(table[:, 0] > 0) for table in tables])) if tables else jnp.array(True)
 
 
+class Sources(NamedTuple):
+    """Which of the initial states, and which of the conditions, each measurement has."""
+
+    initials: tuple[int, ...]
+    conditions: tuple[int, ...]
+
+
 def assemble(
     model: Any, starts: Any, measurements: tuple[Any, ...], held_out: tuple[Any, ...]
-) -> tuple[Parameters, Callable[..., Any] | None, tuple[int, ...], tuple[int, ...]]:
-    """(parameters, function or None, and which initial state each fitted and each held-out measurement starts from).
+) -> tuple[Parameters, Callable[..., Any] | None, Sources, Sources]:
+    """(parameters, function or None, and the sources of the fitted and of the held-out measurements).
 
     Raises TypeError if `parameters` and the kind of model do not fit together.
     """
@@ -187,11 +201,13 @@ def assemble(
                 "a model that is a function needs parameters={name: start}, got none; name each argument with its start"
             )
         function = model
-        check_function(function, starts)
+        for one in (*measurements, *held_out):
+            check_function(function, starts, getattr(one, "conditions", None) or {})
         fitted = OrderedDict((name, start if marked(start) else Free(start)) for name, start in dict(starts).items())
     else:
         raise TypeError(f"model must be an equation or a function that returns one, got {type(model).__name__}")
     own: list[Any] = []
+    known: list[Any] = []
 
     def place(measurement: Any, prepared: Callable[[Any], Any]) -> int:
         initial = getattr(measurement, "initial", None)
@@ -202,10 +218,23 @@ def assemble(
             own.append((initial, prepared(initial)))
         return index
 
-    fitted_from = tuple(place(measurement, lambda initial: initial) for measurement in measurements)
-    held_out_from = tuple(place(measurement, unmarked) for measurement in held_out)
+    def condition(measurement: Any) -> int:
+        given = getattr(measurement, "conditions", None)
+        if not given:
+            return -1
+        if function is None:
+            raise TypeError("conditions= belong to a model that is a function of them; write one, def model(D, …)")
+        index = next((i for i, other in enumerate(known) if other is given), len(known))
+        known.extend([given] if index == len(known) else [])
+        return index
+
+    def sources(several: tuple[Any, ...], prepared: Callable[[Any], Any]) -> Sources:
+        return Sources(tuple(place(one, prepared) for one in several), tuple(map(condition, several)))
+
+    fitted_from, held_out_from = sources(measurements, lambda initial: initial), sources(held_out, unmarked)
     initials = own[0][1] if len(own) == 1 else OrderedDict((str(i), initial) for i, (_, initial) in enumerate(own))
-    return collect({"": fitted, "initial": initials}), function, fitted_from, held_out_from
+    tree = {"": fitted, "initial": initials} | ({"conditions": tuple(known)} if known else {})
+    return collect(tree), function, fitted_from, held_out_from
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -214,12 +243,16 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or (arrays and one.shape == other.shape and bool((one == other).all()))
 
 
-def check_function(function: Callable[..., Any], names: Any) -> None:
+def check_function(function: Callable[..., Any], names: Any, conditions: Any = ()) -> None:
+    both = [name for name in names if name in conditions]
+    if both:
+        raise ValueError(f"{both[0]} is a parameter and a condition; leave it out of one of them")
+    known = f" and the conditions {', '.join(conditions)}" if conditions else ""
     try:
-        inspect.signature(function).bind(**dict.fromkeys(names))
+        inspect.signature(function).bind(**dict.fromkeys([*names, *conditions]))
     except TypeError as error:
         raise TypeError(
-            f"the model cannot be called with the parameters {', '.join(names)}: {error}; name them as its arguments"
+            f"the model cannot be called with the parameters {', '.join(names)}{known}: {error}; name them as its arguments"
         ) from None
     except ValueError:
         return

@@ -97,7 +97,7 @@ def _loss(run: Run, z: np.ndarray) -> float:
 def unit_warning(run: Run, z: np.ndarray) -> tuple[str, ...]:
     """A question about units where a diffusivity does nothing at all over the times of the data, or all there is to do before them."""
     x = np.asarray(run.parameters.transform(z), float)
-    equation, _ = run.objective.unpack(run.parameters.rebuild(x))
+    equation = run.objective.unpack(run.parameters.rebuild(x))[0].equation
     diffusivity = getattr(equation, "diffusivity", None)
     if not isinstance(diffusivity, (np.ndarray, float)) or np.ndim(diffusivity) or not diffusivity > 0:
         return ()

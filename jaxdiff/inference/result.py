@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jaxdiff.inference.objective import check_function
 from jaxdiff.inference.verdict import Verdict, verdict
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.model.equations import Equation
-from jaxdiff.parameters import collect, numeric, unmarked
+from jaxdiff.model.observed import Observed
+from jaxdiff.parameters import numeric, unmarked
 from jaxdiff.reports.text import DOUBT, MISFIT, few, finite, short, table
 from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
-from jaxdiff.runtime.staging import require_file, write_whole
+from jaxdiff.runtime.staging import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +56,9 @@ class Fit:
         measurements: what was fitted.
         held_out: what was not.
         initials: the initial state of each measurement, as given and as fitted.
+        models: the equation, initial state and observation of each measurement.
+        function: the model as a function of named arguments, None where it is an equation.
+        arguments: of the function, as fitted, {name: value}.
         options: scheme, stepper, substeps and tolerance.
         problem: what was minimised; None if the fit was loaded.
         correlation_times: [time] of the noise of each measurement, None where it is independent.
@@ -91,6 +94,9 @@ class Fit:
     measurements: tuple[Measurement, ...] = ()
     held_out: tuple[Measurement, ...] = ()
     initials: tuple[tuple[Any, Any], ...] = ()  # as given to a measurement, and as fitted
+    models: tuple[Observed, ...] = field(default=(), repr=False)
+    function: Callable[..., Any] | None = field(default=None, repr=False)
+    arguments: dict[str, Any] = field(default_factory=dict, repr=False)
     options: SolverOptions = AUTOMATIC
     problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
     correlation_times: tuple[Any, ...] = ()  # of the noise at each row of a measurement, None where it is independent
@@ -126,7 +132,8 @@ class Fit:
             return Verdict(None, ("what is left of the data was not kept; fit this data set by itself with jd.fit",))
         times = self.correlation_times or (None,) * len(self.measurements)
         with jax.enable_x64(True):
-            return verdict(self.measurements, self.problem.objective.losses, self.predictions, times, self.model)
+            equations = [model.equation for model in self.models]
+            return verdict(self.measurements, self.problem.objective.losses, self.predictions, times, equations)
 
     @cached_property
     @as_written
@@ -169,21 +176,44 @@ class Fit:
                 )
             measurement = self.measurements[0]
         with jax.enable_x64(True):
+            measurement, model, experiment = self._seen_by(measurement)
             own = getattr(measurement, "initial", None)
-            given = [fitted for initial, fitted in self.initials if initial is own or initial is None]
-            initial = numeric(given[0] if given else unmarked(own))
-            predictor = measurement.prepare(self.model, initial, False, self.options)
+            fitted = [state for initial, state in self.initials if initial is own or initial is None]
+            initial = numeric(fitted[0] if fitted else unmarked(own))
+            predictor = measurement.prepare(model.equation, initial, False, self.options)
+            start = Observed(model.equation, initial, model.observe)
+            given: Any = (start,) if self.function is None else (initial, self.arguments, measurement.conditions or {})
             for _ in range(_RENEWALS):
-                prediction = _forward(self.model, initial, predictor)
+                prediction = _forward(self.function, given, predictor, experiment)
                 if np.all(prediction.resolved):
                     break
-                predictor = predictor.renewed(measurement, self.model, prediction.checks)
+                predictor = predictor.renewed(measurement, model.equation, prediction.checks)
             else:
                 raise ValueError(
                     "the fitted coefficients outrun every predictor of this measurement; predict fewer times"
                 )
             raise_failed(prediction.checks)
             return np.asarray(prediction.values)
+
+    def _seen_by(self, measurement: Measurement) -> tuple[Measurement, Observed, int]:
+        """A measurement, its sensors counted as in the fit, the model for it, and the number of its experiment."""
+        parts = [*enumerate(self.measurements), *enumerate(self.held_out)]
+        found = next((i for i, one in parts if measurement.belongs_to(one)), None)
+        if measurement.conditions and found is None:
+            if self.function is None:
+                raise ValueError("conditions= belong to a model that is a function of them, got an equation")
+            model = Observed.of(self.function(**self.arguments, **measurement.conditions))
+        elif found is None and len({id(model.equation) for model in self.models}) > 1:
+            raise ValueError(
+                "the model differs between experiments; predict one of fit.measurements, or give conditions="
+            )
+        else:
+            model = self.models[found or 0]
+        if found is None and len(self.measurements) > 1 and model.needs("experiment"):
+            raise ValueError("what is observed differs between experiments; predict one of fit.measurements")
+        if found is None and model.needs("sensor"):
+            measurement = measurement.with_sensors_of(self.measurements)
+        return measurement, model, found or 0
 
     def summary(self) -> str:
         """A table of names, estimates, standard errors and 95 % intervals, and what there is to say."""
@@ -278,104 +308,12 @@ class Fit:
 _RENEWALS = 20  # of a predictor
 
 
-@quick_jit
-def _forward(equation: Any, initial: Any, predictor: Any) -> Any:
-    return predictor.predict(equation, initial)
-
-
-def _number(value: Any) -> Any:
-    """A stored number or list of numbers; None was not finite."""
-    array = np.asarray(np.nan if value is None else value)
-    if array.dtype.kind not in "ifO" or any(isinstance(one, (str, dict)) for one in array.ravel()):
-        raise ValueError(f"{str(value)[:40]} is no number")
-    return array.astype(float) if isinstance(value, list) else float(array)
-
-
-def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
-    """Load a stored fit: its numbers, without data; with the model it predicts again.
-
-    Args:
-        path: a file that `Fit.save` wrote.
-        model: what was fitted, an equation with its marks or a function of named parameters, into which the stored numbers
-            are put; None: numbers alone.
-
-    Returns:
-        `Fit`.
-
-    Raises:
-        ValueError: a file that is no stored fit, is damaged, or does not belong to the model.
-
-    >>> import jaxdiff as jd, numpy as np
-    >>> grid = jd.Grid.uniform((0.0, 1.0, 8))
-    >>> readings = jd.Readings(grid, 1.0, [1.0, 2.0, 3.0], [0.5, 0.5, 0.5], np.exp([-0.5, -1.0, -1.5]), sigma=0.01)
-    >>> model = jd.Diffusion(1.0, decay=jd.Positive(1.0))
-    >>> path = jd.fit(model, readings, progress=False).save("fit.json")
-    >>> again = jd.load(path, model)
-    >>> round(again.parameters["decay"], 3), round(float(again.predict(readings)[1]), 3)
-    (0.5, 0.368)
-    """
-    path = Path(path)
-    try:
-        require_file(path)
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as a stored fit: {error}; name a file that Fit.save wrote") from None
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a stored fit, got {type(stored).__name__}; name a file that Fit.save wrote")
-    try:
-        found = _restored(stored)
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} is a damaged stored fit: {error}; store it again") from None
-    except KeyError as error:
-        raise ValueError(f"{path} is a damaged stored fit: it has no {error}; store it again") from None
-    equation, initial = _filled(model, found.parameters) if model is not None else (None, None)
-    return replace(found, model=equation, initial=initial, initials=() if initial is None else ((None, initial),))
-
-
-def _restored(stored: dict[str, Any]) -> Fit:
-    """The numbers of a stored fit; raises what damaged content leads to."""
-    if not isinstance(stored["converged"], bool) or not isinstance(stored["loss_name"], str):
-        raise ValueError("converged is true or false, loss_name a text")
-    for key in ("labels", "notes"):
-        if not (isinstance(stored[key], list) and all(isinstance(text, str) for text in stored[key])):
-            raise ValueError(f"{key} is a list of texts")
-    fit = Fit(
-        model=None,
-        parameters={name: _number(value) for name, value in stored["parameters"].items()},
-        standard_errors={name: _number(value) for name, value in stored["standard_errors"].items()},
-        intervals={name: tuple(_number(end) for end in value) for name, value in stored["intervals"].items()},
-        start={name: _number(value) for name, value in stored["start"].items()},
-        labels=tuple(stored["labels"]),
-        covariance=_number(stored["covariance"]),
-        loss=_number(stored["loss"]),
-        loss_name=stored["loss_name"],
-        validation_loss=None if stored["validation_loss"] is None else _number(stored["validation_loss"]),
-        history=np.asarray(_number(stored["history"])),
-        converged=stored["converged"],
-        notes=tuple(stored["notes"]),
-        judged=Verdict.restored(stored.get("verdict")),
-    )
-    values, errors, ends = fit.columns()
-    p, names = len(fit.labels), list(fit.parameters)
-    alike = all(list(part) == names for part in (fit.standard_errors, fit.intervals, fit.start))
-    if not alike or (*values.shape, *errors.shape, *ends.shape, *fit.covariance.shape) != (p, p, p, 2, p, p):
-        raise ValueError(f"its parts are not all of the {p} numbers that its labels name")
-    return fit
-
-
-def _filled(model: Any, numbers: dict[str, Any]) -> tuple[Any, Any]:
-    """(the equation of a model with stored numbers in it, its initial state)."""
-    if not isinstance(model, Equation):
-        try:
-            check_function(model, numbers)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        made = model(**numbers)
-        return made if isinstance(made, tuple) else (made, None)
-    marks = collect(model)
-    missing = [name for name in marks.names if name not in numbers]
-    if missing:
-        raise ValueError(
-            f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted"
-        )
-    return marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names])), None
+@partial(quick_jit, static=0)
+def _forward(function: Callable[..., Any] | None, given: Any, predictor: Any, experiment: Any) -> Any:
+    """given: (model,), or what a function makes it of, (initial state, arguments, conditions)."""
+    if function is None:
+        return predictor.observed(*given, experiment)
+    initial, arguments, conditions = given
+    model = Observed.of(function(**arguments, **conditions))
+    start = initial if model.initial is None else model.initial
+    return predictor.observed(Observed(model.equation, start, model.observe), experiment)

@@ -22,7 +22,7 @@ from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.objective import Objective, Problem, draw, empty_predictions, start_vector
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.states_at_times import Unplannable
-from jaxdiff.model.equations import Equation
+from jaxdiff.model.observed import Observed
 from jaxdiff.parameters import Parameters, marked
 from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
@@ -105,10 +105,12 @@ class Run:
     def prepare(self, z: Any) -> None:
         """Predictors for the coefficients at z, where nothing that is fitted counts as zero and so as absent."""
         free = np.asarray(self.parameters.transform.kind) == 0
-        equation, initials = self.at(np.where(free & (np.asarray(z) == 0), 1.0, z) if not self.paths else z)
-        parts = zip(self.measurements, initials, self.objective.losses, strict=True)
+        models = self.at(np.where(free & (np.asarray(z) == 0), 1.0, z) if not self.paths else z)
+        parts = zip(self.measurements, models, self.objective.losses, strict=True)
         try:
-            self.predictors = tuple(m.prepare(equation, u, loss.weighted, self.options) for m, u, loss in parts)
+            self.predictors = tuple(
+                one.prepare(model.equation, model.initial, loss.weighted, self.options) for one, model, loss in parts
+            )
         except Unplannable as error:
             raise Unplannable(f"{error}; this was at {self._named(z)}") from None
 
@@ -119,23 +121,24 @@ class Run:
             raise Unplannable(
                 f"the fit runs into coefficients that cannot be resolved, {self._named(z)}; bound them with jd.Bounded"
             )
-        equation, _ = self.at(z)
+        models = self.at(z)
         checks: Any = (None,) * len(self.predictors)
         if any(m.on_cells and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
             checks = [p.checks for p in _predict(self.problem, np.asarray(z))]
-        parts = zip(self.predictors, self.measurements, resolved, checks, strict=True)
-        self.predictors = tuple(p if fine else p.renewed(m, equation, found) for p, m, fine, found in parts)
+        parts = zip(self.predictors, self.measurements, models, resolved, checks, strict=True)
+        self.predictors = tuple(
+            p if fine else p.renewed(one, model.equation, found) for p, one, model, fine, found in parts
+        )
 
-    def at(self, z: Any) -> Any:
+    def at(self, z: Any) -> tuple[Observed, ...]:
+        """The model of each measurement at z, in NumPy."""
         x = np.asarray(self.parameters.transform(np.asarray(z)))
-        equation, initials = self.objective.unpack(self.parameters.rebuild(x))
-        if not isinstance(equation, Equation):
-            raise TypeError(f"the model must return an equation or (equation, initial), got {type(equation).__name__}")
-        if marked(equation):
+        models = self.objective.unpack(self.parameters.rebuild(x))
+        if any(marked((model.equation, model.observe)) for model in models):
             raise ValueError(
                 "the equation that the model returns holds marks; mark the starts in parameters= instead, and give a Spline jd.Fixed(values)"
             )
-        return equation, initials
+        return models
 
     def _named(self, z: Any) -> str:
         x = np.asarray(self.parameters.transform(np.asarray(z)))
@@ -229,8 +232,8 @@ class Run:
 
     def _rough(self) -> np.ndarray | None:
         """Where the Euler densities of all paths are largest."""
-        paths = tuple(rough for m in self.measurements if (rough := m.rough()) is not None)
-        if not paths:
+        paths = tuple(one.rough() for one in self.measurements)
+        if all(path is None for path in paths):
             return None
         self.at(self.start)
         z, here = _euler(replace(self.problem, predictors=paths), self.start)

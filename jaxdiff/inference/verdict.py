@@ -41,17 +41,17 @@ def verdict(
     losses: Iterable[Any],
     predictions: Iterable[Any],
     times: Iterable[Any],
-    equation: Any = None,
+    equations: Iterable[Any],
 ) -> Verdict:
     """Test what a fit leaves of its data, and judge whether the model describes them.
 
     predictions: of each measurement, with its Jacobian; times: the correlation time of the noise at each of its
-    rows, or None; equation: the fitted one, by which paths are judged
+    rows, or None; equations: the fitted ones, by which paths are judged
 
     All tests share one level of false alarms, 2 %, by Šidák's inequality. Each takes out what a fit takes out of residuals.
     """
     every: list[Examination] = []
-    for m, loss, part, tau in zip(measurements, losses, predictions, times, strict=True):
+    for m, loss, part, tau, equation in zip(measurements, losses, predictions, times, equations, strict=True):
         prediction, jacobian = part or (None, None)  # log densities are not kept
         every.append(as_loss(loss).examine(m, prediction, jacobian, tau, equation))
     level = 1 - (1 - LEVEL) ** (1 / max(sum(tests.count for tests in every), 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,6 +40,7 @@ class Measurement(eqx.Module):
     such a field, else unknown and estimated from the residuals; "multinomial", masses of bins (m, bins), of which `values`
     are the shares, without error bars unless `known` and `noise` say how many were counted;
     "density", the log density (m,) of the values.
+    conditions: a keyword of every kind, {argument of the model function: what is known of it in this experiment}.
 
     Raises:
         TypeError: a kind without one of these families.
@@ -67,6 +68,9 @@ class Measurement(eqx.Module):
     family: ClassVar[str]
     on_cells: ClassVar[bool] = True  # a prediction is read off the states on a grid
     has_residuals: ClassVar[bool] = False  # rows with normal noise at `times` and `positions`, as of readings
+    conditions: Any = eqx.field(
+        default=None, kw_only=True
+    )  # of this experiment, {argument of the model: what is known}
     if TYPE_CHECKING:
         grid: Any
         initial: Any
@@ -80,6 +84,7 @@ class Measurement(eqx.Module):
         if getattr(self, "family", None) not in FAMILIES:
             kinds = " or ".join(map(repr, FAMILIES))
             raise TypeError(f"a measurement needs family = {kinds}, got {type(self).__name__} without one of them")
+        object.__setattr__(self, "conditions", checked_conditions(self.conditions))
         if not self.on_cells:
             return
         if missing := [name for name in ("grid", "initial", "times", "values", "start") if not hasattr(self, name)]:
@@ -90,6 +95,16 @@ class Measurement(eqx.Module):
             shapes = f"{np.shape(self.values)} and {np.shape(self.times)}"
             raise ValueError(f"values must have a row for each of the times, got shapes {shapes}")
         check_times(np.asarray(self.times), self.start)
+
+    # Which experiment it is
+
+    def belongs_to(self, other: Measurement) -> bool:
+        """Whether this is that measurement, or a part of it."""
+        return self is other
+
+    def with_sensors_of(self, others: Sequence[Any]) -> Measurement:
+        """The same with sensors counted as in what was fitted."""
+        return self
 
     # What a fit needs
 
@@ -225,3 +240,18 @@ class Measurement(eqx.Module):
         from jaxdiff.measurements.view import compared, log_densities
 
         return (log_densities if self.family == "density" else compared)(self, fit)
+
+
+def checked_conditions(conditions: Any) -> Any:
+    """Known numbers and courses of one experiment as arrays and modules."""
+    if conditions is None:
+        return None
+    if not isinstance(conditions, Mapping) or not all(isinstance(name, str) for name in conditions):
+        raise TypeError(f"conditions must be {{argument of the model: number}}, got {type(conditions).__name__}")
+    if isinstance(conditions, dict) and all(isinstance(one, (np.ndarray, eqx.Module)) for one in conditions.values()):
+        return conditions  # the same object wherever it goes: by that experiments are told apart
+    found = {name: numeric(one) for name, one in conditions.items()}
+    for name, one in found.items():
+        if isinstance(one, np.ndarray) and not np.isfinite(one).all():
+            raise ValueError(f"the condition {name} must be finite, got {one}; leave that experiment out")
+    return found

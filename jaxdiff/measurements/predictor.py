@@ -6,10 +6,12 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.measurements.states_at_times import StatesAtTimes
+from jaxdiff.model.observed import Observed
 from jaxdiff.runtime.conditions import Checks
 
 
@@ -48,6 +50,20 @@ class Predictor(eqx.Module):
     def predict(self, equation: Any, initial: Any) -> Prediction:
         """The prediction in the shape of the observation; traceable."""
 
+    def observed(self, model: Observed, experiment: int = 0) -> Prediction:
+        """The prediction as the instrument of a model sees it; experiment: the number of the measurement."""
+        found = self.predict(model.equation, model.initial)
+        if model.observe is None:
+            return found
+        rows = self.rows
+        number = jnp.full(jnp.shape(found.values), experiment)
+        return found._replace(values=model.seen(found.values, {**rows, "experiment": number}))
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """What is known of each reading, {name: (m,)}: t, x, …, sensor."""
+        raise TypeError(f"observe is of jd.Readings, got {type(self).__name__}; return the equation alone for others")
+
     def holding(self, data: dict[str, Any]) -> Predictor:
         """The same with other data of the same shapes, {field: array}."""
         return eqx.tree_at(lambda one: [getattr(one, name) for name in data], self, list(data.values()))
@@ -75,6 +91,53 @@ class StatesPredictor(Predictor):
     size: Any
     states_at_times: StatesAtTimes
     row: Any  # (m,) which of the states
+
+
+class RowsPredictor(StatesPredictor):
+    """The predictor of numbers with normal noise, one a row.
+
+    weight: (m,) 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
+    constant: half the logarithm of the determinant of the noise, Σ log sigma where it is independent
+    last: (m,) which row came before at the same sensor, -1 for none; carry: (m,) what share of the residual there is expected
+    in that of each row
+    """
+
+    family: ClassVar[str] = "gaussian"
+    constant: Any
+    last: Any
+    carry: Any
+    instant: Any  # (m,) the time of each reading
+    number: Any  # (m,) which sensor, in order of position, -1 for none
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        return {"t": self.instant, "sensor": self.number}
+
+    def noiseless(self, prediction: np.ndarray) -> np.ndarray:
+        return prediction
+
+    def correlated(self, measurement: Any, tau: Any) -> Predictor:
+        """The same for noise of this correlation time, a number or (m,)."""
+        return self.holding(padded_noise(measurement, tau, len(self.weight)))
+
+
+def padded(column: np.ndarray, length: int, fill: Any = 0) -> np.ndarray:
+    """A column with rows that count for nothing."""
+    return np.concatenate([column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)])
+
+
+def padded_noise(measurement: Any, tau: Any, length: int) -> dict[str, Any]:
+    """What a predictor holds of the noise of rows, padded."""
+    filled = lambda name, part: padded(part, length, -1 if name == "last" else 0) if np.ndim(part) else part
+    return {name: filled(name, part) for name, part in measurement.noise(tau).items()}
+
+
+def numbered(positions: np.ndarray, sensors: np.ndarray) -> np.ndarray:
+    """Which of the sensors (k,) or (k, ndim) stands at each position, -1 for none."""
+    both, where = np.unique(np.concatenate([sensors, positions]), axis=0, return_inverse=True)
+    number = np.full(len(both), -1)
+    number[where.ravel()[: len(sensors)]] = np.arange(len(sensors))
+    return number[where.ravel()[len(sensors) :]]
 
 
 class ReadPredictor(StatesPredictor):

@@ -15,7 +15,9 @@ from jaxdiff.measurements import readings_stack
 from jaxdiff.measurements.autocorrelation import correlations, previous
 from jaxdiff.measurements.contradictions import doubts
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.predictor import Prediction, Predictor, StatesPredictor
+from jaxdiff.measurements.predictor import Prediction, RowsPredictor, numbered, padded, padded_noise
+from jaxdiff.measurements.probe_predictor import ProbePredictor, probed
+from jaxdiff.measurements.probes import Probe
 from jaxdiff.measurements.readings_examination import examined
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import states_at_times
@@ -47,7 +49,8 @@ class Readings(Measurement):
             fitted too; None where the model returns one or only steady states are read.
         times: `(m,)` [time]; inf is the steady state.
         positions: `(m,)` or `(m, ndim)` [length]; on a periodic axis within the grid, one period: wrap them,
-            lower + (x - lower) % period.
+            lower + (x - lower) % period. Or a probe, that reads of the whole state: `jd.Total()`, `jd.Mean(0.2, 0.4)`,
+            `jd.FluxThrough("x+")`, …, one for all rows.
         values: `(m,)` [unit of the field]; NaN means missing and drops the row, which a fit notes.
         sigma: standard deviation of a value, a number or `(m,)`; None: the variance is taken from the residuals.
         start: [time].
@@ -55,6 +58,8 @@ class Readings(Measurement):
             dates or durations. Dates count from the start if it is a date too, else from the earliest of them.
         initial_sigma: where the initial state is an array that was measured, the standard deviation of its cells, a number or
             `(*cells,)`, zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
+        conditions: what is known of this experiment and is no parameter, {argument of the model function: number, array or
+            `Series`}: several experiments with conditions of their own share the parameters of one model.
 
     Raises:
         ValueError: shapes that differ, nothing left, a position outside the grid, a time before the start, a sigma that is
@@ -78,6 +83,8 @@ class Readings(Measurement):
     start: float = eqx.field(static=True)
     missing: int = eqx.field(static=True)  # rows that were given without a value
     initial_sigma: Any
+    probe: Probe | None  # in place of positions, which are zero then
+    sensors: np.ndarray  # the different positions in their order, also of what this is a part of
 
     def __init__(
         self,
@@ -91,6 +98,7 @@ class Readings(Measurement):
         *,
         time_unit: str | None = None,
         initial_sigma: Any = None,
+        conditions: Mapping[str, Any] | None = None,
     ):
         values = numbers(values, "values")
         times, self.start = times_as_numbers(times, start, time_unit)
@@ -98,6 +106,10 @@ class Readings(Measurement):
             raise ValueError(
                 f"values must be one number a row, got shape {values.shape}; pass one time and position for each"
             )
+        self.probe = positions if isinstance(positions, Probe) else None
+        if self.probe is not None:
+            self.probe.check(grid)
+            positions = np.zeros((len(values), grid.ndim))
         positions = _checked_positions(positions, len(values), grid)
         columns = {"times": times} | ({"positions": positions} if grid.ndim == 1 else {})
         if sigma is not None:
@@ -120,11 +132,13 @@ class Readings(Measurement):
                 ~((sigma > 0) & np.isfinite(sigma)),
                 lambda i: f"sigma must be positive, got {sigma[i]}; drop those rows",
             )
-        grid.require_inside(positions, "position")
+        if self.probe is None:
+            grid.require_inside(positions, "position")
         self.grid, self.initial = grid, initial
         self.times, self.positions, self.values = times, positions, values[kept]
         self.missing = int(np.sum(~kept))
         self.initial_sigma = _checked_start(initial_sigma, self.initial, grid)
+        self.sensors, self.conditions = np.unique(positions, axis=0), conditions
 
     @classmethod
     def from_table(
@@ -134,20 +148,21 @@ class Readings(Measurement):
         initial: Any,
         *,
         time: Any,
-        position: str | float | Sequence[str | float] | Mapping[str, float | Sequence[float]],
+        position: str | float | Probe | Sequence[str | float] | Mapping[str, float | Sequence[float]],
         value: str | None = None,
         sigma: str | float | None = None,
         start: Any = 0.0,
         time_unit: str | None = None,
         initial_sigma: Any = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> Readings:
         """Readings from a table, by the names of the columns.
 
         table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file
         time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
         sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
-        {column: (x, y)}, and there is no value.
-        start, time_unit, initial_sigma: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
+        {column: (x, y)}, and there is no value. A probe in place of a position reads of the whole state.
+        start, time_unit, initial_sigma, conditions: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
 
         >>> import jaxdiff as jd, pandas
         >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
@@ -163,11 +178,14 @@ class Readings(Measurement):
         elif value is None:
             raise TypeError("value must name the column of readings, got None; or give position={column: position}")
         else:
-            columns = tables.long(frame, time=time, position=position, value=value, sigma=sigma, time_unit=time_unit)
+            at = 0.0 if isinstance(position, Probe) else position
+            columns = tables.long(frame, time=time, position=at, value=value, sigma=sigma, time_unit=time_unit)
         times, positions, values, deviations = columns
         with tables.named(frame):
-            rows = times, positions.reshape(len(times), -1), values, deviations
-            return cls(grid, initial, *rows, start, time_unit=time_unit, initial_sigma=initial_sigma)
+            places = position if isinstance(position, Probe) else positions.reshape(len(times), -1)
+            rows = times, places, values, deviations
+            more = {"time_unit": time_unit, "initial_sigma": initial_sigma, "conditions": conditions}
+            return cls(grid, initial, *rows, start, **more)
 
     @classmethod
     def from_images(
@@ -181,13 +199,14 @@ class Readings(Measurement):
         start: Any = None,
         time_unit: str | None = None,
         initial_sigma: Any = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> Readings:
         """Readings from a series of images, whose pixels are the cells of the grid.
 
         initial: the state at `start`, by default the time of the first image; None where the model returns one
         times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
         mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit,
-        initial_sigma: as in `Readings`
+        initial_sigma, conditions: as in `Readings`
 
         An image may be the initial state of those that follow it. Its noise spreads with what was there, and enters the error
         bars: with initial_sigma, or the noise of the other images if it is as rough as they are.
@@ -224,7 +243,7 @@ class Readings(Measurement):
             )
         points = grid.points
         rows = np.repeat(times, len(points)), np.tile(points, (len(times), 1)), images.ravel()
-        return cls(grid, initial, *rows, sigma, start, initial_sigma=initial_sigma)
+        return cls(grid, initial, *rows, sigma, start, initial_sigma=initial_sigma, conditions=conditions)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -235,8 +254,32 @@ class Readings(Measurement):
     def rows(self, kept: np.ndarray) -> Readings:
         """Only these rows."""
         sigma = None if self.sigma is None else self.sigma[kept]
-        columns = (self.times[kept], self.positions[kept], self.values[kept], sigma)
-        return Readings(self.grid, self.initial, *columns, self.start, initial_sigma=self.initial_sigma)
+        return self.part(self.times[kept], self.positions[kept], self.values[kept], sigma)
+
+    def at(self, times: np.ndarray, positions: np.ndarray) -> Readings:
+        """Readings of nothing at other times and places, or by the same probe, for predictions."""
+        return self.part(times, positions, np.zeros(len(times)))
+
+    def part(self, times: Any, positions: Any, values: Any, sigma: Any = None, initial: Any = None) -> Readings:
+        """Other rows of the same experiment."""
+        columns = times, self.probe or positions, values, sigma, self.start
+        more = {"initial_sigma": self.initial_sigma, "conditions": self.conditions}
+        found = Readings(self.grid, self.initial if initial is None else initial, *columns, **more)
+        return eqx.tree_at(lambda m: m.sensors, found, self.sensors)
+
+    def belongs_to(self, other: Measurement) -> bool:
+        return self is other or self.sensors is getattr(other, "sensors", None)
+
+    def with_sensors_of(self, others: Sequence[Any]) -> Readings:
+        tables = {id(one.sensors): one.sensors for one in others if isinstance(one, Readings)}
+        if not tables:
+            raise ValueError(
+                "what is observed differs between sensors, and a loaded fit knows none; fit anew, then predict"
+            )
+        sensors = next(iter(tables.values()))
+        if len(tables) > 1 or (numbered(self.positions, sensors) < 0).any():
+            raise ValueError("what is observed differs between sensors; predict at some of those that were fitted")
+        return eqx.tree_at(lambda m: m.sensors, self, sensors)
 
     @property
     def last(self) -> np.ndarray:
@@ -260,22 +303,28 @@ class Readings(Measurement):
 
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
-    ) -> ReadingsPredictor:
+    ) -> RowsPredictor:
+        count = len(self.values)
+        rows = bucket(count) if pad else count
+        known: dict[str, Any] = {
+            "observation": padded(self.values, rows),
+            "size": np.float64(count),
+            "known": self.known,
+        }
+        known |= padded_noise(self, 0.0, rows)
+        known |= {"instant": padded(self.times, rows), "number": padded(numbered(self.positions, self.sensors), rows)}
+        if self.probe is not None:
+            return ProbePredictor(**known, **probed(self, equation, initial, options, partial(padded, length=rows)))
         states, row = states_at_times(self, equation, initial, options)
         sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
-        count = len(self.values)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
-        rows = bucket(count) if pad else count
         places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
         return ReadingsPredictor(
-            observation=_padded(self.values, rows),
-            size=np.float64(count),
+            **known,
             states_at_times=states,
-            row=_padded(row, rows),
-            place=_padded(places, which, places[-1]),
-            sensor=_padded(sensor, rows) if dense else None,
-            known=self.known,
-            **_noise(self, 0.0, rows),
+            row=padded(row, rows),
+            place=padded(places, which, places[-1]),
+            sensor=padded(sensor, rows) if dense else None,
         )
 
     def stacked(self, values: np.ndarray) -> readings_stack.ReadingsStack:
@@ -321,27 +370,11 @@ def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:
     return sigma
 
 
-def _padded(column: np.ndarray, length: int, fill: Any = 0) -> np.ndarray:
-    return np.concatenate([column, np.full((length - len(column), *column.shape[1:]), fill, column.dtype)])
+class ReadingsPredictor(RowsPredictor):
+    """The predictor of readings, whose states are interpolated."""
 
-
-def _noise(readings: Readings, tau: Any, length: int) -> dict[str, Any]:
-    filled = lambda name, part: _padded(part, length, -1 if name == "last" else 0) if np.ndim(part) else part
-    return {name: filled(name, part) for name, part in readings.noise(tau).items()}
-
-
-class ReadingsPredictor(StatesPredictor):
-    """The predictor of readings, whose states are interpolated.
-
-    weight: (m,) 1/sigma², 1 without sigma, 0 for padding; more where noise is correlated, see `Readings.noise`
-    """
-
-    family: ClassVar[str] = "gaussian"
-    constant: Any  # half the logarithm of the determinant of the noise: Σ log sigma where it is independent
     place: Any  # positions of the sensors, or of each row
     sensor: Any  # (m,) which sensor; None: a position a row
-    last: Any  # (m,) which row came before at the same sensor, -1 for none
-    carry: Any  # (m,) what share of the residual there is expected in that of each row
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         at_times = self.states_at_times
@@ -354,14 +387,14 @@ class ReadingsPredictor(StatesPredictor):
         at_sensors, checks, fine = at_times(equation, initial, lambda states: read(states, self.place))
         return Prediction(at_sensors[self.row, self.sensor], checks, fine)
 
-    def noiseless(self, prediction: np.ndarray) -> np.ndarray:
-        return prediction
+    @property
+    def rows(self) -> dict[str, Any]:
+        place = self.place if self.sensor is None else self.place[self.sensor]
+        grid = self.states_at_times.grid
+        coordinates = place.reshape(-1, grid.ndim).T
+        return {**super().rows, **dict(zip(grid.names, coordinates, strict=True))}
 
     @property
     def places(self) -> np.ndarray:
         place = np.asarray(self.place)
         return place.reshape(len(place), -1)
-
-    def correlated(self, measurement: Readings, tau: Any) -> Predictor:
-        """The same for noise of this correlation time, a number or (m,)."""
-        return self.holding(_noise(measurement, tau, len(self.weight)))

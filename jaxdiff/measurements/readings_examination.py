@@ -91,8 +91,10 @@ def examined(m: Readings, prediction: Any, jacobian: Any, tau: Any) -> Examinati
 
 
 def _place(m: Readings, i: int) -> str:
-    at = np.atleast_1d(m.positions[i])
-    return ", ".join([f"t = {m.times[i]:.4g}", *(f"{a} = {v:.4g}" for a, v in zip(m.grid.names, at, strict=True))])
+    at = np.atleast_1d(m.positions[i] if m.probe is None else [])
+    return ", ".join(
+        [f"t = {m.times[i]:.4g}", *(f"{a} = {v:.4g}" for a, v in zip(m.grid.names, at, strict=m.probe is None))]
+    )
 
 
 def _repeats(white: Whitened, when: Axis, where: list[Axis], room: int) -> Finding | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import numpy as np
 
 from jaxdiff.measurements.stacks import Stack
@@ -24,8 +25,8 @@ class ReadingsStack(Stack):
     def __getitem__(self, i: int) -> Readings:
         one, kept = self.template, ~np.isnan(self.values[i])
         deviation = None if one.sigma is None else (one.sigma if self.sigma is None else self.sigma[i])[kept]
-        columns = (one.times[kept], one.positions[kept], self.values[i][kept], deviation)
-        return type(one)(one.grid, self.initial_of(i), *columns, one.start, initial_sigma=one.initial_sigma)
+        columns = one.times[kept], one.positions[kept], self.values[i][kept], deviation
+        return one.part(*columns, initial=self.initial_of(i))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -53,6 +54,8 @@ def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:
     first = several[0]
     missing = sum(one.missing for one in several)
     known, same = first.known, lambda a, b: a is b or np.array_equal(a, b)
+    if not all(eqx.tree_equal(one.probe, first.probe) for one in several):
+        raise ValueError("all data sets must be read by the same probe; fit the others on their own")
     if all(same(one.times, first.times) and same(one.positions, first.positions) for one in several):
         sigma = np.stack([one.sigma for one in several]) if known else None
         return ReadingsStack(first, initials, np.stack([one.values for one in several]), sigma, missing)
@@ -66,7 +69,8 @@ def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:
         sigma[sets, where.ravel()] = np.concatenate([one.sigma for one in several])
     places = rows[:, 1:-1] if first.grid.ndim > 1 else rows[:, 1]
     ones = np.ones(len(rows))
-    template = type(first)(first.grid, first.initial, rows[:, 0], places, ones, ones if known else None, first.start)
+    template = first.part(rows[:, 0], places, ones, ones if known else None)
+    template = eqx.tree_at(lambda m: m.sensors, template, np.unique(template.positions, axis=0))
     return ReadingsStack(template, initials, values, sigma, missing)
 
 

@@ -72,11 +72,12 @@ def view(readings: Readings, fit: Any, held_out: Readings | None) -> View:
 def _comparison(m: Readings, fit: Any, held_out: Readings | None) -> Comparison:
     """The data and the model between them in one prediction: what compiles is the solver, and it compiles once."""
     parts = [m] if held_out is None else [m, held_out]
-    kind, wanted = (_states if m.grid.ndim > 1 else _curves)(parts)
-    rows = [(part.times, part.positions) for part in parts]
+    kind, wanted = (_course if m.probe else _states if m.grid.ndim > 1 else _curves)(parts)
+    places = lambda part: np.zeros(len(part.times)) if m.probe else part.positions
+    rows = [(part.times, places(part)) for part in parts]
     rows += [(np.repeat(t, len(x)), np.concatenate([x] * len(t))) for t, x in wanted.values()]
     t, x = (np.concatenate(column) for column in zip(*rows, strict=True))
-    values = fit.predict(type(m)(m.grid, m.initial, t, x, np.zeros(len(t)), start=m.start))
+    values = fit.predict(m.at(t, x))
     predictions = np.split(values, np.cumsum([len(t) for t, _ in rows])[:-1])
     profiles = {
         name: Profiles(t, x, part.reshape(len(t), len(x)))
@@ -102,6 +103,13 @@ def _curves(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
         some = among[np.unique(np.linspace(0, len(among) - 1, 61).astype(int))]
         wanted["over_time"] = some, np.linspace(lower, upper, 81)
     return kind, wanted
+
+
+def _course(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """As `_curves`, of what one probe reads."""
+    times = np.unique(np.concatenate([part.times for part in parts]))
+    several = len(times) > 1 and np.isfinite(times).all()
+    return "series", {"curve": (_between(parts[0].start, times), np.zeros(1))} if several else {}
 
 
 def _states(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
@@ -140,10 +148,11 @@ def _draw_profiles(axes: Axes, comparison: Comparison, profiles: Profiles, names
 
 def _draw_series(axes: Axes, comparison: Comparison, series: Profiles, names: Mapping[str, str]) -> None:
     times, *held_out = (m.times for m, _ in comparison.parts)
-    every = -(-len(times) // (style.SHOWN * len(series.positions)))
+    every, probe = -(-len(times) // (style.SHOWN * len(series.positions))), comparison.parts[0][0].probe
     for color, x, line in zip(style.COLORS, series.positions, series.values.T, strict=False):
-        _points(axes, comparison, ("positions", x), "times", color, every)
-        axes.plot(series.times, line, color=color, linewidth=1.3, label=f"{x:.4g}", zorder=5)
+        _points(axes, comparison, None if probe else ("positions", x), "times", color, every)
+        label = probe.label if probe else f"{x:.4g}"
+        axes.plot(series.times, line, color=color, linewidth=1.3, label=label, zorder=5)
     for later in held_out:
         if later.min() > times.max():
             axes.axvspan(later.min(), later.max(), color="#EEEEEE", zorder=0, label="held out")
@@ -151,15 +160,22 @@ def _draw_series(axes: Axes, comparison: Comparison, series: Profiles, names: Ma
         axes.plot([], [], color=style.DATA, markersize=3, label=f"1 in {every} readings", **style.POINT)
     axes.set(xlabel=names["t"], ylabel=names["value"])
     axes.margins(x=0.01)
-    style.legend(axes, title=names["x"], outside=True)
+    style.legend(axes, title=None if probe else names["x"], outside=True)
 
 
 def _points(
-    axes: Axes, shown: Comparison, at: tuple[str, float], along: str, color: Any, every: int = 1, named: bool = False
+    axes: Axes,
+    shown: Comparison,
+    at: tuple[str, float] | None,
+    along: str,
+    color: Any,
+    every: int = 1,
+    named: bool = False,
 ) -> None:
     """The readings at one time or place, filled; those held out, hollow."""
     for (m, _), label, face in zip(shown.parts, ("data", "held out"), (color, "white"), strict=False):
-        if not len(here := np.flatnonzero(getattr(m, at[0]) == at[1])[::every]):
+        among = np.arange(len(m.times)) if at is None else np.flatnonzero(getattr(m, at[0]) == at[1])
+        if not len(here := among[::every]):
             continue
         bars = m.sigma[here] if m.sigma is not None and len(here) < 2 * style.SHOWN else None
         look: dict[str, Any] = {"markersize": 4 if len(here) < 60 else 3, "markerfacecolor": face}
@@ -173,10 +189,10 @@ def draw_residuals(figure: Any, names: Mapping[str, str], comparison: Comparison
     residual, what = m.values - prediction, f"residual of {names['value']}"
     if m.sigma is not None:
         residual, what = residual / m.sigma, "residual / sigma"
-    steady = len(np.unique(m.times)) == 1 and m.grid.ndim == 1
+    steady = len(np.unique(m.times)) == 1 and m.grid.ndim == 1 and m.probe is None
     across = m.positions if steady else m.times
     sensors = np.unique(m.positions)
-    one = steady or len(sensors) > len(style.COLORS) or m.grid.ndim > 1
+    one = steady or len(sensors) > len(style.COLORS) or m.grid.ndim > 1 or m.probe is not None
     axes, side = style.with_side(figure) if len(residual) >= 30 else (figure.subplots(), None)
     for color, x in [(style.DATA, None)] if one else zip(style.COLORS, sensors, strict=False):
         here = slice(None) if x is None else m.positions == x
@@ -214,7 +230,8 @@ def _table(comparison: Comparison) -> dict[str, np.ndarray]:
     parts = []
     for held_out, (m, fitted) in enumerate(comparison.parts):
         names = ("position",) if m.grid.ndim == 1 else m.grid.names
-        columns = {"time": m.times, **dict(zip(names, np.atleast_2d(m.positions.T), strict=True)), "measured": m.values}
+        places = {} if m.probe else dict(zip(names, np.atleast_2d(m.positions.T), strict=True))
+        columns = {"time": m.times, **places, "measured": m.values}
         residual = m.values - fitted
         parts.append({**columns, "fitted": fitted, "residual": residual, "held_out": np.full(len(fitted), held_out)})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

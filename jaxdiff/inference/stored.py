@@ -1,0 +1,121 @@
+"""Stored fits, read again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.inference.objective import check_function
+from jaxdiff.inference.result import FORMAT, Fit
+from jaxdiff.inference.verdict import Verdict
+from jaxdiff.model.equations import Equation
+from jaxdiff.model.observed import Observed
+from jaxdiff.parameters import collect
+from jaxdiff.runtime.staging import require_file
+
+
+def _number(value: Any) -> Any:
+    """A stored number or list of numbers; None was not finite."""
+    array = np.asarray(np.nan if value is None else value)
+    if array.dtype.kind not in "ifO" or any(isinstance(one, (str, dict)) for one in array.ravel()):
+        raise ValueError(f"{str(value)[:40]} is no number")
+    return array.astype(float) if isinstance(value, list) else float(array)
+
+
+def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
+    """Load a stored fit: its numbers, without data; with the model it predicts again.
+
+    Args:
+        path: a file that `Fit.save` wrote.
+        model: what was fitted, an equation with its marks or a function of named parameters, into which the stored numbers
+            are put; None: numbers alone.
+
+    Returns:
+        `Fit`.
+
+    Raises:
+        ValueError: a file that is no stored fit, is damaged, or does not belong to the model.
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> grid = jd.Grid.uniform((0.0, 1.0, 8))
+    >>> readings = jd.Readings(grid, 1.0, [1.0, 2.0, 3.0], [0.5, 0.5, 0.5], np.exp([-0.5, -1.0, -1.5]), sigma=0.01)
+    >>> model = jd.Diffusion(1.0, decay=jd.Positive(1.0))
+    >>> path = jd.fit(model, readings, progress=False).save("fit.json")
+    >>> again = jd.load(path, model)
+    >>> round(again.parameters["decay"], 3), round(float(again.predict(readings)[1]), 3)
+    (0.5, 0.368)
+    """
+    path = Path(path)
+    try:
+        require_file(path)
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a stored fit: {error}; name a file that Fit.save wrote") from None
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a stored fit, got {type(stored).__name__}; name a file that Fit.save wrote")
+    try:
+        found = _restored(stored)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is a damaged stored fit: {error}; store it again") from None
+    except KeyError as error:
+        raise ValueError(f"{path} is a damaged stored fit: it has no {error}; store it again") from None
+    if model is None:
+        return found
+    one = _filled(model, found.parameters)
+    initials = () if one.initial is None else ((None, one.initial),)
+    loaded = replace(found, model=one.equation, initial=one.initial, initials=initials, models=(one,))
+    if isinstance(model, Equation):
+        return loaded
+    return replace(loaded, function=model, arguments={name: np.asarray(x) for name, x in found.parameters.items()})
+
+
+def _restored(stored: dict[str, Any]) -> Fit:
+    """The numbers of a stored fit; raises what damaged content leads to."""
+    if not isinstance(stored["converged"], bool) or not isinstance(stored["loss_name"], str):
+        raise ValueError("converged is true or false, loss_name a text")
+    for key in ("labels", "notes"):
+        if not (isinstance(stored[key], list) and all(isinstance(text, str) for text in stored[key])):
+            raise ValueError(f"{key} is a list of texts")
+    fit = Fit(
+        model=None,
+        parameters={name: _number(value) for name, value in stored["parameters"].items()},
+        standard_errors={name: _number(value) for name, value in stored["standard_errors"].items()},
+        intervals={name: tuple(_number(end) for end in value) for name, value in stored["intervals"].items()},
+        start={name: _number(value) for name, value in stored["start"].items()},
+        labels=tuple(stored["labels"]),
+        covariance=_number(stored["covariance"]),
+        loss=_number(stored["loss"]),
+        loss_name=stored["loss_name"],
+        validation_loss=None if stored["validation_loss"] is None else _number(stored["validation_loss"]),
+        history=np.asarray(_number(stored["history"])),
+        converged=stored["converged"],
+        notes=tuple(stored["notes"]),
+        judged=Verdict.restored(stored.get("verdict")),
+    )
+    values, errors, ends = fit.columns()
+    p, names = len(fit.labels), list(fit.parameters)
+    alike = all(list(part) == names for part in (fit.standard_errors, fit.intervals, fit.start))
+    if not alike or (*values.shape, *errors.shape, *ends.shape, *fit.covariance.shape) != (p, p, p, 2, p, p):
+        raise ValueError(f"its parts are not all of the {p} numbers that its labels name")
+    return fit
+
+
+def _filled(model: Any, numbers: dict[str, Any]) -> Observed:
+    if not isinstance(model, Equation):
+        try:
+            check_function(model, numbers)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return Observed.of(model(**numbers))
+    marks = collect(model)
+    missing = [name for name in marks.names if name not in numbers]
+    if missing:
+        raise ValueError(
+            f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted"
+        )
+    return Observed(marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names])))

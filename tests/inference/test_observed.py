@@ -1,0 +1,113 @@
+"""What an instrument makes of the state, and experiments with conditions of their own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+
+LINE = jd.Grid.uniform((0.0, 1.0, 40))
+TIMES, PLACES = np.repeat(np.linspace(0.02, 0.3, 15), 2), np.tile([0.2, 0.6], 15)
+COSINE = lambda x: jnp.cos(jnp.pi * x)
+TRUE = np.cos(np.pi * PLACES) * np.exp(-0.5 * np.pi**2 * TIMES)
+NOISE = 0.005 * np.random.default_rng(3).normal(size=30)
+
+
+def offsets(D, offset):
+    return jd.Observed(jd.Diffusion(D), observe=lambda u, sensor: u + offset[sensor])
+
+
+def mixed(D, share, gain):
+    """A share of what was there at first does not move, and a reading is a gain times the rest, less a square."""
+    return jd.Observed(
+        jd.Diffusion(D), COSINE, lambda u, x: gain * ((1 - share) * u + share * jnp.cos(jnp.pi * x)) ** 2
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    readings = jd.Readings(LINE, COSINE, TIMES, PLACES, TRUE + np.tile([0.1, -0.05], 15) + NOISE, sigma=0.005)
+    starts = {"D": jd.Positive(1.0), "offset": jd.Free(np.zeros(2))}
+    return jd.fit(offsets, readings, parameters=starts, progress=False)
+
+
+def test_an_offset_for_each_sensor(fitted, tmp_path):
+    """Found within error bars; each prediction knows which sensor it is, and nothing is said between sensors."""
+    errors = fitted.standard_errors
+    assert fitted.verdict.describes and abs(fitted.parameters["D"] - 0.5) < 3 * errors["D"]
+    assert (np.abs(fitted.parameters["offset"] - [0.1, -0.05]) < 3 * errors["offset"]).all()
+    (readings,) = fitted.measurements
+    second = jd.Readings(LINE, readings.initial, [0.1, 0.2], [0.6, 0.6], [0.0, 0.0])
+    exact = np.cos(0.6 * np.pi) * np.exp(-0.5 * np.pi**2 * np.array([0.1, 0.2])) - 0.05
+    np.testing.assert_allclose(fitted.predict(second), exact, atol=0.01)
+    with pytest.raises(ValueError, match="what is observed differs between sensors; predict at some of those"):
+        fitted.predict(jd.Readings(LINE, readings.initial, [0.1], [0.5], [0.0]))
+    assert "offset" in fitted.report(tmp_path / "fit.html").read_text(encoding="utf-8")
+    again = jd.load(fitted.save(tmp_path / "fit.json"), offsets)
+    with pytest.raises(ValueError, match="a loaded fit knows none; fit anew"):
+        again.predict(readings)
+
+
+def test_a_part_held_out_counts_sensors_as_the_whole():
+    values = TRUE + np.tile([0.1, -0.05], 15) + NOISE
+    values[16::2] = np.nan  # the first sensor fails half way, so that the part held out has the second alone
+    readings = jd.Readings(LINE, COSINE, TIMES, PLACES, values, sigma=0.005)
+    starts = {"D": jd.Positive(1.0), "offset": jd.Free(np.zeros(2))}
+    fit = jd.fit(offsets, readings, parameters=starts, progress=False, validation=0.2)
+    assert fit.validation_loss < 4
+
+
+def test_a_mixture_seen_through_a_square():
+    readings = jd.Readings(
+        LINE, None, TIMES, PLACES, 3.0 * (0.7 * TRUE + 0.3 * np.cos(np.pi * PLACES)) ** 2 + NOISE, 0.005
+    )
+    starts = {"D": jd.Positive(1.0), "share": jd.Bounded(0.5, 0.0, 1.0), "gain": jd.Positive(1.0)}
+    fit = jd.fit(mixed, readings, parameters=starts, progress=False)
+    for name, true in (("D", 0.5), ("share", 0.3), ("gain", 3.0)):
+        assert abs(fit.parameters[name] - true) < 3 * fit.standard_errors[name] < 0.2 * true
+
+
+def test_experiments_share_a_model_under_conditions_of_their_own(tmp_path):
+    """D and h from three surroundings at once, each better known than from one; other conditions are predicted."""
+    model = lambda D, h, ambient: jd.Diffusion(D, boundaries=jd.Robin(h, ambient))
+    t, rng, data = np.linspace(0.05, 1.0, 12), np.random.default_rng(0), []
+    for ambient in (0.0, 1.5, 3.0):
+        states = jd.solve(model(0.4, 2.0, ambient), LINE, 1.0, np.append(0.0, t)).values[1:]
+        values = jax.vmap(lambda u: LINE.interpolate(u, 0.5))(states) + 0.01 * rng.normal(size=12)
+        data.append(jd.Readings(LINE, 1.0, t, np.full(12, 0.5), values, 0.01, conditions={"ambient": ambient}))
+    starts = {"D": jd.Positive(1.0), "h": jd.Positive(1.0)}
+    fit = jd.fit(model, data, parameters=starts, progress=False)
+    assert fit.verdict.describes and len(fit.model) == 3
+    for name, true in (("D", 0.4), ("h", 2.0)):
+        assert abs(fit.parameters[name] - true) < 3 * fit.standard_errors[name]
+    np.testing.assert_allclose(fit.predict(data[2]), data[2].values, atol=0.04)
+    one = jd.Readings(LINE, 1.0, [0.5], [0.5], [0.0], conditions={"ambient": 1.5})
+    np.testing.assert_allclose(fit.predict(one), np.interp(0.5, t, fit.predict(data[1])), atol=0.01)
+    assert "measurement" in fit.report(tmp_path / "fit.html").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="the model differs between experiments; predict one of fit.measurements"):
+        fit.predict(jd.Readings(LINE, 1.0, [0.5], [0.5], [0.0]))
+    with pytest.raises(TypeError, match="missing a required argument: 'h'"):
+        jd.fit(model, data[0], parameters={"D": 1.0}, progress=False)
+    with pytest.raises(TypeError, match="conditions= belong to a model that is a function of them"):
+        jd.fit(jd.Diffusion(jd.Free(1.0)), data[0], progress=False)
+    with pytest.raises(ValueError, match="ambient is a parameter and a condition"):
+        jd.fit(model, data[0], parameters={**starts, "ambient": 1.0}, progress=False)
+    with pytest.raises(ValueError, match="the condition ambient must be finite"):
+        jd.Readings(LINE, 1.0, [0.5], [0.5], [0.0], conditions={"ambient": np.nan})
+
+
+def test_an_observation_is_refused_in_words():
+    readings = jd.Readings(LINE, COSINE, TIMES, PLACES, TRUE)
+    counts = jd.Histograms(LINE, 1.0, [1.0], np.ones((1, 40)))
+    twice = lambda D: jd.Observed(jd.Diffusion(D), observe=lambda u: 2 * u)
+    cases = [
+        (lambda D: jd.Observed(jd.Diffusion(D), observe=lambda v, w: v), readings, "observe takes arguments of these names: u, t"),
+        (lambda D: jd.Observed(D), readings, "jd.Observed takes an equation"),
+        (twice, counts, "observe is of jd.Readings, got HistogramsPredictor"),
+        (lambda D: jd.Observed(jd.Diffusion(D), observe=lambda u, y: u * y), readings, "observe takes arguments of these names"),
+        (lambda D: jd.Observed(jd.Diffusion(D), observe=lambda u: (u, u)), readings, "observe: expected one number at each point"),
+    ]  # fmt: skip
+    for model, data, message in cases:
+        with pytest.raises((TypeError, ValueError), match=message):
+            jd.fit(model, data, parameters={"D": jd.Positive(1.0)}, progress=False)
