@@ -137,6 +137,12 @@ class Batch:
         how = how if status is None else np.full(len(index), status)
         return Results(index, state.z, state.here, how, state.iteration, state.history)
 
+    def predictions(self, index: np.ndarray, z: np.ndarray) -> Any:
+        """Of each measurement of each fit the prediction at z, and its Jacobian in z."""
+        data, state = self._laid_out(index, self._begin(index, z))
+        found = _predictions(self.mesh, self.run.problem, data, state.z)
+        return jax.tree.map(lambda a: a[: len(index)], whole(found))
+
     def _laid_out(self, index: np.ndarray, state: State) -> tuple[Any, Any]:
         """Data and states on their devices; fits of padding have converged."""
         extra = np.zeros(self.size - len(index), int)
@@ -278,6 +284,11 @@ def _advance(tolerance: float, mesh: Any, problem: Problem, data: BatchData, sta
         return advance(expand, transform.kind, transform.limit, state, until, tolerance)
 
     return _each_fit(one, mesh, (problem, until), (data, states))
+
+
+@partial(quick_jit, static=0)
+def _predictions(mesh: Any, problem: Problem, data: BatchData, z: Any) -> Any:
+    return _each_fit(lambda problem, data, z: _each(problem, data).expand(z).predictions, mesh, problem, (data, z))
 
 
 @partial(quick_jit, static=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,13 +16,16 @@ from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import Run
 from jaxdiff.inference.uncertainty import Uncertainty, diagnostics, error_bars
+from jaxdiff.inference.verdict import Verdict
 from jaxdiff.measurements.stacks import Stack
 from jaxdiff.reports.text import short, table
+from jaxdiff.runtime.compilation import as_written
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+SPOKEN = 100  # fits that are judged when they are printed
 NO_ESTIMATE = (UNRESOLVED, FAILED, WAITING)  # how a fit ends that has none
 
 
@@ -123,7 +127,33 @@ class Fits:
                 history=finite(self.history[i]),
                 converged=bool(self.converged[i]),
                 notes=(*late, *diagnostics(run.parameters, self.z[i], *found[3:6]), *none),
+                predictions=lambda: next(self._predictions(np.array([i]))),
             )
+
+    def _predictions(self, which: np.ndarray) -> Iterator[tuple[Any, ...]]:
+        """Of some of the fits: each measurement's prediction and Jacobian, at the rows that its data set has."""
+        for at in range(0, len(which), self.batch.size):
+            index = which[at : at + self.batch.size]
+            with jax.enable_x64(self.z.dtype == np.float64):
+                found = self.batch.predictions(index, self.z[index])
+            for k, i in enumerate(index):
+                yield tuple(
+                    tuple(part[k][stack.rows(i)] if len(part[k]) else part[k] for part in parts)
+                    for stack, parts in zip(self.stacks, found, strict=True)
+                )
+
+    @cached_property
+    @as_written
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Whether the model describes each data set, as `fit.verdict` of a single fit, with noise taken as independent.
+
+        Asked for, since it compiles once more and takes some milliseconds a fit; up to 100 fits say it when printed.
+        """
+        fitted = np.flatnonzero(self.converged)
+        none = Verdict(None, ("the search did not end at an optimum",))
+        found = {int(i): parts for i, parts in zip(fitted, self._predictions(fitted), strict=True)}
+        judge = lambda i: replace(self[i], predictions=found[i]).verdict if i in found else none
+        return tuple(map(judge, range(len(self))))
 
     def __iter__(self) -> Iterator[Fit]:
         return (self[i] for i in range(len(self)))
@@ -160,8 +190,7 @@ class Fits:
         for status, text in enumerate(STATUS):
             which = np.flatnonzero(self.status == status)
             if status != CONVERGED and len(which):
-                some = ", ".join(map(str, which[:5])) + (", …" if len(which) > 5 else "")
-                notes.append(f"{len(which)} not converged, {text}: number {some}")
+                notes.append(f"{len(which)} not converged, {text}: number {numbered(which)}")
         ran, unknown = "ran to the end of its range", "is not identified"
         for mask, text in ((found.at_bound, ran), (found.unidentified, unknown)):
             for k, label in enumerate(self.labels):
@@ -171,7 +200,17 @@ class Fits:
         if self.reason is None and no_noise.any():
             why = "too few readings without sigma, or a loss that tells no noise"
             notes.append(f"no error bars in {int(no_noise.sum())} of {len(self)}: {why}")
-        return (*notes, *(() if self.reason is None else (f"no error bars: {self.reason}",)))
+        notes += [] if self.reason is None else [f"no error bars: {self.reason}"]
+        if len(self) > SPOKEN and "verdicts" not in vars(self):
+            return (*notes, "whether the model describes each data set is asked of fits.verdicts")
+        wrong = [i for i, one in enumerate(self.verdicts) if one.describes is False]
+        if wrong:
+            where = f"{len(wrong)} of {len(self)}: number {numbered(wrong)}"
+            why = f"{self.verdicts[wrong[0]].reasons[0]} in number {wrong[0]}"
+            notes.insert(
+                0, f"the model does not describe the data, and error bars are not to be trusted, in {where}; {why}"
+            )
+        return tuple(notes)
 
     __str__ = summary
     __repr__ = summary
@@ -185,6 +224,11 @@ class Fits:
         from jaxdiff.reports import figures
 
         return figures.fits(self)
+
+
+def numbered(which: Sequence[int] | np.ndarray) -> str:
+    """The first few of these numbers."""
+    return ", ".join(map(str, which[:5])) + (", …" if len(which) > 5 else "")
 
 
 def results_of_chunk(

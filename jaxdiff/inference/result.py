@@ -101,7 +101,7 @@ class Fit:
     problem: Any = field(default=None, repr=False)  # what was minimised, and in which parameters; None if it was loaded
     correlation_times: tuple[Any, ...] = ()  # of the noise at each row of a measurement, None where it is independent
     optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
-    predictions: tuple[Any, ...] = field(default=(), repr=False)  # of each measurement, and its Jacobian in z
+    predictions: Any = field(default=(), repr=False)  # of each measurement, and its Jacobian in z; or what makes them
     judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
 
     @property
@@ -128,12 +128,13 @@ class Fit:
             return self.judged
         if not self.converged:
             return Verdict(None, ("the search did not end at an optimum",))
-        if not self.predictions:
+        predictions = self.predictions() if callable(self.predictions) else self.predictions
+        if not predictions:
             return Verdict(None, ("what is left of the data was not kept; fit this data set by itself with jd.fit",))
         times = self.correlation_times or (None,) * len(self.measurements)
         with jax.enable_x64(True):
             equations = [model.equation for model in self.models]
-            return verdict(self.measurements, self.problem.objective.losses, self.predictions, times, equations)
+            return verdict(self.measurements, self.problem.objective.losses, predictions, times, equations)
 
     @cached_property
     @as_written

@@ -28,6 +28,9 @@ class ReadingsStack(Stack):
         columns = one.times[kept], one.positions[kept], self.values[i][kept], deviation
         return one.part(*columns, initial=self.initial_of(i))
 
+    def rows(self, i: int) -> np.ndarray:
+        return np.flatnonzero(~np.isnan(self.values[i]))
+
     @property
     def notes(self) -> tuple[str, ...]:
         count = int(np.sum(~np.isnan(self.values)))

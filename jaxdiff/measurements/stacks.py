@@ -46,6 +46,10 @@ class Stack:
         """(B,) how many values of each data set have a variance to be estimated."""
         return np.full(len(self), self.template.unknown)
 
+    def rows(self, i: int) -> Any:
+        """Which rows of the template one data set has."""
+        return slice(None)
+
     def initial_of(self, i: int) -> Any:
         return self.template.initial if self.initials is None else self.initials[i]
 
