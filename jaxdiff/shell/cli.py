@@ -193,8 +193,7 @@ def _solved(problem: Any) -> tuple[Any, Any]:
 
     import jaxdiff as jd
 
-    equation = problem.model(**problem.starts)
-    equation = equation[0] if isinstance(equation, tuple) else equation
+    equation = problem.model(**problem.starts).equation
     times, start, grid = problem.times, problem.start, problem.grid
     initial = None if problem.initial is None else np.asarray(grid.average(problem.initial))
     if times is None:

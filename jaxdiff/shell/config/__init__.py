@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxdiff.model.expression import FUNCTIONS, NUMBERS, VARIABLES
+from jaxdiff.model.expression import names as expression_names
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Bounded, Free, Mark, Positive
 from jaxdiff.shell.config import initial as initials
@@ -21,8 +23,9 @@ from jaxdiff.shell.config.domain import read_boundaries, read_grid
 from jaxdiff.shell.config.keys import check_keys, flag, mapping, number, shown, text
 from jaxdiff.shell.config.methods import METHOD, fit_options, method, solve_times
 from jaxdiff.shell.config.model import TextModel, arithmetic, position_names, read_equation
+from jaxdiff.shell.config.observe import read_observe
 
-KEYS = "title labels equation parameters constants boundaries grid initial data fit solve".split()
+KEYS = "title labels equation parameters constants boundaries grid initial observe data fit solve".split()
 SECTIONS = {
     "grid": ("lower", "upper", "cells", "edges", "geometry"),
     "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
@@ -77,7 +80,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     """The problem that the content of a configuration file describes; tables of data are looked for in `folder`."""
     check_keys(content, "the file", KEYS)
     for name in KEYS:
-        if name not in ("title", "initial", "boundaries"):
+        if name not in ("title", "initial", "boundaries", "observe"):
             mapping(content.get(name, {}), name, f"[{name}]")
     sections = {name: dict(content.get(name, {})) for name in SECTIONS}
     for name, section in sections.items():
@@ -99,7 +102,10 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         reserved = {*parameters, *constants, "t", *position_names(axes)}
         texts = arithmetic([equation, *sides.values()])
         data = read_data(dict(content.get("data", {})), folder, table, texts, reserved, axes)
-    spec = {"equation": equation, "boundaries": sides, "initial": initial.get("value")}
+    coefficients = [equation, *sides.values(), {"initial": initial.get("value")}]
+    elsewhere = {name for one in arithmetic(coefficients) for name in expression_names(one)}
+    observe = read_observe(content.get("observe"), parameters, elsewhere)
+    spec = {"equation": equation, "boundaries": sides, "initial": initial.get("value"), "observe": observe}
     model = TextModel(spec, constants, axes, data)
     if idle := set(parameters) - model.names:
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
@@ -112,6 +118,11 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     if data and data.has_readings:
         noise = initials.noise_of(initial, grid, sides, data)
         measurement = data.measurement(grid, state, start, after="profile" in initial, noise=noise)
+        if observe and observe["own"]:
+            count = len(measurement.sensors)
+            for name in observe["own"]:
+                parameters[name] = each_of(parameters[name], count)
+                starts[name] = parameters[name].value
     times = solve_times(sections["solve"].get("times"), start)
     if times is None and data is not None:
         times = data.times(start)
@@ -129,6 +140,11 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         fit_options=fit_options(sections["fit"]),
         solve_options=method(sections["solve"], "[solve]"),
     )
+
+
+def each_of(mark: Mark, count: int) -> Mark:
+    """A mark of as many numbers, all with the start and the bounds of one."""
+    return jax.tree.map(lambda number: np.full(count, number), mark)
 
 
 def _named(content: Mapping[str, Any], section: str) -> dict[str, Any]:

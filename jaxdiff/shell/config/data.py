@@ -20,13 +20,14 @@ from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
 from jaxdiff.quantities import checked_unit, times_as_numbers
 from jaxdiff.shell.config.keys import check_keys, choose, edges, listed, mapping, number, per_axis, text, text_or_number
+from jaxdiff.shell.config.observe import read_probe
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COMMON = "kind table dataset names skip rows every separator decimal comment scale time time_unit interpolation".split()
 KINDS = {
-    "readings": ("position", "value", "sigma", "sensors"),
+    "readings": ("position", "probe", "value", "sigma", "sensors"),
     "trajectory": ("interval", "value", "paths"),
     "histograms": ("position", "value", "counts", "edges", "total"),
 }
@@ -74,9 +75,12 @@ class Data:
         options = {"time": self.required("time", TIME), "sigma": s.get("sigma"), "scale": self.scale}
         if "sensors" not in s:
             advice = "name the column, or list sensors = { column = position }"
-            position, value = (self.required(key, advice) for key in ("position", "value"))
+            if "probe" in s and "position" in s:
+                raise ValueError("[data] has a probe, which reads of all positions, and a position; leave one out")
+            position = 0.0 if "probe" in s else self.required("position", advice)
+            value = self.required("value", advice)
             return tables.long(self.frame, position=position, value=value, **options)
-        both = [key for key in ("position", "value") if key in s]
+        both = [key for key in ("position", "probe", "value") if key in s]
         if both:
             raise ValueError(f"[data] has sensors (a column each) and {both[0]} (a reading a row); leave one out")
         return tables.wide(self.frame, positions=s["sensors"], **options)
@@ -129,7 +133,8 @@ class Data:
                 return Histograms(grid, _state(initial, times), times[used], counts[used], edges, total, start)
             times, positions, values, sigma = self.readings()
             used = (times > start) | (not after)
-            rows = times[used], positions[used], values[used], None if sigma is None else sigma[used]
+            places = self.settings.get("probe", positions[used])
+            rows = times[used], places, values[used], None if sigma is None else sigma[used]
             return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise)
 
     def times(self, start: float) -> np.ndarray | None:
@@ -211,6 +216,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "rows": partial(listed, check=number, count=2, whole=True),
         "edges": edges,
         "position": partial(per_axis, axes=axes, check=text_or_number),
+        "probe": read_probe,
         "interval": number,
         "total": number,
         "time": partial(text_or_number, finite=False),

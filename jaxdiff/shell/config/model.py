@@ -13,10 +13,12 @@ from jaxdiff.model import boundaries as walls
 from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, varies
 from jaxdiff.model.equations import Diffusion, FokkerPlanck
 from jaxdiff.model.expression import Expression, names
+from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
 from jaxdiff.parameters import numeric
 from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, listed, per_axis, text_or_number, texts
+from jaxdiff.shell.config.observe import seen
 
 EQUATIONS: dict[str, dict[str, Any]] = {
     "diffusion": {"diffusivity": None, "decay": 0.0, "source": 0.0, "capacity": 1.0},
@@ -96,14 +98,15 @@ def _stack(values: list[Any]) -> Any:
 
 
 class TextModel:
-    """The equation (and, if a parameter is in it, the initial state) at given values of the named parameters.
+    """The equation (and, if a parameter is in it, the initial state, and what is observed) at given values of the named parameters.
 
     A text is read as: a number if it holds parameters and constants only; a `Series` if it names a column of the data
     (its values are computed at the rows, linear or constant between them, as the columns are); `TimeDependent` if it
     holds t; else a function of the position, in a boundary on several axes of the place along the wall.
 
     Args:
-        spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None}, numbers and texts.
+        spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None, "observe": {...} or None}, numbers and
+            texts.
         constants: {name: number}.
         axes: names of the axes of the grid.
         data: what [data] holds, or None; its columns are what a text may name.
@@ -130,15 +133,17 @@ class TextModel:
     def names(self) -> set[str]:
         """Every name that occurs in a text."""
         parts = [self.spec["equation"], *self.spec["boundaries"].values(), {"initial": self.spec["initial"]}]
+        parts += [{"observe": self.spec["observe"]["value"]}] if self.spec["observe"] else []
         return {name for text in arithmetic(parts) for name in names(text)}
 
     def __call__(self, **parameters: Any) -> Any:
         spec = self.spec
         known = {**self.constants, **parameters}
         equation = self._equation(spec["equation"], spec["boundaries"], known)
-        if spec["initial"] is not None and set(names(spec["initial"])) & set(parameters):
-            return equation, self.initial(known)
-        return equation
+        fitted_start = spec["initial"] is not None and set(names(spec["initial"])) & set(parameters)
+        initial = self.initial(known) if fitted_start else None
+        observe = None if spec["observe"] is None else seen(spec["observe"], self.axes, known)
+        return Observed(equation, initial, observe)
 
     def initial(self, known: dict[str, Any]) -> Any:
         """The initial state as a function of position, or None if the configuration gives none as text."""
