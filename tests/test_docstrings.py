@@ -1,5 +1,8 @@
 """The docstrings of the public names: what each must say. That the examples run is a test of test_readme."""
 
+import ast
+import builtins
+import doctest
 import inspect
 import re
 
@@ -53,6 +56,27 @@ def test_the_package_lists_its_names():
     assert {name for name in vars(jd) if inspect.isclass(vars(jd)[name])} <= set(jd.__all__)
     for name, kind in VALUES.items():
         assert type(getattr(jd, name)) is getattr(jd, kind)
+
+
+def undefined(program):
+    """Names that a program reads and does not make."""
+    tree = ast.parse(program)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    imported = [
+        each for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for each in node.names
+    ]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)} | {
+        each.asname or each.name for each in imported
+    }
+    made |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    made |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    return {node.id for node in names} - made - set(dir(builtins))
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_an_example_runs_as_it_is_copied(name):
+    for found in doctest.DocTestFinder(recurse=True).find(getattr(jd, name), name):
+        assert undefined("".join(each.source for each in found.examples)) == set(), found.name
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)

@@ -48,6 +48,8 @@ class Spectral(Scheme):
         ValueError: in one line, for coefficients that vary, cells that are not equal, radial grids, and walls that are
             not at zero or of another kind.
 
+    >>> import numpy as np
+    >>> from jaxdiff import Grid, Spectral
     >>> from jaxdiff import Diffusion, solve
     >>> grid = Grid.uniform((0.0, 1.0, 10))
     >>> mode = np.cos(np.pi * grid.centers[0])

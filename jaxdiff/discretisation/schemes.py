@@ -79,7 +79,7 @@ class FiniteVolume(Scheme):
     Raises:
         ValueError: an order that is neither; for order 4 in `solve`, also grids and coefficients for which it does not hold.
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> grid, rest = jd.Grid.uniform((0.0, 1.0, 10)), lambda x: jnp.exp(-20.0 * x)
     >>> steep = jd.FokkerPlanck(jd.Potential(lambda x: 20.0 * x), 1.0)
     >>> u = jd.solve(steep, grid, lambda x: rest(x), [0.0, 1.0], scheme=jd.FiniteVolume()).values[-1]

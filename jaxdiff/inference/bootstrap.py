@@ -172,7 +172,7 @@ def bootstrap(
         ValueError: the fit has no data or model at hand (it was loaded), or its data carry no noise.
         TypeError: a fit of paths, or no `Fit`.
 
-    >>> import jaxdiff as jd, numpy as np
+    >>> import jax, jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
     >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
     >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)

@@ -87,7 +87,7 @@ def fit(
         ValueError: nothing is marked, a start is out of bounds, the model fails at the start, or data do not suit.
         TypeError: arguments of the wrong kind.
 
-    >>> import jaxdiff as jd, numpy as np
+    >>> import jax, jaxdiff as jd, numpy as np
     >>> grid = jd.Grid.uniform((0.0, 1.0, 40))
     >>> times, places = np.linspace(0.01, 0.1, 10), np.full(10, 0.25)
     >>> values = 1 + np.cos(np.pi * places) * np.exp(-0.5 * np.pi**2 * times)

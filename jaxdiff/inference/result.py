@@ -66,7 +66,7 @@ class Fit:
         predictions: the prediction of each measurement, and its Jacobian.
         judged: the verdict that was stored, of a loaded fit.
 
-    >>> import jaxdiff as jd, numpy as np
+    >>> import jax, jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
     >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
     >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
@@ -274,7 +274,7 @@ class Fit:
 
         Raises ValueError if the fit was loaded, a number is fitted for each cell, or the model holds on these cells alone.
 
-        >>> import jaxdiff as jd, numpy as np
+        >>> import jax, jaxdiff as jd, numpy as np
         >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 0.5, 9)
         >>> values = np.cos(0.25 * np.pi) * np.exp(-0.5 * np.pi**2 * times)
         >>> start = lambda x: jax.numpy.cos(np.pi * x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from jaxdiff.inference.losses import as_loss
@@ -41,7 +42,7 @@ def verdict(
     losses: Iterable[Any],
     predictions: Iterable[Any],
     times: Iterable[Any],
-    equations: Iterable[Any],
+    equations: Iterable[Any] = repeat(None),
 ) -> Verdict:
     """Test what a fit leaves of its data, and judge whether the model describes them.
 
@@ -51,7 +52,7 @@ def verdict(
     All tests share one level of false alarms, 2 %, by Šidák's inequality. Each takes out what a fit takes out of residuals.
     """
     every: list[Examination] = []
-    for m, loss, part, tau, equation in zip(measurements, losses, predictions, times, equations, strict=True):
+    for m, loss, part, tau, equation in zip(measurements, losses, predictions, times, equations, strict=False):
         prediction, jacobian = part or (None, None)  # log densities are not kept
         every.append(as_loss(loss).examine(m, prediction, jacobian, tau, equation))
     level = 1 - (1 - LEVEL) ** (1 / max(sum(tests.count for tests in every), 1))

@@ -45,6 +45,7 @@ class Method(ABC):
     | `iterates`     | whether it solves by iterations on several axes                                       | False   |
     | `varying`      | whether it follows coefficients and forcing that vary in time; else they are refused  | False   |
 
+    >>> from jaxdiff import Method
     >>> import jax.numpy as jnp
     >>> from jaxdiff import Diffusion, Grid, solve
     >>> class AtRest(Method):

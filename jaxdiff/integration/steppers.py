@@ -42,6 +42,7 @@ class Stepper(eqx.Module):
 
     Heun's method, of second order:
 
+    >>> from jaxdiff import Stepper
     >>> from jaxdiff import Diffusion, Grid, solve
     >>> class Heun(Stepper):
     ...     reach = 2.0
@@ -185,7 +186,7 @@ class CrankNicolson(Stepper):
 
         (I − Δt/2 A₊) u₊ = (I + Δt/2 A) u + Δt/2 (b + b₊)
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> grid, mode = jd.Grid.uniform((0.0, 1.0, 50)), lambda x: jnp.cos(jnp.pi * x)
     >>> ten = dict(stepper=jd.CrankNicolson(), substeps=10)
     >>> u = jd.solve(jd.Diffusion(1.0), grid, mode, [0.0, 0.1], **ten).values
@@ -213,7 +214,7 @@ class TRBDF2(Stepper):
 
     Where coefficients are constant one matrix serves both stages.
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> grid, mode = jd.Grid.uniform((0.0, 1.0, 50)), lambda x: jnp.cos(jnp.pi * x)
     >>> u = jd.solve(jd.Diffusion(1.0), grid, mode, [0.0, 0.1], stepper=jd.TRBDF2(), substeps=10).values
     >>> round(float(u[1, 0] / u[0, 0]), 3)  # exp(−0.1 π²) = 0.373
@@ -243,7 +244,7 @@ class Exponential(Stepper):
             jumps are as frequent both ways (diffusion on equal cells) and a CUDA device runs them; elsewhere, and for
             derivatives, the compiler's.
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> grid, mode = jd.Grid.uniform((0.0, 1.0, 50)), lambda x: jnp.cos(jnp.pi * x)
     >>> u = jd.solve(jd.Diffusion(1.0), grid, mode, [0.0, 0.1], stepper=jd.Exponential()).values
     >>> round(float(u[1, 0] / u[0, 0]), 3)  # exp(−0.1 π²) = 0.373

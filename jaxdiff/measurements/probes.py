@@ -193,7 +193,7 @@ class Mean(Probe):
     Raises:
         ValueError: ends that are not increasing, or a mask of another shape or with nothing in it.
 
-    >>> import jaxdiff as jd
+    >>> import numpy as np, jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 40), (0.0, 1.0, 30))
     >>> x, y = np.meshgrid(*grid.centers, indexing="ij")
     >>> spot = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.1

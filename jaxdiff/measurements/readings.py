@@ -213,7 +213,7 @@ class Readings(Measurement):
 
         Raises ValueError if shapes differ from those of the grid, or the initial state is the first image.
 
-        >>> import jaxdiff as jd
+        >>> import numpy as np, jaxdiff as jd
         >>> grid = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 3))
         >>> jd.Readings.from_images(grid, lambda x, y: x * y, [1.0, 2.0], np.ones((2, 4, 3))).values.shape
         (24,)

@@ -130,6 +130,7 @@ class Dirichlet(Boundary):
 
     A rod between a bath at 100 and one at 0 comes to rest at a straight line:
 
+    >>> from jaxdiff import Dirichlet
     >>> from jaxdiff import Diffusion, Grid, steady_state
     >>> ends = {"x-": Dirichlet(100.0), "x+": Dirichlet(0.0)}
     >>> [round(float(u), 3) for u in steady_state(Diffusion(1.0, boundaries=ends), Grid.uniform((0.0, 1.0, 4)))]
@@ -163,6 +164,7 @@ class Neumann(Boundary):
     Raises:
         ValueError: a gradient that is not zero where the drift enters over a large cell.
 
+    >>> from jaxdiff import Dirichlet, Neumann
     >>> from jaxdiff import Diffusion, Grid, steady_state
     >>> ends = {"x-": Dirichlet(0.0), "x+": Neumann(2.0)}
     >>> [round(float(u), 3) for u in steady_state(Diffusion(1.0, boundaries=ends), Grid.uniform((0.0, 1.0, 4)))]
@@ -204,6 +206,7 @@ class Robin(Boundary):
 
     Carslaw & Jaeger 1959, Conduction of Heat in Solids, §1.9.
 
+    >>> from jaxdiff import Dirichlet, Robin
     >>> from jaxdiff import Diffusion, Grid, steady_state
     >>> ends = {"x-": Dirichlet(0.0), "x+": Robin(1.0, ambient=8.0)}  # half the drop in the rod, half at its end
     >>> [round(float(u), 3) for u in steady_state(Diffusion(1.0, boundaries=ends), Grid.uniform((0.0, 1.0, 4)))]
@@ -229,6 +232,7 @@ class Flux(Boundary):
         value: flux out of the domain [u·length/time]; heating is negative. A number, a mark, a `Series`, `TimeDependent`,
             or a function of the place on the side. `Flux(0)` is `jd.reflecting`, what a side not named is.
 
+    >>> from jaxdiff import Dirichlet, Flux
     >>> from jaxdiff import Diffusion, Grid, steady_state
     >>> ends = {"x-": Flux(-2.0), "x+": Dirichlet(0.0)}
     >>> [round(float(u), 3) for u in steady_state(Diffusion(1.0, boundaries=ends), Grid.uniform((0.0, 1.0, 4)))]
@@ -251,6 +255,7 @@ class Periodic(Boundary):
 
         u(lower) = u(upper),  J(lower) = J(upper)
 
+    >>> from jaxdiff import Periodic
     >>> from jaxdiff import FokkerPlanck, Grid, solve
     >>> grid = Grid.uniform((0.0, 1.0, 100))
     >>> p = solve(FokkerPlanck(1.0, 1e-3, boundaries=Periodic()), grid, grid.delta(0.9), [0.0, 0.3]).values[-1]

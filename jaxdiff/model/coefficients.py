@@ -28,7 +28,7 @@ class TimeDependent(eqx.Module):
     Raises:
         TypeError: a coefficient that is not callable.
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> float(jd.TimeDependent(lambda t: 100.0 * t)(0.5))
     50.0
     >>> melt = jd.Diffusion(jd.TimeDependent(lambda t, x: 1.0 + 0.1 * t * x), source=jd.TimeDependent(lambda t: jnp.sin(t)))
@@ -133,7 +133,7 @@ class Tensor(eqx.Module):
         ValueError: a matrix that is not square; when solving one that is not finite, symmetric and positive definite.
         TypeError: marks among the entries of a matrix.
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> float(jd.Tensor(jd.Free([[1.0, 0.2], [0.2, 0.5]])).xy.value)
     0.2
 

@@ -139,6 +139,7 @@ class Diffusion(Equation):
 
     A mode decays at the rate D k²:
 
+    >>> from jaxdiff import Diffusion
     >>> import numpy as np
     >>> from jaxdiff import Grid, solve
     >>> grid = Grid.uniform((0.0, 1.0, 100))
@@ -188,6 +189,8 @@ class FokkerPlanck(Equation):
 
     At rest in a potential the density is exp(−U/D), the Gibbs state:
 
+    >>> import jax.numpy as jnp
+    >>> from jaxdiff import FokkerPlanck
     >>> from jaxdiff import Grid, Potential, steady_state
     >>> p = steady_state(FokkerPlanck(Potential(lambda x: x**2), 0.5), Grid.uniform((-3.0, 3.0, 60)))
     >>> bool(abs(p[40] / p[30] - jnp.exp(-(1.05**2 - 0.05**2) / 0.5)) < 1e-6)

@@ -311,6 +311,7 @@ class Expression(eqx.Module):
 
         inf where c₁ is zero; left out where the difference is not written as c₀ + c₁ t, or depends on the position.
 
+        >>> from jaxdiff import Expression
         >>> [float(t) for t in Expression("where(2*t < T, 1, 0)*x", T=3.0).jumps()]
         [1.5]
         """

@@ -66,7 +66,7 @@ class Spline(eqx.Module):
     Raises:
         ValueError: knots that do not increase, or are not as many as the values.
 
-    >>> import jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd
     >>> from jaxdiff.parameters import plain
     >>> float(plain(jd.Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
     1.5
@@ -130,7 +130,8 @@ class MLP(eqx.Module):
     Raises:
         ValueError: inputs that are not a whole number from 1 to 4.
 
-    >>> import jaxdiff as jd
+    >>> import jax, jaxdiff as jd
+    >>> from jaxdiff.parameters import plain
     >>> landscape = jd.MLP(8, 2, key=jax.random.key(0), inputs=2)
     >>> plain(landscape)(0.1, 0.2).shape
     ()

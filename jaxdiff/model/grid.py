@@ -39,7 +39,7 @@ class Grid(eqx.Module):
     Raises:
         ValueError: edges that are not finite and increasing, a negative radius, or more axes than the geometry has.
 
-    >>> import jaxdiff as jd
+    >>> import numpy as np, jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 4))
     >>> grid.centers[0]
     array([0.125, 0.375, 0.625, 0.875])
@@ -178,6 +178,8 @@ class Grid(eqx.Module):
         Raises:
             ValueError: a function that varies too fast for that, or an array of another shape.
 
+        >>> import jax.numpy as jnp, numpy as np
+        >>> from jaxdiff import Grid
         >>> spike = Grid.uniform((0.0, 10.0, 10)).average(lambda x: jnp.exp(-(((x - 4.3) / 0.01) ** 2)))
         >>> bool(abs(spike[4] / (0.01 * np.sqrt(np.pi)) - 1) < 1e-5)
         True
@@ -224,6 +226,7 @@ class Grid(eqx.Module):
         Raises:
             ValueError: a point outside the grid, or of another number of coordinates.
 
+        >>> from jaxdiff import Grid
         >>> Grid.uniform((0.0, 1.0, 4)).delta(0.5)
         array([0., 2., 2., 0.])
         """
@@ -254,6 +257,7 @@ class Grid(eqx.Module):
         Returns:
             An array `(…,)`, [unit of u · length^d].
 
+        >>> from jaxdiff import Grid
         >>> float(Grid.uniform((0.0, 2.0, 8)).integrate(3.0))
         6.0
         """
@@ -274,6 +278,7 @@ class Grid(eqx.Module):
         Raises:
             ValueError: points of another number of coordinates.
 
+        >>> from jaxdiff import Grid
         >>> float(Grid.uniform((0.0, 1.0, 2)).interpolate([1.0, 3.0], 0.5))
         2.0
         """

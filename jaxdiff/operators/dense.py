@@ -24,6 +24,8 @@ class Dense(eqx.Module):
 
     A resolvent inverts the matrix, n³ operations for each shift: for some hundred states.
 
+    >>> import jax.numpy as jnp
+    >>> from jaxdiff.operators import Dense
     >>> jump = Dense(jnp.array([[0.0, 1.0], [3.0, 0.0]]))
     >>> [float(flow) for flow in jump @ jnp.array([1.0, 2.0])]
     [-1.0, 1.0]

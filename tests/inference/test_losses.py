@@ -31,6 +31,8 @@ def readings(known, remembered=0.0):
         sensor=None,
         last=np.array([-1, 0, 1, -1, 3, -1]),
         carry=remembered * np.array([0.0, 0.5, 0.3, 0.0, 0.8, 0.0]),
+        instant=None,
+        number=None,
     )
 
 
