@@ -338,16 +338,16 @@ def rates_of(side: Any) -> tuple[str, ...]:
     """The names of the numbers of a boundary on which its outflow depends, with a drift or without, as its program tells."""
     if side.periodic:
         return ()
-    structure = jax.tree.structure(side.map(lambda _: 0.0))
-    if structure not in _RATES:
+    law = type(side), *(getattr(side, name) for name in side.settings)
+    if law not in _RATES:
         alike, names = side.map(_placeholder), tuple(side.numbers)
         cells = [HalfCell("x", 1.0, 1.0, 1.0, peclet, 0.0) for peclet in (None, 1.0)]
         outflows = lambda *numbers: [_flux(alike, cell, dict(zip(names, numbers)))[0] for cell in cells]
-        _RATES[structure] = tuple(compress(names, depends(outflows, *alike.numbers.values())))
-    return _RATES[structure]
+        _RATES[law] = tuple(compress(names, depends(outflows, *alike.numbers.values())))
+    return _RATES[law]
 
 
-_RATES: dict[Any, tuple[str, ...]] = {}  # by the structure of a boundary, its numbers left out
+_RATES: dict[Any, tuple[str, ...]] = {}  # by the class of a boundary and its settings
 
 
 def _placeholder(value: Any) -> Any:

@@ -95,7 +95,8 @@ class Adaptive(Method):
         return kept, jnp.stack([jnp.zeros(()), asked.astype(float)]), []
 
     def describe(self, needed: Any = None) -> str:
-        steps = "" if needed is None or not needed[1] else f", {int(needed[1])} steps"
+        taken = 0 if needed is None else int(np.asarray(needed)[1])
+        steps = f", {taken} steps" if taken else ""
         return f"adaptive {self.stepper.description}{steps}"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:

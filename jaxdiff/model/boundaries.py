@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import equinox as eqx
@@ -40,6 +41,13 @@ class HalfCell(Protocol):
     peclet: Any
     axis: str
     place: Any
+
+
+@cache
+def _fields(kind: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the numbers of a kind of boundary, and of its static fields."""
+    static = {field.name: bool(field.metadata.get("static")) for field in fields(kind)}
+    return tuple(name for name in static if not static[name]), tuple(name for name in static if static[name])
 
 
 class Boundary(eqx.Module):
@@ -93,7 +101,12 @@ class Boundary(eqx.Module):
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers of the law by name, as given."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if not field.metadata.get("static")}
+        return {name: getattr(self, name) for name in _fields(type(self))[0]}
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The names of what is no number: static fields."""
+        return _fields(type(self))[1]
 
     def map(self, function: Callable[[Any], Any]) -> Boundary:
         """The same law with every number replaced by function(number)."""
