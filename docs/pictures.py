@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jaxdiff as jd
-from jaxdiff.reports.figures import COLORS, DATA, MODEL, STYLE
+from jaxdiff.figures.style import COLORS, DATA, MODEL, STYLE
 from jaxdiff.shell import demo
 
 IMAGES = Path(__file__).resolve().parent / "images"
