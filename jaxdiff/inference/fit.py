@@ -115,6 +115,8 @@ def fit(
             )
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
 
+        held_out = _seen_as_fitted(run, held_out)
+
         def minimise(run: Run) -> SearchResult:
             if isinstance(optimizer, LevenbergMarquardt):
                 return run.levenberg_marquardt(optimizer, steps or STEPS)
@@ -207,6 +209,24 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
         options=run.options,
         problem=run.problem,
         **results,
+    )
+
+
+def _seen_as_fitted(run: Run, held_out: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
+    """Measurements held out, their sensors and experiments counted as in the fit."""
+    models = run.at(run.start) if held_out and run.objective.model is not None else ()
+    needs = lambda name: any(model.needs(name) for model in models)
+    alike = len(held_out) == len(run.measurements)
+    if needs("experiment") and not alike:
+        raise ValueError(
+            "what is observed differs between experiments; hold out a measurement of each, in their order, or a fraction"
+        )
+    if not needs("sensor"):
+        return held_out
+    fitted = [(one,) for one in run.measurements] if alike else [run.measurements] * len(held_out)
+    return tuple(
+        one if any(one.belongs_to(m) for m in others) else one.with_sensors_of(others)
+        for one, others in zip(held_out, fitted, strict=True)
     )
 
 

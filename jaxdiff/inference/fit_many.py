@@ -62,7 +62,7 @@ def fit_many(
         measurements: one measurement, whose data are taken from `values`; or a sequence with an entry for each data set,
             a measurement or a tuple of several experiments, of the same kinds and on the same grids. Readings may differ
             in times and positions (all are solved for all of them) and in sigma, histograms in counts and totals, both
-            in their initial states.
+            in their initial states and conditions. `sensor` in `Observed` counts those of each data set.
         values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`; NaN is
             missing, each data set with its own gaps.
         optimizer: None or `LevenbergMarquardt(…)`.
@@ -323,16 +323,17 @@ def _own_initials(
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """(starts z (B, p), leaves of the model that differ between data sets {place: (B, ...)})."""
     count, own = len(stacks[0]), start_vector(fitted)
-    if all(one.initials is None for one in stacks):
+    if all(one.initials is None and one.conditions is None for one in stacks):
         return np.tile(own, (count, 1)), {}
     z, leaves = [], []
     for i in range(count):
-        apart: Any = tuple(SimpleNamespace(initial=one.initial_of(i)) for one in stacks)
+        own_of = lambda one, i=i: SimpleNamespace(initial=one.initial_of(i), conditions=one.conditions_of(i))
+        apart: Any = tuple(map(own_of, stacks))
         mine = assemble(model, starts, apart, ())[0]
         shapes = [np.shape(a) == np.shape(b) for a, b in zip(mine.leaves, fitted.leaves, strict=False)]
         if mine.treedef != fitted.treedef or mine.places != fitted.places or not all(shapes):
             raise ValueError(
-                f"the initial state of data set {i} has another structure than that of the first; pass arrays over cells, or one function for all"
+                f"the initial state of data set {i} has another structure than that of the first, or its conditions have; pass arrays over cells, or one function for all"
             )
         z.append(fitted.transform.inverse(np.asarray(mine.start)))
         leaves.append(mine.leaves)

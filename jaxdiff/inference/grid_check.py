@@ -120,7 +120,7 @@ def _key(run: Run) -> Any:
             [getattr(m, name, None) for name in ("times", "start", "positions", "sigma", "size", "edges")]
         )
     digest = b"".join(np.asarray(one).tobytes() for one in numbers if one is not None)
-    return run.objective, run.parameters.treedef, run.parameters.places, str(run.options), digest
+    return run.objective, run.parameters.treedef, run.parameters.places, run.parameters.labels, str(run.options), digest
 
 
 def _noiseless_predictors(run: Run, z: np.ndarray, here: Expansion) -> list[Any] | None:

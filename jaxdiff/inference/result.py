@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.inference.objective import check_function
 from jaxdiff.inference.verdict import Verdict, verdict
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
@@ -182,6 +184,9 @@ class Fit:
             fitted = [state for initial, state in self.initials if initial is own or initial is None]
             initial = numeric(fitted[0] if fitted else unmarked(own))
             predictor = measurement.prepare(model.equation, initial, False, self.options)
+            if self.function is not None and model.observe is not None:
+                arguments, conditions = jax.tree.map(jnp.asarray, (self.arguments, measurement.conditions or {}))
+                predictor.check_observed(Observed.of(self.function(**arguments, **conditions)), experiment)
             start = Observed(model.equation, initial, model.observe)
             given: Any = (start,) if self.function is None else (initial, self.arguments, measurement.conditions or {})
             for _ in range(_RENEWALS):
@@ -200,11 +205,14 @@ class Fit:
         """A measurement, its sensors counted as in the fit, the model for it, and the number of its experiment."""
         parts = [*enumerate(self.measurements), *enumerate(self.held_out)]
         found = next((i for i, one in parts if measurement.belongs_to(one)), None)
+        one = len({id(model.equation) for model in self.models}) == 1
+        if self.function is not None and (one or measurement.conditions):
+            check_function(self.function, self.arguments, measurement.conditions or {})
         if measurement.conditions and found is None:
             if self.function is None:
                 raise ValueError("conditions= belong to a model that is a function of them, got an equation")
             model = Observed.of(self.function(**self.arguments, **measurement.conditions))
-        elif found is None and len({id(model.equation) for model in self.models}) > 1:
+        elif found is None and not one:
             raise ValueError(
                 "the model differs between experiments; predict one of fit.measurements, or give conditions="
             )

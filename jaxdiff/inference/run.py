@@ -111,8 +111,26 @@ class Run:
             self.predictors = tuple(
                 one.prepare(model.equation, model.initial, loss.weighted, self.options) for one, model, loss in parts
             )
+            if any(model.observe is not None for model in models):
+                self._check_observed(z)
         except Unplannable as error:
             raise Unplannable(f"{error}; this was at {self._named(z)}") from None
+
+    def _check_observed(self, z: Any) -> None:
+        """Refuse instruments without a number for each sensor, or whose sensors are not those of other measurements."""
+        tree = self.parameters.rebuild(np.asarray(self.parameters.transform(np.asarray(z))))
+        models = self.objective.unpack(jax.tree.map(jnp.asarray, tree))  # an array of NumPy takes no traced index
+        sensors = []
+        for i, (measurement, predictor, model) in enumerate(
+            zip(self.measurements, self.predictors, models, strict=True)
+        ):
+            predictor.check_observed(model, i)
+            if model.needs("sensor") and not model.needs("experiment"):
+                sensors.append(measurement.sensors)
+        if not all(np.array_equal(one, sensors[0]) for one in sensors):
+            raise ValueError(
+                "sensors stand elsewhere in other measurements, where observe counts them anew; let it take `experiment` too, or the position"
+            )
 
     def renew(self, z: Any, resolved: Any) -> None:
         """Predictors that resolve the coefficients at z, where those at hand do not."""

@@ -59,6 +59,11 @@ class Predictor(eqx.Module):
         number = jnp.full(jnp.shape(found.values), experiment)
         return found._replace(values=model.seen(found.values, {**rows, "experiment": number}))
 
+    def check_observed(self, model: Observed, experiment: int) -> None:
+        """Raise ValueError where the instrument of a model has no number for a sensor or an experiment."""
+        if model.observe is not None:
+            model.check_indices({**self.rows, "experiment": experiment})
+
     @property
     def rows(self) -> dict[str, Any]:
         """What is known of each reading, {name: (m,)}: t, x, …, sensor."""
@@ -130,6 +135,11 @@ def padded_noise(measurement: Any, tau: Any, length: int) -> dict[str, Any]:
     """What a predictor holds of the noise of rows, padded."""
     filled = lambda name, part: padded(part, length, -1 if name == "last" else 0) if np.ndim(part) else part
     return {name: filled(name, part) for name, part in measurement.noise(tau).items()}
+
+
+def distinct(positions: np.ndarray) -> np.ndarray:
+    """The different positions (k,) or (k, ndim) in their order, also of rows whose value is missing."""
+    return np.unique(positions[np.isfinite(positions).reshape(len(positions), -1).all(1)], axis=0)
 
 
 def numbered(positions: np.ndarray, sensors: np.ndarray) -> np.ndarray:

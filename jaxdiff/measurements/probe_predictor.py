@@ -17,6 +17,7 @@ from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.predictor import Prediction, RowsPredictor
 from jaxdiff.measurements.probes import Probe
 from jaxdiff.measurements.states_at_times import states_at_times
+from jaxdiff.model.arguments import one_number
 from jaxdiff.model.coefficients import jumps
 from jaxdiff.runtime.conditions import check
 
@@ -82,10 +83,11 @@ class ProbePredictor(RowsPredictor):
         at, grid = self.states_at_times, self.states_at_times.grid
         system = semidiscrete(equation, grid, FiniteVolume())[0] if self.probe.of_rates else _Cells(grid)
         value, nothing = partial(self.probe.value, system), jnp.zeros(grid.shape)
-        time = jnp.where(jnp.isfinite(self.time), self.time, 0.0)  # at rest nothing depends on it
-        if system.operator_varies:
+        if system.operator_varies or not self.probe.linear:
             states, checks, fine = at(equation, initial)
-            return jax.vmap(value)(time, states[self.row]), checks, fine
+            one = lambda t, u: one_number(value(t, u), u.dtype, self.probe.label)
+            return jax.vmap(one)(jnp.asarray(self.time), states[self.row]), checks, fine
+        time = jnp.where(jnp.isfinite(self.time), self.time, 0.0)  # at rest nothing depends on it
         weights = jax.grad(lambda u: value(time[0], u))(nothing)
 
         def observe(states: Any) -> Any:
@@ -113,6 +115,11 @@ def probed(
         nodes, stretches = _laid_out(readings, equation)
         stretches = stretches._replace(before=padded(stretches.before))
         wanted = SimpleNamespace(grid=readings.grid, initial=readings.initial, start=readings.start, times=nodes)
+    scheme = options.scheme
+    if probe.of_rates and scheme is not None and not (isinstance(scheme, FiniteVolume) and scheme.order == 2):
+        raise ValueError(
+            f"{probe.label} reads fluxes and walls as finite volumes of order 2 have them, got {scheme}; leave scheme= away"
+        )
     if probe.of_rates and options.tolerance is None:
         in_time = semidiscrete(equation, readings.grid, FiniteVolume())[0].time_dependence()
         options = options if any(map(bool, in_time)) else replace(options, tolerance=_CLOSE)

@@ -14,12 +14,13 @@ from jaxdiff.quantities import numbers
 
 
 class Probe(eqx.Module):
-    """What an instrument reads of a state, as a linear map of it; in place of the positions of `Readings`. A base for your own.
+    """What an instrument reads of a state; in place of the positions of `Readings`. A base for your own.
 
         yᵢ = w(tᵢ)·u(tᵢ) + b(tᵢ) + noise
 
     A probe has `value(system, t, u)`: what it reads of cell averages u `(*cells,)` at time t, linear in u but for a constant,
-    where `system.grid` is the grid and `system` the equation on it; and `of_rates = True` if coefficients or walls enter.
+    where `system.grid` is the grid and `system` the equation on it; and `of_rates = True` if coefficients or walls enter. One
+    that is not linear, as a maximum, is read too.
 
     >>> import jaxdiff as jd, numpy as np
     >>> class Difference(jd.Probe):
@@ -39,6 +40,11 @@ class Probe(eqx.Module):
 
     def check(self, grid: Grid) -> None:
         """Raise ValueError if it does not suit a grid."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is known to weigh the state alike at all times, where coefficients are constant."""
+        return type(self).value in _LINEAR
 
     @property
     def label(self) -> str:
@@ -338,6 +344,9 @@ class CumulativeFlux(FluxThrough):
         if int(stretches) != stretches or stretches < 1:
             raise ValueError(f"stretches must be a whole number from 1 up, got {stretches!r}")
         self.stretches = int(stretches)
+
+
+_LINEAR = {one.value for one in (Total, Weighted, Moment, Interval, Mean, BoundaryValue, FluxThrough)}
 
 
 def _place(grid: Grid, side: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from jaxdiff.measurements import readings_stack
 from jaxdiff.measurements.autocorrelation import correlations, previous
 from jaxdiff.measurements.contradictions import doubts
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.predictor import Prediction, RowsPredictor, numbered, padded, padded_noise
+from jaxdiff.measurements.predictor import Prediction, RowsPredictor, distinct, numbered, padded, padded_noise
 from jaxdiff.measurements.probe_predictor import ProbePredictor, probed
 from jaxdiff.measurements.probes import Probe
 from jaxdiff.measurements.readings_examination import examined
@@ -125,7 +125,8 @@ class Readings(Measurement):
             left = f"is left, got {len(values)} values, all missing" if len(values) else "given, got empty values"
             raise ValueError(f"no reading {left}")
         refuse(np.isinf(values), lambda i: f"values must be finite or NaN, got {values[i]} in row {i}")
-        times, positions = columns["times"][kept], columns.get("positions", positions)[kept]
+        self.sensors = distinct(positions := columns.get("positions", positions))
+        times, positions = columns["times"][kept], positions[kept]
         self.sigma = sigma = columns["sigma"][kept] if sigma is not None else None
         if sigma is not None:
             refuse(
@@ -137,8 +138,7 @@ class Readings(Measurement):
         self.grid, self.initial = grid, initial
         self.times, self.positions, self.values = times, positions, values[kept]
         self.missing = int(np.sum(~kept))
-        self.initial_sigma = _checked_start(initial_sigma, self.initial, grid)
-        self.sensors, self.conditions = np.unique(positions, axis=0), conditions
+        self.initial_sigma, self.conditions = _checked_start(initial_sigma, self.initial, grid), conditions
 
     @classmethod
     def from_table(
@@ -276,8 +276,8 @@ class Readings(Measurement):
             raise ValueError(
                 "what is observed differs between sensors, and a loaded fit knows none; fit anew, then predict"
             )
-        sensors = next(iter(tables.values()))
-        if len(tables) > 1 or (numbered(self.positions, sensors) < 0).any():
+        sensors, *others = tables.values()
+        if not all(np.array_equal(sensors, one) for one in others) or (numbered(self.positions, sensors) < 0).any():
             raise ValueError("what is observed differs between sensors; predict at some of those that were fitted")
         return eqx.tree_at(lambda m: m.sensors, self, sensors)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import numpy as np
 
+from jaxdiff.measurements.predictor import numbered
 from jaxdiff.measurements.stacks import Stack
 
 if TYPE_CHECKING:
@@ -17,16 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadingsStack(Stack):
-    """values: (B, m), NaN where missing; sigma: (B, m), or None for that of the template; missing: how many were given so."""
+    """values: (B, m), NaN where missing; sigma: (B, m), or None for that of the template; missing: how many were given so;
+    sensors: of each data set, None for those of the template, which has the most."""
 
     sigma: np.ndarray | None = None
     missing: int = 0
+    sensors: tuple[np.ndarray, ...] | None = None
 
     def __getitem__(self, i: int) -> Readings:
         one, kept = self.template, ~np.isnan(self.values[i])
         deviation = None if one.sigma is None else (one.sigma if self.sigma is None else self.sigma[i])[kept]
         columns = one.times[kept], one.positions[kept], self.values[i][kept], deviation
-        return one.part(*columns, initial=self.initial_of(i))
+        found = self.under_own_conditions(one.part(*columns, initial=self.initial_of(i)), i)
+        return found if self.sensors is None else eqx.tree_at(lambda m: m.sensors, found, self.sensors[i])
 
     def rows(self, i: int) -> np.ndarray:
         return np.flatnonzero(~np.isnan(self.values[i]))
@@ -40,7 +44,11 @@ class ReadingsStack(Stack):
     def data(self) -> dict[str, np.ndarray]:
         seen = ~np.isnan(self.values)
         sigma = self.sigma if self.sigma is not None else self.template.sigma
-        return {
+        numbers = {}
+        if self.sensors is not None:
+            each = np.stack([numbered(self.template.positions, own) for own in self.sensors])
+            numbers = {"number": np.where(seen, each, 0)}
+        return numbers | {
             "observation": np.where(seen, self.values, 0.0),
             "weight": np.where(seen, 1.0 if sigma is None else np.where(seen, sigma, 1.0) ** -2, 0.0),
             "size": seen.sum(1).astype(float),
@@ -61,7 +69,9 @@ def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:
         raise ValueError("all data sets must be read by the same probe; fit the others on their own")
     if all(same(one.times, first.times) and same(one.positions, first.positions) for one in several):
         sigma = np.stack([one.sigma for one in several]) if known else None
-        return ReadingsStack(first, initials, np.stack([one.values for one in several]), sigma, missing)
+        values = np.stack([one.values for one in several])
+        template, sensors = _with_most(first, several)
+        return ReadingsStack(template, initials, values, sigma, missing, sensors)
     keys = np.concatenate([_keyed(one) for one in several])
     rows, where = np.unique(keys, axis=0, return_inverse=True)
     sets = np.repeat(np.arange(len(several)), [len(one.values) for one in several])
@@ -73,8 +83,15 @@ def joined(several: Sequence[Any], initials: Any) -> ReadingsStack:
     places = rows[:, 1:-1] if first.grid.ndim > 1 else rows[:, 1]
     ones = np.ones(len(rows))
     template = first.part(rows[:, 0], places, ones, ones if known else None)
-    template = eqx.tree_at(lambda m: m.sensors, template, np.unique(template.positions, axis=0))
-    return ReadingsStack(template, initials, values, sigma, missing)
+    template, sensors = _with_most(template, several)
+    return ReadingsStack(template, initials, values, sigma, missing, sensors)
+
+
+def _with_most(template: Any, several: Sequence[Any]) -> tuple[Any, tuple[np.ndarray, ...] | None]:
+    """The template with the sensors of the data set that has most, and those of each if they differ."""
+    sensors = tuple(one.sensors for one in several)
+    template = eqx.tree_at(lambda m: m.sensors, template, max(sensors, key=len))
+    return template, None if all(np.array_equal(one, sensors[0]) for one in sensors) else sensors
 
 
 def _keyed(one: Readings) -> np.ndarray:

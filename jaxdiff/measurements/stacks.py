@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff.measurements.autocorrelation import coloured, whiten
 from jaxdiff.measurements.predictor import filled
+from jaxdiff.model.series import Series
 from jaxdiff.quantities import numbers
 
 
@@ -18,19 +19,22 @@ class Stack:
     """B data sets that one predictor can predict.
 
     template: what is common to all; initials: the initial state of each data set, None if all share the template's
-    values: (B, …) of each, like those of the template
+    values: (B, …) of each, like those of the template; conditions: of each data set, None if all share the template's
     """
 
     template: Any
     initials: tuple[Any, ...] | None
     values: np.ndarray
+    conditions: tuple[Any, ...] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, i: int) -> Any:
         """One data set as a measurement; raises ValueError if it is not a possible one."""
-        return filled(self.template, self.template.grid, self.initial_of(i), self.values[i])
+        return self.under_own_conditions(
+            filled(self.template, self.template.grid, self.initial_of(i), self.values[i]), i
+        )
 
     def data(self) -> dict[str, np.ndarray]:
         """What the predictor of each data set holds in place of the template's, {field: (B, ...)}."""
@@ -49,6 +53,13 @@ class Stack:
     def rows(self, i: int) -> Any:
         """Which rows of the template one data set has."""
         return slice(None)
+
+    def under_own_conditions(self, one: Any, i: int) -> Any:
+        """A measurement under the conditions of a data set."""
+        return one if self.conditions is None else eqx.tree_at(lambda m: m.conditions, one, self.conditions[i])
+
+    def conditions_of(self, i: int) -> Any:
+        return self.template.conditions if self.conditions is None else self.conditions[i]
 
     def initial_of(self, i: int) -> Any:
         return self.template.initial if self.initials is None else self.initials[i]
@@ -82,7 +93,17 @@ def stack(measurements: Any, values: Any = None) -> Stack:
         if one.known != first.known:
             raise ValueError(f"either all data sets tell their noise or none does, got both at data set {i}")
     shared = all(one.initial is first.initial for one in several)
-    return first.joined(several, None if shared else tuple(one.initial for one in several))
+    found = first.joined(several, None if shared else tuple(one.initial for one in several))
+    given = tuple(one.conditions for one in several)
+    if all(one is given[0] for one in given):
+        return found
+    if any(one is None for one in given):
+        raise ValueError("either all data sets tell their conditions or none does; give all of them conditions=")
+    courses = [[one.times for one in each.values() if isinstance(one, Series)] for each in given]
+    for i, times in enumerate(courses):  # the steps through time are laid between those of the first
+        if len(times) != len(courses[0]) or not all(map(np.array_equal, times, courses[0])):
+            raise ValueError(f"the Series of data set {i} have other times than those of the first; fit it by jd.fit")
+    return replace(found, conditions=given)
 
 
 def repeated(measurement: Any, count: int) -> Stack:

@@ -10,7 +10,11 @@ import jax
 import jax.numpy as jnp
 
 KNOWN = ("t", "u", "x", "y", "z", "r")
-_TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def at_place(function: Any, names: Sequence[str], *values: Any, elsewhere: Sequence[str] = ()) -> Any:
@@ -23,7 +27,7 @@ def at_place(function: Any, names: Sequence[str], *values: Any, elsewhere: Seque
     given, named = bind(function, names, *values, elsewhere=elsewhere)
     try:
         return function(*given, **named)
-    except _TRACED:
+    except TRACED:
         raise TypeError(
             f"{_described(function)} asks for the value of an argument, which JAX gives at many places at once; use jnp.sin in place of np.sin, jnp.where in place of if, a jd.Expression, or an array"
         ) from None

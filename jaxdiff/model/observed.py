@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
 
-from jaxdiff.model.arguments import one_number
+from jaxdiff.model.arguments import TRACED, one_number
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Fixed, numeric, plain
 
@@ -78,10 +81,27 @@ class Observed(eqx.Module):
         known = {"u": values, **rows}
         bound = _bound(self.observe, known)
         at = {argument: jnp.asarray(known[name]) for argument, name in bound.items()}
-        found = jax.vmap(lambda at: one_number(self.observe(**at), values.dtype, "observe"))(at)
+        try:
+            found = jax.vmap(lambda at: one_number(self.observe(**at), values.dtype, "observe"))(at)
+        except TRACED:
+            raise TypeError(
+                "observe asks for the value of an argument, which JAX gives for many readings at once; use jnp.array(…)[sensor] in place of np.array(…) or a list, jnp.where in place of if"
+            ) from None
         if "sensor" not in bound.values():
             return found
         return jnp.where(known["sensor"] < 0, jnp.nan, found)  # between sensors
+
+    def check_indices(self, rows: Mapping[str, Any]) -> None:
+        """Refuse an index of a sensor or an experiment beyond the end of an array, where JAX would take the last entry."""
+        if not (self.needs("sensor") or self.needs("experiment")):
+            return
+        kept = np.asarray(rows["sensor"]) >= 0
+        at = {name: jnp.asarray(np.broadcast_to(column, kept.shape)[kept]) for name, column in rows.items()}
+        seen = checkify.checkify(lambda at: self.seen(jnp.zeros(at["t"].shape), at), errors=checkify.index_checks)
+        if (message := seen(at)[0].get()) is not None:
+            found = re.search(r"shape (.+): index (-?\d+) is", message)
+            which = f"an array of shape {found[1]} at {found[2]}" if found else message
+            raise ValueError(f"observe reads {which}, beyond its end; give a number for each sensor and experiment")
 
 
 def _bound(function: Any, known: Any) -> dict[str, str]:

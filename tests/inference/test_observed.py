@@ -111,3 +111,74 @@ def test_an_observation_is_refused_in_words():
     for model, data, message in cases:
         with pytest.raises((TypeError, ValueError), match=message):
             jd.fit(model, data, parameters={"D": jd.Positive(1.0)}, progress=False)
+
+
+SMALL, WHEN = jd.Grid.uniform((0.0, 1.0, 8)), np.repeat(np.linspace(0.1, 1.0, 6), 2)
+HERE, THERE = np.tile([0.25, 0.75], 6), np.tile([0.75, 0.9], 6)
+ONE = lambda x: 1.0 + 0.0 * x
+STARTS = {"k": jd.Positive(0.5), "offset": jd.Free(np.zeros(2))}
+
+
+def lossy(k, offset):
+    return jd.Observed(jd.Diffusion(1.0, decay=k), observe=lambda u, sensor: u + offset[sensor])
+
+
+def surrounded(k, ambient):
+    return jd.Diffusion(1.0, decay=k, source=k * ambient)
+
+
+def flat(k, places, conditions=None):
+    values = np.exp(-k * WHEN) + np.tile([0.1, -0.2], 6)
+    return jd.Readings(SMALL, ONE, WHEN, places, values, sigma=0.01, conditions=conditions)
+
+
+def test_no_number_is_taken_for_that_of_another_sensor():
+    """JAX takes the last entry where an index is beyond the end."""
+    readings, short = flat(0.7, HERE), {**STARTS, "offset": jd.Free(np.zeros(1))}
+    for run in (jd.fit, lambda model, one, **more: jd.fit_many(model, one, one.values[None], **more)):
+        with pytest.raises(ValueError, match=r"observe reads an array of shape \(1,\) at 1, beyond its end"):
+            run(lossy, readings, parameters=short, progress=False)
+    known = np.array([0.1, -0.2])
+    model = lambda k: jd.Observed(jd.Diffusion(1.0, decay=k), observe=lambda u, sensor: u + known[sensor])
+    with pytest.raises(TypeError, match=r"use jnp.array\(…\)\[sensor\] in place of np.array"):
+        jd.fit(model, readings, parameters={"k": 0.5}, progress=False)
+    with pytest.raises(ValueError, match="sensors stand elsewhere in other measurements"):
+        jd.fit(lossy, [readings, flat(0.7, THERE)], parameters=STARTS, progress=False)
+
+
+def test_sensors_keep_their_numbers():
+    """Where one of them never reads, in what is held out, and in each of many data sets, whose sensors are others."""
+    readings, other = flat(0.7, HERE), flat(0.4, THERE)
+    fit = jd.fit(lossy, readings, parameters=STARTS, progress=False)
+    dead = jd.Readings(SMALL, ONE, WHEN, HERE, np.where(HERE < 0.5, np.nan, readings.values), sigma=0.01)
+    second = jd.Readings(SMALL, ONE, [0.3], [0.75], [np.exp(-0.21) - 0.2], sigma=0.01)
+    found = jd.fit(lossy, dead, parameters=STARTS, progress=False)
+    assert np.isnan(found.standard_errors["offset"][0]) and found.parameters["offset"][1] == pytest.approx(
+        -0.2, abs=1e-6
+    )
+    held_out = jd.fit(lossy, readings, parameters=STARTS, progress=False, validation=second)
+    assert held_out.validation_loss < 1e-3
+    many = jd.fit_many(lossy, [readings, other], parameters=STARTS, progress=False)
+    np.testing.assert_allclose(many.parameters["k"], [0.7, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(many.parameters["offset"], [[0.1, -0.2]] * 2, atol=1e-6)
+    np.testing.assert_allclose(many.standard_errors["offset"][0], fit.standard_errors["offset"], rtol=1e-6)
+    np.testing.assert_allclose(many[1].predict(), other.values, atol=1e-6)
+    more = {**STARTS, "offset": jd.Free(np.zeros(3))}  # of the same function, with one number too many
+    assert "offset[2]" in str(jd.fit(lossy, readings, parameters=more, progress=False).notes)
+
+
+def test_each_of_many_data_sets_has_its_own_conditions():
+    def under(ambient, k):
+        values = ambient + (1 - ambient) * np.exp(-k * WHEN)
+        return jd.Readings(SMALL, ONE, WHEN, HERE, values, sigma=0.01, conditions={"ambient": ambient})
+
+    sets = [(under(0.0, 0.7), under(2.0, 0.7)), (under(3.0, 0.4), under(0.5, 0.4))]
+    many = jd.fit_many(surrounded, sets, parameters={"k": jd.Positive(0.5)}, progress=False)
+    np.testing.assert_allclose(many.parameters["k"], [0.7, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(many[1].predict(many[1].measurements[0]), sets[1][0].values, atol=1e-6)
+    course = lambda *times: flat(0.7, HERE, conditions={"ambient": jd.Series(times, [0.0, 1.0])})
+    with pytest.raises(ValueError, match="the Series of data set 1 have other times than those of the first"):
+        jd.fit_many(surrounded, [course(0.0, 1.0), course(0.2, 0.5)], parameters={"k": 0.5}, progress=False)
+    fit = jd.fit(surrounded, sets[0][0], parameters={"k": jd.Positive(0.5)}, progress=False)
+    with pytest.raises(TypeError, match="missing a required argument: 'ambient'"):
+        fit.predict(flat(0.7, HERE))

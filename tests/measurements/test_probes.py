@@ -164,3 +164,29 @@ def test_probes_are_refused_in_words():
         read(tensor, jd.Readings(PLANE, 0.0, [1.0], jd.FluxThrough("x+"), [0.0]))
     with pytest.raises(ValueError, match="known from the start; drop those rows"):
         read(SLAB, jd.Readings(LINE, 0.0, [np.inf], jd.CumulativeFlux("x+"), [0.0]))
+
+
+class Largest(jd.Probe):
+    def value(self, system, t, u):
+        return jnp.max(u) * jnp.exp(-t) + 5.0
+
+
+class Each(jd.Probe):
+    def value(self, system, t, u):
+        return u
+
+
+def test_a_probe_of_ones_own_is_taken_by_its_word():
+    """Neither linear nor alike at all times, and with a constant."""
+    t = np.array([0.0, 0.5, 1.0])
+    (found,) = read(jd.Diffusion(1.0, decay=0.7), jd.Readings(LINE, 2.0, t, Largest(), ZEROS(3)))
+    np.testing.assert_allclose(found, 2.0 * np.exp(-1.7 * t) + 5.0, rtol=1e-10)
+    with pytest.raises(ValueError, match="Each: expected one number at each point, got shape"):
+        read(SLAB, jd.Readings(LINE, 2.0, t, Each(), ZEROS(3)))
+
+
+@pytest.mark.parametrize("scheme", [jd.FiniteVolume(order=4), jd.Spectral()])
+def test_fluxes_are_those_of_the_scheme_or_none(scheme):
+    reading = jd.Readings(LINE, 0.0, [0.5], jd.FluxThrough("x+"), [0.0])
+    with pytest.raises(ValueError, match="reads fluxes and walls as finite volumes of order 2 have them"):
+        jd.fit(jd.Diffusion(jd.Positive(1.0)), reading, scheme=scheme, progress=False)
