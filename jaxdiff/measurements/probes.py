@@ -293,6 +293,8 @@ class FluxThrough(Probe):
     def __init__(self, place: str | float, axis: str | None = None):
         self.place = place if isinstance(place, str) else float(numbers(place, "the place of a flux"))
         self.axis = axis
+        if axis is not None and isinstance(place, str):
+            raise ValueError(f"axis is that of a number, got it with the side {place!r}; leave it out")
 
     def value(self, system: Any, t: Any, u: Any) -> Any:
         if isinstance(self.place, str):

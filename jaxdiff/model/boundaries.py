@@ -281,7 +281,7 @@ class Periodic(Boundary):
     path = "periodic"
 
     def eliminate(self, cell: HalfCell) -> tuple[Any, Any]:
-        raise NotImplementedError("a periodic axis has no wall")
+        raise ValueError("a periodic axis has no wall, and no value there; read at a position")
 
 
 reflecting = Flux(0.0)

@@ -181,6 +181,10 @@ def test_a_probe_of_ones_own_is_taken_by_its_word():
     t = np.array([0.0, 0.5, 1.0])
     (found,) = read(jd.Diffusion(1.0, decay=0.7), jd.Readings(LINE, 2.0, t, Largest(), ZEROS(3)))
     np.testing.assert_allclose(found, 2.0 * np.exp(-1.7 * t) + 5.0, rtol=1e-10)
+    with pytest.raises(ValueError, match="axis is that of a number"):
+        jd.FluxThrough("x+", axis="y")
+    with pytest.raises(ValueError, match="a periodic axis has no wall"):
+        read(jd.Diffusion(1.0, boundaries=jd.Periodic()), jd.Readings(LINE, 2.0, t, jd.BoundaryValue("x-"), ZEROS(3)))
     with pytest.raises(ValueError, match="Each: expected one number at each point, got shape"):
         read(SLAB, jd.Readings(LINE, 2.0, t, Each(), ZEROS(3)))
 
