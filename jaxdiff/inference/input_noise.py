@@ -56,7 +56,8 @@ def input_noise(run: Run, z: np.ndarray, here: Expansion | None) -> InputNoise:
     else zero. The delta method.
     """
     which = [i for i, m in enumerate(run.measurements) if m.has_residuals and run.objective.losses[i].squares]
-    if here is None or not which:
+    over_cells = any(np.shape(run.measurements[i].initial) == run.measurements[i].grid.shape for i in which)
+    if here is None or not which or not (over_cells or _has_series(run, z)):
         return InputNoise()
     noise = {i: _deviation_of_readings(run, here, i) for i in which}
     models = run.at(z)
@@ -166,6 +167,19 @@ def _deviation_of_readings(run: Run, here: Expansion, i: int) -> float:
     if m.sigma is not None:
         return float(np.median(m.sigma))
     return float(np.sqrt(float(here.squares[i]) / max(len(m.values) - len(here.gradient), 1)))
+
+
+_SERIES: dict[Any, bool] = {}  # whether there is any, of objectives met before
+
+
+def _has_series(run: Run, z: np.ndarray) -> bool:
+    """Whether the equations of a model hold any `Series`."""
+    if len(_SERIES) > 256:  # fresh lambdas are fresh objectives
+        _SERIES.clear()
+    key = run.objective, run.parameters.treedef
+    if key not in _SERIES:
+        _SERIES[key] = bool(_nodes(_equations(run.at(z)), Series))
+    return _SERIES[key]
 
 
 def _equations(models: Any) -> list[Any]:
