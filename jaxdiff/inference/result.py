@@ -18,6 +18,7 @@ from jaxdiff.inference.objective import check_function
 from jaxdiff.inference.verdict import Verdict, verdict
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.model.equations import Equation
 from jaxdiff.model.observed import Observed
 from jaxdiff.parameters import numeric, unmarked
 from jaxdiff.reports.text import DOUBT, MISFIT, few, finite, short, table
@@ -200,6 +201,10 @@ class Fit:
                 )
             raise_failed(prediction.checks)
             return np.asarray(prediction.values)
+
+    def equation_of(self, measurement: Measurement) -> Equation:
+        """The fitted equation under the conditions of a measurement."""
+        return self._seen_by(measurement)[1].equation
 
     def _seen_by(self, measurement: Measurement) -> tuple[Measurement, Observed, int]:
         """A measurement, its sensors counted as in the fit, the model for it, and the number of its experiment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,7 +33,7 @@ class Histograms(Measurement):
         mass of a bin = ∫ u dV over it; data and model are both normalised over the bins
 
     Args:
-        grid, initial, start, time_unit: as in `Readings`.
+        grid, initial, start, time_unit, conditions: as in `Readings`.
         times: `(m,)` [time].
         counts: `(m, *bins)`, or `(*bins,)` for one time: whole numbers are counts, others are densities [1/length].
         edges: `(bins + 1,)` [length], a tuple of them on several axes; None: the grid's cells.
@@ -71,7 +71,9 @@ class Histograms(Measurement):
         start: Any = 0.0,
         *,
         time_unit: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ):
+        self.conditions = conditions
         times, self.start = times_as_numbers(times, start, time_unit)
         times, counts = np.atleast_1d(times), numbers(counts, "counts")
         counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
@@ -163,7 +165,8 @@ class Histograms(Measurement):
     def rows(self, kept: np.ndarray) -> Histograms:
         """Only these times."""
         total = None if self.total is None else self.total[kept]
-        return Histograms(self.grid, self.initial, self.times[kept], self.counts[kept], self.edges, total, self.start)
+        columns = self.times[kept], self.counts[kept], self.edges, total, self.start
+        return Histograms(self.grid, self.initial, *columns, conditions=self.conditions)
 
     @property
     def known(self) -> bool:

@@ -23,9 +23,8 @@ class HistogramsStack(Stack):
     def __getitem__(self, i: int) -> Histograms:
         one, kept = self.template, self._seen[i]
         total = None if one.total is None else (one.total if self.total is None else self.total[i])[kept]
-        return type(one)(
-            one.grid, self.initial_of(i), one.times[kept], self.values[i][kept], one.edges, total, one.start
-        )
+        columns = one.times[kept], self.values[i][kept], one.edges, total, one.start
+        return type(one)(one.grid, self.initial_of(i), *columns, conditions=one.conditions)
 
     @property
     def _seen(self) -> np.ndarray:

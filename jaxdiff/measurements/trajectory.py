@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
@@ -36,6 +37,7 @@ class Trajectory(Measurement):
             for many paths.
         time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times count where they are dates or
             durations; dates count from the first of their path.
+        conditions: as in `Readings`.
 
     On a periodic axis positions lie within the grid, one period: wrap an angle that was counted on and on,
     lower + (x - lower) % period. The density of a step sums over all ways round, so that steps are short beside the period
@@ -59,7 +61,15 @@ class Trajectory(Measurement):
     positions: tuple[np.ndarray, ...]
     missing: int = eqx.field(static=True)  # frames that were given without a position
 
-    def __init__(self, grid: Grid, times: Any, positions: Any, *, time_unit: str | None = None):
+    def __init__(
+        self,
+        grid: Grid,
+        times: Any,
+        positions: Any,
+        *,
+        time_unit: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
+    ):
         if grid.ndim > 1:
             raise ValueError(
                 f"a path holds on a grid of one axis, got {grid.ndim}; where the axes know nothing of each other, each coordinate is a path of its own on one axis"
@@ -73,7 +83,7 @@ class Trajectory(Measurement):
         checked = [
             _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit) for i, (t, x) in enumerate(paths)
         ]
-        self.grid = grid
+        self.grid, self.conditions = grid, conditions
         self.times = tuple(t for t, _, _ in checked)
         self.positions = tuple(x for _, x, _ in checked)
         self.missing = sum(count for _, _, count in checked)
@@ -140,7 +150,7 @@ class Trajectory(Measurement):
         last = [(t[c:], x[c:]) for t, x, c in paths if c < len(t) - 1]
         if not last:
             raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
-        of = lambda parts: Trajectory(self.grid, *map(list, zip(*parts, strict=True)))
+        of = lambda parts: Trajectory(self.grid, *map(list, zip(*parts, strict=True)), conditions=self.conditions)
         return of(first), of(last)
 
     def prepare(

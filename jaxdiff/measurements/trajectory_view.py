@@ -23,7 +23,9 @@ def view(path: Trajectory, fit: Any) -> View:
     summed = len(fit.measurements) == 1 and "likelihood" in fit.loss_name  # its densities are summed in the loss
     total = -float(fit.loss) if summed else float(np.sum(fit.predict(path)))
     drawn = {"fit": draw, "residuals": draw_residuals, "course": draw_density}
-    pictures = {name: Picture(partial(one, path=path, equation=fit.model), wide=True) for name, one in drawn.items()}
+    pictures = {
+        name: Picture(partial(one, path=path, equation=fit.equation_of(path)), wide=True) for name, one in drawn.items()
+    }
     return View(likelihood("steps", total, len(path.durations), len(fit.labels)), pictures)
 
 

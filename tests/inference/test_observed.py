@@ -182,3 +182,20 @@ def test_each_of_many_data_sets_has_its_own_conditions():
     fit = jd.fit(surrounded, sets[0][0], parameters={"k": jd.Positive(0.5)}, progress=False)
     with pytest.raises(TypeError, match="missing a required argument: 'ambient'"):
         fit.predict(flat(0.7, HERE))
+
+
+def test_counts_and_paths_have_conditions_too():
+    """Traps of two strengths, whose ratio is known: k and D from counts at rest in one, from a path in the other."""
+    grid, rng = jd.Grid.uniform((-3.0, 3.0, 60)), np.random.default_rng(0)
+    model = lambda D, k, pull: jd.FokkerPlanck(lambda x: -k * pull * x, D)
+    counts, _ = np.histogram(rng.normal(0, np.sqrt(0.5), 20_000), grid.edges[0])
+    rest = jd.Histograms(grid, None, [np.inf], counts[None], conditions={"pull": 1.0})
+    path, a = [0.0], np.exp(-3 * 0.1)
+    for _ in range(1000):
+        path.append(a * path[-1] + np.sqrt(0.5 / 3 * (1 - a**2)) * rng.normal())
+    moving = jd.Trajectory(grid, 0.1 * np.arange(1001), path, conditions={"pull": 3.0})
+    starts = {"D": jd.Positive(1.0), "k": jd.Positive(2.0)}
+    fit = jd.fit(model, [rest, moving], parameters=starts, progress=False)
+    for name, true in (("D", 0.5), ("k", 1.0)):
+        assert abs(fit.parameters[name] - true) < 3 * fit.standard_errors[name] < 0.3
+    assert fit.equation_of(moving) is not fit.equation_of(rest)
