@@ -192,8 +192,9 @@ def _solved(problem: Any) -> tuple[Any, Any]:
     import numpy as np
 
     import jaxdiff as jd
+    from jaxdiff.model.observed import Observed
 
-    equation = problem.model(**problem.starts).equation
+    equation = Observed.of(problem.model(**problem.starts)).equation
     times, start, grid = problem.times, problem.start, problem.grid
     initial = None if problem.initial is None else np.asarray(grid.average(problem.initial))
     if times is None:

@@ -142,8 +142,9 @@ class TextModel:
         equation = self._equation(spec["equation"], spec["boundaries"], known)
         fitted_start = spec["initial"] is not None and set(names(spec["initial"])) & set(parameters)
         initial = self.initial(known) if fitted_start else None
-        observe = None if spec["observe"] is None else seen(spec["observe"], self.axes, known)
-        return Observed(equation, initial, observe)
+        if spec["observe"] is not None:
+            return Observed(equation, initial, seen(spec["observe"], self.axes, known))
+        return (equation, initial) if fitted_start else equation
 
     def initial(self, known: dict[str, Any]) -> Any:
         """The initial state as a function of position, or None if the configuration gives none as text."""
