@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
 
 from jaxdiff.model.arguments import TRACED, one_number
 from jaxdiff.model.equations import Equation
@@ -96,6 +95,8 @@ class Observed:
 
     def check_indices(self, rows: Mapping[str, Any]) -> None:
         """Refuse an index of a sensor or an experiment beyond the end of an array, where JAX would take the last entry."""
+        from jax.experimental import checkify
+
         if not (self.needs("sensor") or self.needs("experiment")):
             return
         kept = np.asarray(rows["sensor"]) >= 0
