@@ -204,7 +204,7 @@ class Fit:
 
     def equation_of(self, measurement: Measurement) -> Equation:
         """The fitted equation under the conditions of a measurement."""
-        return self._seen_by(measurement)[1].equation
+        return self._seen_by(measurement)[1].equation if self.models else self.model
 
     def _seen_by(self, measurement: Measurement) -> tuple[Measurement, Observed, int]:
         """A measurement, its sensors counted as in the fit, the model for it, and the number of its experiment."""
