@@ -16,6 +16,8 @@ from jaxdiff.model.equations import Transport
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.conditions import Condition
 
+NO_FACES = "a Tensor moves content along oblique edges, so that no flux is that of a face; use jd.PerAxis"
+
 
 class TimeDependence(NamedTuple):
     """How time enters: whether the operator varies, whether the forcing is any function of time, and the knots of measured
@@ -92,6 +94,18 @@ class System(ABC):
         """Contents per unit of u, `(*cells,)`."""
         return jnp.asarray(self.grid.volumes)
 
+    def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
+        """∫J dA, upwards, through all faces across axis k at each of their places, `(n + 1,)`, for probes of fluxes."""
+        raise ValueError(
+            f"{type(self).__name__} has no fluxes(t, u, k), of which this probe reads; write it, or read otherwise"
+        )
+
+    def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
+        """The mean value at one end of axis k, 0 or -1, for probes of walls."""
+        raise ValueError(
+            f"{type(self).__name__} has no at_wall(t, u, k, end), of which this probe reads; write it, or read otherwise"
+        )
+
     def conditions(self, t: Any) -> list[Condition]:
         """What must not be; the default, rates that say they are symmetric and are not."""
         operator = self.operator(t)
@@ -166,19 +180,16 @@ class TransportSystem(System):
                 f"{type(self.equation).__name__} says driftless = True and has a drift; leave one of them out"
             )
 
-    oblique: ClassVar[bool] = False  # content moves between other cells than those that share a face
-
     def faces(self, t: Any, k: int = 0) -> tuple[Any, Any, Any]:
         """f, b and c of the flux f u₋ − b u₊ + c through every face across axis k, n + 1 along it."""
-        raise NotImplementedError
+        raise ValueError(NO_FACES)
 
     def walls(self, t: Any, k: int = 0) -> tuple[Any, Any]:
         """p and q of the value p u + q at the lower and the upper wall of axis k, two along it."""
-        raise NotImplementedError
+        raise ValueError(NO_FACES)
 
     def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
         """∫J dA, upwards, through all faces across axis k at each of their places, `(n + 1,)`."""
-        self._require_faces()
         forth, back, inflow = (jnp.moveaxis(each, k, -1) for each in self.faces(t, k))
         u = jnp.moveaxis(u, k, -1)
         before, after = jnp.concatenate([u[..., -1:], u], -1), jnp.concatenate([u, u[..., :1]], -1)
@@ -186,14 +197,7 @@ class TransportSystem(System):
 
     def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
         """The mean value at one end of axis k, 0 or -1."""
-        self._require_faces()
         share, offset = (jnp.moveaxis(each, k, -1)[..., end] for each in self.walls(t, k))
         values = share * jnp.moveaxis(u, k, -1)[..., end] + offset
         areas = jnp.moveaxis(jnp.asarray(self.grid.volumes), k, -1)[..., end]
         return jnp.sum(values * areas) / jnp.sum(areas)
-
-    def _require_faces(self) -> None:
-        if self.oblique:
-            raise ValueError(
-                "a Tensor moves content along oblique edges, so that no flux is that of a face; use jd.PerAxis"
-            )

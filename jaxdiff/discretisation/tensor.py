@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff.discretisation.lattice import LatticeSystem, first_failure
 from jaxdiff.discretisation.line import bernoulli
 from jaxdiff.discretisation.separability import over_axis
-from jaxdiff.discretisation.system import uneven_axis
+from jaxdiff.discretisation.system import TransportSystem, uneven_axis
 from jaxdiff.model.arguments import at_place
 from jaxdiff.model.boundaries import reflecting
 from jaxdiff.model.coefficients import Potential, at_time, number, on_wall
@@ -35,7 +35,7 @@ class TensorSystem(LatticeSystem):
     with rates that are not negative whatever D and f. Where D is diagonal, edges and rates are those of `LatticeSystem`.
     """
 
-    basis, oblique = None, True
+    basis, faces, walls = None, TransportSystem.faces, TransportSystem.walls
 
     def require_uniform(self) -> TensorSystem:
         """Itself; raise unless grid, walls and shapes are such that a tensor holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from jaxdiff.inference.fit import as_fit
 from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import Run
-from jaxdiff.inference.uncertainty import Uncertainty, diagnostics, error_bars
+from jaxdiff.inference.uncertainty import Uncertainty, diagnostics, error_bars, listed
 from jaxdiff.inference.verdict import Verdict
 from jaxdiff.measurements.stacks import Stack
 from jaxdiff.reports.text import short, table
@@ -190,7 +190,7 @@ class Fits:
         for status, text in enumerate(STATUS):
             which = np.flatnonzero(self.status == status)
             if status != CONVERGED and len(which):
-                notes.append(f"{len(which)} not converged, {text}: number {numbered(which)}")
+                notes.append(f"{len(which)} not converged, {text}: number {listed(which)}")
         ran, unknown = "ran to the end of its range", "is not identified"
         for mask, text in ((found.at_bound, ran), (found.unidentified, unknown)):
             for k, label in enumerate(self.labels):
@@ -205,7 +205,7 @@ class Fits:
             return (*notes, "whether the model describes each data set is asked of fits.verdicts")
         wrong = [i for i, one in enumerate(self.verdicts) if one.describes is False]
         if wrong:
-            where = f"{len(wrong)} of {len(self)}: number {numbered(wrong)}"
+            where = f"{len(wrong)} of {len(self)}: number {listed(wrong)}"
             why = f"{self.verdicts[wrong[0]].reasons[0]} in number {wrong[0]}"
             notes.insert(
                 0, f"the model does not describe the data, and error bars are not to be trusted, in {where}; {why}"
@@ -224,11 +224,6 @@ class Fits:
         from jaxdiff.reports import figures
 
         return figures.fits(self)
-
-
-def numbered(which: Sequence[int] | np.ndarray) -> str:
-    """The first few of these numbers."""
-    return ", ".join(map(str, which[:5])) + (", …" if len(which) > 5 else "")
 
 
 def results_of_chunk(

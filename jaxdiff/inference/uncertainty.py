@@ -119,8 +119,9 @@ def error_bars(
     return Uncertainty(covariance, errors, intervals, at_bound, unidentified & sound[:, None], weak)
 
 
-def listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+def listed(names: Any, most: int = 6) -> str:
+    """The first of several names or numbers, and how many there are."""
+    return ", ".join(map(str, names[:most])) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
 def diagnostics(

@@ -164,8 +164,8 @@ def long(
             return column(frame, what, missing=missing, scale=scale.get(what, 1.0))
         return _same(frame, numbers(what, role), role)
 
-    several = np.ndim(position) > 0  # a coordinate for each axis
-    places = [pick(one, "position") for one in (position if several else [position])]  # type: ignore[union-attr]
+    coordinates: Any = position if np.ndim(position) > 0 else [position]  # one for each axis
+    places = [pick(one, "position") for one in coordinates]
     if not places:
         raise ValueError("position names no column, got (); give one, or one for each axis")
     if isinstance(time, str):
@@ -174,7 +174,12 @@ def long(
     else:
         times = _same(frame, instants(time, "time")[0], "time")
     deviations = None if sigma is None else pick(sigma, "sigma", True)
-    return times, np.stack(places, axis=1) if several else places[0], pick(value, "value", True), deviations
+    return (
+        times,
+        np.stack(places, axis=1) if coordinates is position else places[0],
+        pick(value, "value", True),
+        deviations,
+    )
 
 
 def wide(

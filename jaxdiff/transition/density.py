@@ -90,7 +90,7 @@ def log_density(
         count = block.x.shape[0]
         if count > block.chunk:
             split = lambda a: jnp.asarray(a).reshape(-1, block.chunk, *a.shape[1:])  # noqa: B023, E731
-            chunk = jax.checkpoint(lambda parts: evaluate(replace(block, **parts)))  # noqa: B023
+            chunk = jax.checkpoint(lambda parts: evaluate(replace(block, **parts)))  # noqa: B023, called in this turn
             value, flag = jax.lax.map(chunk, {name: split(getattr(block, name)) for name in PER_WINDOW})
         else:
             value, flag = evaluate(block)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.discretisation import System
 from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
+from jaxdiff.operators import Dense
 from jaxdiff.parameters import numeric
 
 ZEROS = np.zeros
@@ -194,3 +196,19 @@ def test_fluxes_are_those_of_the_scheme_or_none(scheme):
     reading = jd.Readings(LINE, 0.0, [0.5], jd.FluxThrough("x+"), [0.0])
     with pytest.raises(ValueError, match="reads fluxes and walls as finite volumes of order 2 have them"):
         jd.fit(jd.Diffusion(jd.Positive(1.0)), reading, scheme=scheme, progress=False)
+
+
+class Swap(System):
+    def operator(self, t):
+        return Dense(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
+
+
+class Exchange(jd.Equation):
+    def semidiscretise(self, grid, scheme):
+        return [Swap(self, grid)]
+
+
+@pytest.mark.parametrize("probe, missing", [(jd.FluxThrough("x+"), "fluxes"), (jd.BoundaryValue("x-"), "at_wall")])
+def test_a_system_of_ones_own_says_what_a_probe_misses(probe, missing):
+    with pytest.raises(ValueError, match=rf"Swap has no {missing}\(t, u, k"):
+        read(Exchange(), jd.Readings(jd.Grid.uniform((0.0, 1.0, 2)), 1.0, [0.1], probe, [1.0]))
