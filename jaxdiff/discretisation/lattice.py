@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.line import LineSystem, rates_of
+from jaxdiff.discretisation.fluxes import rates_of
+from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place

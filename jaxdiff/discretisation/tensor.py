@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.discretisation.fluxes import bernoulli
 from jaxdiff.discretisation.lattice import LatticeSystem, first_failure
-from jaxdiff.discretisation.line import bernoulli
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TransportSystem, uneven_axis
 from jaxdiff.model.arguments import at_place
 from jaxdiff.model.boundaries import reflecting
 from jaxdiff.model.coefficients import Potential, at_time, number, on_wall
 from jaxdiff.operators import AxisSum, EdgeSum, ScatteredEdges, SharedEdges, shifts
-from jaxdiff.operators.selling import definite, inverse, offsets, superbase, weights
+from jaxdiff.operators.tensor_decomposition import definite, inverse, offsets, superbase, weights
 from jaxdiff.runtime.conditions import Condition
 
 

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 
 from jaxdiff.model.arguments import at_place, one_number
 from jaxdiff.model.averages import DOUBTFUL, adaptive_quadrature, quadrature
+from jaxdiff.model.interpolation import cubic, linear
 from jaxdiff.quantities import numbers
-from jaxdiff.runtime.compilation import as_written, solver_jit
+from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.conditions import Condition
 
 # Surface of the unit sphere in 1, 2, 3 dimensions over 2: faces have area SURFACE·r^(d−1).
@@ -286,7 +287,7 @@ class Grid(eqx.Module):
         flat = self.ndim == 1 and points.ndim <= 1
         if not flat and points.shape[-1:] != (self.ndim,):
             raise ValueError(f"a point has {self.ndim} coordinates here, got points of shape {points.shape}")
-        return (_cubic if order == 4 else _linear)(self, u, points)
+        return (cubic if order == 4 else linear)(self, u, points)
 
     def require_inside(self, points: Any, what: str) -> None:
         """Raise if a point, (m,) or (m, ndim), lies outside the grid (by more than roundoff)."""
@@ -301,43 +302,6 @@ class Grid(eqx.Module):
                 raise ValueError(
                     f"{what} {i} at {at} lies outside the grid [{lower:g}, {upper:g}]; widen the grid or drop it, or on a periodic axis wrap it: lower + (x - lower) % period"
                 )
-
-
-# Coefficients, by powers, of the cubics with an average of one in one of the cells [0, 1], … [3, 4], of zero in the others.
-_CUBIC = np.linalg.inv([[((j + 1) ** (k + 1) - j ** (k + 1)) / (k + 1) for k in range(4)] for j in range(4)])
-
-
-@solver_jit
-def _linear(grid: Grid, u: Any, points: Any) -> Any:
-    """Between centres along every axis."""
-    points = _columns(grid, points)
-    corners: list[tuple[tuple[Any, ...], Any]] = [((), 1.0)]
-    for k in range(grid.ndim):
-        x, at = jnp.asarray(grid.centers[k]), points[..., k]
-        left = jnp.clip(jnp.searchsorted(x, at, side="right") - 1, 0, max(len(x) - 2, 0))
-        here = [(left, 1.0)]
-        if len(x) > 1:
-            share = (at - x[left]) / (x[left + 1] - x[left])
-            here = [(left, 1.0 - share), (left + 1, share)]
-        corners = [((*index, i), weight * part) for index, weight in corners for i, part in here]
-    return sum(weight * u[(..., *index)] for index, weight in corners)
-
-
-@solver_jit
-def _cubic(grid: Grid, u: Any, points: Any) -> Any:
-    """By the averages of four cells, on one axis of equal ones."""
-    lower, upper = grid.edges[0][0], grid.edges[0][-1]
-    n = grid.shape[0]
-    place = (_columns(grid, points)[..., 0] - lower) / (upper - lower) * n
-    first = jnp.clip(jnp.round(jax.lax.stop_gradient(place)).astype(int) - 2, 0, n - 4)
-    powers = (place - first)[..., None] ** jnp.arange(4)
-    weights = powers @ jnp.asarray(_CUBIC, powers.dtype)
-    return sum(weights[..., k] * u[..., first + k] for k in range(4))
-
-
-def _columns(grid: Grid, points: Any) -> Any:
-    """Points (…, ndim)."""
-    return points[..., None] if grid.ndim == 1 and points.ndim <= 1 else points
 
 
 def _are_equal(edges: Any) -> bool:

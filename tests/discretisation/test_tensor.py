@@ -14,7 +14,7 @@ import scipy.special
 import jaxdiff as jd
 from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.tensor import TensorSystem
-from jaxdiff.operators.selling import offsets, superbase, weights
+from jaxdiff.operators.tensor_decomposition import offsets, superbase, weights
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import quick_jit
 

@@ -1,0 +1,47 @@
+"""Interpolation of states between the cells of a grid: linear along every axis, or by the cubic of four averages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.runtime.compilation import solver_jit
+
+# Coefficients, by powers, of the cubics with an average of one in one of the cells [0, 1], … [3, 4], of zero in the others.
+_CUBIC = np.linalg.inv([[((j + 1) ** (k + 1) - j ** (k + 1)) / (k + 1) for k in range(4)] for j in range(4)])
+
+
+@solver_jit
+def linear(grid: Any, u: Any, points: Any) -> Any:
+    """Between centres along every axis."""
+    points = _columns(grid, points)
+    corners: list[tuple[tuple[Any, ...], Any]] = [((), 1.0)]
+    for k in range(grid.ndim):
+        x, at = jnp.asarray(grid.centers[k]), points[..., k]
+        left = jnp.clip(jnp.searchsorted(x, at, side="right") - 1, 0, max(len(x) - 2, 0))
+        here = [(left, 1.0)]
+        if len(x) > 1:
+            share = (at - x[left]) / (x[left + 1] - x[left])
+            here = [(left, 1.0 - share), (left + 1, share)]
+        corners = [((*index, i), weight * part) for index, weight in corners for i, part in here]
+    return sum(weight * u[(..., *index)] for index, weight in corners)
+
+
+@solver_jit
+def cubic(grid: Any, u: Any, points: Any) -> Any:
+    """By the averages of four cells, on one axis of equal ones."""
+    lower, upper = grid.edges[0][0], grid.edges[0][-1]
+    n = grid.shape[0]
+    place = (_columns(grid, points)[..., 0] - lower) / (upper - lower) * n
+    first = jnp.clip(jnp.round(jax.lax.stop_gradient(place)).astype(int) - 2, 0, n - 4)
+    powers = (place - first)[..., None] ** jnp.arange(4)
+    weights = powers @ jnp.asarray(_CUBIC, powers.dtype)
+    return sum(weights[..., k] * u[..., first + k] for k in range(4))
+
+
+def _columns(grid: Any, points: Any) -> Any:
+    """Points (…, ndim)."""
+    return points[..., None] if grid.ndim == 1 and points.ndim <= 1 else points
