@@ -43,7 +43,9 @@ def numeric(value: Any) -> Any:
     """
     if callable(value) and not isinstance(value, eqx.Module):
         return value if isinstance(value, jax.tree_util.Partial) else Function(value)
-    if isinstance(value, (eqx.Module, jax.Array)) or value is None:
+    if isinstance(value, jax.Array):  # a whole number may be an index until it is a coefficient
+        return value.astype(float) if jnp.issubdtype(value.dtype, jnp.integer) else value
+    if isinstance(value, eqx.Module) or value is None:
         return value
     if isinstance(value, dict):
         return {key: numeric(item) for key, item in value.items()}

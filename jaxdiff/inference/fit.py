@@ -15,7 +15,7 @@ from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.noise_models import ERRORS, estimates, widening
-from jaxdiff.inference.objective import Objective, assemble
+from jaxdiff.inference.objective import Objective, assemble, one_or_all
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import MANY, STEPS, Run, SearchResult, on_host
 from jaxdiff.inference.stored import load
@@ -191,6 +191,7 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
     equations = tuple(model.equation for model in models)
     states = tree["initial"].values() if isinstance(tree["initial"], dict) else [tree["initial"]]
     from_model = not all(any(initial is state for state in states) for initial in initials)  # for any measurement
+    any_known = any(one.conditions for one in run.measurements)
     own = (None if from_model else getattr(m, "initial", None) for m in run.measurements)
     return Fit(
         model=one_or_all(equations),
@@ -208,6 +209,7 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
         arguments={} if run.objective.model is None else dict(tree[""]),
         options=run.options,
         problem=run.problem,
+        conditions=tuple(one.conditions or {} for one in run.measurements) if any_known else (),
         **results,
     )
 
@@ -228,11 +230,6 @@ def _seen_as_fitted(run: Run, held_out: tuple[Measurement, ...]) -> tuple[Measur
         one if any(one.belongs_to(m) for m in others) else one.with_sensors_of(others)
         for one, others in zip(held_out, fitted, strict=True)
     )
-
-
-def one_or_all(several: tuple[Any, ...]) -> Any:
-    """What all share, or all of them."""
-    return several[0] if all(one is several[0] for one in several) else several
 
 
 def _hold_out(

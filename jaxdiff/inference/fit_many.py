@@ -325,11 +325,13 @@ def _own_initials(
     count, own = len(stacks[0]), start_vector(fitted)
     if all(one.initials is None and one.conditions is None for one in stacks):
         return np.tile(own, (count, 1)), {}
-    z, leaves = [], []
+    z, leaves, checked = [], [], {b""}
     for i in range(count):
-        own_of = lambda one, i=i: SimpleNamespace(initial=one.initial_of(i), conditions=one.conditions_of(i))
+        own_of = lambda one, i=i: SimpleNamespace(
+            initial=one.initial_of(i), conditions=one.conditions_of(i), grid=one.template.grid
+        )
         apart: Any = tuple(map(own_of, stacks))
-        mine = assemble(model, starts, apart, ())[0]
+        mine = assemble(model, starts, apart, (), checked)[0]
         shapes = [np.shape(a) == np.shape(b) for a, b in zip(mine.leaves, fitted.leaves, strict=False)]
         if mine.treedef != fitted.treedef or mine.places != fitted.places or not all(shapes):
             raise ValueError(

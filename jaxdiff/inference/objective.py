@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.inference.loss import Expansion, Loss
 from jaxdiff.inference.losses import is_log_density
 from jaxdiff.measurements.predictor import Prediction
+from jaxdiff.model.arguments import TRACED, index_beyond
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.observed import Observed
 from jaxdiff.parameters import Free, Parameters, collect, marked, unmarked
@@ -51,7 +53,14 @@ class Objective:
         return tuple(map(of, self.initials, self.conditions))
 
     def _made(self, numbers: Any, conditions: Any) -> Observed:
-        return Observed(numbers) if self.model is None else Observed.of(self.model(**numbers, **conditions))
+        if self.model is None:
+            return Observed(numbers)
+        try:
+            return Observed.of(self.model(**numbers, **conditions))
+        except IndexError as error:
+            raise ValueError(
+                f"the model reads an array where it has no entry: {error}; an index is a whole number, conditions={{'i': 0}}"
+            ) from None
 
 
 @jax.tree_util.register_dataclass
@@ -182,9 +191,15 @@ class Sources(NamedTuple):
 
 
 def assemble(
-    model: Any, starts: Any, measurements: tuple[Any, ...], held_out: tuple[Any, ...]
+    model: Any,
+    starts: Any,
+    measurements: tuple[Any, ...],
+    held_out: tuple[Any, ...],
+    checked: set[bytes] | None = None,
 ) -> tuple[Parameters, Callable[..., Any] | None, Sources, Sources]:
     """(parameters, function or None, and the sources of the fitted and of the held-out measurements).
+
+    checked: whole numbers among conditions that were tried already as indices
 
     Raises TypeError if `parameters` and the kind of model do not fit together.
     """
@@ -206,8 +221,10 @@ def assemble(
         fitted = OrderedDict((name, start if marked(start) else Free(start)) for name, start in dict(starts).items())
     else:
         raise TypeError(f"model must be an equation or a function that returns one, got {type(model).__name__}")
+    checked = {b""} if checked is None else checked
     own: list[Any] = []
     known: list[Any] = []
+    grids: list[Any] = []
 
     def place(measurement: Any, prepared: Callable[[Any], Any]) -> int:
         initial = getattr(measurement, "initial", None)
@@ -225,7 +242,9 @@ def assemble(
         if function is None:
             raise TypeError("conditions= belong to a model that is a function of them; write one, def model(D, …)")
         index = next((i for i, other in enumerate(known) if other is given), len(known))
-        known.extend([given] if index == len(known) else [])
+        if index == len(known):
+            known.append(given)
+            grids.append(getattr(measurement, "grid", None))
         return index
 
     def sources(several: tuple[Any, ...], prepared: Callable[[Any], Any]) -> Sources:
@@ -234,7 +253,13 @@ def assemble(
     fitted_from, held_out_from = sources(measurements, lambda initial: initial), sources(held_out, unmarked)
     initials = own[0][1] if len(own) == 1 else OrderedDict((str(i), initial) for i, (_, initial) in enumerate(own))
     tree = {"": fitted, "initial": initials} | ({"conditions": tuple(known)} if known else {})
-    return collect(tree), function, fitted_from, held_out_from
+    parameters = collect(tree)
+    indices = {indexing(conditions): (conditions, grid) for conditions, grid in zip(known, grids, strict=True)}
+    for key, parts in indices.items() if function is not None else ():
+        if key not in checked:
+            checked.add(key)
+            check_indices(function, parameters.rebuild(parameters.start)[""], *parts)
+    return parameters, function, fitted_from, held_out_from
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -256,6 +281,51 @@ def check_function(function: Callable[..., Any], names: Any, conditions: Any = (
         ) from None
     except ValueError:
         return
+
+
+def check_indices(function: Any, numbers: Any, conditions: Any, grid: Any) -> None:
+    """Refuse a whole number among the conditions that is an index beyond the end of an array, where JAX takes the last entry."""
+    if not indexing(conditions):
+        return
+
+    def read(numbers: Any, conditions: Any) -> Any:
+        """All that the model reads of arrays, by itself and in its coefficients."""
+        model = Observed.of(function(**numbers, **conditions))
+        systems = model.equation.semidiscretise(grid, FiniteVolume()) if grid is not None else []
+        start = grid.average(model.initial) if grid is not None and model.initial is not None else None
+        kept = model, [system.at(0.0) for system in systems], start
+        return [leaf for leaf in jax.tree.leaves(kept) if isinstance(leaf, (np.ndarray, jax.Array))]
+
+    given = jax.tree.map(jnp.asarray, (numbers, conditions))
+    try:
+        jax.eval_shape(read, *given)
+        which = index_beyond(read, *given)
+    except TRACED:
+        raise TypeError(
+            f"the model asks for the value of a parameter or of a condition, {', '.join(conditions)}, which JAX does not give; use jnp.array(…)[i] in place of np.array(…)[i] or a list, jnp.where in place of if"
+        ) from None
+    except TypeError as error:
+        if "Integers cannot" not in str(error):
+            raise
+        raise TypeError(
+            f"{error}; a whole number among the conditions may be an index and stays whole, write 2.0 for 2"
+        ) from None
+    if which is not None:
+        words = ", ".join(f"{name} = {one}" for name, one in conditions.items() if np.ndim(one) == 0)
+        raise ValueError(
+            f"the model reads {which}, beyond its end, under the conditions {words}; give a number for each"
+        )
+
+
+def indexing(conditions: Any) -> bytes:
+    """The whole numbers among conditions, which may be indices."""
+    leaves = [leaf for leaf in jax.tree.leaves(conditions) if np.issubdtype(leaf.dtype, np.integer)]
+    return b"".join(np.asarray(leaf).tobytes() for leaf in leaves)
+
+
+def one_or_all(several: Sequence[Any]) -> Any:
+    """What all share, or all of them."""
+    return several[0] if all(one is several[0] for one in several) else tuple(several)
 
 
 def start_vector(parameters: Parameters) -> np.ndarray:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.inference.objective import check_function
+from jaxdiff.inference.objective import check_function, check_indices
 from jaxdiff.inference.verdict import Verdict, verdict
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
@@ -68,6 +68,7 @@ class Fit:
         optima: of several starts: parameters, loss, and the count of starts that ended there, best first.
         predictions: the prediction of each measurement, and its Jacobian.
         judged: the verdict that was stored, of a loaded fit.
+        conditions: of each measurement, {argument of the model: what is known}; empty where none has any.
 
     >>> import jax, jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -106,6 +107,7 @@ class Fit:
     optima: tuple[dict[str, Any], ...] = ()  # of several starts: parameters, loss and how many ended there, best first
     predictions: Any = field(default=(), repr=False)  # of each measurement, and its Jacobian in z; or what makes them
     judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
+    conditions: tuple[dict[str, Any], ...] = ()
 
     @property
     def correlation(self) -> np.ndarray:
@@ -216,6 +218,7 @@ class Fit:
         if measurement.conditions and found is None:
             if self.function is None:
                 raise ValueError("conditions= belong to a model that is a function of them, got an equation")
+            check_indices(self.function, self.arguments, measurement.conditions, getattr(measurement, "grid", None))
             model = Observed.of(self.function(**self.arguments, **measurement.conditions))
         elif found is None and not one:
             raise ValueError(
@@ -223,7 +226,7 @@ class Fit:
             )
         else:
             model = self.models[found or 0]
-        if found is None and len(self.measurements) > 1 and model.needs("experiment"):
+        if found is None and len(self.measurements) != 1 and model.needs("experiment"):
             raise ValueError("what is observed differs between experiments; predict one of fit.measurements")
         if found is None and model.needs("sensor"):
             measurement = measurement.with_sensors_of(self.measurements)
@@ -316,7 +319,10 @@ class Fit:
         """What `save` stores: numbers, lists and text; NaN and infinity as None."""
         names = "parameters standard_errors intervals start labels covariance loss loss_name validation_loss history".split()
         stored = {name: getattr(self, name) for name in (*names, "converged", "notes")}
-        return finite({"format": FORMAT, **stored, "verdict": self.verdict.record()})
+        numbers = lambda one: one if isinstance(one, (np.ndarray, np.generic)) else None
+        known = [{name: numbers(one) for name, one in each.items()} for each in self.conditions]
+        more = {"conditions": known} if known else {}
+        return finite({"format": FORMAT, **stored, "verdict": self.verdict.record(), **more})
 
 
 _RENEWALS = 20  # of a predictor

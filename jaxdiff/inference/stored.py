@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.inference.objective import check_function
+from jaxdiff.inference.objective import check_function, check_indices, one_or_all
 from jaxdiff.inference.result import FORMAT, Fit
 from jaxdiff.inference.verdict import Verdict
+from jaxdiff.measurements.measurement import checked_conditions
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.observed import Observed
 from jaxdiff.parameters import collect
@@ -66,9 +67,10 @@ def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
         raise ValueError(f"{path} is a damaged stored fit: it has no {error}; store it again") from None
     if model is None:
         return found
-    one = _filled(model, found.parameters)
-    initials = () if one.initial is None else ((None, one.initial),)
-    loaded = replace(found, model=one.equation, initial=one.initial, initials=initials, models=(one,))
+    models = _filled(model, found.parameters, found.conditions)
+    equations, states = one_or_all([one.equation for one in models]), one_or_all([one.initial for one in models])
+    initials = tuple((None, one.initial) for one in models if one.initial is not None)
+    loaded = replace(found, model=equations, initial=states, initials=initials, models=models)
     if isinstance(model, Equation):
         return loaded
     return replace(loaded, function=model, arguments={name: np.asarray(x) for name, x in found.parameters.items()})
@@ -96,6 +98,7 @@ def _restored(stored: dict[str, Any]) -> Fit:
         converged=stored["converged"],
         notes=tuple(stored["notes"]),
         judged=Verdict.restored(stored.get("verdict")),
+        conditions=tuple(map(checked_conditions, stored.get("conditions", ()))),
     )
     values, errors, ends = fit.columns()
     p, names = len(fit.labels), list(fit.parameters)
@@ -105,17 +108,27 @@ def _restored(stored: dict[str, Any]) -> Fit:
     return fit
 
 
-def _filled(model: Any, numbers: dict[str, Any]) -> Observed:
+def _filled(model: Any, numbers: dict[str, Any], conditions: tuple[dict[str, Any], ...]) -> tuple[Observed, ...]:
+    """The model of each experiment."""
     if not isinstance(model, Equation):
-        try:
-            check_function(model, numbers)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        return Observed.of(model(**numbers))
+        return tuple(_made(model, numbers, one) for one in conditions or ({},))
     marks = collect(model)
     missing = [name for name in marks.names if name not in numbers]
     if missing:
         raise ValueError(
             f"the stored fit has no {', '.join(missing)}; it has {', '.join(numbers)}: pass the model that was fitted"
         )
-    return Observed(marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names])))
+    return (Observed(marks.rebuild(np.concatenate([np.ravel(numbers[name]) for name in marks.names]))),)
+
+
+def _made(model: Any, numbers: dict[str, Any], conditions: dict[str, Any]) -> Observed:
+    if courses := [name for name, value in conditions.items() if value is None]:
+        raise ValueError(
+            f"the condition {courses[0]} is no number, and a stored fit keeps numbers alone; load it without the model, or fit anew"
+        )
+    try:
+        check_function(model, numbers, conditions)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    check_indices(model, numbers, conditions, None)
+    return Observed.of(model(**numbers, **conditions))

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
+import jax
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
@@ -14,7 +15,7 @@ from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled, req
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw, Stack, with_noise
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
-from jaxdiff.parameters import numeric
+from jaxdiff.parameters import marked, numeric
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.view import View
@@ -243,15 +244,24 @@ class Measurement(eqx.Module):
 
 
 def checked_conditions(conditions: Any) -> Any:
-    """Known numbers and courses of one experiment as arrays and modules."""
+    """Known numbers and courses of one experiment as arrays and modules; whole numbers, which may be indices, stay whole."""
     if conditions is None:
         return None
     if not isinstance(conditions, Mapping) or not all(isinstance(name, str) for name in conditions):
         raise TypeError(f"conditions must be {{argument of the model: number}}, got {type(conditions).__name__}")
-    if isinstance(conditions, dict) and all(isinstance(one, (np.ndarray, eqx.Module)) for one in conditions.values()):
-        return conditions  # the same object wherever it goes: by that experiments are told apart
-    found = {name: numeric(one) for name, one in conditions.items()}
-    for name, one in found.items():
-        if isinstance(one, np.ndarray) and not np.isfinite(one).all():
-            raise ValueError(f"the condition {name} must be finite, got {one}; leave that experiment out")
-    return found
+    found = {name: _condition(name, one) for name, one in conditions.items()}
+    kept = isinstance(conditions, dict) and all(found[name] is one for name, one in conditions.items())
+    return conditions if kept else found  # the same object wherever it goes: by that experiments are told apart
+
+
+def _condition(name: str, given: Any) -> Any:
+    if marked(given):
+        raise ValueError(f"the condition {name} is marked, and conditions are known; put it into parameters=")
+    array = (
+        np.asarray(given) if isinstance(given, (int, float, list, tuple, np.ndarray, np.generic, jax.Array)) else None
+    )
+    if array is None or array.dtype.kind not in "iuf":
+        return numeric(given)
+    if not np.isfinite(array).all():
+        raise ValueError(f"the condition {name} must be finite, got {array}; leave that experiment out")
+    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64, copy=False)

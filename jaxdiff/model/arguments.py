@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,6 +44,17 @@ def one_number(found: Any, dtype: Any, what: str) -> Any:
         got = f"shape {found.shape}" if found.shape else found.dtype
         raise ValueError(f"{what}: expected one number at each point, got {got}")
     return found.astype(dtype)
+
+
+def index_beyond(function: Callable[..., Any], *arguments: Any) -> str | None:
+    """Which array a function of JAX arrays reads beyond its end, and where, for there JAX takes the last entry in silence."""
+    from jax.experimental import checkify
+
+    message = checkify.checkify(function, errors=checkify.index_checks)(*arguments)[0].get()
+    if message is None:
+        return None
+    found = re.search(r"shape (.+): index (-?\d+) is", message)
+    return f"an array of shape {found[1]} at {found[2]}" if found else message
 
 
 def takes(function: Any, names: Sequence[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.model.arguments import TRACED, one_number
+from jaxdiff.model.arguments import TRACED, index_beyond, one_number
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Fixed, numeric, plain
 
@@ -95,16 +94,11 @@ class Observed:
 
     def check_indices(self, rows: Mapping[str, Any]) -> None:
         """Refuse an index of a sensor or an experiment beyond the end of an array, where JAX would take the last entry."""
-        from jax.experimental import checkify
-
         if not (self.needs("sensor") or self.needs("experiment")):
             return
         kept = np.asarray(rows["sensor"]) >= 0
         at = {name: jnp.asarray(np.broadcast_to(column, kept.shape)[kept]) for name, column in rows.items()}
-        seen = checkify.checkify(lambda at: self.seen(jnp.zeros(at["t"].shape), at), errors=checkify.index_checks)
-        if (message := seen(at)[0].get()) is not None:
-            found = re.search(r"shape (.+): index (-?\d+) is", message)
-            which = f"an array of shape {found[1]} at {found[2]}" if found else message
+        if (which := index_beyond(lambda at: self.seen(jnp.zeros(at["t"].shape), at), at)) is not None:
             raise ValueError(f"observe reads {which}, beyond its end; give a number for each sensor and experiment")
 
 
