@@ -59,8 +59,7 @@ class Readings(Measurement):
         initial_sigma: where the initial state is an array that was measured, the standard deviation of its cells, a number or
             `(*cells,)`, zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
         conditions: what is known of this experiment and is no parameter, {argument of the model function: number, array or
-            `Series`}: several experiments with conditions of their own share the parameters of one model. A whole number stays
-            one, so that {"i": 0} picks the number of an experiment from an array of parameters, k[i].
+            `Series`}: several experiments share the parameters of one model. A whole number may be an index, {"i": 0} for k[i].
 
     Raises:
         ValueError: shapes that differ, nothing left, a position outside the grid, a time before the start, a sigma that is
