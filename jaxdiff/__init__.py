@@ -15,6 +15,7 @@ At its walls
 
 What moves
     Diffusion, FokkerPlanck     heat and substances; densities of random motion with a drift
+    Exchange                    with a phase that does not move: bound, trapped, immobile
     Observed                    what an instrument sees of it: gain, offset, mixture
     Equation                    base
 
@@ -103,18 +104,20 @@ from jaxdiff.measurements.probes import (
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
-from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor
 from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
+from jaxdiff.model.exchange import Exchange
 from jaxdiff.model.families import MLP, Polynomial, Spline
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.observed import Observed
+from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.runtime.sharding import decompose
 
 __all__ = [
     "Grid",
     "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
-    "Diffusion", "FokkerPlanck", "Observed", "Equation",
+    "Diffusion", "FokkerPlanck", "Exchange", "Observed", "Equation",
     "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
     "Free", "Positive", "Bounded", "Fixed",
     "FiniteVolume", "Spectral",

@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxdiff.discretisation.separability import depends
 from jaxdiff.discretisation.system import TransportSystem
-from jaxdiff.model.coefficients import Potential, TimeDependent, as_number, at_points, at_time, is_cells, number, varies
+from jaxdiff.model.coefficients import Potential, as_number, at_points, at_time, is_cells, number, varies
 from jaxdiff.model.discontinuities import mean_between
 from jaxdiff.model.series import Series
+from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.runtime.conditions import Condition
 
 

@@ -15,19 +15,10 @@ from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place
-from jaxdiff.model.coefficients import (
-    PerAxis,
-    Potential,
-    Tensor,
-    TimeDependent,
-    absent,
-    at_time,
-    is_cells,
-    on_wall,
-    varies,
-)
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, absent, at_time, is_cells, on_wall, varies
 from jaxdiff.model.equations import Transport
 from jaxdiff.model.series import Series
+from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.operators import KINDS, AxisSum, Basis
 from jaxdiff.operators.halo import cuts, spread
 from jaxdiff.runtime.conditions import Condition, cell

@@ -11,10 +11,11 @@ import numpy as np
 from jaxdiff.discretisation.lattice import LatticeSystem, kind_of
 from jaxdiff.discretisation.schemes import Scheme
 from jaxdiff.discretisation.system import TransportSystem, uneven_axis
-from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, absent, varies
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, absent, varies
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import Series
+from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.operators import Basis, Diagonal
 from jaxdiff.runtime.conditions import Condition, cell
 
@@ -64,6 +65,10 @@ class Spectral(Scheme):
 
     def systems(self, equation: Equation, grid: Grid) -> list[Any]:
         """The one system to evolve, if the modes are those of the equation."""
+        if equation.transport().exchange:
+            raise ValueError(
+                "Spectral() takes no exchange; leave scheme out, which finds the modes of the cells where they have some"
+            )
         system = SpectralSystem(equation, grid)
         system.require_modes()
         return [system]

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 
-from jaxdiff.discretisation.lattice import LatticeSystem
+from jaxdiff.discretisation.exchange import ExchangeSystem, finite_volumes
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.system import System, TransportSystem, uneven_axis
-from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Potential, Tensor, at_points, is_cells
 from jaxdiff.model.equations import Equation, Transport
 from jaxdiff.model.grid import Grid
@@ -28,7 +27,7 @@ def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
         )
     if not scheme.holds(systems):
         raise ValueError(f"{type(equation).__name__} is discretised by itself, got scheme={scheme}; leave scheme out")
-    if grid.ndim > 1 and not all(isinstance(system, TransportSystem) for system in systems):
+    if grid.ndim > 1 and not all(isinstance(system, (TransportSystem, ExchangeSystem)) for system in systems):
         raise ValueError(
             f"{type(equation).__name__} brings a system of its own, which is solved on one axis; number its states in one row"
         )
@@ -103,12 +102,12 @@ class FiniteVolume(Scheme):
             raise TypeError(
                 f"{type(equation).__name__}.transport must return a jaxdiff.discretisation.Transport, got {type(transport).__name__}"
             )
-        if isinstance(transport.diffusivity, Tensor):
-            if self.order == 4:
-                raise ValueError("order=4 takes no Tensor; use order=2")
-            return [TensorSystem(equation, grid).require_uniform()]
+        if isinstance(transport.diffusivity, Tensor) and self.order == 4:
+            raise ValueError("order=4 takes no Tensor; use order=2")
         if self.order == 2:
-            return [LineSystem(equation, grid) if grid.ndim == 1 else LatticeSystem(equation, grid)]
+            return [(ExchangeSystem if transport.exchange else finite_volumes)(equation, grid)]
+        if transport.exchange:
+            raise ValueError("order=4 takes no exchange; use order=2")
         if grid.ndim > 1:
             raise ValueError(f"order=4 holds on one axis; use order=2 on a grid of {grid.ndim}")
         if grid.geometry != "cartesian":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -93,6 +94,23 @@ class System(ABC):
     def weights(self) -> Any:
         """Contents per unit of u, `(*cells,)`."""
         return jnp.asarray(self.grid.volumes)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Of a state as a solution holds it: that of the cells, after the number of phases where there are several."""
+        return self.grid.shape
+
+    def whole(self, u: Any, t: Any) -> Any:
+        """The state at time t that an initial state u stands for."""
+        if jnp.shape(u) != self.state_shape:
+            raise ValueError(f"initial has shape {jnp.shape(u)}, states here have {self.state_shape}")
+        return u
+
+    def of_phase(self, phase: Any) -> Callable[[Any], Any]:
+        """What a measurement of one phase, "total" or its number, sees of states `(…, *state_shape)`: `(…, *cells)`."""
+        if phase not in ("total", 0):
+            raise ValueError(f"a phase is one of an equation with exchange=, got phase={phase!r}; leave it out")
+        return lambda states: states
 
     def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
         """∫J dA, upwards, through all faces across axis k at each of their places, `(n + 1,)`, for probes of fluxes."""

@@ -17,8 +17,11 @@ Labels = Mapping[str, str] | None
 
 
 def solution(solution: Any, labels: Labels = None) -> Figure:
-    """The profiles of a `Solution`, or its heatmaps."""
-    return profiles(solution.grid, solution.times, solution.values, labels)
+    """The profiles of a `Solution`, or its heatmaps; of several phases those of what moves."""
+    values = solution.values
+    if np.ndim(values) > solution.grid.ndim + 1:
+        values, labels = values[:, 0], {"value": f"{LABELS['value']}, of what moves", **(labels or {})}
+    return profiles(solution.grid, solution.times, values, labels)
 
 
 def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figure:

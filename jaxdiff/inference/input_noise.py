@@ -15,7 +15,7 @@ import numpy as np
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
-from jaxdiff.measurements.readings import StartNoise
+from jaxdiff.measurements.states_at_times import StartNoise
 from jaxdiff.model.boundaries import Boundary
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series

@@ -17,20 +17,23 @@ from jaxdiff.runtime.conditions import Checks, Condition, cell, check
 
 
 def evolve(
-    equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = None
+    equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = None, phase: Any = None
 ) -> tuple[Float[Array, "T ..."], Checks]:
     """States `(len(times), *cells)` and the checks on the numbers; traceable. See `prepare`.
 
     With `observe`, a linear map of states `(…, *cells)` to `(…, m)`, its values at the times, `(len(times), m)`: contours
-    apply it to their few resolvents instead of to every state.
+    apply it to their few resolvents instead of to every state. It sees one `phase` of them.
     """
     u, equation, grid = _of_one_precision(equation, grid, initial)
     times = jnp.asarray(plan.times, u.dtype)
     systems = [Formed(system, times[0]) for system in equation.semidiscretise(grid, plan.scheme)]
+    if observe is not None:
+        seen, of_phase = observe, systems[0].of_phase(phase)
+        observe = lambda states: seen(of_phase(states))
     sound, looked_at = first_failure(systems[0], times) if systems[0].time_dependence().operator else (True, times[0])
     alone = plan.method.observes and len(systems) == 1  # else states are combined before anything is read off
     runs = [
-        _through(system, plan, times, start, observe if alone else None, sound)
+        _through(system, plan, times, system.whole(start, times[0]), observe if alone else None, sound)
         for system, start in zip(systems, plan.scheme.restrict(u), strict=True)
     ]
     states, needed, found = zip(*runs, strict=True)
@@ -63,17 +66,19 @@ def _through(
 ) -> tuple[Any, Any, list[Condition]]:
     """States of one system, or what `observe` makes of them, from the first time on; what the method needed, and conditions."""
     method = plan.method
-    weights = jnp.ones((), start.dtype) if method.in_densities else system.weights.astype(start.dtype)
-    of_contents = lambda contents: observe(contents / weights)
-    asked: Any = {} if observe is None else {"observe": of_contents}
-    contents, needed, found = method.run(system, times, start * weights, sound=sound, **asked)
-    expected = jax.eval_shape(lambda u: u if observe is None else observe(u), start).shape
+    weights = jnp.ones(start.shape, start.dtype) if method.in_densities else system.weights.astype(start.dtype)
+    row = weights.shape if weights.size == start.size else start.shape  # several phases on one axis stand in a row
+    lead = lambda contents: contents.shape[: contents.ndim - len(row)]
+    states_of = lambda contents: (contents / weights).reshape(*lead(contents), *start.shape)
+    asked: Any = {} if observe is None else {"observe": lambda contents: observe(states_of(contents))}
+    contents, needed, found = method.run(system, times, start.reshape(row) * weights, sound=sound, **asked)
+    expected = jax.eval_shape(lambda u: u.reshape(row) if observe is None else observe(u), start).shape
     if contents.shape != (len(times) - 1, *expected):
         raise ValueError(
             f"{type(method).__name__} must return states of shape {(len(times) - 1, *expected)}, one for each time after the first, got {contents.shape}"
         )
     if observe is None:
-        return jnp.concatenate([start[None], contents / weights]), needed, found
+        return jnp.concatenate([start[None], states_of(contents)]), needed, found
     return jnp.concatenate([observe(start)[None], contents]), needed, found
 
 

@@ -13,7 +13,9 @@ import numpy as np
 _SMALL = 2**28  # bytes that every machine has
 
 
-def needed(plan: Any, grid: Any, gradient: bool = False, drift: bool = False, observed: bool = False) -> float:
+def needed(
+    plan: Any, grid: Any, gradient: bool = False, drift: bool = False, observed: bool = False, phases: int = 1
+) -> float:
     """Bytes that a plan holds on all devices together; counted in states, measured in what XLA allocates.
 
     | method   | states at once                               | more for a gradient by reverse mode                    |
@@ -31,17 +33,19 @@ def needed(plan: Any, grid: Any, gradient: bool = False, drift: bool = False, ob
     | Adaptive | 150 + 2 T                                    | 280, T, and one for 8 steps                            |
     | implicit | 24 + 2 T                                     | the same                                               |
 
-    d axes, T output times; those that are `observed` by contours are not held. Order 4 holds half as much again.
+    d axes, T output times, each state of so many `phases`; those that are `observed` by contours are not held. Order 4 holds half as much again.
     """
     states, more = plan.method.states_held(grid, plan.outputs, drift=drift, observed=observed)
     cells = float(np.prod([float(n) for n in grid.shape])) * (1.5 if getattr(plan.scheme, "order", 2) == 4 else 1.0)
-    return (states + gradient * more) * cells * jnp.dtype(jnp.result_type(float)).itemsize
+    return (states + gradient * more) * phases * cells * jnp.dtype(jnp.result_type(float)).itemsize
 
 
-def require(plan: Any, grid: Any, observed: bool = False) -> None:
+def require(plan: Any, grid: Any, observed: bool = False, phases: int = 1) -> None:
     """Raise if a plan needs more than the devices in use have."""
     _refuse(
-        needed(plan, grid, observed=observed), grid, f"cells and {plan.outputs} output time{'s' * (plan.outputs != 1)}"
+        needed(plan, grid, observed=observed, phases=phases),
+        grid,
+        f"cells and {plan.outputs} output time{'s' * (plan.outputs != 1)}",
     )
 
 

@@ -16,6 +16,7 @@ from jaxdiff.integration import memory
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.integration.plan import Plan, lay_out, prepare
+from jaxdiff.model.exchange import phases_of
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.checkpoints import Checkpoint, digest
@@ -37,7 +38,7 @@ class Solution:
 
     Attributes:
         times: `(T,)` [time].
-        values: cell averages `(T, *cells)`.
+        values: cell averages `(T, *cells)`, or `(T, 1 + phases, *cells)` with an `Exchange`.
         grid: the `Grid` of these cells.
         method: how the values were found, in a few words.
 
@@ -87,7 +88,8 @@ def solve(
     Args:
         equation: `Diffusion`, `FokkerPlanck` or an `Equation` of your own; marks for fitting are read as their values.
         grid: the cells.
-        initial: the state at `times[0]`: cell averages `(*cells,)`, a number, or a callable of position.
+        initial: the state at `times[0]`: cell averages `(*cells,)`, a number, or a callable of position; with an `Exchange` of
+            what moves, or of all phases, `(1 + phases, *cells)`.
         times: `(T,)` increasing [time], at least two.
         scheme: `FiniteVolume(order=2)` by default; `Spectral()` for constant coefficients between walls at zero.
         stepper: None picks exact exponentials where coefficients are constant in time; else under error control exponentials
@@ -243,14 +245,14 @@ def memory_needed(
     True
     """
     plan = lay_out(equation, grid, times, SolverOptions(scheme, stepper, substeps, tolerance))
-    return memory.needed(plan, grid, gradient, drift=not equation.driftless)
+    return memory.needed(plan, grid, gradient, drift=not equation.driftless, phases=phases_of(equation))
 
 
 def _state(grid: Grid, initial: Any) -> Any:
     if callable(initial):
         return grid.average(initial)
     shape = np.shape(initial)
-    if shape == grid.shape:
+    if shape[-grid.ndim :] == grid.shape:  # whether for all phases, the system tells
         return initial
     if shape == () and isinstance(initial, jax.Array):
         return jnp.broadcast_to(initial, grid.shape)

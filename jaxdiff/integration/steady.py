@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration import memory
 from jaxdiff.integration.options import SECOND_ORDER
+from jaxdiff.model.exchange import start_of
 from jaxdiff.operators import Tridiagonal, eliminable, eliminated, preconditioned
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
@@ -22,12 +23,16 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     (operator, forcing, conditions), weights = system.formed(0.0), system.weights
+    total = jnp.asarray(1.0 if equation.probability else jnp.nan)
+    if initial is not None:
+        total = jnp.sum(system.whole(jnp.asarray(initial), 0.0).reshape(weights.shape) * weights)
+    operator, forcing, bound = operator.at_rest(forcing) if hasattr(operator, "at_rest") else (operator, forcing, None)
+    capacity = (
+        1.0 if bound is None else 1.0 + jnp.sum(bound, 0)
+    )  # what a cell holds in all phases, of that in the first
+    weights = weights if bound is None else system.mobile.weights
+    kept_for_ever = jnp.array(False) if bound is None else ~jnp.isfinite(bound).all()
     closed = (jnp.abs(operator.leak) <= 0).all()
-    total = (
-        jnp.sum(jnp.asarray(initial) * weights)
-        if initial is not None
-        else jnp.asarray(1.0 if equation.probability else jnp.nan)
-    )
     # A closed system is opened at one cell: what balanced forcing moves about never leaves there.
     known, place = _equilibrium(operator)
     opening = jax.lax.stop_gradient(jnp.where(closed, jnp.max(operator.exit), 0.0))
@@ -41,8 +46,8 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     probe = probe if known is not None else probe.at[place].add(opening)
     settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
     shape = probed if known is None else known
-    shape = shape / jnp.where(closed, jnp.sum(shape), 1.0)
-    kept = jnp.nan_to_num(total) - jnp.sum(settled)
+    shape = shape / jnp.where(closed, jnp.sum(shape * capacity), 1.0)
+    kept = jnp.nan_to_num(total) - jnp.sum(settled * capacity)
     content = settled + jnp.where(closed, kept * shape, 0.0)
     # A system decays if and only if a unit density feeds all of it and is kept nowhere for ever.
     longest = jnp.max(jnp.abs(probed) / weights) * jnp.max(jnp.abs(operator.exit))
@@ -52,9 +57,13 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source": gains,
         "the steady state of a closed domain depends on the initial content; pass initial=": closed & jnp.isnan(total),
         "there is no steady state: the solution grows, or keeps what it starts with; check the signs of decay, killing and Robin rates, and Neumann walls where a drift enters": grows,
+        "there is no steady state: a phase keeps what it catches; give it a rate_out": kept_for_ever,
         f"the steady state is not finite{doubt}; check the coefficients": ~jnp.isfinite(content).all(),
     }
     found = [(words, failed, 0.0, gain) for words, failed in refusals.items()]
+    if bound is not None:
+        content = jnp.concatenate([content[None], bound * content]) / system.weights.reshape(system.state_shape)
+        return content, check([*conditions, *found])
     return content / weights, check([*conditions, *found])
 
 
@@ -111,7 +120,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
         initial: the state whose content a closed domain keeps: `(*cells,)`, a number, or a callable of position.
 
     Returns:
-        Cell averages `(*cells,)`.
+        Cell averages `(*cells,)`, or `(1 + phases, *cells)` with an `Exchange`.
 
     Raises:
         ValueError: coefficients that depend on time, no steady state, or one that depends on an initial state not given.
@@ -126,7 +135,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
     if not system.time_dependence().steady:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
     memory.require_at_rest(grid)
-    initial = None if initial is None else grid.average(plain(initial))
+    initial = None if initial is None else start_of(grid, plain(initial))
     u, checks = _compiled(equation, grid, initial)
     if isinstance(checks.table, jax.core.Tracer):
         return enforce(u, checks)

@@ -301,7 +301,7 @@ class Strang(Stepper):
     def step(self, system: Any, t: Any, dt: Any, u: Any) -> Any:
         middle = t + dt / 2
         operator = system.operator(middle)
-        if isinstance(operator, Tridiagonal):
+        if u.ndim == 1:
             frozen = Constant(operator, system.forcing(middle)) if system.varies else system
             return self.inner.step(frozen, t, dt, u)
         forcings, last = system.forcings(middle), u.ndim - 1
@@ -317,10 +317,10 @@ class Strang(Stepper):
         return jnp.moveaxis(after.reshape(shape), 0, k)
 
     def parts(self, operator: Any, dt: Any) -> Any:
-        if isinstance(operator, Tridiagonal):
+        if operator.leak.ndim == 1:
             return self.inner.parts(operator, dt)
         of_line = jax.vmap(lambda line: self.inner.parts(line, dt), in_axes=1)
-        return jnp.max(jnp.stack([jnp.max(of_line(_lines(operator, k))) for k in range(len(operator.up))]))
+        return jnp.max(jnp.stack([jnp.max(of_line(_lines(operator, k))) for k in range(operator.leak.ndim)]))
 
 
 @eqx.filter_jit  # traced once for the two halves of a step
@@ -338,7 +338,7 @@ def _lines(operator: AxisSum, k: int) -> Tridiagonal:
     """The operators of all lines along axis k, `(n, lines)`; losses go with the first axis."""
     if not isinstance(operator, AxisSum):
         raise ValueError(
-            "Strang splits a motion along the axes, and a tensor also moves across them; leave stepper out"
+            "Strang splits a motion along the axes, which a tensor or an exchange with other phases is not; leave stepper out"
         )
     shape = operator.weights.shape
     flat = lambda rate: jnp.moveaxis(jnp.broadcast_to(rate, shape), k, 0).reshape(shape[k], -1)

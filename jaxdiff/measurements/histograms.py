@@ -33,7 +33,7 @@ class Histograms(Measurement):
         mass of a bin = ∫ u dV over it; data and model are both normalised over the bins
 
     Args:
-        grid, initial, start, time_unit, conditions: as in `Readings`.
+        grid, initial, start, time_unit, conditions, phase: as in `Readings`.
         times: `(m,)` [time].
         counts: `(m, *bins)`, or `(*bins,)` for one time: whole numbers are counts, others are densities [1/length].
         edges: `(bins + 1,)` [length], a tuple of them on several axes; None: the grid's cells.
@@ -72,8 +72,9 @@ class Histograms(Measurement):
         *,
         time_unit: str | None = None,
         conditions: Mapping[str, Any] | None = None,
+        phase: Any = "total",
     ):
-        self.conditions = conditions
+        self.conditions, self.phase = conditions, phase
         times, self.start = times_as_numbers(times, start, time_unit)
         times, counts = np.atleast_1d(times), numbers(counts, "counts")
         counts = counts[None] if counts.ndim == 1 and len(times) == 1 else counts
@@ -166,7 +167,7 @@ class Histograms(Measurement):
         """Only these times."""
         total = None if self.total is None else self.total[kept]
         columns = self.times[kept], self.counts[kept], self.edges, total, self.start
-        return Histograms(self.grid, self.initial, *columns, conditions=self.conditions)
+        return Histograms(self.grid, self.initial, *columns, conditions=self.conditions, phase=self.phase)
 
     @property
     def known(self) -> bool:

@@ -24,7 +24,7 @@ class HistogramsStack(Stack):
         one, kept = self.template, self._seen[i]
         total = None if one.total is None else (one.total if self.total is None else self.total[i])[kept]
         columns = one.times[kept], self.values[i][kept], one.edges, total, one.start
-        return type(one)(one.grid, self.initial_of(i), *columns, conditions=one.conditions)
+        return type(one)(one.grid, self.initial_of(i), *columns, conditions=one.conditions, phase=one.phase)
 
     @property
     def _seen(self) -> np.ndarray:

@@ -42,6 +42,8 @@ class Measurement(eqx.Module):
     are the shares, without error bars unless `known` and `noise` say how many were counted;
     "density", the log density (m,) of the values.
     conditions: a keyword of every kind, {argument of the model function: what is known of it in this experiment}.
+    phase: a keyword of every kind that sees states of an equation with `Exchange`: "total", 0 for what moves, 1, 2, … for the
+    phases.
 
     Raises:
         TypeError: a kind without one of these families.
@@ -72,6 +74,7 @@ class Measurement(eqx.Module):
     conditions: Any = eqx.field(
         default=None, kw_only=True
     )  # of this experiment, {argument of the model: what is known}
+    phase: Any = eqx.field(default="total", static=True, kw_only=True)  # of an equation with exchange
     if TYPE_CHECKING:
         grid: Any
         initial: Any
@@ -86,6 +89,8 @@ class Measurement(eqx.Module):
             kinds = " or ".join(map(repr, FAMILIES))
             raise TypeError(f"a measurement needs family = {kinds}, got {type(self).__name__} without one of them")
         object.__setattr__(self, "conditions", checked_conditions(self.conditions))
+        if self.phase != "total" and (isinstance(self.phase, (bool, str)) or self.phase != int(self.phase)):
+            raise ValueError(f'phase is "total", 0 for what moves, or 1, 2, … for the others, got {self.phase!r}')
         if not self.on_cells:
             return
         if missing := [name for name in ("grid", "initial", "times", "values", "start") if not hasattr(self, name)]:

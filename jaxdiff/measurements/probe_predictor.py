@@ -103,11 +103,12 @@ def probed(
     readings: Any, equation: Any, initial: Any, options: SolverOptions, padded: Callable[[Any], Any]
 ) -> dict[str, Any]:
     """The fields of a predictor that are not those of all readings; padded: a column of their rows."""
-    probe, stretches, wanted = readings.probe, None, readings
+    probe, stretches, times = readings.probe, None, readings.times
     if probe.cumulative:
-        nodes, stretches = _laid_out(readings, equation)
+        times, stretches = _laid_out(readings, equation)
         stretches = stretches._replace(before=padded(stretches.before))
-        wanted = SimpleNamespace(grid=readings.grid, initial=readings.initial, start=readings.start, times=nodes)
+    same = {name: getattr(readings, name) for name in ("grid", "initial", "start")}
+    wanted = SimpleNamespace(**same, times=times, phase=0 if probe.of_rates else readings.phase)
     scheme = options.scheme
     if probe.of_rates and scheme is not None and (scheme.in_modes or scheme.order != 2):
         raise ValueError(
@@ -118,7 +119,7 @@ def probed(
         options = options if any(map(bool, in_time)) else replace(options, tolerance=_CLOSE)
     states, row = states_at_times(wanted, equation, initial, options)
     by_row = (lambda column: column) if probe.cumulative else padded
-    found = {"states_at_times": states, "row": by_row(row), "time": by_row(wanted.times)}
+    found = {"states_at_times": states, "row": by_row(row), "time": by_row(times)}
     return found | {"probe": probe, "stretches": stretches}
 
 

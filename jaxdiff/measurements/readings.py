@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -20,22 +20,14 @@ from jaxdiff.measurements.probe_predictor import ProbePredictor, probed
 from jaxdiff.measurements.probes import Probe
 from jaxdiff.measurements.readings_examination import examined
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.states_at_times import states_at_times
+from jaxdiff.measurements.states_at_times import checked_start_noise, states_at_times
 from jaxdiff.model.grid import Grid
-from jaxdiff.parameters import plain
 from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.compilation import bucket
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
     from jaxdiff.measurements.view import View
-
-
-class StartNoise(NamedTuple):
-    """Independent errors of a start that was read at a few places: the profile (k, *cells) that a standard deviation of each
-    gives, in units of that of the readings where they have no sigma."""
-
-    profiles: np.ndarray
 
 
 class Readings(Measurement):
@@ -60,6 +52,7 @@ class Readings(Measurement):
             `(*cells,)`, zero where it is exact; None: that of the values, if the array is as rough. It enters error bars.
         conditions: what is known of this experiment and is no parameter, {argument of the model function: number, array or
             `Series`}: several experiments share the parameters of one model. A whole number may be an index, {"i": 0} for k[i].
+        phase: of an equation with `Exchange` what is seen, "total", 0 for what moves, or 1, 2, … for the phases.
 
     Raises:
         ValueError: shapes that differ, nothing left, a position outside the grid, a time before the start, a sigma that is
@@ -99,6 +92,7 @@ class Readings(Measurement):
         time_unit: str | None = None,
         initial_sigma: Any = None,
         conditions: Mapping[str, Any] | None = None,
+        phase: Any = "total",
     ):
         values = numbers(values, "values")
         times, self.start = times_as_numbers(times, start, time_unit)
@@ -109,6 +103,8 @@ class Readings(Measurement):
         self.probe = positions if isinstance(positions, Probe) else None
         if self.probe is not None:
             self.probe.check(grid)
+            if self.probe.of_rates and phase not in ("total", 0):
+                raise ValueError(f"fluxes and walls are those of what moves, got phase={phase!r}; leave it out")
             positions = np.zeros((len(values), grid.ndim))
         positions = _checked_positions(positions, len(values), grid)
         columns = {"times": times} | ({"positions": positions} if grid.ndim == 1 else {})
@@ -138,7 +134,8 @@ class Readings(Measurement):
         self.grid, self.initial = grid, initial
         self.times, self.positions, self.values = times, positions, values[kept]
         self.missing = int(np.sum(~kept))
-        self.initial_sigma, self.conditions = _checked_start(initial_sigma, self.initial, grid), conditions
+        self.initial_sigma = checked_start_noise(initial_sigma, self.initial, grid)
+        self.conditions, self.phase = conditions, phase
 
     @classmethod
     def from_table(
@@ -155,6 +152,7 @@ class Readings(Measurement):
         time_unit: str | None = None,
         initial_sigma: Any = None,
         conditions: Mapping[str, Any] | None = None,
+        phase: Any = "total",
     ) -> Readings:
         """Readings from a table, by the names of the columns.
 
@@ -162,7 +160,7 @@ class Readings(Measurement):
         time, position, sigma: a column, or one number for all rows; value: a column. On several axes position is a
         sequence of them, ("x", "y"). For a table with a column per sensor, position is {column: position}, or
         {column: (x, y)}, and there is no value. A probe in place of a position reads of the whole state.
-        start, time_unit, initial_sigma, conditions: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
+        start, time_unit, initial_sigma, conditions, phase: as in `Readings`; with a unit, texts in the column of time are read as dates, 2024-01-31 12:00
 
         >>> import jaxdiff as jd, pandas
         >>> rod = pandas.DataFrame({"x": [10.0, 14.0], "T": [96.14, 80.12]})
@@ -184,7 +182,7 @@ class Readings(Measurement):
         with tables.named(frame):
             places = position if isinstance(position, Probe) else positions.reshape(len(times), -1)
             rows = times, places, values, deviations
-            more = {"time_unit": time_unit, "initial_sigma": initial_sigma, "conditions": conditions}
+            more = {"time_unit": time_unit, "initial_sigma": initial_sigma, "conditions": conditions, "phase": phase}
             return cls(grid, initial, *rows, start, **more)
 
     @classmethod
@@ -200,13 +198,14 @@ class Readings(Measurement):
         time_unit: str | None = None,
         initial_sigma: Any = None,
         conditions: Mapping[str, Any] | None = None,
+        phase: Any = "total",
     ) -> Readings:
         """Readings from a series of images, whose pixels are the cells of the grid.
 
         initial: the state at `start`, by default the time of the first image; None where the model returns one
         times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
         mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit,
-        initial_sigma, conditions: as in `Readings`
+        initial_sigma, conditions, phase: as in `Readings`
 
         An image may be the initial state of those that follow it. Its noise spreads with what was there, and enters the error
         bars: with initial_sigma, or the noise of the other images if it is as rough as they are.
@@ -243,7 +242,8 @@ class Readings(Measurement):
             )
         points = grid.points
         rows = np.repeat(times, len(points)), np.tile(points, (len(times), 1)), images.ravel()
-        return cls(grid, initial, *rows, sigma, start, initial_sigma=initial_sigma, conditions=conditions)
+        more = {"initial_sigma": initial_sigma, "conditions": conditions, "phase": phase}
+        return cls(grid, initial, *rows, sigma, start, **more)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -263,7 +263,7 @@ class Readings(Measurement):
     def part(self, times: Any, positions: Any, values: Any, sigma: Any = None, initial: Any = None) -> Readings:
         """Other rows of the same experiment."""
         columns = times, self.probe or positions, values, sigma, self.start
-        more = {"initial_sigma": self.initial_sigma, "conditions": self.conditions}
+        more = {"initial_sigma": self.initial_sigma, "conditions": self.conditions, "phase": self.phase}
         found = Readings(self.grid, self.initial if initial is None else initial, *columns, **more)
         return eqx.tree_at(lambda m: m.sensors, found, self.sensors)
 
@@ -357,17 +357,6 @@ def _checked_positions(positions: Any, count: int, grid: Grid) -> np.ndarray:
             f"positions must be {count} rows of {ndim} coordinates, got shape {positions.shape}; give one row for each value"
         )
     return positions[:, 0] if ndim == 1 and positions.ndim == 2 and positions.shape[1] == 1 else positions
-
-
-def _checked_start(sigma: Any, initial: Any, grid: Grid) -> Any:
-    if sigma is None or isinstance(sigma, StartNoise):
-        return sigma
-    sigma = numbers(sigma, "initial_sigma")
-    if sigma.shape not in ((), grid.shape) or not (np.isfinite(sigma) & (sigma >= 0)).all():
-        raise ValueError(f"initial_sigma must be a number or {grid.shape} of them, from zero up, got {sigma}")
-    if np.any(sigma > 0) and np.shape(plain(initial)) != grid.shape:
-        raise ValueError("initial_sigma is that of an initial state that is an array over cells; leave it out")
-    return sigma
 
 
 class ReadingsPredictor(RowsPredictor):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,9 +15,10 @@ from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.integration.plan import prepare
 from jaxdiff.integration.steady import stationary
+from jaxdiff.model.exchange import start_of
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
-from jaxdiff.quantities import refuse
+from jaxdiff.quantities import numbers, refuse
 from jaxdiff.runtime.conditions import Checks, check
 
 
@@ -32,6 +33,13 @@ Unplannable.__name__ = Unplannable.__qualname__ = "ValueError"  # what a user se
 Unplannable.__module__ = "builtins"
 
 
+class StartNoise(NamedTuple):
+    """Independent errors of a start that was read at a few places: the profile (k, *cells) that a standard deviation of each
+    gives, in units of that of the readings where they have no sigma."""
+
+    profiles: np.ndarray
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StatesAtTimes:
@@ -40,20 +48,22 @@ class StatesAtTimes:
     grid: Grid
     solve: Any  # plan of the solver, None if only the steady state is wanted
     steady: bool = field(metadata={"static": True})
+    phase: Any = field(metadata={"static": True}, default="total")  # which of them is seen
 
     def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
         """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
         states, needed, fine = [], None, True
-        start = None if initial is None else self.grid.average(initial)
+        start = None if initial is None else start_of(self.grid, initial)
         checks = check([self.grid.unresolved(initial, "initial")]) if callable(initial) else Checks()
         if self.solve is not None:
-            values, found = evolve(equation, self.grid, start, self.solve, observe)
+            values, found = evolve(equation, self.grid, start, self.solve, observe, self.phase)
             checks, needed, fine = checks + found, found.needed, self.solve.allows(found.needed)
             states.append(jnp.where(fine, values, jnp.nan) if self.solve.method.all_or_none else values)
         if self.steady:
             u, found = stationary(equation, self.grid, start)
             checks = checks + found
-            states.append(observe(u[None]))
+            of_phase = semidiscrete(equation, self.grid, FiniteVolume())[0].of_phase(self.phase)
+            states.append(observe(of_phase(u[None])))
         checks = eqx.tree_at(lambda c: c.needed, checks, needed, is_leaf=lambda x: x is None)
         return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
 
@@ -62,7 +72,7 @@ class StatesAtTimes:
         if self.solve is None:
             return self
         try:
-            return StatesAtTimes(self.grid, self.solve.refined(checks.needed), self.steady)
+            return replace(self, solve=self.solve.refined(checks.needed))
         except ValueError as error:
             raise Unplannable(str(error)) from None
 
@@ -71,7 +81,7 @@ def states_at_times(
     measurement: Any, equation: Any, initial: Any, options: SolverOptions
 ) -> tuple[StatesAtTimes, np.ndarray]:
     """The states at the times of a measurement, and where each time stands among them; `initial` is the model's."""
-    grid, times, start = measurement.grid, measurement.times, measurement.start
+    grid, times, start, phase = measurement.grid, measurement.times, measurement.start, measurement.phase
     if initial is None and measurement.initial is None and (times < np.inf).any():
         raise ValueError(
             "the measurement has no initial state; give it one, or let the model return (equation, initial)"
@@ -86,13 +96,13 @@ def states_at_times(
             )
     finite = distinct[:-1] if steady else distinct
     if not len(finite):
-        return StatesAtTimes(grid, None, True), where
+        return StatesAtTimes(grid, None, True, phase), where
     lead = int(finite[0] > start)
     outputs = np.concatenate([[start], finite]) if lead else finite
     if len(outputs) == 1:  # only the start itself
         outputs = np.append(outputs, outputs + 1.0)
     solve = prepare(equation, grid, outputs, options, observed=True)
-    return StatesAtTimes(grid, solve, steady), np.where(times == np.inf, solve.outputs + 1, where + lead)
+    return StatesAtTimes(grid, solve, steady, phase), np.where(times == np.inf, solve.outputs + 1, where + lead)
 
 
 def check_initial(initial: Any, grid: Grid) -> None:
@@ -103,7 +113,7 @@ def check_initial(initial: Any, grid: Grid) -> None:
         raise TypeError(
             f"initial must be a number, an array over cells or a callable of position, got {type(value).__name__}"
         )
-    if value.shape not in ((), grid.shape):
+    if value.shape and (value.shape[-grid.ndim :] != grid.shape or value.ndim > grid.ndim + 1):
         raise ValueError(
             f"initial must be a number, a callable or an array of shape {grid.shape}, got shape {value.shape}"
         )
@@ -120,3 +130,14 @@ def check_times(times: np.ndarray, start: float) -> None:
         raise ValueError(
             f"times must not come before the start, {start:g}, got {times.min():g}; set start= or drop those rows"
         )
+
+
+def checked_start_noise(sigma: Any, initial: Any, grid: Grid) -> Any:
+    if sigma is None or isinstance(sigma, StartNoise):
+        return sigma
+    sigma = numbers(sigma, "initial_sigma")
+    if sigma.shape not in ((), grid.shape) or not (np.isfinite(sigma) & (sigma >= 0)).all():
+        raise ValueError(f"initial_sigma must be a number or {grid.shape} of them, from zero up, got {sigma}")
+    if np.any(sigma > 0) and np.shape(plain(initial)) != grid.shape:
+        raise ValueError("initial_sigma is that of an initial state that is an array over cells; leave it out")
+    return sigma

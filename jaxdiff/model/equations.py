@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxdiff.model.boundaries import Boundary, reflecting, sides
 from jaxdiff.model.coefficients import Tensor, absent, as_number, is_cells, varies
+from jaxdiff.model.exchange import phases
 from jaxdiff.parameters import numeric
 
 _ALPHA = {"ito": 0.0, "stratonovich": 0.5, "isothermal": 1.0}
@@ -28,6 +29,7 @@ class Transport(NamedTuple):
 
     drift: f, None where nothing drifts; diffusivity: D; loss: k; source: s; capacity: c, None for one
     alpha: where in a jump the diffusivity counts: 0 before (Itô), ½ midway, 1 after
+    exchange: the phases that do not move, `jd.Exchange` each
     """
 
     drift: Any
@@ -37,6 +39,7 @@ class Transport(NamedTuple):
     capacity: Any = None
     alpha: float = 1.0
     boundaries: Any = reflecting
+    exchange: tuple[Any, ...] = ()
 
     def transport(self) -> Transport:
         """Itself, as an equation says it."""
@@ -105,7 +108,9 @@ class Equation(eqx.Module):
 
     def sde(self, grid: Any) -> tuple[Callable, Callable, Callable]:
         """Itô drift, diffusivity and killing as functions of one position: dX = f dt + √(2D) dW."""
-        drift, diffusivity, killing, source, _, alpha, _ = self.transport()
+        drift, diffusivity, killing, source, _, alpha, _, exchange = self.transport()
+        if exchange:
+            raise ValueError("paths of particles that are bound now and then are not predicted yet; leave exchange out")
         for name, c in (("drift", drift), ("diffusivity", diffusivity), ("killing", killing)):
             if varies(c):
                 raise ValueError(f"paths need a {name} that does not depend on time")
@@ -130,6 +135,7 @@ class Diffusion(Equation):
         source: s [u/time], times the unit of `capacity`.
         capacity: c, heat capacity per volume [energy/(length³·u)] where D is a conductivity; it must not depend on time.
         boundaries: one `Boundary` for all sides, or a dictionary {"x-": …, "x+": …}; a side not named is reflecting.
+        exchange: phases that do not move, `Exchange` each, in a list.
 
     A coefficient is a number, an array over cells, a callable of one position, `TimeDependent`, or a `Series`; each may be
     marked for fitting.
@@ -156,6 +162,7 @@ class Diffusion(Equation):
     source: Any = eqx.field(default=0.0, kw_only=True)
     capacity: Any = eqx.field(default=1.0, kw_only=True)
     boundaries: Any = eqx.field(converter=_copied, default=reflecting, kw_only=True)
+    exchange: Any = eqx.field(converter=phases, default=(), kw_only=True)
     driftless = True
 
     def __check_init__(self) -> None:
@@ -163,7 +170,8 @@ class Diffusion(Equation):
             raise ValueError("capacity must not depend on time; put the dependence into diffusivity, decay and source")
 
     def transport(self) -> Transport:
-        return Transport(None, self.diffusivity, self.decay, self.source, self.capacity, boundaries=self.boundaries)
+        more = {"boundaries": self.boundaries, "exchange": self.exchange}
+        return Transport(None, self.diffusivity, self.decay, self.source, self.capacity, **more)
 
 
 class FokkerPlanck(Equation):
@@ -181,6 +189,7 @@ class FokkerPlanck(Equation):
             J = f p − √D ∂ₓ(√D p), or "isothermal" (Hänggi–Klimontovich), J = f p − D ∂ₓp.
         boundaries: one `Boundary` for all sides, or a dictionary {"x-": …, "x+": …}; a side not named is reflecting. J is the
             flux of probability.
+        exchange: phases that do not move, `Exchange` each, in a list; what is in them counts.
 
     Coefficients may be marked for fitting.
 
@@ -206,6 +215,7 @@ class FokkerPlanck(Equation):
     source: Any = eqx.field(default=0.0, kw_only=True)
     interpretation: str = eqx.field(static=True, default="ito", kw_only=True)
     boundaries: Any = eqx.field(converter=_copied, default=reflecting, kw_only=True)
+    exchange: Any = eqx.field(converter=phases, default=(), kw_only=True)
     probability = True
 
     def __check_init__(self) -> None:
@@ -213,10 +223,8 @@ class FokkerPlanck(Equation):
             raise ValueError(f"interpretation must be one of {', '.join(_ALPHA)}, got {self.interpretation!r}")
 
     def transport(self) -> Transport:
-        alpha = _ALPHA[self.interpretation]
-        return Transport(
-            self.drift, self.diffusivity, self.killing, self.source, alpha=alpha, boundaries=self.boundaries
-        )
+        more = {"alpha": _ALPHA[self.interpretation], "boundaries": self.boundaries, "exchange": self.exchange}
+        return Transport(self.drift, self.diffusivity, self.killing, self.source, **more)
 
 
 def _function(coefficient: Any, grid: Any) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import marked, numeric, plain
 
 INTERPOLATIONS = ("linear", "previous")
@@ -42,6 +44,14 @@ class Series(eqx.Module):
     >>> ramp, later = jd.Series([0.0, 1.0], [0.0, 10.0]), jd.Series([1.0, 2.0], [0.0, 1.0])
     >>> float((3 * ramp + later / 2 - 1)(1.5))
     29.25
+
+    Of a measured temperature a rate by Arrhenius' law, at every instant and not only at those of the readings:
+
+    >>> import jax.numpy as jnp
+    >>> T = jd.Series([0.0, 60.0], [300.0, 400.0])
+    >>> D = T.map(lambda T: 1e-9 * jnp.exp(-2000.0 / T))
+    >>> f"{float(D(30.0)):.3e}"
+    '3.298e-12'
     """
 
     times: Any
@@ -76,6 +86,10 @@ class Series(eqx.Module):
     def __call__(self, t: Any) -> Any:
         return self._at(t, jnp)
 
+    def map(self, function: Callable[[Any], Any]) -> TimeDependent:
+        """The coefficient function(c(t)) of one number, scalars in; it bends and jumps where the series does."""
+        return TimeDependent(_Mapped(function, self))
+
     def _at(self, t: Any, xp: Any) -> Any:
         times, values = xp.asarray(self.times), xp.asarray(self.values)
         if self.interpolation == "linear":
@@ -91,6 +105,16 @@ class Series(eqx.Module):
     __rmul__ = lambda self, other: _join("*", other, self)
     __truediv__ = lambda self, other: _join("/", self, other)
     __rtruediv__ = lambda self, other: _join("/", other, self)
+
+
+class _Mapped(eqx.Module):
+    """A function of a series, as a function of time."""
+
+    function: Any = eqx.field(converter=numeric)
+    series: Series
+
+    def __call__(self, t: Any) -> Any:
+        return self.function(self.series(t))
 
 
 def _traced(numbers: Any) -> bool:

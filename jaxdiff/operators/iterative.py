@@ -77,6 +77,8 @@ class Modes(eqx.Module):
 
 def preconditioned(operator: Any, modes: Modes | None = None) -> Any:
     """The operator with the modes that its resolvents use, formed once; itself if it is solved by elimination."""
+    if hasattr(operator, "mobile"):  # its resolvents are those of what moves
+        return eqx.tree_at(lambda o: o.mobile, operator, preconditioned(operator.mobile, modes))
     if not hasattr(operator, "nearest"):
         return operator
     where = lambda o: o.modes

@@ -44,12 +44,13 @@ class Tridiagonal(eqx.Module):
         """A N along the first axis."""
         return _inflow(self.up, self.down, content, self.periodic) - _column(self.exit, content) * content
 
-    def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
+    def resolvent(self, a: Any, b: Any, factors: Any = None, more: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`.
 
-        `factors` are those of `self.factors(a, b)`, where they are at hand.
+        `factors` are those of `self.factors(a, b, more)`, where they are at hand; `more` is a loss beside that of A, `(n,)` or
+        one for each lane `(n, k)`, complex where these are.
         """
-        a, lanes, rates = self._scaled(a, b)
+        a, lanes, rates = self._scaled(a, b, more)
         solve = _solver(rates, a, self.periodic, factors)
 
         def apply(u: Any) -> Any:
@@ -58,17 +59,20 @@ class Tridiagonal(eqx.Module):
 
         return apply
 
-    def factors(self, a: Any, b: Any) -> Any:
+    def factors(self, a: Any, b: Any, more: Any = None) -> Any:
         """What `resolvent(a, b)` eliminates with, a pytree of arrays without derivatives."""
-        a, _, rates = self._scaled(a, b)
+        a, _, rates = self._scaled(a, b, more)
         return _factors(rates, a, self.periodic)
 
-    def _scaled(self, a: Any, b: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+    def _scaled(self, a: Any, b: Any, more: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
         """`a` in lanes, their shape, and the rates of −bA."""
         a, b = jnp.asarray(a), jnp.asarray(b)
         lanes = jnp.broadcast_shapes(a.shape, b.shape)
         scaled = lambda rate: rate[:, None] * -b
-        return jnp.broadcast_to(a, lanes or (1,)), lanes, (scaled(self.up), scaled(self.down), scaled(self.loss))
+        loss = scaled(self.loss)
+        if more is not None:
+            loss = loss + (more if jnp.ndim(more) == 2 else more[:, None]) * -b
+        return jnp.broadcast_to(a, lanes or (1,)), lanes, (scaled(self.up), scaled(self.down), loss)
 
     def bound(self) -> Any:
         """Gershgorin bound on |λ| of the symmetrised operator."""

@@ -225,3 +225,24 @@ def test_a_jump_is_differentiable_by_what_it_comes_from():
     assert float(jumps(jd.Expression("heaviside(T - t)", T=np.inf))[0]) == np.inf
     end = jax.grad(lambda T: jnp.sum(jumps(jd.Series([0.0, T], [1.0, 0.0], "previous"))[0]))
     assert float(end(2.0)) == 1.0
+
+
+def test_a_rate_follows_a_measured_temperature_between_its_readings():
+    """A mode decays by ∫D(T(t)) dt, T linear between three readings, where D is far from linear; and so does its slope by E."""
+    from scipy.integrate import quad
+
+    grid, mode = jd.Grid.uniform((0.0, 1.0, 10)), np.cos(np.pi * (np.arange(10) + 0.5) / 10)
+    T = jd.Series([0.0, 3.0, 5.0], [300.0, 500.0, 350.0])
+    decay = 4 * 10**2 * np.sin(np.pi / 20) ** 2
+
+    def amplitude(E):
+        D = T.map(lambda T: 1e3 * jnp.exp(-E / T))
+        return jd.solve(jd.Diffusion(D), grid, mode, [0.0, 5.0]).values[-1, 0] / mode[0]
+
+    rate = lambda t: 1e3 * np.exp(-5000.0 / np.interp(t, T.times, T.values))
+    by_E = lambda t: -rate(t) / np.interp(t, T.times, T.values)
+    integral, slope = (quad(f, 0, 5, points=[3.0], epsabs=1e-12)[0] for f in (rate, by_E))
+    value, gradient = jax.jit(jax.value_and_grad(amplitude))(5000.0)
+    np.testing.assert_allclose(value, np.exp(-decay * integral), rtol=1e-6)
+    np.testing.assert_allclose(gradient, -decay * slope * value, rtol=1e-5)
+    assert float(jd.Series([0.0, 1.0], [2.0, 3.0], "previous").map(lambda c: c**2)(0.9)) == 4.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdiff.measurements import tables
 from jaxdiff.measurements.histograms import Histograms
-from jaxdiff.measurements.readings import StartNoise
+from jaxdiff.measurements.states_at_times import StartNoise
 from jaxdiff.model.grid import Grid
 from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, number, per_axis, text

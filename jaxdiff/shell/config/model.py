@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.model import boundaries as walls
-from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, TimeDependent, varies
+from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, varies
 from jaxdiff.model.equations import Diffusion, FokkerPlanck
 from jaxdiff.model.expression import Expression, names
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
+from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import numeric
 from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, listed, per_axis, text_or_number, texts
