@@ -12,13 +12,14 @@ import numpy as np
 from jaxdiff.model import boundaries as walls
 from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, varies
 from jaxdiff.model.equations import Diffusion, FokkerPlanck
+from jaxdiff.model.exchange import STARTS, Exchange
 from jaxdiff.model.expression import Expression, names
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import numeric
 from jaxdiff.shell.config.data import Data
-from jaxdiff.shell.config.keys import check_keys, choose, listed, per_axis, text_or_number, texts
+from jaxdiff.shell.config.keys import check_keys, choose, listed, mapping, per_axis, text_or_number, texts
 from jaxdiff.shell.config.observe import seen
 
 EQUATIONS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ def read_equation(table: Any, axes: Sequence[str]) -> dict[str, Any]:
     if not table:
         raise ValueError("the file needs a table [equation] with kind = 'diffusion' or 'fokker_planck'")
     kind = choose(table.get("kind"), "[equation] kind", tuple(EQUATIONS)).replace("-", "_")
-    check_keys(table, "[equation]", ("kind", *EQUATIONS[kind]))
+    check_keys(table, "[equation]", ("kind", *EQUATIONS[kind], "exchange"))
     if "diffusivity" not in table:
         raise ValueError("[equation] has no diffusivity; give a number or an expression such as 'D' or '1 + x**2'")
     if "potential" in table and "drift" in table:
@@ -70,7 +71,9 @@ def read_equation(table: Any, axes: Sequence[str]) -> dict[str, Any]:
         where = f"[equation] {key}"
         if key in WORDS or value is None:
             continue
-        if key == "drift":
+        if key == "exchange":
+            given[key] = listed(value, where, _phase)
+        elif key == "drift":
             given[key] = per_axis(value, where, axes, text_or_number)
         elif key == "diffusivity" and isinstance(value, list):
             matrix = any(isinstance(row, list) for row in value)
@@ -79,6 +82,16 @@ def read_equation(table: Any, axes: Sequence[str]) -> dict[str, Any]:
         else:
             text_or_number(value, where)
     return given
+
+
+def _phase(value: Any, where: str) -> list[Any]:
+    """[rate_in, rate_out, {how it starts}] of one phase that does not move."""
+    entry = mapping(value, where, "{ rate_in = 'a', rate_out = 'b' }")
+    check_keys(entry, where, ("rate_in", "rate_out", "start"))
+    if missing := [key for key in ("rate_in", "rate_out") if key not in entry]:
+        raise ValueError(f"{where} has no {missing[0]}; give a number or an expression such as 'k'")
+    rates = [text_or_number(entry[key], f"{where} {key}") for key in ("rate_in", "rate_out")]
+    return [*rates, {"start": choose(entry.get("start", "empty"), f"{where} start", STARTS)}]
 
 
 class Matrix(eqx.Module):
@@ -158,15 +171,17 @@ class TextModel:
         kind = table["kind"]
         given = {**EQUATIONS[kind], **{key: value for key, value in table.items() if key != "kind"}}
         interpretation = given.pop("interpretation", None)
-        potential = given.pop("potential", None)
+        potential, where = given.pop("potential", None), "[equation] exchange"
+        rates = given.pop("exchange", [])
+        phases = [Exchange(*(self._read(rate, where, known) for rate in row[:2]), **row[2]) for row in rates]
         read = {k: self._coefficient(v, f"[equation] {k}", known) for k, v in given.items() if v is not None}
         edges = {name: self._boundary(name, side, known) for name, side in sides.items()}
         ends = edges["all"] if "all" in edges else edges
         if kind == "diffusion":
-            return Diffusion(**read, boundaries=ends)
+            return Diffusion(**read, boundaries=ends, exchange=phases)
         if potential is not None:
             read["drift"] = Potential(self._read(potential, "[equation] potential", known, time=False, keep=True))
-        return FokkerPlanck(**read, interpretation=interpretation, boundaries=ends)
+        return FokkerPlanck(**read, interpretation=interpretation, boundaries=ends, exchange=phases)
 
     def _coefficient(self, value: Any, where: str, known: dict[str, Any]) -> Any:
         """A number or a text; a list of them, of which every axis has one; or a matrix."""
