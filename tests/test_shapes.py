@@ -2,6 +2,7 @@
 
 import typing
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_states(grid):
         assert holds(grid.delta([0.3] * grid.ndim), typing.get_type_hints(Grid.delta)["return"])
         at_rest = jd.steady_state(jd.Diffusion(1.0, decay=1.0), grid)
         assert holds(at_rest, typing.get_type_hints(steady_state)["return"])
-        values, _ = evolve(HEAT, grid, grid.average(1.0), prepare(HEAT, grid, TIMES))
+        plan = prepare(HEAT, grid, TIMES)
+        values, _ = jax.jit(lambda u: evolve(HEAT, grid, u, plan))(grid.average(1.0))
         assert holds(values, typing.get_args(typing.get_type_hints(evolve)["return"])[0])
 
 
@@ -51,7 +53,8 @@ def test_states(grid):
 )
 def test_predictions(measurement):
     model = jd.FokkerPlanck(0.0, 1.0) if isinstance(measurement, jd.Trajectory) else HEAT
-    prediction = measurement.prepare(model, jnp.ones(6)).predict(model, jnp.ones(6))
+    plan = measurement.prepare(model, jnp.ones(6))
+    prediction = jax.jit(lambda u: plan.predict(model, u))(jnp.ones(6))
     assert holds(prediction.values, typing.get_type_hints(Prediction)["values"])
 
 
@@ -59,5 +62,5 @@ def test_transition_densities():
     terms = lambda x: -x, lambda x: 0.5 + 0.0 * x, lambda x: 0.0 * x
     plan = density.prepare(*terms, np.zeros(4), np.full(4, 0.1), np.full(4, 0.1), -5.0, 5.0)
     values, fine = typing.get_args(typing.get_type_hints(density.log_density)["return"])
-    found = density.log_density(*terms, plan)
+    found = jax.jit(lambda: density.log_density(*terms, plan))()
     assert holds(found[0], values) and holds(found[1], fine) and len(found[0]) == 4

@@ -8,6 +8,8 @@ import pytest
 from jaxdiff.operators import recurrence
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
+KILLED = jax.jit(recurrence._killed_rows), jax.jit(recurrence._killed_at_once)
+AFFINE = jax.jit(recurrence._affine_at_once), jax.jit(recurrence._affine_rows)
 RATES = {
     "mild": lambda rng, n: rng.uniform(0.1, 1.0, n),
     "stiff": lambda rng, n: 10 ** rng.uniform(-8, 8, n),
@@ -24,17 +26,16 @@ def test_all_rows_at_once(kind, shift, tolerance):
     inward[0] = 0.0
     loss = shift + rng.uniform(0.0, 0.1, n)[:, None].astype(dtype)
     rows = [loss, *(x.astype(dtype) for x in (outward, inward))]
-    expected = recurrence._killed_rows(*rows)
-    np.testing.assert_allclose(recurrence._killed_at_once(*rows), expected, rtol=20 * tolerance)
+    expected, at_once = (np.asarray(f(*rows)) for f in KILLED)
+    np.testing.assert_allclose(at_once, expected, rtol=20 * tolerance)
     factors = (rows[1] / (expected + rows[1])).astype(expected.dtype)
-    both = [f(rows[1], factors) for f in (recurrence._affine_at_once, recurrence._affine_rows)]
-    np.testing.assert_allclose(*both, rtol=20 * tolerance)
+    np.testing.assert_allclose(*(f(rows[1], factors) for f in AFFINE), rtol=20 * tolerance)
 
 
 def test_pivots_whose_squares_single_precision_does_not_hold():
     rates = np.full(40, 1e25, np.float32)
     line = Tridiagonal(rates, rates, np.zeros(40, np.float32))
-    one = line.resolvent(np.complex64(1 + 2j), np.float32(-1.0))(np.eye(40, dtype=np.float32)[0])
+    one = jax.jit(lambda u: line.resolvent(np.complex64(1 + 2j), np.float32(-1.0))(u))(np.eye(40, dtype=np.float32)[0])
     np.testing.assert_allclose(one, np.arange(40, 0, -1) / 41e25, rtol=1e-4)
 
 

@@ -40,6 +40,26 @@ def constant(p, x):
     return 0.5 * p[2] ** 2
 
 
+def tanh(p, x):
+    return jnp.tanh(x)
+
+
+def linear(p, x):
+    return p[0] * x
+
+
+def square(p, x):
+    return (p[1] * x) ** 2 / 2
+
+
+def moving(p, x):
+    return p
+
+
+def half(p, x):
+    return 0.5
+
+
 def square_root(p, x):
     return 0.5 * p[2] ** 2 * x
 
@@ -135,10 +155,7 @@ def test_benes(t):
     x0 = rng.normal(size=40) * 3
     x1 = x0 + 3 * np.sqrt(t) * rng.normal(size=40)
     exact = np.log(np.cosh(x1) / np.cosh(x0)) - t / 2 + norm.logpdf(x1, x0, np.sqrt(t))
-    assert (
-        np.max(np.abs(densities(lambda p, x: jnp.tanh(x), lambda p, x: 0.5, 0.0, x0, x1, t, -100.0, 100.0) - exact))
-        < 1e-8
-    )
+    assert np.max(np.abs(densities(tanh, half, 0.0, x0, x1, t, -100.0, 100.0) - exact)) < 1e-8
 
 
 @pytest.mark.parametrize("t", [1e-3, 0.25, 10.0])
@@ -147,7 +164,7 @@ def test_geometric(t):
     p, x0 = (0.1, 0.4), np.exp(2 * rng.normal(size=40))
     x1 = x0 * np.exp(p[1] * np.sqrt(t) * rng.normal(size=40))
     exact = norm.logpdf(np.log(x1 / x0), (p[0] - p[1] ** 2 / 2) * t, p[1] * np.sqrt(t)) - np.log(x1)
-    values = densities(lambda p, x: p[0] * x, lambda p, x: (p[1] * x) ** 2 / 2, p, x0, x1, t, 0.0, 1e6)
+    values = densities(linear, square, p, x0, x1, t, 0.0, 1e6)
     assert np.max(np.abs(values - exact)) < 1e-9
 
 
@@ -162,7 +179,7 @@ def test_reflected_brownian_motion_with_drift(speed, t):
     rest = 2 * speed * np.exp(2 * speed * x1) / np.expm1(2 * speed) if speed else np.ones(34)
     decay = np.exp(-0.5 * (k**2 + speed**2) * t) / (k**2 + speed**2)
     exact = np.log(rest + 2 * np.sum(decay * mode(x0) * mode(x1), 0) * np.exp(speed * (x1 - x0)))
-    values = densities(lambda p, x: p, lambda p, x: 0.5, speed, x0, x1, t, 0.0, 1.0)
+    values = densities(moving, half, speed, x0, x1, t, 0.0, 1.0)
     assert np.max(np.abs(values - exact)) < 1e-10
 
 
@@ -172,7 +189,7 @@ def test_absorbed_brownian_motion(speed, t):
     x0 = rng.uniform(0, 2, 40) + 1e-4
     x1 = np.abs(x0 + rng.normal(size=40) * np.sqrt(t)) + 1e-4
     exact = norm.logpdf(x1, x0 + speed * t, np.sqrt(t)) + np.log(-np.expm1(-2 * x0 * x1 / t))
-    values = densities(lambda p, x: p, lambda p, x: 0.5, speed, x0, x1, t, 0.0, 50.0, ABSORBING)
+    values = densities(moving, half, speed, x0, x1, t, 0.0, 50.0, ABSORBING)
     assert np.max(np.abs(values - exact)) < 1e-9
 
 
@@ -202,7 +219,7 @@ def test_circle(speed, t):
     x0 = rng.uniform(0, 2 * np.pi, 40)
     x1 = np.mod(x0 + speed * t + np.sqrt(t) * rng.normal(size=40), 2 * np.pi)
     exact = np.log(np.sum(norm.pdf(x1 + turns, x0 + speed * t, np.sqrt(t)), 0))
-    values = densities(lambda p, x: p, lambda p, x: 0.5, speed, x0, x1, t, 0.0, 2 * np.pi, PERIODIC)
+    values = densities(moving, half, speed, x0, x1, t, 0.0, 2 * np.pi, PERIODIC)
     assert np.max(np.abs(values - exact)) < 1e-10
 
 
