@@ -98,8 +98,8 @@ FRAMES = np.arange(16) * 0.8
 STARTS = {"D": jd.Positive(1.0), "depth": jd.Positive(0.5), "width": jd.Positive(2.0)}
 
 
-def spotted(D: Any, depth: Any, width: Any) -> Any:
-    return jd.Diffusion(D), lambda x, y: 1 - depth * jnp.exp(-((x - 12) ** 2 + (y - 12) ** 2) / (2 * width**2))
+def spotted(D: Any, depth: Any, width: Any, x0: Any = 12.0, y0: Any = 12.0) -> Any:
+    return jd.Diffusion(D), lambda x, y: 1 - depth * jnp.exp(-((x - x0) ** 2 + (y - y0) ** 2) / (2 * width**2))
 
 
 @cache
@@ -112,6 +112,44 @@ def images(rng: Any, *, immobile: float = 0.0) -> Found:
     clean = recovery()
     values = (1 - immobile) * clean + immobile * clean[0] + rng.normal(0, 0.05, clean.shape)
     return fitted(spotted, jd.Readings.from_images(FIELD, None, FRAMES, values), SPOT, parameters=STARTS)
+
+
+# Such a spot as a camera of 16 bits sees it, with photon noise and pixels without data, somewhere between the pixels; its light
+# bleaches what it shows, over a background.
+CAMERA = {**SPOT, "x0": 12.3, "y0": 11.6, "immobile": 0.22, "bleaching": 0.05, "background": 100.0, "light": 400.0}
+GUESSES = {**STARTS, "x0": 12.0, "y0": 12.0, "immobile": jd.Bounded(0.1, 0.0, 1.0), "bleaching": 0.0}
+GUESSES |= {"background": jd.Positive(80.0), "light": jd.Positive(300.0)}
+
+
+def photographed(D: Any, depth: Any, width: Any, x0: Any, y0: Any, immobile: Any, bleaching: Any, **counts: Any) -> Any:
+    equation, spot = spotted(D, depth, width, x0, y0)
+    first = FIELD.average(spot)
+
+    def pixel(u: Any, t: Any, x: Any, y: Any) -> Any:
+        still = FIELD.interpolate(first, jnp.stack([x, y]))
+        seen = (1 - immobile) * u + immobile * still
+        return counts["background"] + counts["light"] * jnp.exp(-bleaching * t) * seen
+
+    return jd.Observed(equation, first, pixel)
+
+
+@cache
+def lit() -> np.ndarray:
+    """The counts without noise, solved on cells a third as wide as the pixels."""
+    fine = jd.Grid.uniform((0.0, 24.0, 72), (0.0, 24.0, 72))
+    names = ("D", "depth", "width", "x0", "y0")
+    equation, spot = spotted(*(CAMERA[name] for name in names))
+    u = solved(equation, fine, spot, FRAMES)
+    u = u.reshape(-1, 24, 3, 24, 3).mean((2, 4))
+    seen = (1 - CAMERA["immobile"]) * u + CAMERA["immobile"] * u[0]
+    return CAMERA["background"] + CAMERA["light"] * np.exp(-CAMERA["bleaching"] * FRAMES)[:, None, None] * seen
+
+
+def camera(rng: Any) -> Found:
+    counts = np.round(rng.poisson(lit()) + rng.normal(0, 3, lit().shape)).astype(np.uint16)
+    values = np.ma.masked_array(counts, np.broadcast_to(rng.uniform(size=(24, 24)) < 0.02, counts.shape))
+    series = jd.Readings.from_images(FIELD, None, FRAMES, values)
+    return fitted(photographed, series, CAMERA, parameters=GUESSES, errors="sandwich")
 
 
 # A spot that spreads in 5 images, of which the first is the start, noise and all.
@@ -183,6 +221,7 @@ RIGHT: dict[str, Callable[[Any], Found]] = {
     "readings, AR(1) 0.5": lambda rng: rod(rng, times=200, rho=0.5),
     "readings, AR(1) 0.9": lambda rng: rod(rng, times=200, rho=0.9),
     "images": images,
+    "images of a camera, 22 % immobile": camera,
     "images, from the first": from_first,
     "readings between walls that were read": walls,
     "histograms": histograms,
