@@ -14,6 +14,7 @@ from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.system import System, TimeDependence, TransportSystem
 from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Tensor, at_time, is_cells, varies
+from jaxdiff.operators.halo import cuts
 from jaxdiff.operators.phases import Phases
 from jaxdiff.runtime.conditions import Condition, cell
 
@@ -37,6 +38,8 @@ class ExchangeSystem(System):
         return self.mobile.transport.exchange
 
     def require_operator(self) -> None:
+        if any(cuts(self.grid.names)):
+            raise ValueError("phases that exchange are not cut over devices; leave jd.decompose out")
         self.mobile.require_operator()
 
     def time_dependence(self) -> TimeDependence:

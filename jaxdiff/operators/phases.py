@@ -54,7 +54,7 @@ class Phases(eqx.Module):
     @property
     def exit(self) -> Any:
         """Total rate out of each cell of each phase, the negative diagonal."""
-        return self._joined(self.mobile.exit + jnp.sum(self.into, 0), self.back)
+        return self._joined(self.mobile.exit + sum(self.into), self.back)
 
     @property
     def leak(self) -> Any:
@@ -72,10 +72,10 @@ class Phases(eqx.Module):
 
     def _act(self, of_mobile: Any, into: Any, back: Any, shift: Any, content: Any) -> Any:
         parts = content.reshape(-1, len(self.into) + 1, *self.cells)
-        free, bound = parts[:, 0], parts[:, 1:]
-        flow = into * free[:, None] - back * bound
-        moved = jax.vmap(of_mobile)(free) - jnp.sum(flow, 1)
-        return jnp.concatenate([moved[:, None], flow - shift * bound], 1).reshape(content.shape)
+        free, bound = parts[:, 0], [parts[:, j + 1] for j in range(len(into))]
+        flows = [a * free - b * w for a, b, w in zip(into, back, bound, strict=True)]
+        rest = [flow - shift * w for flow, w in zip(flows, bound, strict=True)]
+        return jnp.stack([jax.vmap(of_mobile)(free) - sum(flows), *rest], 1).reshape(content.shape)
 
     def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; on one axis `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
@@ -92,7 +92,7 @@ class Phases(eqx.Module):
                 u = u[:, None]
             rows = u.reshape(len(self.into) + 1, *self.cells, *u.shape[1:])
             back, into = (rate[..., None] if several else rate for rate in (self.back, self.into))
-            free = of_mobile(rows[0] - jnp.sum(b * back * released * rows[1:], 0))
+            free = of_mobile(rows[0] - sum(b * back * released * rows[1:]))
             bound = released * (rows[1:] - b * into * free)
             return jnp.concatenate([free[None], bound]).reshape(-1, *free.shape[1:])
 
@@ -107,7 +107,7 @@ class Phases(eqx.Module):
         lanes = jnp.broadcast_shapes(a.shape, b.shape)
         into, back = (rate[..., None] if lanes else rate for rate in (self.into, self.back))
         released = 1.0 / (a - b * back)
-        return jnp.sum(into * a * released, 0), released
+        return sum(into * a * released), released  # XLA reduces few rows far more slowly than it adds them
 
     def _on_lattice(self, a: Any, b: Any) -> Callable[[Any], Any]:
         """For real a and b, by iteration: what the loss that stands for the phases is on average, shifts `a`."""
@@ -117,7 +117,7 @@ class Phases(eqx.Module):
         of_mobile = opened.resolvent(a - b * mean, b)
 
         def apply(u: Any) -> Any:
-            free = of_mobile(u[0] - jnp.sum(b * self.back * released * u[1:], 0))
+            free = of_mobile(u[0] - sum(b * self.back * released * u[1:]))
             return jnp.concatenate([free[None], released * (u[1:] - b * self.into * free)])
 
         return apply
@@ -180,7 +180,7 @@ class Modal(eqx.Module):
         forcing = jnp.zeros_like(flat) if constant is None else basis.analyse(constant).reshape(-1)
 
         def states(t: Any) -> Any:
-            to_time = lambda v, b: propagate(operator, t, v, b)
+            to_time = lambda v, b: jax.lax.map(lambda one: propagate(operator, one, v, b), t)
             found = to_time(flat.real, forcing.real)
             if jnp.iscomplexobj(flat):
                 found = jax.lax.complex(found, to_time(flat.imag, forcing.imag))
