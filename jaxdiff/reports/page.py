@@ -66,7 +66,8 @@ def write(
         notes=(*fit.notes, *fit.verdict.remarks),
         comparison=[list(row) for row in comparison],
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
-        captions=CAPTIONS,
+        captions=captions(shown),
+        experiments=shown.experiments,
         source=source,
         versions=versions(),
     )
@@ -82,6 +83,14 @@ CAPTIONS = {
     "course": "The fitted course",
     "history": "Loss at each step",
 }
+
+
+def captions(shown: FitView) -> dict[str, str]:
+    """What is written under each picture, {its name: caption}."""
+    several = {
+        f"{name}_{i + 1}": caption + shown.of(i) for i in range(len(shown.names)) for name, caption in CAPTIONS.items()
+    }
+    return {**CAPTIONS, **several}
 
 
 def numbers(fit: Any) -> list[tuple[str, float, float, tuple[float, float]]]:
@@ -123,8 +132,7 @@ def goodness(shown: FitView) -> list[tuple[str, str]]:
     if fit.validation_loss is not None:
         rows.append(("on the part held out", f"{fit.validation_loss:.6g}"))
     for i, view in enumerate(shown.views):
-        which = "" if len(shown.views) == 1 else f" ({i + 1})"
-        rows += [(what + which, value) for what, value in view.numbers]
+        rows += [(what + shown.of(i), value) for what, value in view.numbers]
     return rows
 
 
@@ -150,13 +158,14 @@ def versions() -> dict[str, str]:
 
 def to_json(shown: FitView, *, title: str = "") -> str:
     """The fitted numbers as JSON; what is not known is null."""
-    fit = shown.fit
+    fit, known = shown.fit, [{"conditions": one} for one in shown.conditions]
     content = {
         "title": title,
         "parameters": {
             name: {"estimate": value, "standard_error": error, "interval_95": ends}
             for name, value, error, ends in numbers(fit)
         },
+        "experiments": [{"name": one, **x} for one, x in zip(shown.names, known, strict=True)],
         "covariance": fit.covariance,
         "loss": fit.loss,
         "validation_loss": fit.validation_loss,

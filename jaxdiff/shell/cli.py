@@ -15,7 +15,7 @@ from jaxdiff.runtime import interrupts
 from jaxdiff.runtime.staging import WRITTEN, staged
 
 FIT = ("report.html", "parameters.json", "predictions*.csv", "*.png")  # what a fit writes
-SOLUTION = ("solution.csv", "solution.png")
+SOLUTION = ("solution*.csv", "solution*.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,7 +150,7 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
         except ValueError as error:
             raise ValueError(f"{config}: {error}") from error
         title = problem.title or config.stem
-        shown = FitView(fit, problem.labels)
+        shown = FitView(fit, problem.labels, [one.name for one in problem.experiments])
         print(f"{title}\n\n{_result(shown)}")
         write_fit(shown, folder, title=title, source=config.read_text(encoding="utf-8-sig"))
     print(f"\nReport, figures and parameters: {output / 'report.html'}")
@@ -167,36 +167,39 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
 
         interrupts.check()
         problem = load(config, data)
-        interrupts.check()
-        try:
-            times, values = _solved(problem)
-        except ValueError as error:
-            message = str(error).replace("pass initial=", "add [initial]")
-            raise ValueError(f"{config}: {message}") from error
-        grid = problem.grid
-        if grid.ndim == 1:
-            frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
-            frame.insert(0, grid.names[0], grid.centers[0])
-        else:  # a row per time and cell, as [data] reads it
-            mesh = np.meshgrid(times, *grid.centers, indexing="ij")
-            frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
-        frame.to_csv(folder / "solution.csv", index=False, float_format="%.10g")
-        states.profiles(grid, times, values, problem.labels).savefig(folder / "solution.png")
-    size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
-    print(f"{size}, values {values.min():.6g} to {values.max():.6g}")
-    print(f"Solution: {output / 'solution.csv'}, {output / 'solution.png'}")
+        grid, several = problem.grid, len(problem.experiments) > 1
+        for number, one in enumerate(problem.experiments, 1):
+            interrupts.check()
+            try:
+                times, values = _solved(problem, one)
+            except ValueError as error:
+                message = str(error).replace("pass initial=", "add [initial]")
+                raise ValueError(f"{config}: {message}") from error
+            if grid.ndim == 1:
+                frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
+                frame.insert(0, grid.names[0], grid.centers[0])
+            else:  # a row per time and cell, as [data] reads it
+                mesh = np.meshgrid(times, *grid.centers, indexing="ij")
+                frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
+            name = f"solution_{number}" if several else "solution"
+            frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
+            states.profiles(grid, times, values, problem.labels).savefig(folder / f"{name}.png")
+            size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
+            which = f"experiment {one.name}: " if several else ""
+            print(f"{which}{size}, values {values.min():.6g} to {values.max():.6g}")
+            print(f"Solution: {output / name}.csv, {output / name}.png")
 
 
-def _solved(problem: Any) -> tuple[Any, Any]:
-    """The times that a configuration asks for, and the states there (times, *cells)."""
+def _solved(problem: Any, experiment: Any) -> tuple[Any, Any]:
+    """The times that a configuration asks for in an experiment, and the states there (times, *cells)."""
     import numpy as np
 
     import jaxdiff as jd
     from jaxdiff.model.observed import Observed
 
-    equation = Observed.of(problem.model(**problem.starts)).equation
-    times, start, grid = problem.times, problem.start, problem.grid
-    initial = None if problem.initial is None else np.asarray(grid.average(problem.initial))
+    equation = Observed.of(experiment.model(**problem.starts)).equation
+    times, start, grid = experiment.times, experiment.start, problem.grid
+    initial = None if experiment.initial is None else np.asarray(grid.average(experiment.initial))
     if times is None:
         raise ValueError("no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
     if np.all(times == np.inf):
@@ -281,7 +284,10 @@ def _result(shown: Any) -> str:
     rows = [("name", "estimate", "standard error" + doubt, "95 % interval")]
     rows += [(row["name"], row["estimate"], row["error"], row["interval"]) for row in page.parameter_rows(fit)]
     state = "converged" if fit.converged else "did NOT converge; take the numbers as provisional"
-    parts = [table(rows, header=True), table([*page.goodness(shown), ("state", state)])]
+    parts = [table(rows, header=True)]
+    if shown.experiments:
+        parts.append(table([("experiment", "conditions"), *shown.experiments], header=True))
+    parts.append(table([*page.goodness(shown), ("state", state)]))
     if doubt:
         parts.append("\n".join([MISFIT, *(f"  {reason}" for reason in few(fit.verdict.reasons))]))
     return "\n\n".join([*parts, *(f"note: {note}" for note in (*fit.notes, *fit.verdict.remarks))])

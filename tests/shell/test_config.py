@@ -44,7 +44,9 @@ def test_the_first_row_as_profile_with_the_walls(tmp_path):
     data = {"time": "time", "sensors": {"mid": 0.5}}
     sides = {"x-": {"kind": "dirichlet", "value": "left"}, "x+": {"kind": "dirichlet", "value": "right"}}
     done = problem(tmp_path, WIDE, data=data, boundaries=sides, initial="first row")
-    np.testing.assert_allclose(done.initial, np.interp(done.grid.centers[0], [0.0, 0.5, 1.0], [50.0, 40.0, 30.0]))
+    np.testing.assert_allclose(
+        done.experiments[0].initial, np.interp(done.grid.centers[0], [0.0, 0.5, 1.0], [50.0, 40.0, 30.0])
+    )
     np.testing.assert_array_equal(done.measurement.times, [60.0, 180.0])
     wall = done.model(D=1.0).boundaries["x-"].value
     assert isinstance(wall, jd.Series)
@@ -85,7 +87,7 @@ def test_a_radius_is_called_r(tmp_path):
     sides = {"r+": "absorbing"}
     done = problem(tmp_path, grid=grid, equation=equation, boundaries=sides, initial="1 - r")
     assert float(done.model(D=2.0).diffusivity(0.5)) == 1.0
-    assert done.grid.geometry == "spherical" and float(done.initial(0.25)) == 0.75
+    assert done.grid.geometry == "spherical" and float(done.experiments[0].initial(0.25)) == 0.75
 
 
 KINDS = [
@@ -106,7 +108,7 @@ def test_an_initial_state_with_a_parameter_is_fitted_too(tmp_path):
     done = problem(tmp_path, parameters={"D": 1.0, "height": 3.0}, initial="height*sin(pi*x)")
     equation, initial = done.model(D=1.0, height=2.0)
     assert isinstance(equation, jd.Diffusion) and float(initial(0.5)) == 2.0
-    assert float(done.initial(0.5)) == 3.0
+    assert float(done.experiments[0].initial(0.5)) == 3.0
 
 
 def test_marks(tmp_path):
@@ -157,17 +159,17 @@ def test_histograms_wide_long_and_as_initial_state(tmp_path):
     np.testing.assert_array_equal(other.counts, counts)
     started = problem(tmp_path, wide, equation=WALK, data=data, initial="first row")
     np.testing.assert_array_equal(started.measurement.times, [1.0])
-    assert started.grid.integrate(started.initial) == pytest.approx(1.0)
+    assert started.grid.integrate(started.experiments[0].initial) == pytest.approx(1.0)
 
 
 def test_a_profile_from_a_table_and_a_point(tmp_path):
     pd.DataFrame({"depth": [1.0, 0.0], "c": [3.0, 1.0]}).to_csv(tmp_path / "profile.csv", index=False)
     initial = {"table": "profile.csv", "position": "depth", "column": "c", "start": 5.0}
     done = problem(tmp_path, initial=initial)
-    np.testing.assert_allclose(done.initial, 1 + 2 * done.grid.centers[0])
-    assert done.start == 5.0
+    np.testing.assert_allclose(done.experiments[0].initial, 1 + 2 * done.grid.centers[0])
+    assert done.experiments[0].start == 5.0
     point = problem(tmp_path, initial={"delta": 0.42})
-    assert point.grid.integrate(point.initial) == pytest.approx(1.0)
+    assert point.grid.integrate(point.experiments[0].initial) == pytest.approx(1.0)
 
 
 def test_methods(tmp_path):

@@ -93,7 +93,7 @@ def test_time_and_place_in_a_text(tmp_path):
     made = problem(tmp_path, boundaries=wall).model(D=3.0).boundaries
     assert float(made["x-"].value(2.0, 0.5)) == 3.0 and float(made["y+"].value(2.0, 0.5)) == 2.0
     cylinder = {"grid": {**PLANE, "geometry": "cylindrical"}, "initial": "r + 2*z"}
-    assert float(problem(tmp_path, **cylinder).initial(0.5, 1.0)) == 2.5
+    assert float(problem(tmp_path, **cylinder).experiments[0].initial(0.5, 1.0)) == 2.5
 
 
 @pytest.mark.parametrize("entry", ["b", "b*x", "b*t"])
@@ -139,14 +139,16 @@ def test_a_series_of_images(tmp_path):
 
 def test_the_first_image_as_initial_state(tmp_path):
     done = problem(tmp_path, images(COUNTS, *MIDDLES, times=(3.0, 4.0)), data=IMAGES, initial="first row")
-    assert done.start == 3.0
+    assert done.experiments[0].start == 3.0
     np.testing.assert_array_equal(done.measurement.counts, COUNTS[1:])
-    np.testing.assert_allclose(done.initial, COUNTS[0] / (0.1 * COUNTS[0].sum()))
+    np.testing.assert_allclose(done.experiments[0].initial, COUNTS[0] / (0.1 * COUNTS[0].sum()))
     fine = {**PLANE, "cells": [10, 8]}
     edges = {"edges": [np.linspace(0, 1, 6).tolist(), np.linspace(0, 2, 5).tolist()]}
     done = problem(tmp_path, grid=fine, data={**IMAGES, **edges, "table": "table.csv"}, initial="first row")
-    np.testing.assert_allclose(done.initial, np.kron(COUNTS[0], np.ones((2, 2))) / (0.1 * COUNTS[0].sum()))
-    assert done.grid.integrate(done.initial) == pytest.approx(1.0)
+    np.testing.assert_allclose(
+        done.experiments[0].initial, np.kron(COUNTS[0], np.ones((2, 2))) / (0.1 * COUNTS[0].sum())
+    )
+    assert done.grid.integrate(done.experiments[0].initial) == pytest.approx(1.0)
 
 
 def test_a_field_on_a_lattice_of_places_as_initial_state(tmp_path):
@@ -157,12 +159,12 @@ def test_a_field_on_a_lattice_of_places_as_initial_state(tmp_path):
     expected = field(*np.meshgrid(*problem(tmp_path).grid.centers, indexing="ij"))
     rows = {"table": "f.csv", "time": "t", "position": ["x", "y"], "value": "n"}
     first = problem(tmp_path, data=rows, initial="first row")
-    np.testing.assert_allclose(first.initial, expected)
-    assert first.start == 7.0 and (first.measurement.times == 8.0).all()
+    np.testing.assert_allclose(first.experiments[0].initial, expected)
+    assert first.experiments[0].start == 7.0 and (first.measurement.times == 8.0).all()
     column = problem(tmp_path, initial={"table": "f.csv", "position": ["x", "y"], "column": "n"})
-    np.testing.assert_allclose(column.initial, expected)
+    np.testing.assert_allclose(column.experiments[0].initial, expected)
     point = problem(tmp_path, initial={"delta": [0.3, 1.1]})
-    np.testing.assert_allclose(point.grid.integrate(point.initial * point.grid.centers[1]), 1.1)
+    np.testing.assert_allclose(point.grid.integrate(point.experiments[0].initial * point.grid.centers[1]), 1.1)
 
 
 def test_a_scheme_and_every_stepper(tmp_path):

@@ -52,12 +52,13 @@ def test_what_has_passed_a_membrane_seen_with_an_unknown_gain(workplace, run, un
 
 
 REFUSED = [
-    ('place = "x+"', 'place = "y+"', "a side here is one of x-, x+, got 'y+'"),
+    ('place = "x+"', 'place = "y+"', "run.toml: a side here is one of x-, x+, got 'y+'"),
     ('kind = "cumulative_flux", ', "", "[data] probe kind is None; choose one of total, mean, interval"),
     (', place = "x+"', "", "[data] probe of kind cumulative_flux has no place"),
     ('place = "x+" }', 'place = "x+" }\nposition = "t"', "[data] has a probe, which reads of all positions, and a position"),
     ('"gain*u"', '"gain"', "[observe] value 'gain' does not hold u"),
     ('"gain*u"', '"gain*u*w"', "[observe] value: 'w' has no value; known are D, gain, u, t, x"),
+    ('"gain*u"', '"gain*u*q"', "[observe] value: 'q' is a column of the data"),
     ('"gain*u"', '"gain*u +"', "[observe] value: "),
     ('"gain*u"', '"D*gain*u"\nper = "time"', "[observe] per is 'time'"),
     ('"gain*u"', '"u*D"\nper = "sensor"', "every parameter of 'u*D' stands elsewhere too"),

@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from jaxdiff.model.expression import FUNCTIONS, NUMBERS, VARIABLES
 from jaxdiff.model.expression import names as expression_names
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Bounded, Free, Mark, Positive
 from jaxdiff.shell.config import initial as initials
-from jaxdiff.shell.config.data import read_data
-from jaxdiff.shell.config.domain import read_boundaries, read_grid
-from jaxdiff.shell.config.keys import check_keys, flag, mapping, number, shown, text
+from jaxdiff.shell.config.domain import read_grid
+from jaxdiff.shell.config.experiments import (
+    Experiment,
+    Number,
+    SharedModel,
+    check_names,
+    each_of,
+    read_own,
+    read_settings,
+    with_common_sensors,
+)
+from jaxdiff.shell.config.keys import check_keys, checked_names, flag, mapping, number, text
 from jaxdiff.shell.config.methods import METHOD, fit_options, method, solve_times
 from jaxdiff.shell.config.model import TextModel, arithmetic, position_names, read_equation
 from jaxdiff.shell.config.observe import read_observe
@@ -41,13 +46,11 @@ class Problem:
     title: str
     labels: dict[str, str]
     grid: Grid
-    model: TextModel
+    model: Callable[..., Any]
     parameters: dict[str, Mark]
-    starts: dict[str, Any]
-    measurement: Any = None
-    initial: Any = None  # array or callable of position
-    start: float = 0.0
-    times: np.ndarray | None = None
+    starts: dict[str, Any]  # where an experiment or a sensor has a number of its own, that of any
+    measurement: Any  # one for each experiment, where there are several
+    experiments: tuple[Experiment, ...]
     fit_options: dict[str, Any] = field(default_factory=dict)
     solve_options: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +83,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     """The problem that the content of a configuration file describes; tables of data are looked for in `folder`."""
     check_keys(content, "the file", KEYS)
     for name in KEYS:
-        if name not in ("title", "initial", "boundaries", "observe"):
+        if name not in ("title", "initial", "boundaries", "observe", "data"):
             mapping(content.get(name, {}), name, f"[{name}]")
     sections = {name: dict(content.get(name, {})) for name in SECTIONS}
     for name, section in sections.items():
@@ -91,72 +94,77 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     check_keys(labels, "[labels]", (*(axes if grid.ndim > 1 else ("x",)), "t", "value"))
     equation = read_equation(content.get("equation"), axes)
     constants = {k: number(v, f"[constants] {k}") for k, v in _named(content, "constants").items()}
-    parameters, frozen = _parameters(_named(content, "parameters"))
+    section, own = read_own(_named(content, "parameters"))
+    parameters, frozen = _parameters(section)
     if twice := sorted({*parameters, *frozen} & set(constants)):
         raise ValueError(f"{twice[0]!r} is in [parameters] and in [constants]; leave one out")
     constants |= frozen
-    sides = read_boundaries(content.get("boundaries", {}), grid)
-    initial = initials.read_initial(content.get("initial"), grid)
-    data = None
-    if "data" in content or table is not None:
-        reserved = {*parameters, *constants, "t", *position_names(axes)}
-        texts = arithmetic([equation, *sides.values()])
-        data = read_data(dict(content.get("data", {})), folder, table, texts, reserved, axes)
-    coefficients = [equation, *sides.values(), {"initial": initial.get("value")}]
-    elsewhere = {name for one in arithmetic(coefficients) for name in expression_names(one)}
-    observe = read_observe(content.get("observe"), parameters, elsewhere)
-    spec = {"equation": equation, "boundaries": sides, "initial": initial.get("value"), "observe": observe}
-    model = TextModel(spec, constants, axes, data)
-    if idle := set(parameters) - model.names:
-        raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
     starts = {name: mark.value for name, mark in parameters.items()}
-    start, state = initials.state_of(initial, grid, sides, folder, data)
-    if "value" in initial:
-        state = model.initial(starts)
-    model(**starts)  # every mistake of a text shows here
-    measurement = None
-    if data and data.has_readings:
-        noise = initials.noise_of(initial, grid, sides, data)
-        measurement = data.measurement(grid, state, start, after="profile" in initial, noise=noise)
-        if observe and observe["own"]:
-            count = len(measurement.sensors)
-            for name in observe["own"]:
-                parameters[name] = each_of(parameters[name], count)
-                starts[name] = parameters[name].value
-    times = solve_times(sections["solve"].get("times"), start)
-    if times is None and data is not None:
-        times = data.times(start)
+    apart, settings = read_settings(content, folder, table, grid)
+    coefficients = [part for one in settings for part in (*one.sides.values(), {"initial": one.initial.get("value")})]
+    elsewhere = {name for one in arithmetic([equation, *coefficients]) for name in expression_names(one)}
+    observe, seen_apart = read_observe(content.get("observe"), parameters, elsewhere)
+    own |= set(seen_apart)
+    apart = apart or bool(own)
+    everywhere = {name for one in settings for name in one.conditions}
+    experiments: list[Experiment] = []
+    for i, one in enumerate(settings):
+        with one.named():
+            if twice := sorted({*parameters, *constants} & set(one.conditions)):
+                raise ValueError(
+                    f"{twice[0]!r} is a condition of the data, and in [parameters] or [constants]; leave one out"
+                )
+            known = {**constants, **one.conditions}
+            initial, data = one.initial, one.data
+            if data is not None:
+                texts = arithmetic([equation, *one.sides.values()])
+                data = data.driving(texts, {*parameters, *known, "t", *position_names(axes)})
+            value = initial.get("value")
+            spec = {"equation": equation, "boundaries": one.sides, "initial": value, "observe": observe}
+            model = TextModel(spec, known, axes, data)
+            if lacking := (model.names & everywhere) - set(known):
+                raise ValueError(f"{sorted(lacking)[0]!r} is a condition of other experiments; give it here too")
+            start, state = initials.state_of(initial, grid, one.sides, folder, data)
+            state = model.initial(starts) if value is not None else state
+            model(**starts)  # every mistake of a text shows here
+            measurement = None
+            if data and data.has_readings:
+                if observe and data.kind != "readings":
+                    raise ValueError(f"[observe] is of readings, got {data.kind}; leave it out")
+                noise = initials.noise_of(initial, grid, one.sides, data)
+                conditions = {**one.conditions, "experiment": Number(i)} if apart else None
+                measurement = data.measurement(grid, state, start, "profile" in initial, noise, conditions)
+            elif apart:
+                raise ValueError("[data] has no value; name the column of readings of each experiment")
+            times = solve_times(sections["solve"].get("times"), start)
+            times = data.times(start) if times is None and data is not None else times
+            experiments.append(Experiment(one.name, model, measurement, state, start, times))
+    check_names(settings, [one.model for one in experiments], parameters, own)
+    measurements = [one.measurement for one in experiments]
+    per_sensor = set(observe["own"]) if observe and measurements[0] is not None else set()
+    sensors = 0
+    if per_sensor:
+        sensors, measurements = with_common_sensors(measurements)
+    for name in own | per_sensor:
+        shape = (len(experiments),) * (name in own) + (sensors,) * (name in per_sensor)
+        parameters[name] = each_of(parameters[name], *shape)
+    shared = SharedModel(tuple(one.model for one in experiments), frozenset(own))
     return Problem(
         title=text(content.get("title", ""), "title"),
         labels=labels,
         grid=grid,
-        model=model,
+        model=shared if apart else experiments[0].model,
         parameters=parameters,
         starts=starts,
-        measurement=measurement,
-        initial=state,
-        start=start,
-        times=times,
+        measurement=tuple(measurements) if apart else measurements[0],
+        experiments=tuple(experiments),
         fit_options=fit_options(sections["fit"]),
         solve_options=method(sections["solve"], "[solve]"),
     )
 
 
-def each_of(mark: Mark, count: int) -> Mark:
-    """A mark of as many numbers, all with the start and the bounds of one."""
-    return jax.tree.map(lambda number: np.full(count, number), mark)
-
-
 def _named(content: Mapping[str, Any], section: str) -> dict[str, Any]:
-    table = content.get(section, {})
-    for name in table:
-        if not name.isidentifier():
-            raise ValueError(f"[{section}] {shown(name)} is no name for arithmetic; use letters, digits and _")
-        if name in FUNCTIONS or name in VARIABLES or name in NUMBERS or name == "r":
-            raise ValueError(
-                f"[{section}] {name!r} is taken by a variable, a number or a function; choose another name"
-            )
-    return dict(table)
+    return checked_names(content.get(section, {}), f"[{section}]")
 
 
 def _parameters(table: Mapping[str, Any]) -> tuple[dict[str, Mark], dict[str, float]]:

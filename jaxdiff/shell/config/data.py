@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,25 @@ from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
 from jaxdiff.quantities import checked_unit, times_as_numbers
-from jaxdiff.shell.config.keys import check_keys, choose, edges, listed, mapping, number, per_axis, text, text_or_number
+from jaxdiff.shell.config.keys import (
+    check_keys,
+    checked_names,
+    choose,
+    edges,
+    listed,
+    mapping,
+    number,
+    per_axis,
+    text,
+    text_or_number,
+)
 from jaxdiff.shell.config.observe import read_probe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COMMON = "kind table dataset names skip rows every separator decimal comment scale time time_unit interpolation".split()
+COMMON = """kind table dataset names skip rows every separator decimal comment scale time time_unit interpolation experiment
+conditions""".split()
 KINDS = {
     "readings": ("position", "probe", "value", "sigma", "sensors"),
     "trajectory": ("interval", "value", "paths"),
@@ -41,6 +53,7 @@ class Data:
     frame: pd.DataFrame
     settings: dict[str, Any]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    conditions: dict[str, float] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -106,7 +119,8 @@ class Data:
             raise ValueError(
                 f"[data] histograms on {grid.ndim} axes are a row per bin: name position, a column per axis, and value"
             )
-        columns = s.get("counts") or [name for name in self.frame.columns if name != time]
+        others = {time, s.get("experiment"), *s.get("conditions", {}).values()}
+        columns = s.get("counts") or [name for name in self.frame.columns if name not in others]
         return times, np.stack([self.column(name) for name in columns], axis=1), edges
 
     def trajectory(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -120,22 +134,28 @@ class Data:
         paths = tables.groups(self.frame, s.get("paths"))
         return [times[rows] for rows in paths], [values[rows] for rows in paths]
 
-    def measurement(self, grid: Grid, initial: Any, start: float, after: bool, noise: Any = None) -> Any:
+    def measurement(
+        self, grid: Grid, initial: Any, start: float, after: bool, noise: Any = None, conditions: Any = None
+    ) -> Any:
         """What was measured; only what came after the start, where the first row is the initial state."""
+        if "probe" in self.settings:
+            self.settings["probe"].check(grid)
         with tables.named(self.frame):
             if self.kind == "trajectory":
                 paths = self.trajectory()
-                return Trajectory(grid, *(paths if len(paths[0]) > 1 else (column[0] for column in paths)))
+                columns = paths if len(paths[0]) > 1 else [column[0] for column in paths]
+                return Trajectory(grid, *columns, conditions=conditions)
             if self.kind == "histograms":
                 times, counts, edges = self.histograms(grid)
                 used = (times > start) | (not after)
                 total = self.settings.get("total")
-                return Histograms(grid, _state(initial, times), times[used], counts[used], edges, total, start)
+                bins = times[used], counts[used], edges, total, start
+                return Histograms(grid, _state(initial, times), *bins, conditions=conditions)
             times, positions, values, sigma = self.readings()
             used = (times > start) | (not after)
             places = self.settings.get("probe", positions[used])
             rows = times[used], places, values[used], None if sigma is None else sigma[used]
-            return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise)
+            return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise, conditions=conditions)
 
     def times(self, start: float) -> np.ndarray | None:
         """Instants of the table, for a solve."""
@@ -147,50 +167,83 @@ class Data:
         times = np.unique(self.column(time))
         return np.concatenate([[start], times[times > start]])
 
+    def driving(self, texts: Sequence[str], reserved: set[str]) -> Data:
+        """The same with those of its columns that `texts` name, as functions of time; `reserved` names are no columns there."""
+        frame, settings = self.frame, self.settings
+        kinds = settings.get("interpolation", {})
+        used = dict.fromkeys(name for text in texts for name in _names(text))
+        series = [name for name in used if name in frame.columns and name not in reserved]
+        if not series:
+            return self
+        if not isinstance(settings.get("time"), str):
+            raise ValueError(
+                f"the column {series[0]!r} is used as a course in time; name the column of time in [data] time"
+            )
+        instants, first = np.unique(self.column(settings["time"]), return_index=True)
+        columns = {"t": instants}
+        for name in series:
+            stated = isinstance(kinds, str) or name in kinds  # what it is between its rows
+            missing = (
+                stated or f'fill it in, or say how it goes on there, [data] interpolation = {{ {name} = "linear" }}'
+            )
+            values = self.column(name, missing)[first]
+            good = np.isfinite(values)
+            if self.interpolation(name) == "linear":
+                columns[name] = np.interp(instants, instants[good], values[good])
+            else:
+                last = np.searchsorted(instants[good], instants, side="right") - 1
+                columns[name] = values[good][np.maximum(last, 0)]
+        return replace(self, columns=columns)
+
 
 def read_data(
     settings: dict[str, Any],
     folder: Path,
     table: str | os.PathLike[str] | None,
-    texts: Sequence[str],
-    reserved: set[str],
     axes: Sequence[str],
-) -> Data:
-    """Read the table of [data], and as functions of time those of its columns that `texts` name.
+    more: Sequence[str] = (),
+) -> list[tuple[str, Data]]:
+    """The table of [data], and where a column tells experiments apart that of each, by its name.
 
-    `reserved` are the names that are no columns in a text; `axes` are those of the grid.
+    axes: of the grid; more: keys that are known beside those of [data], for the message
     """
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
-    check_keys(settings, f"[data] of kind {kind}", (*COMMON, *KINDS[kind]))
+    check_keys(settings, f"[data] of kind {kind}", (*COMMON, *KINDS[kind], *more))
     if kind == "trajectory" and len(axes) > 1:
         raise ValueError(f"[data] of kind trajectory holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
-    frame = _with_numeric_times(_frame(settings, folder, table).iloc[:: settings.get("every", 1)], settings)
+    frame = _frame(settings, folder, table)
     kinds = settings.get("interpolation", {})
     for name in (*settings.get("scale", {}), *(kinds if isinstance(kinds, dict) else ())):
         tables.column(frame, name)
-    data = Data(frame, settings)
-    used = dict.fromkeys(name for text in texts for name in _names(text))
-    series = [name for name in used if name in frame.columns and name not in reserved]
-    if not series:
-        return data
-    if not isinstance(settings.get("time"), str):
-        raise ValueError(
-            f"the column {series[0]!r} is used as a course in time; name the column of time in [data] time"
-        )
-    instants, first = np.unique(data.column(settings["time"]), return_index=True)
-    columns = {"t": instants}
-    for name in series:
-        stated = isinstance(kinds, str) or name in kinds  # what it is between its rows
-        missing = stated or f'fill it in, or say how it goes on there, [data] interpolation = {{ {name} = "linear" }}'
-        values = data.column(name, missing)[first]
-        good = np.isfinite(values)
-        if data.interpolation(name) == "linear":
-            columns[name] = np.interp(instants, instants[good], values[good])
-        else:
-            last = np.searchsorted(instants[good], instants, side="right") - 1
-            columns[name] = values[good][np.maximum(last, 0)]
-    return Data(frame, settings, columns)
+    found = []
+    for rows in tables.groups(frame, column := settings.get("experiment")):
+        part = _with_numeric_times(frame[rows].iloc[:: settings.get("every", 1)], settings)
+        label = "" if column is None else part[column].iloc[0]
+        name = f"{label:g}" if isinstance(label, float) else str(label)
+        found.append((name, _under_conditions(Data(part, settings), name)))
+    return found
+
+
+def _under_conditions(data: Data, experiment: str) -> Data:
+    """With what is known of the experiment: numbers, and columns that are one number in it."""
+    known = {}
+    for name, given in data.settings.get("conditions", {}).items():
+        if isinstance(given, str):
+            values = data.column(given)
+            if (values != values[0]).any():
+                with tables.named(data.frame):
+                    of = f"experiment {experiment!r}" if experiment else "one experiment"
+                    both = f"{values[0]:g} and {values[values != values[0]][0]:g}"
+                    advice = (
+                        "a condition is one number in each"
+                        if experiment
+                        else "name the column that tells experiments apart, [data] experiment"
+                    )
+                    raise ValueError(f"the column {given!r} varies within {of}, {both}; {advice}")
+            given = float(values[0])
+        known[name] = given
+    return replace(data, conditions=known)
 
 
 def _with_numeric_times(frame: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -223,6 +276,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "time_unit": _unit,
         "sigma": text_or_number,
         "interpolation": partial(choose, allowed=INTERPOLATIONS),
+        "conditions": _conditions,
     }
     of_a_column: dict[str, Callable[[Any, str], Any]] = {
         **checks,
@@ -238,6 +292,15 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         return checks.get(key, text)(value, where)
 
     return {key: checked(key, value) for key, value in settings.items()}
+
+
+def _conditions(value: Any, where: str) -> dict[str, Any]:
+    """{name: number or column}; a list names columns."""
+    table = {text(name, where): name for name in value} if isinstance(value, list) else value
+    table = mapping(table, where, "{ coherence = 0.5 }, or a list of columns")
+    if "experiment" in table:
+        raise ValueError(f"{where} 'experiment' is the number of the experiment; choose another name")
+    return {name: text_or_number(one, f"{where} {name}") for name, one in checked_names(table, where).items()}
 
 
 def _at_least(least: int, value: Any, where: str) -> int:

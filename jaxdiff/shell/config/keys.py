@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from jaxdiff.model.expression import FUNCTIONS, NUMBERS, VARIABLES
+
 
 def check_keys(table: Mapping[str, Any], where: str, allowed: Sequence[str]) -> None:
     for key in table:
@@ -14,6 +16,16 @@ def check_keys(table: Mapping[str, Any], where: str, allowed: Sequence[str]) -> 
             near = get_close_matches(key, allowed, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown key {shown(key)} in {where}; {hint}allowed are {', '.join(allowed)}")
+
+
+def checked_names(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A table whose keys are names for arithmetic."""
+    for name in table:
+        if not name.isidentifier():
+            raise ValueError(f"{where} {shown(name)} is no name for arithmetic; use letters, digits and _")
+        if name in FUNCTIONS or name in VARIABLES or name in NUMBERS or name == "r":
+            raise ValueError(f"{where} {name!r} is taken by a variable, a number or a function; choose another name")
+    return dict(table)
 
 
 def choose(value: Any, where: str, allowed: Sequence[str]) -> str:

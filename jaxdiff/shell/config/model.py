@@ -121,7 +121,7 @@ class TextModel:
     Args:
         spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None, "observe": {...} or None}, numbers and
             texts.
-        constants: {name: number}.
+        constants: {name: number}; a condition of an experiment is one too, which a call may give anew.
         axes: names of the axes of the grid.
         data: what [data] holds, or None; its columns are what a text may name.
     """
@@ -154,10 +154,12 @@ class TextModel:
         spec = self.spec
         known = {**self.constants, **parameters}
         equation = self._equation(spec["equation"], spec["boundaries"], known)
-        fitted_start = spec["initial"] is not None and set(names(spec["initial"])) & set(parameters)
+        fitted_start = spec["initial"] is not None and set(names(spec["initial"])) & (
+            set(parameters) - set(self.constants)
+        )
         initial = self.initial(known) if fitted_start else None
         if spec["observe"] is not None:
-            return Observed(equation, initial, seen(spec["observe"], self.axes, known))
+            return Observed(equation, initial, seen(spec["observe"], self.axes, known, self.offered))
         return (equation, initial) if fitted_start else equation
 
     def initial(self, known: dict[str, Any]) -> Any:

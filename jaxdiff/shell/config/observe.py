@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +12,7 @@ from jaxdiff.measurements import probes
 from jaxdiff.model.expression import Expression, names
 from jaxdiff.shell.config.keys import check_keys, choose, mapping, number, text, text_or_number
 
-PER = ("sensor",)
+PER = ("sensor", "experiment")
 PROBES: dict[str, tuple[type, tuple[str, ...]]] = {
     "total": (probes.Total, ()),
     "mean": (probes.Mean, ("lower", "upper")),
@@ -43,13 +43,15 @@ class Seen(eqx.Module):
         return Expression(self.text, variables=tuple(at), **numbers)(*at.values())
 
 
-def read_observe(table: Any, parameters: Mapping[str, Any], others: set[str]) -> dict[str, Any] | None:
-    """The table [observe], checked: its text, and which parameters are one number for each sensor.
+def read_observe(
+    table: Any, parameters: Mapping[str, Any], others: set[str]
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The table [observe], checked: its text and which parameters are one number for each sensor; and which for each experiment.
 
     others: names that stand in other texts, which are the same for all sensors
     """
     if table is None:
-        return None
+        return None, ()
     table = mapping(table, "[observe]", '{ value = "gain*u + offset" }')
     check_keys(table, "[observe]", ("value", "per"))
     if "value" not in table:
@@ -67,14 +69,18 @@ def read_observe(table: Any, parameters: Mapping[str, Any], others: set[str]) ->
         raise ValueError(
             f"[observe] per = {per!r}: every parameter of {value!r} stands elsewhere too; name one for it alone"
         )
-    return {"value": value, "own": own}
+    return {"value": value, "own": own if per == "sensor" else ()}, own if per == "experiment" else ()
 
 
-def seen(table: Mapping[str, Any], axes: tuple[str, ...], known: Mapping[str, Any]) -> Seen:
-    """What is observed, at given numbers."""
+def seen(table: Mapping[str, Any], axes: tuple[str, ...], known: Mapping[str, Any], columns: Sequence[str]) -> Seen:
+    """What is observed, at given numbers; columns: of the data, for the message."""
     used = names(table["value"])
     unknown = [name for name in used if name not in known and name not in ("u", "t", *axes)]
     if unknown:
+        if unknown[0] in columns:
+            raise ValueError(
+                f"[observe] value: {unknown[0]!r} is a column of the data, a course in time; where it is one number in an experiment, name it in [data] conditions"
+            )
         choices = ", ".join([*known, "u", "t", *axes])
         raise ValueError(f"[observe] value: {unknown[0]!r} has no value; known are {choices}; name it in [parameters]")
     numbers = {name: known[name] for name in used if name in known}
