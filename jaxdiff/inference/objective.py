@@ -292,7 +292,7 @@ def check_indices(function: Any, numbers: Any, conditions: Any, grid: Any) -> No
         """All that the model reads of arrays, by itself and in its coefficients."""
         model = Observed.of(function(**numbers, **conditions))
         systems = model.equation.semidiscretise(grid, FiniteVolume()) if grid is not None else []
-        start = grid.average(model.initial) if grid is not None and model.initial is not None else None
+        start = grid.average(model.initial) if grid is not None and callable(model.initial) else None
         kept = model, [system.at(0.0) for system in systems], start
         return [leaf for leaf in jax.tree.leaves(kept) if isinstance(leaf, (np.ndarray, jax.Array))]
 
@@ -304,6 +304,8 @@ def check_indices(function: Any, numbers: Any, conditions: Any, grid: Any) -> No
         raise TypeError(
             f"the model asks for the value of a parameter or of a condition, {', '.join(conditions)}, which JAX does not give; use jnp.array(…)[i] in place of np.array(…)[i] or a list, jnp.where in place of if"
         ) from None
+    except ValueError:
+        return  # whatever it is, the fit says it
     except TypeError as error:
         if "Integers cannot" not in str(error):
             raise

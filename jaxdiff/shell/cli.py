@@ -167,7 +167,7 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
 
         interrupts.check()
         problem = load(config, data)
-        grid, several = problem.grid, len(problem.experiments) > 1
+        grid, several, lines = problem.grid, len(problem.experiments) > 1, []
         for number, one in enumerate(problem.experiments, 1):
             interrupts.check()
             try:
@@ -186,8 +186,9 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             states.profiles(grid, times, values, problem.labels).savefig(folder / f"{name}.png")
             size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
             which = f"experiment {one.name}: " if several else ""
-            print(f"{which}{size}, values {values.min():.6g} to {values.max():.6g}")
-            print(f"Solution: {output / name}.csv, {output / name}.png")
+            lines.append(f"{which}{size}, values {values.min():.6g} to {values.max():.6g}")
+            lines.append(f"Solution: {output / name}.csv, {output / name}.png")
+    print("\n".join(lines))
 
 
 def _solved(problem: Any, experiment: Any) -> tuple[Any, Any]:

@@ -64,13 +64,12 @@ def test_no_index_is_beyond_the_end():
 
 
 def test_what_a_stored_fit_does_not_know(tmp_path):
-    course = jd.Series([0.0, 1.0], [0.0, 0.1])
-    driven = lambda k, w: jd.Diffusion(1.0, decay=k, source=w)
-    path = jd.fit(driven, decayed(0.3, w=course), parameters={"k": 0.5}, progress=False).save(tmp_path / "fit.json")
-    assert jd.load(path).conditions == ({"w": None},)
-    with pytest.raises(ValueError, match="the condition w is no number, and a stored fit keeps numbers alone"):
-        jd.load(path, driven)
-    seen = lambda k, o: jd.Observed(jd.Diffusion(1.0, decay=k), observe=lambda u, experiment: u + o[experiment])
-    fit = jd.fit(seen, [decayed(0.3), decayed(0.3)], parameters={"k": 0.5, "o": np.zeros(2)}, progress=False)
+    seen = lambda k, o, c: jd.Observed(jd.Diffusion(c, decay=k), observe=lambda u, experiment: u + o[experiment])
+    both = [decayed(0.3, c=1.0), decayed(0.3, c=2.0)]
+    path = jd.fit(seen, both, parameters={"k": 0.5, "o": np.zeros(2)}, progress=False).save(tmp_path / "fit.json")
     with pytest.raises(ValueError, match="what is observed differs between experiments"):
-        jd.load(fit.save(tmp_path / "fit.json"), seen).predict(decayed(0.3))
+        jd.load(path, seen).predict(both[1])
+    path.write_text(path.read_text().replace('"c": 2.0', '"c": null'))  # as of a Series
+    assert jd.load(path).conditions == ({"c": 1.0}, {"c": None})
+    with pytest.raises(ValueError, match="the condition c is no number, and a stored fit keeps numbers alone"):
+        jd.load(path, seen)
