@@ -61,14 +61,21 @@ def bessel_factor(order: Number, z: Number, xp: Any) -> Any:
 
 
 def _bessel_factor(order: Any, z: Any, xp: Any) -> Any:
-    """Below ν = 8 the power series to z = 40 and Hankel's expansion above, from there on Debye's (DLMF 10.25.2, 10.40.1)."""
-    low, high, four = xp.minimum(z, 40.0), xp.maximum(z, 40.0), 4 * xp.minimum(order, 8.0) ** 2
-    small, large, square = xp.minimum(order, 8.0), xp.maximum(order, 8.0), (low / 2) ** 2
+    if xp is np and np.ndim(order) == 0:  # the host forms what it wants alone
+        return _moderate_order(order, z, np) if order < 8 else _large_order(order, z, np)
+    return xp.where(order < 8, _moderate_order(order, z, xp), _large_order(order, z, xp))
+
+
+def _moderate_order(order: Any, z: Any, xp: Any) -> Any:
+    """The power series to z = 40 and Hankel's expansion above (DLMF 10.25.2, 10.40.1)."""
+    low, high, small = xp.minimum(z, 40.0), xp.maximum(z, 40.0), xp.minimum(order, 8.0)
+    four, square = 4 * small**2, (low / 2) ** 2
 
     def horner(state: Any, k: Any) -> Any:
         series, tail = state
-        better = 1 - tail * (four - (2 * k - 1) ** 2) / (8 * k * high)
-        return (1 + series * square / (k * (k + small)), xp.where(k <= 24, better, tail)), None
+        if xp is jnp or k <= 24:
+            tail = xp.where(k <= 24, 1 - tail * (four - (2 * k - 1) ** 2) / (8 * k * high), tail)
+        return (1 + series * square / (k * (k + small)), tail), None
 
     if xp is np:
         from scipy.special import gammaln
@@ -82,7 +89,12 @@ def _bessel_factor(order: Any, z: Any, xp: Any) -> Any:
         ones, powers = jnp.ones_like(z), jnp.arange(70.0, 0.0, -1.0, dtype=z.dtype)
         (series, tail), _ = jax.lax.scan(horner, (ones, ones), powers)
     prefactor = xp.exp((small + 0.5) * xp.log(low) - low - small * math.log(2) - gammaln(small + 1))
-    moderate = xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)
+    return xp.where(z < 40, math.sqrt(2 * math.pi) * prefactor * series, tail)
+
+
+def _large_order(order: Any, z: Any, xp: Any) -> Any:
+    """Debye's expansion (DLMF 10.41.3)."""
+    large = xp.maximum(order, 8.0)
     root = xp.sqrt(large**2 + z**2)
     t, total = large / root, xp.ones_like(z)
     for k, polynomial in enumerate(_debye(8)[1:], 1):
@@ -91,7 +103,7 @@ def _bessel_factor(order: Any, z: Any, xp: Any) -> Any:
             part = part * t**2 + coefficient
         total = total + part * (t / large) ** k
     growth = large**2 / (root + z) + large * xp.log(z / (large + root))
-    return xp.where(order < 8, moderate, xp.exp(growth) * xp.sqrt(z / root) * total)
+    return xp.exp(growth) * xp.sqrt(z / root) * total
 
 
 @jax.custom_jvp
