@@ -15,16 +15,11 @@ WIDE = np.longdouble
 EPS = float(np.finfo(WIDE).eps)
 
 
-def matrix_of(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Rates `(n, n)` from every cell (column) to every other (row), with what each loses for good on the diagonal."""
-    size = int(np.prod(shape))
-    columns = np.stack([np.asarray(operator @ e.reshape(shape)).ravel() for e in np.eye(size)], 1).astype(WIDE)
-    np.fill_diagonal(columns, np.broadcast_to(np.asarray(operator.leak), shape).ravel())
-    return columns
-
-
 def exponential(rates: Any, t: Any) -> tuple[np.ndarray, np.ndarray, float]:
-    """(P, Φ, a bound on the relative errors) of e^{tA} = P and ∫₀ᵗ e^{sA} ds = Φ."""
+    """(P, Φ, a bound on the relative errors) of e^{tA} = P and ∫₀ᵗ e^{sA} ds = Φ.
+
+    rates: `(n, n)`, from every cell (column) to every other (row), with what each loses for good on the diagonal
+    """
     n = len(rates)
     killing = np.diag(rates).copy()
     growth = max(-killing.min(), WIDE(0))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
@@ -17,6 +18,7 @@ from jaxdiff.benchmarks.attacks import exponentials
 from jaxdiff.benchmarks.harness import Entries
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.parameters import plain
+from jaxdiff.runtime.compilation import solver_jit
 
 BATCH = 25  # problems of one structure
 DOUBLE, SINGLE = 1e-9, 1e-4  # of the peak, what `solve` promises
@@ -75,11 +77,21 @@ def judged(
     return {**record, "error": error, "verdict": "right" if error <= allowed else "WRONG"}
 
 
+@solver_jit
+def _parts(equation: Any, grid: Any) -> Any:
+    """What the matrix makes of each cell, what each loses for good, what is fed in, and what a cell weighs."""
+    system, n = FiniteVolume().systems(equation, grid)[0], int(np.prod(grid.shape))
+    operator, unit = system.operator(0.0), jnp.eye(n).reshape(n, *grid.shape)
+    columns = jax.vmap(lambda e: operator @ e)(unit).reshape(n, n).T
+    rows = (jnp.broadcast_to(x, grid.shape).ravel() for x in (operator.leak, system.forcing(0.0), system.weights))
+    return columns, *rows
+
+
 def _expected(equation: Any, grid: Any, start: np.ndarray, times: Any, eps: float) -> tuple[list[np.ndarray], float]:
     """States after the first time, and what they may be wrong by, as a share of the largest."""
-    system = FiniteVolume().systems(plain(equation), grid)[0]
-    rates = exponentials.matrix_of(system.operator(0.0), grid.shape)
-    forcing, weights = np.asarray(system.forcing(0.0), float).ravel(), np.asarray(system.weights, float).ravel()
+    columns, lost, forcing, weights = (np.asarray(x, float) for x in _parts(plain(equation), grid))
+    rates = columns.astype(exponentials.WIDE)
+    np.fill_diagonal(rates, lost)
     contents = np.broadcast_to(start, grid.shape).ravel() * weights
     if times is None:
         killing = np.abs(np.diag(rates)).max()
