@@ -17,10 +17,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 FLAGS += ["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+for name, value in {"jax_include_full_tracebacks_in_locations": False, "jax_traceback_in_locations_limit": 0}.items():
+    os.environ.setdefault(name.upper(), str(int(value)))  # for the processes that tests start
+    jax.config.update(name, value)
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_include_full_tracebacks_in_locations", False)
-jax.config.update("jax_traceback_in_locations_limit", 0)
+# JAX prints what it maps or transposes, which of a linearised function is a whole program.
+jax.tree_util.Partial.__repr__ = object.__repr__
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
 

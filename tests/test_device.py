@@ -137,9 +137,14 @@ def test_the_kernel_of_two_products(shape, precision):
     grid = jd.Grid.uniform(*[(0.0, 1.0, n) for n in shape])
     d = np.random.default_rng(0).random(shape) + 0.5
     equation = jd.Diffusion(d, boundaries={"x-": jd.Dirichlet(1.0)})
-    formed = jax.jit(lambda: FiniteVolume().systems(equation, grid)[0].operator(0.0))()
-    operator = jax.tree.map(lambda x: x.astype(precision), formed)
-    end, u = jnp.asarray([40.0 / float(operator.bound())], precision), jnp.asarray(d, precision)
+
+    @jax.jit
+    def formed():
+        operator = FiniteVolume().systems(equation, grid)[0].operator(0.0)
+        return jax.tree.map(lambda x: x.astype(precision), operator), operator.bound()
+
+    operator, bound = formed()
+    end, u = np.asarray([40.0 / float(bound)], precision), np.asarray(d, precision)
     run = jax.jit(
         lambda u, kernel: chebyshev(operator, end, u, terms=64, needed=64.0, kernel=kernel)[0], static_argnums=1
     )

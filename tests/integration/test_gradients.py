@@ -102,8 +102,7 @@ def test_gradients_three_ways(problem, stepper):
     @jax.jit
     def every(p):  # jax.value_and_grad(f)(p) and jax.jacfwd(f)(p), with f traced once
         value, push = jax.linearize(f, p)
-        along = lambda v: push(v)  # JAX prints what it maps, and would print the program
-        return value, jax.linear_transpose(along, p)(jnp.ones(()))[0], jax.vmap(along)(jnp.eye(len(p)))
+        return value, jax.linear_transpose(push, p)(jnp.ones(()))[0], jax.vmap(push)(jnp.eye(len(p)))
 
     _, reverse, forward = every(p)
     expected = differences(lambda p: every(p)[0], p)

@@ -48,7 +48,7 @@ EQUATIONS = {
 }
 
 
-def reference(equation, initial, grid):
+def reference(equation, initial, grid, rtol=1e-11):
     """The same semi-discrete system by an eighth-order Runge–Kutta method, between jumps."""
     system = FiniteVolume().systems(equation, grid)[0]
     rate = jax.jit(lambda t, v: (system.operator(t) @ v.reshape(grid.shape) + system.forcing(t)).ravel())
@@ -57,7 +57,7 @@ def reference(equation, initial, grid):
     for end in sorted({*TIMES, 0.37, 0.637}):
         if end > now:
             just = lambda t, v, now=now, end=end: rate(np.clip(t, now + 1e-12, end - 1e-12), v)
-            u = solve_ivp(just, (now, end), u, method="DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
+            u = solve_ivp(just, (now, end), u, method="DOP853", rtol=rtol, atol=0.01 * rtol).y[:, -1]
         found += [u / weights] * (end in TIMES)
         now = end
     return np.reshape(found, (-1, *grid.shape))
@@ -66,7 +66,7 @@ def reference(equation, initial, grid):
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_error_stays_below_the_tolerance_in_few_steps(name):
     grid = COARSE if name == "tensor" else PLANE
-    exact = reference(EQUATIONS[name], bump, grid)
+    exact = reference(EQUATIONS[name], bump, grid, 1e-9 if name == "tensor" else 1e-11)
     found = jd.solve(EQUATIONS[name], grid, bump, TIMES)
     assert np.abs(found.values - exact).max() < 1e-6 * np.abs(exact).max()
     words, most = found.method.split(), {"tensor": 1000}.get(name, 150)
@@ -113,7 +113,7 @@ def test_nothing_stays_nothing():
 
 def test_a_drift_that_turns_fast_is_followed():
     """What iterations of implicit steps do not converge for: content carried over many cells between two steps."""
-    grid = jd.Grid.uniform((-1.0, 1.0, 32), (-1.0, 1.0, 32))
+    grid = jd.Grid.uniform((-1.0, 1.0, 24), (-1.0, 1.0, 24))
     spin = lambda t: 60 * (1 + 0.2 * jnp.sin(5 * t))
     equation = jd.FokkerPlanck(T(lambda t, x, y: (-spin(t) * y, spin(t) * x)), 0.05)
     loose, tight = (jd.solve(equation, grid, bump, [0.0, 0.5], tolerance=e).values[-1] for e in (1e-5, 1e-8))
@@ -121,14 +121,19 @@ def test_a_drift_that_turns_fast_is_followed():
 
 
 def test_derivatives_by_reverse_forward_and_difference_agree():
-    @jax.jit
-    def f(w):
+    def end(w):
         equation = jd.FokkerPlanck(T(lambda t, x, y: (-w * x - t * y, w * t * x)), 0.2 + 0.1 * w)
         return jnp.sum(jd.solve(equation, PLANE, bump, [0.0, 0.5], tolerance=1e-8).values[-1] ** 2)
 
+    @jax.jit
+    def each(w):
+        value, push = jax.linearize(end, w)  # one trace: of reverse mode this is the transpose
+        return value, jax.linear_transpose(push, w)(1.0)[0], push(1.0)
+
     w, h = 0.7, 1e-3
+    f = lambda w: each(w)[0]
     slope = (8 * (f(w + h) - f(w - h)) - (f(w + 2 * h) - f(w - 2 * h))) / (12 * h)
-    for found in jax.jit(lambda w: (jax.grad(f)(w), jax.jvp(f, (w,), (1.0,))[1]))(w):
+    for found in each(w)[1:]:
         assert abs(found / slope - 1) < 1e-6
 
 

@@ -14,6 +14,8 @@ import pytest
 import jaxdiff as jd
 
 COMMON = """
+import gc
+gc.set_threshold(50_000, 20, 50)
 import jax, jax.numpy as jnp, numpy as np
 import jaxdiff as jd
 from jaxdiff.runtime.sharding import whole
