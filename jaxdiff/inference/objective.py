@@ -82,7 +82,7 @@ class Problem:
     def predict(self, z: Any, which: Sequence[int] | None = None) -> tuple[Prediction, ...]:
         models = self.build(z)
         each = range(len(self.predictors)) if which is None else which
-        return tuple(self.predictors[i].observed(models[i], i) for i in each)
+        return predictions([(self.predictors[i], models[i], i) for i in each])
 
     def value(self, z: Any, batch: Any = None) -> tuple[Any, Any]:
         """The loss, NaN where a check failed; and of each measurement whether its predictor resolves the coefficients.
@@ -166,6 +166,46 @@ class Problem:
         curvature = (weight[:, None] * mean_slope).T @ mean_slope + 0.5 * log_slope.T @ log_slope
         none = jnp.zeros(1)
         return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), none, jnp.ones(1, bool))
+
+
+def predictions(experiments: Sequence[tuple[Any, Observed, int]]) -> tuple[Prediction, ...]:
+    """The prediction of each (predictor, model, number); those that differ in numbers alone are one program in a loop, whose
+    time to compile does not grow with how many they are."""
+    if len(experiments) == 1:
+        return (_predicted(*experiments[0]),)
+    found: list[Any] = [None] * len(experiments)
+    flat = [jax.tree.flatten((predictor, model, jnp.asarray(number))) for predictor, model, number in experiments]
+    groups: dict[Any, list[int]] = {}
+    for i, (leaves, structure) in enumerate(flat):
+        groups.setdefault((structure, *((np.shape(x), jnp.result_type(x)) for x in leaves)), []).append(i)
+    for (structure, *_), group in groups.items():
+        columns = list(zip(*(flat[i][0] for i in group), strict=True))
+        common = [all(_common(one, column[0]) for one in column) for column in columns]
+        own = [column for column, same in zip(columns, common, strict=True) if not same]
+        if len(group) == 1 or sum(np.size(one) for column in own for one in column) > KEPT:
+            for i in group:
+                found[i] = _predicted(*experiments[i])
+            continue
+
+        def predict(own: Any, columns: Any = columns, common: Any = common, structure: Any = structure) -> Prediction:
+            rest = iter(own)
+            leaves = [column[0] if same else next(rest) for column, same in zip(columns, common, strict=True)]
+            return _predicted(*jax.tree.unflatten(structure, leaves))
+
+        together = jax.lax.map(predict, [jnp.stack(column) for column in own])
+        for k, i in enumerate(group):
+            found[i] = jax.tree.map(lambda x, k=k: x[k], together)
+    return tuple(found)
+
+
+def _predicted(predictor: Any, model: Observed, number: Any) -> Prediction:
+    prediction = predictor.observed(model, number)
+    return prediction._replace(resolved=jnp.asarray(prediction.resolved))
+
+
+def _common(one: Any, other: Any) -> bool:
+    known = not isinstance(one, jax.core.Tracer) and not isinstance(other, jax.core.Tracer)
+    return one is other or (known and np.array_equal(one, other))
 
 
 def draw(predictors: Any, size: int, key: Any) -> tuple[Any, ...]:

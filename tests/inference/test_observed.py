@@ -199,3 +199,27 @@ def test_counts_and_paths_have_conditions_too():
     for name, true in (("D", 0.5), ("k", 1.0)):
         assert abs(fit.parameters[name] - true) < 3 * fit.standard_errors[name] < 0.3
     assert fit.equation_of(moving) is not fit.equation_of(rest)
+
+
+def test_experiments_alike_are_one_program_with_the_numbers_of_each():
+    """The program does not grow with their number, and each is predicted as by itself, under its own condition and start."""
+    from jaxdiff.inference.objective import predictions
+    from jaxdiff.model.observed import Observed
+
+    def several(count):
+        readings = [jd.Readings(LINE, k + 1.0, TIMES, PLACES, TRUE, sigma=0.005) for k in range(count)]
+        models = [Observed(jd.Diffusion(0.5, decay=1.0 * k), k + 1.0, lambda u: 2.0 * u) for k in range(count)]
+        models = [Observed(model.equation, model.initial, models[0].observe) for model in models]
+        return [
+            (one.prepare(model.equation, model.initial), model, k)
+            for k, (one, model) in enumerate(zip(readings, models, strict=True))
+        ]
+
+    programs = [jax.make_jaxpr(lambda: [p.values for p in predictions(several(count))])() for count in (3, 9)]  # noqa: B023
+    largest = lambda program: max(len(str(equation)) for equation in program.eqns)
+    assert largest(programs[0]) == pytest.approx(largest(programs[1]), rel=0.02)
+    experiments = several(3)
+    for k, found in enumerate(predictions(experiments)):
+        alone = experiments[k][0].observed(*experiments[k][1:])
+        np.testing.assert_allclose(found.values, alone.values, rtol=1e-12)
+        np.testing.assert_allclose(found.values[:30], 2 * (k + 1) * np.exp(-k * TIMES), rtol=1e-6)
