@@ -268,13 +268,13 @@ def first_failure(failed: Any, places: list[Any], value: Any) -> tuple[Any, tupl
     """Whether a condition fails anywhere, the first place where it does, and the value there."""
     ndim, rest = failed.ndim, jnp.argmax(failed)
     index: list[Any] = []
-    for n in reversed(failed.shape):
-        index, rest = [rest % n, *index], rest // n
+    for n in reversed(failed.shape):  # never negative, of which % and // make five times as much code
+        index, rest = [jax.lax.rem(rest, n), *index], jax.lax.div(rest, n)
 
     def pick(x: Any, k: int | None = None) -> Any:
         x = x if x.ndim == ndim else x.reshape([-1 if j == k else 1 for j in range(ndim)])
         at = [i if n > 1 else 0 for i, n in zip(index, x.shape, strict=True)]
-        return jax.lax.dynamic_slice(x, at, (1,) * ndim).reshape(())
+        return jax.lax.dynamic_slice(x, at, (1,) * ndim, allow_negative_indices=False).reshape(())
 
     return failed.any(), tuple(pick(x, k) for k, x in enumerate(places)), pick(value)
 
