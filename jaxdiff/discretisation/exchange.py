@@ -50,7 +50,7 @@ class ExchangeSystem(System):
     @property
     def weights(self) -> Any:
         of_mobile = self.mobile.weights
-        volumes = jnp.broadcast_to(jnp.asarray(self.grid.volumes, of_mobile.dtype), self.grid.shape)
+        volumes = jnp.broadcast_to(jnp.asarray(self.grid.box.volumes, of_mobile.dtype), self.grid.shape)
         return self._in_row(jnp.stack([jnp.broadcast_to(of_mobile, self.grid.shape), *[volumes] * len(self.exchange)]))
 
     def operator(self, t: Any) -> Phases:
@@ -84,6 +84,13 @@ class ExchangeSystem(System):
         alike = not any(callable(rate) or varies(rate) or is_cells(rate) for rate in rates)
         return self.mobile.basis if alike and self.mobile.driftless and self._plain else None
 
+    @property
+    def may_vanish(self) -> bool:
+        return self.mobile.may_vanish
+
+    def numerical_diffusion(self, t: Any) -> dict[str, Any]:
+        return self.mobile.numerical_diffusion(t)
+
     def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
         return self.mobile.fluxes(t, u, k)
 
@@ -110,7 +117,7 @@ class ExchangeSystem(System):
             if not 0 <= phase <= count:
                 raise ValueError(f'phase is "total", 0 for what moves, or 1 to {count} here, got {phase!r}')
             return lambda states: jnp.take(states, phase, axis=axis)
-        shares = self.weights.reshape(self.state_shape) / jnp.asarray(self.grid.volumes)
+        shares = self.weights.reshape(self.state_shape) / jnp.asarray(self.grid.box.volumes)
         return lambda states: jnp.sum(states * shares.astype(states.real.dtype), axis=axis)
 
     @property
@@ -131,7 +138,8 @@ class ExchangeSystem(System):
         at = lambda rate: self.grid.average(at_time(rate, t, self.grid.names))
         over = lambda rate: jnp.broadcast_to(jnp.asarray(at(rate), dtype), self.grid.shape)
         into, back = zip(*((over(one.rate_in), over(one.rate_out)) for one in self.exchange), strict=True)
-        return jnp.stack(into), jnp.stack(back)
+        each = jnp.stack(back)
+        return jnp.stack(into), each if self.grid.mask is None else jnp.where(self.grid.mask, each, 1.0)
 
     def _exchanged(self, operator: Any, t: Any) -> Phases:
         into, back = self._rates(t)

@@ -70,8 +70,8 @@ class Fluxes:
     """What the fluxes of a line of cells are made of at time t; each quantity is formed once."""
 
     def __init__(self, system: TransportSystem, t: Any):
-        self.transport, self.grid, self.sides, self.periodic = (
-            system.transport, system.grid, system.sides, system.periodic
+        self.transport, self.grid, self.sides, self.periodic, self.may_vanish = (
+            system.transport, system.grid, system.sides, system.periodic, system.may_vanish
         )  # fmt: skip
         self.t, self.x, self.e = t, jnp.asarray(self.grid.centers[0]), jnp.asarray(self.grid.edges[0])
         self.ends = np.array([0, -1])  # JAX takes one for all programs for an integer of the first, of 32 or 64 bits
@@ -160,17 +160,26 @@ class Fluxes:
     def conductances(self) -> tuple[Any, Any]:
         """Scharfetter and Gummel's, outwards and back over the inner faces; last the seam of a periodic axis."""
         inner = slice(1, None) if self.periodic else slice(1, -1)
-        conductance = (self.diffusivity[1] * jnp.asarray(self.grid.areas) / self.spans)[inner]
+        areas = jnp.asarray(self.grid.areas)
+        if (mask := self.grid.mask) is not None:  # the outline is no face
+            areas = areas * jnp.concatenate([jnp.zeros(1, bool), mask & jnp.roll(mask, -1)])
+        conductance = (self.diffusivity[1] * areas / self.spans)[inner]
         if self.peclet is None:
             return conductance, conductance
         back, out = bernoulli(self.peclet[inner])
-        return conductance * out, conductance * back
+        out, back = conductance * out, conductance * back
+        if not self.may_vanish:
+            return out, back
+        flow, spreads = (self.drift * areas / self.spans)[inner], self.diffusivity[1][inner] > 0
+        return jnp.where(spreads, out, jnp.maximum(flow, 0.0)), jnp.where(spreads, back, jnp.maximum(-flow, 0.0))
 
     def eliminated(self, t: Any) -> list[tuple[Any, Any]]:
         """For the lower and upper wall: conductance out of the end cell, and the inflow that it brings, of values at time t."""
         areas, found = jnp.asarray(self.grid.areas), []
         for i, (side, cell) in zip((0, -1), self.at_walls, strict=True):
             outflow, inflow = eliminate(side, cell, numbers_of(side, t, self.t))
+            if self.grid.mask is not None:
+                outflow, inflow = (jnp.where(self.grid.mask[i], each, 0.0) for each in (outflow, inflow))
             found.append((areas[i] * outflow, areas[i] * inflow))
         return found
 

@@ -15,8 +15,20 @@ from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place
-from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, absent, at_time, is_cells, on_wall, varies
+from jaxdiff.model.coefficients import (
+    PerAxis,
+    Potential,
+    Tensor,
+    absent,
+    at_points,
+    at_time,
+    is_cells,
+    is_number,
+    on_wall,
+    varies,
+)
 from jaxdiff.model.equations import Transport
+from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.operators import KINDS, AxisSum, Basis
@@ -33,6 +45,19 @@ class LatticeSystem(TransportSystem):
         return TimeDependence(any(operator), any(forcing), [knot for each in knots for knot in each])
 
     @property
+    def may_vanish(self) -> bool:
+        diffusivity = self.transport.diffusivity
+        return isinstance(diffusivity, PerAxis) and any(map(is_number, diffusivity.coefficients))
+
+    def numerical_diffusion(self, t: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for k in range(self.grid.ndim) if self.may_vanish else ():
+            lines = self._lines(k, lambda system: [each[None] for each in system.numerical_diffusion(t).values()])
+            if lines:
+                found[self.grid.names[k]] = jnp.max(lines[0])
+        return found
+
+    @property
     def forced(self) -> bool:
         """Whether anything may enter but by motion between cells: numbers that are known to be zero do not."""
         numbers = [value for side in self.sides for name, value in side.numbers.items() if name not in rates_of(side)]
@@ -43,7 +68,8 @@ class LatticeSystem(TransportSystem):
         """The modes in which A is diagonal, if structure tells: equal cells, coefficients that are numbers, no exchange at a
         wall, and no drift but along periodic axes."""
         if (
-            self.grid.geometry != "cartesian"
+            self.grid.mask is not None
+            or self.grid.geometry != "cartesian"
             or not all(self.grid.equal)
             or min(self.grid.shape) < 3
             or any(cuts(self.grid.names))
@@ -52,7 +78,7 @@ class LatticeSystem(TransportSystem):
         kinds = []
         for k, walls in enumerate(zip(self.sides[::2], self.sides[1::2], strict=True)):
             drift, diffusivity, loss, _, capacity = self._coefficients(k)  # a source may be of any form
-            if not all(map(_is_number, (drift, diffusivity, loss, capacity))):
+            if not all(map(is_number, (drift, diffusivity, loss, capacity))):
                 return None
             if not (walls[0].periodic or absent(drift)) or any(wall.open and not wall.fixes_value for wall in walls):
                 return None
@@ -68,7 +94,7 @@ class LatticeSystem(TransportSystem):
     def operator(self, t: Any) -> Any:
         """A at time t, as rates between neighbouring cells."""
         return self._operator(
-            [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)]
+            [self._lines(k, lambda system: _rates(system.operator(t))) for k in range(self.grid.ndim)], t
         )
 
     def at(self, t: Any, u: Any = None) -> tuple[Any, Any]:
@@ -95,14 +121,18 @@ class LatticeSystem(TransportSystem):
             for message, (failed, where, value) in zip(messages, of_axis[2], strict=True):
                 places = [where if j == k else x for j, x in enumerate(self.grid.centers)]
                 found.append((message.replace(here, self._place), *first_failure(failed, places, value)))
-        return self._operator(rates), self._total(self._entering(t, forcings)), [*self._source_conditions(t), *found]
+        return self._operator(rates, t), self._total(self._entering(t, forcings)), [*self._source_conditions(t), *found]
 
-    def _operator(self, rates: Any) -> AxisSum:
+    def _operator(self, rates: Any, t: Any) -> AxisSum:
         names = self.grid.names
         up, down, loss = zip(*jax.tree.map(lambda rate: spread(rate, names), rates), strict=True)
         periodic = tuple(side.periodic for side in self.sides[::2])
         closed = not any(side.open for side in self.sides)
-        level = self._symmetric and all(_is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
+        level = (
+            self._symmetric
+            and self.grid.mask is None
+            and all(is_number(self._coefficients(k)[1]) for k in range(self.grid.ndim))
+        )
         return AxisSum(
             up,
             down,
@@ -115,12 +145,23 @@ class LatticeSystem(TransportSystem):
             closed,
             level,
             self.driftless,
+            resting=self._resting(t),
         )
+
+    def _resting(self, t: Any) -> Any:
+        """ln N, up to a constant, of contents in detailed balance, where no path from cell to cell tells it."""
+        if self.grid.mask is None or not self._detailed_balance:
+            return None
+        logs = jnp.log(jnp.broadcast_to(self.weights, self.grid.shape))
+        if self.driftless:
+            return logs
+        energy = lambda system: at_points(system.transport.drift.energy, system.grid.centers[0], t)
+        return logs - self._lines(0, energy) / self.transport.diffusivity
 
     @property
     def _symmetric(self) -> bool:
         """Whether all cells hold as much, and nothing but diffusion moves it."""
-        if not self.driftless or not _is_number(self.transport.capacity):
+        if not self.driftless or not is_number(self.transport.capacity):
             return False
         return self.grid.geometry == "cartesian" and all(self.grid.equal)
 
@@ -201,10 +242,12 @@ class LatticeSystem(TransportSystem):
                 raise ValueError(
                     f"a coefficient over cells must have the grid's shape {self.grid.shape}, got {array.shape}"
                 )
-        line = self.grid.axis(k)
+        line, masked = self.grid.axis(k), self.grid.mask is not None
+        arrays += [self.grid.mask] * masked
 
         def mapped(coordinates: Any, slices: Any) -> Any:
-            return quantity(LineSystem(self._along(k, coordinates, slices), line))
+            cells = Grid(line.edges, line.geometry, slices[-1]) if masked else line
+            return quantity(LineSystem(self._along(k, coordinates, slices), cells))
 
         for place, j in reversed(list(enumerate(others))):
             axes = ([0 if i == place else None for i in range(len(others))], [j - place] * len(arrays))
@@ -250,7 +293,8 @@ class LatticeSystem(TransportSystem):
         if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
             del boundaries["r-"]
         drift, diffusivity, loss, source, capacity = found
-        return Transport(drift, diffusivity, loss, source, capacity, self.transport.alpha, boundaries)
+        alone = isinstance(self.transport.diffusivity, PerAxis)
+        return Transport(drift, diffusivity, loss, source, capacity, self.transport.alpha, boundaries, degenerate=alone)
 
     @property
     def _axis_closed(self) -> bool:
@@ -281,11 +325,6 @@ def first_failure(failed: Any, places: list[Any], value: Any) -> tuple[Any, tupl
 
 def _rates(operator: Any) -> Any:
     return operator.up, operator.down, operator.loss
-
-
-def _is_number(coefficient: Any) -> bool:
-    plain = not callable(coefficient) and not varies(coefficient) and not isinstance(coefficient, PerAxis)
-    return plain and np.ndim(coefficient) == 0
 
 
 def _on_line(coefficient: Any, names: tuple[str, ...], k: int, coordinates: Any, component: int | None) -> Any:

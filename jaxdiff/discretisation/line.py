@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from jaxdiff.discretisation.fluxes import Fluxes, conditions_at, eliminate, numbers_of, rates_of
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
-from jaxdiff.model.coefficients import Potential, at_points, at_time, varies
+from jaxdiff.model.coefficients import Potential, absent, at_points, at_time, is_number, varies
+from jaxdiff.model.masks import is_inside
 from jaxdiff.model.series import Series
 from jaxdiff.operators import Tridiagonal
 from jaxdiff.runtime.conditions import Condition
@@ -34,9 +35,13 @@ class LineSystem(TransportSystem):
         return TimeDependence(any(map(varies, rates)), any(varies(c) and not linear(c) for c in forcings), knots)
 
     @property
+    def may_vanish(self) -> bool:
+        return self.transport.degenerate and is_number(self.transport.diffusivity)
+
+    @property
     def weights(self) -> Any:
         """Contents per unit of u: capacity times volume, `(n,)`."""
-        volumes = jnp.asarray(self.grid.volumes)
+        volumes = jnp.asarray(self.grid.box.volumes)
         if self.transport.capacity is None:
             return volumes
         return volumes * at_points(self.transport.capacity, self.grid.centers[0], 0.0, "capacity")
@@ -84,6 +89,13 @@ class LineSystem(TransportSystem):
         shares, offsets = zip(*found, strict=True)
         return jnp.stack(shares), jnp.stack(offsets)
 
+    def numerical_diffusion(self, t: Any) -> dict[str, Any]:
+        if self.driftless or not (self.may_vanish and absent(self.transport.diffusivity)):
+            return {}
+        fluxes = Fluxes(self, t)
+        within = slice(None) if self.periodic else slice(1, -1)
+        return {self.grid.names[0]: jnp.max(jnp.abs(fluxes.drift[within]), initial=0.0) / 2}
+
     def _operator(self, fluxes: Fluxes) -> Tridiagonal:
         out, back = fluxes.conductances
         m = self.weights
@@ -112,8 +124,14 @@ class LineSystem(TransportSystem):
         where = f"at {self.grid.sides[0][0]} = {{where}}"
         d, points = jnp.concatenate([cells, faces[1:-1]]), jnp.concatenate([x, e[1:-1]])
         ends, at_walls = e[fluxes.ends], faces[fluxes.ends]
+        must = "not be negative" if self.may_vanish else "be positive inside the domain"
         found: list[Condition] = [
-            (f"diffusivity is {{value}} {where}; it must be positive inside the domain", ~(d > 0), points, d),
+            (
+                f"diffusivity is {{value}} {where}; it must {must}",
+                ~(d >= 0) if self.may_vanish else ~(d > 0),
+                points,
+                d,
+            ),
             (f"diffusivity is {{value}} {where}; it must not be negative at a wall", ~(at_walls >= 0), ends, at_walls),
         ]
         if self.transport.capacity is not None:
@@ -124,9 +142,13 @@ class LineSystem(TransportSystem):
         if (f := fluxes.drift) is not None:
             found.append((f"drift or potential is {{value}} {where}; it must be finite", ~jnp.isfinite(f), e, f))
         source = at_time(self.transport.source, t)
-        return [
+        found = [
             *found,
             *([self.grid.unresolved(source, "source")] if callable(source) else []),
             *(each for side, cell in fluxes.at_walls for each in conditions_at(side, cell, numbers_of(side, t, t))),
             (f"source or boundary value gives {{value}} {where}; it must be finite", ~jnp.isfinite(b), x, b),
         ]
+        if self.grid.mask is None:
+            return found
+        inside = lambda place: is_inside((e,), jnp.asarray(self.grid.mask), (jnp.asarray(place, e.dtype),))
+        return [(words, failed & inside(place), place, value) for words, failed, place, value in found]

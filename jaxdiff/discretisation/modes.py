@@ -150,6 +150,8 @@ class SpectralSystem(TransportSystem):
 
     def require_modes(self) -> None:
         """Raise unless structure allows for modes; what numbers must satisfy is among the conditions."""
+        if self.grid.mask is not None:
+            raise ValueError(f"Spectral takes no mask, whose domain has modes of its own; {_MEND}")
         if self.grid.geometry != "cartesian":
             raise ValueError(f"Spectral holds on Cartesian grids, got a {self.grid.geometry} one; {_MEND}")
         if name := uneven_axis(self.grid):

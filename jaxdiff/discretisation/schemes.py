@@ -6,12 +6,14 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.discretisation.exchange import ExchangeSystem, finite_volumes
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.system import System, TransportSystem, uneven_axis
-from jaxdiff.model.coefficients import Potential, Tensor, at_points, is_cells
+from jaxdiff.model.coefficients import Potential, Tensor, absent, at_points, is_cells
 from jaxdiff.model.equations import Equation, Transport
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import Series
@@ -27,13 +29,30 @@ def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
         )
     if not scheme.holds(systems):
         raise ValueError(f"{type(equation).__name__} is discretised by itself, got scheme={scheme}; leave scheme out")
-    if grid.ndim > 1 and not all(isinstance(system, (TransportSystem, ExchangeSystem)) for system in systems):
-        raise ValueError(
-            f"{type(equation).__name__} brings a system of its own, which is solved on one axis; number its states in one row"
-        )
+    if not all(isinstance(system, (TransportSystem, ExchangeSystem)) for system in systems):
+        own = f"{type(equation).__name__} brings a system of its own, which"
+        if grid.ndim > 1:
+            raise ValueError(f"{own} is solved on one axis; number its states in one row")
+        if grid.mask is not None:
+            raise ValueError(f"{own} takes no mask; leave out the states that there are not")
     for system in systems:
         system.require_operator()
     return systems
+
+
+def upwinded(equation: Any, grid: Grid, scheme: Any, times: Any) -> str:
+    """What transport along axes of zero diffusivity costs, in words: the first order of its fluxes; empty where there is none."""
+    diffusivity = getattr(equation, "diffusivity", None)
+    if not any(map(absent, getattr(diffusivity, "coefficients", (diffusivity,)))):
+        return ""
+    system = semidiscrete(equation, grid, scheme)[0]
+    few = times[np.unique(np.linspace(0, len(times) - 1, 9).astype(int))] if system.operator_varies else times[:1]
+    each = [system.numerical_diffusion(t) for t in few]
+    if any(isinstance(value, jax.core.Tracer) for one in each for value in one.values()):
+        return "upwind where D = 0, with a numerical diffusion of up to |f| h/2"
+    worst = {name: max(float(one[name]) for one in each) for name in each[0]}
+    axes = " and ".join(f"{value:.3g} along {name}" for name, value in worst.items())
+    return f"upwind where D = 0, numerical diffusion |f| h/2 of up to {axes}" if axes else ""
 
 
 class Scheme(eqx.Module):
@@ -104,10 +123,14 @@ class FiniteVolume(Scheme):
             )
         if isinstance(transport.diffusivity, Tensor) and self.order == 4:
             raise ValueError("order=4 takes no Tensor; use order=2")
+        if isinstance(transport.diffusivity, Tensor) and grid.mask is not None:
+            raise ValueError("a Tensor takes no mask, whose outline its oblique edges would cross; use jd.PerAxis")
         if self.order == 2:
             return [(ExchangeSystem if transport.exchange else finite_volumes)(equation, grid)]
         if transport.exchange:
             raise ValueError("order=4 takes no exchange; use order=2")
+        if grid.mask is not None:
+            raise ValueError("order=4 takes no mask; use order=2")
         if grid.ndim > 1:
             raise ValueError(f"order=4 holds on one axis; use order=2 on a grid of {grid.ndim}")
         if grid.geometry != "cartesian":
@@ -138,6 +161,10 @@ class FiniteVolume(Scheme):
         share = held / jnp.maximum(jnp.sum(held), jnp.finfo(held.dtype).tiny)
         message = f"order=4 needs a smooth initial state: the cell at {system.grid.sides[0][0]} = {{where}} holds {{value}} of it; use order=2"
         found: list[Condition] = [(message, share > 1 / 3, x, share)]
+        if system.may_vanish:
+            least = jnp.min(jnp.asarray(system.transport.diffusivity))
+            words = "order=4 needs diffusion: D is {value}, where the drift goes upwind, of first order; use order=2"
+            found.append((words, least == 0, 0.0, least))
         for name in ("diffusivity", "drift", "decay", "killing", "source", "capacity"):
             coefficient = getattr(system.equation, name, None)
             if not callable(coefficient) or isinstance(coefficient, (Potential, Series)):

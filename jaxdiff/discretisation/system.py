@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.discretisation.separability import depends
-from jaxdiff.model.coefficients import jumps
+from jaxdiff.model.coefficients import jumps, restricted
 from jaxdiff.model.equations import Transport
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.conditions import Condition
@@ -86,9 +86,18 @@ class System(ABC):
         return False
 
     @property
+    def may_vanish(self) -> bool:
+        """Whether a diffusivity may be zero all along an axis, so that content goes one way between cells, or none."""
+        return False
+
+    @property
     def basis(self) -> Any:
         """The modes in which A is diagonal, if structure tells."""
         return None
+
+    def numerical_diffusion(self, t: Any) -> dict[str, Any]:
+        """{axis: the largest |f| h/2 [length²/time]} along axes where D is known to be zero and the drift goes upwind."""
+        return {}
 
     @property
     def weights(self) -> Any:
@@ -181,7 +190,10 @@ class TransportSystem(System):
 
     @cached_property
     def transport(self) -> Transport:
-        return self.equation.transport()
+        transport = self.equation.transport()
+        if self.grid.mask is None:
+            return transport
+        return Transport(*(restricted(each, self.grid) for each in transport[:5]), *transport[5:])
 
     @cached_property
     def sides(self) -> tuple[Any, ...]:

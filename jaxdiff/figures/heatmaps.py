@@ -30,7 +30,7 @@ def draw_states(
     """One map per time; `rows` {name: values (times, *cells)} share a colour scale, that of `what`, and are drawn under
     each other; signed: zero is in the middle of the scale."""
     times = np.asarray(times)
-    rows = {name: _plane(np.asarray(values)) for name, values in rows.items()}
+    rows = {name: _plane(inside_alone(grid, values)) for name, values in rows.items()}
     low, high = min(float(np.nanmin(v)) for v in rows.values()), max(float(np.nanmax(v)) for v in rows.values())
     if signed:
         high = max(-low, high) or 1.0
@@ -45,6 +45,12 @@ def draw_states(
     for place in panels.ravel():
         place.label_outer()
     figure.colorbar(mesh, ax=panels, label=what, shrink=0.8)
+
+
+def inside_alone(grid: Any, values: Any) -> np.ndarray:
+    """Values over cells, (times, *cells), blank outside the mask of their grid."""
+    values = np.asarray(values)
+    return values if grid.mask is None or values.shape[1:] != grid.shape else np.where(grid.mask, values, np.nan)
 
 
 def draw_histograms(figure: Any, data: Any, rows: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:

@@ -36,7 +36,7 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
             return figure
     with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
-        draw_profiles(figure, times, x, np.asarray(values), names)
+        draw_profiles(figure, times, x, heatmaps.inside_alone(grid, values), names)
         return figure
 
 

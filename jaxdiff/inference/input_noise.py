@@ -212,7 +212,9 @@ def _deviations_of_start(m: Any, state: Any, noise: float) -> np.ndarray | None:
     if isinstance(given, StartNoise):
         return given.profiles * (noise if m.sigma is None else 1.0)
     if given is None:
-        sigma = _inferred_deviation(m.initial, noise)
+        sigma = _inferred_deviation(
+            np.where(m.grid.mask, m.initial, np.nan) if m.grid.mask is not None else m.initial, noise
+        )
         return None if sigma is None else np.full(m.grid.shape, sigma)
     return np.broadcast_to(given, m.grid.shape) if np.any(given > 0) else None
 
@@ -233,7 +235,7 @@ def roughness(values: np.ndarray) -> float:
         if values.shape[axis] < LEAST:
             continue
         for order in range(2, 6):
-            size = np.median(np.abs(np.diff(values, order, axis)))
+            size = np.nanmedian(np.abs(np.diff(values, order, axis)))
             found.append(1.4826 * size / np.sqrt(comb(2 * order, order)))
     return float(min(found, default=0.0))
 

@@ -25,6 +25,7 @@ def evolve(
     apply it to their few resolvents instead of to every state. It sees one `phase` of them.
     """
     u, equation, grid = _of_one_precision(equation, grid, initial)
+    u = grid.within(u)
     times = jnp.asarray(plan.times, u.dtype)
     systems = [Formed(system, times[0]) for system in equation.semidiscretise(grid, plan.scheme)]
     if observe is not None:
@@ -48,7 +49,7 @@ def evolve(
         _finite(states, plan.method.iterates and grid.ndim > 1),
     ]
     most = jnp.max(jnp.stack([jnp.zeros(2, u.dtype), *needed]), axis=0)
-    values = spread(values, grid.names) if observe is None else gathered(values, grid.names)
+    values = spread(grid.within(values), grid.names) if observe is None else gathered(values, grid.names)
     return values, gathered(check(conditions, most), grid.names)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdiff.discretisation.schemes import upwinded
 from jaxdiff.integration import memory
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
@@ -40,7 +41,7 @@ class Solution:
         times: `(T,)` [time].
         values: cell averages `(T, *cells)`, or `(T, 1 + phases, *cells)` with an `Exchange`.
         grid: the `Grid` of these cells.
-        method: how the values were found, in a few words.
+        method: how the values were found, in a few words; with the numerical diffusion along axes where D is zero.
 
     >>> import jaxdiff as jd
     >>> solution = jd.solve(jd.Diffusion(1.0), jd.Grid.uniform((0.0, 1.0, 4)), 1.0, [0.0, 0.1, 0.3])
@@ -150,7 +151,8 @@ def solve(
     plan, values, checks = _refined(equation, grid, u, plan, values, checks)
     if tolerance is not None and (closer := plan.closer(values)) is not plan:
         plan, values, checks = _refined(equation, grid, u, closer, *_compiled(equation, grid, u, closer))
-    return Solution(times, values, grid, plan.method.describe(checks.needed))
+    how = plan.method.describe(checks.needed), upwinded(equation, grid, plan.scheme, times)
+    return Solution(times, values, grid, "; ".join(filter(None, how)))
 
 
 def _refined(equation: Any, grid: Grid, u: Any, plan: Plan, values: Any, checks: Any) -> tuple[Plan, Any, Any]:

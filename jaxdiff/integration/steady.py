@@ -13,7 +13,7 @@ from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration import memory
 from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.model.exchange import start_of
-from jaxdiff.operators import Tridiagonal, eliminable, eliminated, preconditioned
+from jaxdiff.operators import Tridiagonal, eliminable, eliminated, parts, preconditioned, reaching
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
@@ -23,35 +23,45 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     (operator, forcing, conditions), weights = system.formed(0.0), system.weights
-    total = jnp.asarray(1.0 if equation.probability else jnp.nan)
+    held = None
     if initial is not None:
-        total = jnp.sum(system.whole(jnp.asarray(initial), 0.0).reshape(weights.shape) * weights)
+        held = system.whole(jnp.asarray(initial), 0.0).reshape(weights.shape) * weights
+        held = grid.within(jnp.sum(held.reshape(-1, *grid.shape), 0))
     operator, forcing, bound = operator.at_rest(forcing) if hasattr(operator, "at_rest") else (operator, forcing, None)
     capacity = (
         1.0 if bound is None else 1.0 + jnp.sum(bound, 0)
     )  # what a cell holds in all phases, of that in the first
     weights = weights if bound is None else system.mobile.weights
     kept_for_ever = jnp.array(False) if bound is None else ~jnp.isfinite(bound).all()
-    closed = (jnp.abs(operator.leak) <= 0).all()
-    # A closed system is opened at one cell: what balanced forcing moves about never leaves there.
-    known, place = _equilibrium(operator)
-    opening = jax.lax.stop_gradient(jnp.where(closed, jnp.max(operator.exit), 0.0))
-    loss = jnp.broadcast_to(operator.loss, forcing.shape).at[place].add(opening)
+    part = None if grid.mask is None else parts(operator)
+    inside = jnp.array(True) if grid.mask is None else jnp.asarray(grid.mask)
+    over = _over(part, jnp.sum, jax.ops.segment_sum)
+    closed = inside & (over(jnp.where(jnp.abs(operator.leak) <= 0, 0, 1)) == 0)
+    if held is not None:
+        total = over(held)
+    else:  # of several parts nobody knows what each holds
+        several = part is not None and jnp.sum(inside & (part == jnp.arange(part.size).reshape(part.shape))) > 1
+        total = jnp.where(several, jnp.nan, 1.0 if equation.probability else jnp.nan)
+    # A closed part is opened at one cell: what balanced forcing moves about never leaves there.
+    known, chosen = _equilibrium(operator, part)
+    rate = jax.lax.stop_gradient(jnp.max(operator.exit))
+    opening = jnp.where(closed & chosen, rate, 0.0)
+    loss = operator.loss + jnp.where(inside, opening, jnp.where(rate > 0, rate, 1.0))
     opened = eqx.tree_at(lambda a: a.loss, operator, loss)
-    gain, size = jnp.sum(forcing), jnp.sum(jnp.abs(forcing))
+    gain, size = over(forcing), over(jnp.abs(forcing))
     gains = closed & (jnp.abs(gain) > max(1e-12, 64 * float(jnp.finfo(forcing.dtype).eps)) * size)
-    may_grow = ~closed & (operator.growth() > 0)
-    # Beside the forcing a closed system gains what it loses at the opening, and one that may grow a unit density.
+    may_grow = inside & ~closed & (operator.growth() > 0)
+    # Beside the forcing a closed part gains what it loses at the opening, and one that may grow a unit density.
     probe = jax.lax.stop_gradient(jnp.where(may_grow, weights, 0.0))
-    probe = probe if known is not None else probe.at[place].add(opening)
+    probe = probe if known is not None else probe + opening
     settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
     shape = probed if known is None else known
-    shape = shape / jnp.where(closed, jnp.sum(shape * capacity), 1.0)
-    kept = jnp.nan_to_num(total) - jnp.sum(settled * capacity)
+    shape = shape / jnp.where(closed, over(shape * capacity), 1.0)
+    kept = jnp.nan_to_num(total) - over(settled * capacity)
     content = settled + jnp.where(closed, kept * shape, 0.0)
     # A system decays if and only if a unit density feeds all of it and is kept nowhere for ever.
-    longest = jnp.max(jnp.abs(probed) / weights) * jnp.max(jnp.abs(operator.exit))
-    grows = may_grow & ((probed < 0).any() | (longest * float(jnp.finfo(forcing.dtype).eps) > 0.03))
+    longest = jnp.max(jnp.where(may_grow, jnp.abs(probed) / weights, 0.0)) * jnp.max(jnp.abs(operator.exit))
+    grows = may_grow & ((probed < 0) | (longest * float(jnp.finfo(forcing.dtype).eps) > 0.03))
     doubt = "" if grid.ndim == 1 else ", or the iterations for it did not converge"
     refusals = {
         "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source": gains,
@@ -60,11 +70,23 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         "there is no steady state: a phase keeps what it catches; give it a rate_out": kept_for_ever,
         f"the steady state is not finite{doubt}; check the coefficients": ~jnp.isfinite(content).all(),
     }
-    found = [(words, failed, 0.0, gain) for words, failed in refusals.items()]
+    if system.may_vanish:
+        ends = jnp.where(closed, chosen, jnp.abs(operator.leak) > 0)
+        stuck = "the steady state depends on where the content starts: at a diffusivity of zero some cells are never left for the others; solve for long times"
+        refusals = {stuck: inside & ~reaching(operator, ends), **refusals}
+    worst = gain.ravel()[jnp.argmax(jnp.abs(gain) * closed)]
+    found = [(words, jnp.any(failed), 0.0, worst) for words, failed in refusals.items()]
     if bound is not None:
         content = jnp.concatenate([content[None], bound * content]) / system.weights.reshape(system.state_shape)
         return content, check([*conditions, *found])
     return content / weights, check([*conditions, *found])
+
+
+def _over(part: Any, whole: Any, segments: Any) -> Any:
+    """What `whole` says of all cells, or of every part by itself, at each of its cells."""
+    if part is None:
+        return whole
+    return lambda x: segments(jnp.broadcast_to(x, part.shape).ravel(), part.ravel(), part.size)[part]
 
 
 def _resolvent(operator: Any, a: Any) -> Any:
@@ -74,28 +96,31 @@ def _resolvent(operator: Any, a: Any) -> Any:
     return preconditioned(operator).resolvent(a, -1.0)
 
 
-def _equilibrium(operator: Any) -> tuple[Any, Any]:
-    """Contents that nothing moves in a closed domain, up to a factor, None where they must be solved for; and the cell
-    to open, one that is not empty."""
-    known = None
-    if isinstance(operator, Tridiagonal):
-        content = known = _on_chain(operator)
-    elif operator.detailed_balance:
-        logs = operator.log_equilibrium
-        content = known = jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+def _equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
+    """Contents that nothing moves in a closed domain, up to a factor of each part, None where they must be solved for; and
+    whether a cell is the one to open in its part, one that is not empty."""
+    known, largest = None, _over(part, jnp.max, jax.ops.segment_max)
+    relative = lambda logs: jnp.exp(logs - jax.lax.stop_gradient(largest(logs)))
+    if isinstance(operator, Tridiagonal) and not (operator.periodic and part is not None):
+        content = known = _on_chain(operator, relative)
+    elif getattr(operator, "detailed_balance", False):
+        content = known = relative(operator.log_equilibrium)
     else:
-        slow = 0.1 * jnp.max(operator.exit) / max(operator.weights.shape) ** 2  # than diffusion across the domain
-        content = _resolvent(operator, slow)(jnp.ones_like(operator.weights))
-    return known, jnp.unravel_index(jnp.argmax(jax.lax.stop_gradient(content)), content.shape)
+        slow = 0.1 * jnp.max(operator.exit) / max(operator.exit.shape) ** 2  # than diffusion across the domain
+        content = _resolvent(operator, slow)(jnp.ones_like(operator.exit))
+    content = jax.lax.stop_gradient(content)
+    order = jnp.arange(content.size).reshape(content.shape)
+    first = _over(part, jnp.min, jax.ops.segment_min)(jnp.where(content == largest(content), order, content.size))
+    return known, order == first
 
 
-def _on_chain(operator: Tridiagonal) -> Any:
+def _on_chain(operator: Tridiagonal, relative: Any) -> Any:
     """By detailed balance in logarithms, or on a periodic axis by elimination of what remains when it is cut."""
     if not operator.periodic:
         tiny = jnp.finfo(operator.up.dtype).tiny
         steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
         logs = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
-        return jnp.exp(logs - jax.lax.stop_gradient(jnp.max(logs)))
+        return relative(logs)
     chain = type(operator)(operator.up[:-1], operator.down[:-1], operator.loss[:-1])
     entry = jnp.zeros_like(chain.up).at[0].add(operator.up[-1]).at[-1].add(operator.down[-1])
     return jnp.concatenate([chain.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])

@@ -18,7 +18,7 @@ from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, StatesPredictor
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw
-from jaxdiff.measurements.states_at_times import states_at_times
+from jaxdiff.measurements.states_at_times import start_inside, states_at_times
 from jaxdiff.model.grid import Grid, increasing
 from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.conditions import check
@@ -97,8 +97,16 @@ class Histograms(Measurement):
         )
         empty = lambda i: f"every histogram must hold something, got zeros only at time {times[i]:g}; drop that time"
         refuse(counts.reshape(len(times), -1).sum(1) == 0, empty)
-        self.grid, self.initial, self.times, self.counts = grid, initial, times, counts
+        self.grid, self.initial, self.times, self.counts = grid, start_inside(initial, grid), times, counts
         self.edges = edges if grid.ndim > 1 else edges[0]
+        if grid.mask is not None:
+            room = np.asarray(grid.volumes)
+            for k, one in enumerate(edges):
+                room = np.moveaxis(np.tensordot(room, _overlap(grid.axis(k), one), (k, 1)), -1, k)
+            if (lost := counts[:, room == 0].sum()) > 0:
+                raise ValueError(
+                    f"counts must lie within the mask of the grid, got {lost:g} of {counts.sum():g} in bins outside it; set those to zero or widen the mask"
+                )
         self.total = None if total is None else _checked_total(total, times)
         if self.total is not None:
             inside = self.inside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -184,7 +185,7 @@ class Interval(Probe):
         if len(self.lower) != grid.ndim:
             raise ValueError(f"an interval needs {grid.ndim} lower ends here, got {len(self.lower)}")
         for ends in (self.lower, self.upper):
-            grid.require_inside(np.array([ends]), "the end of an interval")
+            grid.box.require_inside(np.array([ends]), "the end of an interval")
 
 
 class Mean(Probe):
@@ -222,7 +223,7 @@ class Mean(Probe):
 
     def value(self, system: Any, t: Any, u: Any) -> Any:
         if self.interval is not None:
-            whole = self.interval.value(system, t, jnp.ones(system.grid.shape, u.dtype))
+            whole = self.interval.value(system, t, system.grid.within(jnp.ones(system.grid.shape, u.dtype)))
             return self.interval.value(system, t, u) / whole
         weights = jnp.asarray(self.mask) * system.grid.volumes
         return jnp.sum(u * weights) / jnp.sum(weights)
@@ -232,6 +233,8 @@ class Mean(Probe):
             self.interval.check(grid)
         elif (shape := np.asarray(self.mask).shape) != grid.shape:
             raise ValueError(f"a mask must have the shape of the cells, {grid.shape}, got {shape}")
+        if grid.mask is not None and not np.isfinite(self.value(SimpleNamespace(grid=grid), 0.0, jnp.ones(grid.shape))):
+            raise ValueError("a mean needs cells within the mask of the grid, got none; take another place")
 
 
 class BoundaryValue(Probe):
@@ -359,6 +362,8 @@ def _place(grid: Grid, side: str) -> tuple[int, int]:
 def _require_side(grid: Grid, side: str) -> None:
     if side not in grid.sides:
         raise ValueError(f"a side here is one of {', '.join(grid.sides)}, got {side!r}")
+    if grid.mask is not None and not np.take(grid.mask, _place(grid, side)[1], _place(grid, side)[0]).any():
+        raise ValueError(f"no cell within the mask of the grid touches {side}; read otherwise")
 
 
 def _inside(line: Grid, lower: float, upper: float) -> Any:

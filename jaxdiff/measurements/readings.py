@@ -20,7 +20,7 @@ from jaxdiff.measurements.probe_predictor import ProbePredictor, probed
 from jaxdiff.measurements.probes import Probe
 from jaxdiff.measurements.readings_examination import examined
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.states_at_times import checked_start_noise, states_at_times
+from jaxdiff.measurements.states_at_times import checked_start_noise, start_inside, states_at_times
 from jaxdiff.model.grid import Grid
 from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.compilation import bucket
@@ -131,7 +131,7 @@ class Readings(Measurement):
             )
         if self.probe is None:
             grid.require_inside(positions, "position")
-        self.grid, self.initial = grid, initial
+        self.grid, self.initial = grid, start_inside(initial, grid)
         self.times, self.positions, self.values = times, positions, values[kept]
         self.missing = int(np.sum(~kept))
         self.initial_sigma = checked_start_noise(initial_sigma, self.initial, grid)
@@ -204,8 +204,8 @@ class Readings(Measurement):
 
         initial: the state at `start`, by default the time of the first image; None where the model returns one
         times: (T,) [time]; images: (T, *cells) [unit of the field], the first axis of an image that of x; NaN, or a
-        mask, where there is no value; sigma: a number, (T,) for the images or (T, *cells) for the pixels; time_unit,
-        initial_sigma, conditions, phase: as in `Readings`
+        mask, where there is no value; of a grid with a mask pixels inside alone are read; sigma: a number, (T,) for the
+        images or (T, *cells) for the pixels; time_unit, initial_sigma, conditions, phase: as in `Readings`
 
         An image may be the initial state of those that follow it. Its noise spreads with what was there, and enters the error
         bars: with initial_sigma, or the noise of the other images if it is as rough as they are.
@@ -223,9 +223,9 @@ class Readings(Measurement):
             raise ValueError(
                 f"images must be one of shape {grid.shape} for each of {times.size} times, got shape {images.shape}; the first axis of an image is that of x"
             )
-        infinite = lambda image, *cell: (
-            f"image {image} is infinite in cell {cell}; set it to NaN where it tells nothing"
-        )
+        infinite = lambda i, *cell: f"image {i} is infinite in cell {cell}; set it to NaN where it tells nothing"
+        initial, inside = start_inside(initial, grid), grid.holds(grid.points).reshape(grid.shape)
+        images = np.where(inside, images, 0.0)
         refuse(np.isinf(images), infinite)
         if sigma is not None:
             sigma = numbers(sigma, "sigma")
@@ -234,14 +234,14 @@ class Readings(Measurement):
                     f"sigma must be a number, one for each of {times.size} images or for each pixel {images.shape}, got shape {sigma.shape}"
                 )
             sigma = sigma.reshape(-1, *(1,) * grid.ndim) if sigma.shape == times.shape else sigma
-            sigma = np.broadcast_to(sigma, images.shape).ravel()
+            sigma = np.broadcast_to(sigma, images.shape)[:, inside].ravel()
         start = float(times[0]) if start is None else begin
         if np.shape(initial) == grid.shape and np.array_equal(initial, images[0]) and start == times[0]:
             raise ValueError(
                 "the initial state is the first image, which is then no reading; pass times[1:] and images[1:], with start=times[0]"
             )
-        points = grid.points
-        rows = np.repeat(times, len(points)), np.tile(points, (len(times), 1)), images.ravel()
+        points = grid.points[inside.ravel()]
+        rows = np.repeat(times, len(points)), np.tile(points, (len(times), 1)), images[:, inside].ravel()
         more = {"initial_sigma": initial_sigma, "conditions": conditions, "phase": phase}
         return cls(grid, initial, *rows, sigma, start, **more)
 

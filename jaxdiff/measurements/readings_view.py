@@ -58,7 +58,9 @@ def view(readings: Readings, fit: Any, held_out: Readings | None) -> View:
         "residuals": Picture(partial(draw_residuals, comparison=comparison)),
     }
     if (states := comparison.states) is not None:
-        values = {"": states.values.reshape(-1, *grid.shape)}
+        seen = np.full((len(states.values), len(grid.points)), np.nan)
+        seen[:, grid.holds(grid.points)] = states.values
+        values = {"": seen.reshape(-1, *grid.shape)}
         draw_course = lambda figure, names: heatmaps.draw_states(
             figure, grid, grid.edges, states.times, values, names, names["value"]
         )
@@ -93,15 +95,16 @@ def _curves(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
     sensors = np.unique(np.concatenate([part.positions for part in parts]))
     finite = times[np.isfinite(times)]
     lower, upper = np.asarray(m.grid.edges[0])[[0, -1]]
+    line = lambda count: (x := np.linspace(lower, upper, count))[m.grid.holds(x)]
     kind, wanted = "", {}
     if len(times) <= 6 and len(sensors) > len(times) or len(times) == 1:
-        kind, wanted["curve"] = "profiles", (times, np.linspace(lower, upper, 301))
+        kind, wanted["curve"] = "profiles", (times, line(301))
     elif len(sensors) <= FEW and len(finite) == len(times):
         kind, wanted["curve"] = "series", (_between(m.start, finite), sensors)
     if len(finite) > 1:
         among = wanted["curve"][0] if kind == "series" else finite
         some = among[np.unique(np.linspace(0, len(among) - 1, 61).astype(int))]
-        wanted["over_time"] = some, np.linspace(lower, upper, 81)
+        wanted["over_time"] = some, line(81)
     return kind, wanted
 
 
@@ -115,7 +118,8 @@ def _course(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
 def _states(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """As `_curves`, on several axes: all cells at a few times."""
     times = np.unique(parts[0].times)
-    return "", {"states": (times[heatmaps.chosen(times)], parts[0].grid.points)}
+    points = parts[0].grid.points
+    return "", {"states": (times[heatmaps.chosen(times)], points[parts[0].grid.holds(points)])}
 
 
 def _between(start: float, times: np.ndarray) -> np.ndarray:

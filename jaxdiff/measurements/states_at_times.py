@@ -105,6 +105,13 @@ def states_at_times(
     return StatesAtTimes(grid, solve, steady, phase), np.where(times == np.inf, solve.outputs + 1, where + lead)
 
 
+def start_inside(initial: Any, grid: Grid) -> Any:
+    """An initial state, zero outside the mask of its grid where it is an array over cells."""
+    if grid.mask is None or isinstance(initial, jax.core.Tracer) or callable(initial):
+        return initial
+    return np.where(grid.mask, initial, 0.0) if np.shape(initial) == grid.shape else initial
+
+
 def check_initial(initial: Any, grid: Grid) -> None:
     value = plain(initial)
     if value is None or callable(value) or isinstance(value, jax.core.Tracer):

@@ -270,6 +270,10 @@ def _checked_path(
             f"times{which} must increase, got {times[i + 1]:g} after {times[i]:g} in row {i + 1}; sort or drop rows"
         ),
     )
+    if grid.mask is not None:
+        raise ValueError(
+            "a path takes no mask, whose outline transition densities do not see; narrow the grid to its part"
+        )
     grid.require_inside(positions, f"position{which}")
     return times, positions, missing
 

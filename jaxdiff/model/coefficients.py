@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdiff.model.arguments import at_place, one_number, takes
 from jaxdiff.model.expression import Expression
+from jaxdiff.model.masks import kept_inside
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import Mark, numeric, plain
@@ -247,6 +248,28 @@ def at_points(coefficient: Any, points: Any, t: Any, what: str = "coefficient") 
     return jnp.broadcast_to(value, jnp.shape(points))
 
 
+def restricted(coefficient: Any, grid: Any) -> Any:
+    """A coefficient that a mask's outside does not ask: there it is what it is in one of the cells inside."""
+    if isinstance(coefficient, (tuple, list)):
+        return tuple(restricted(each, grid) for each in coefficient)
+    if isinstance(coefficient, PerAxis):
+        return PerAxis(*(restricted(each, grid) for each in coefficient.coefficients))
+    if isinstance(coefficient, Potential):
+        return Potential(restricted(coefficient.energy, grid))
+    keep = kept_inside(grid)
+    if isinstance(coefficient, TimeDependent):
+        return TimeDependent(lambda t, *x: at_place(coefficient, ("t", *grid.names), t, *keep(*x)))
+    if isinstance(coefficient, Series) or coefficient is None:
+        return coefficient
+    if callable(coefficient):
+        return lambda *x: at_place(coefficient, grid.names, *keep(*x))
+    if np.shape(coefficient)[-grid.ndim :] != grid.shape:
+        return coefficient
+    first = jnp.unravel_index(jnp.argmax(jnp.asarray(grid.mask)), grid.shape)
+    one = _array(coefficient)[(..., *first, *(None,) * grid.ndim)]
+    return jnp.where(grid.mask, _array(coefficient), one)
+
+
 def absent(coefficient: Any) -> bool:
     """Whether a coefficient is known to be zero."""
     known = isinstance(coefficient, (np.ndarray, np.generic, jax.Array)) and not isinstance(
@@ -258,6 +281,12 @@ def absent(coefficient: Any) -> bool:
 def is_cells(coefficient: Any) -> bool:
     """Whether a coefficient is an array over cells."""
     return not (coefficient is None or callable(coefficient) or varies(coefficient)) and jnp.ndim(coefficient) > 0
+
+
+def is_number(coefficient: Any) -> bool:
+    """Whether a coefficient is one number, the same everywhere and at all times."""
+    plain = not callable(coefficient) and not varies(coefficient) and not isinstance(coefficient, PerAxis)
+    return plain and np.ndim(coefficient) == 0
 
 
 def jumps(coefficient: Any, kinks: bool = True) -> list[Any]:

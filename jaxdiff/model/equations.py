@@ -30,6 +30,7 @@ class Transport(NamedTuple):
     drift: f, None where nothing drifts; diffusivity: D; loss: k; source: s; capacity: c, None for one
     alpha: where in a jump the diffusivity counts: 0 before (Itô), ½ midway, 1 after
     exchange: the phases that do not move, `jd.Exchange` each
+    degenerate: whether D may be a number that is zero, all along an axis, where the drift carries content upwind
     """
 
     drift: Any
@@ -40,6 +41,7 @@ class Transport(NamedTuple):
     alpha: float = 1.0
     boundaries: Any = reflecting
     exchange: tuple[Any, ...] = ()
+    degenerate: bool = False
 
     def transport(self) -> Transport:
         """Itself, as an equation says it."""
@@ -108,7 +110,7 @@ class Equation(eqx.Module):
 
     def sde(self, grid: Any) -> tuple[Callable, Callable, Callable]:
         """Itô drift, diffusivity and killing as functions of one position: dX = f dt + √(2D) dW."""
-        drift, diffusivity, killing, source, _, alpha, _, exchange = self.transport()
+        drift, diffusivity, killing, source, _, alpha, _, exchange, _ = self.transport()
         if exchange:
             raise ValueError("paths of particles that are bound now and then are not predicted yet; leave exchange out")
         for name, c in (("drift", drift), ("diffusivity", diffusivity), ("killing", killing)):
@@ -182,7 +184,9 @@ class FokkerPlanck(Equation):
     Args:
         drift: f [length/time]: a number, an array over cells, a callable of one position, `TimeDependent`, or a `Potential`;
             on several axes a tuple of components, or a callable that returns them.
-        diffusivity: D [length²/time], the same or `PerAxis` or `Tensor`; D = 0 is allowed at a wall.
+        diffusivity: D [length²/time], the same or `PerAxis` or `Tensor`; D = 0 is allowed at a wall, and as the number of a whole
+            axis: of `PerAxis`, or on the only one. The drift then carries p upwind, of first order, and `Solution.method` says
+            how large the numerical diffusion is, |f| h/2.
         killing: k [1/time].
         source: s [p/time], of particles that arrive: p is then their number per volume and not of mass one.
         interpretation: of the noise where D depends on position: "ito" (above), "stratonovich",
@@ -224,7 +228,7 @@ class FokkerPlanck(Equation):
 
     def transport(self) -> Transport:
         more = {"alpha": _ALPHA[self.interpretation], "boundaries": self.boundaries, "exchange": self.exchange}
-        return Transport(self.drift, self.diffusivity, self.killing, self.source, **more)
+        return Transport(self.drift, self.diffusivity, self.killing, self.source, **more, degenerate=True)
 
 
 def _function(coefficient: Any, grid: Any) -> Callable[[Any], Any]:

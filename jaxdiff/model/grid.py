@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from jaxdiff.model.arguments import at_place, one_number
 from jaxdiff.model.averages import DOUBTFUL, adaptive_quadrature, quadrature
-from jaxdiff.model.interpolation import cubic, linear
+from jaxdiff.model.interpolation import cubic, linear, masked
+from jaxdiff.model.masks import checked, holder, kept_inside
 from jaxdiff.quantities import numbers
 from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.conditions import Condition
@@ -36,9 +37,13 @@ class Grid(eqx.Module):
         edges: where cells meet, increasing [length]: an array `(n + 1,)`, or a tuple of one for each axis x, y, z.
         geometry: "cartesian", up to three axes; "cylindrical", whose first axis is the radius r, cells shells of volume
             2πr dr and a second axis z; or "spherical", one axis of shells of volume 4πr² dr.
+        mask: True in the cells of the domain, an array `(*cells,)`, its first axis that of x; None: all. Nothing passes its
+            outline, what holds at a side of the box holds for cells inside that touch it, and cells outside have no volume:
+            states are zero there, coefficients, sources and starts count for nothing.
 
     Raises:
-        ValueError: edges that are not finite and increasing, a negative radius, or more axes than the geometry has.
+        ValueError: edges that are not finite and increasing, a negative radius, more axes than the geometry has, or a mask
+            of another shape, of numbers, or with nothing inside.
 
     >>> import numpy as np, jaxdiff as jd
     >>> grid = jd.Grid.uniform((0.0, 1.0, 4))
@@ -50,13 +55,22 @@ class Grid(eqx.Module):
     array([0.1, 0.2, 0.7])
     >>> jd.Grid.radial((0.0, 1.0, 50), geometry="spherical").volumes.sum().round(12) == round(4 * np.pi / 3, 12)
     np.True_
+
+    A round cell in a box of pixels:
+
+    >>> pixels = jd.Grid.uniform((-1.0, 1.0, 40), (-1.0, 1.0, 40)).points
+    >>> disc = jd.Grid.uniform((-1.0, 1.0, 40), (-1.0, 1.0, 40), mask=((pixels**2).sum(1) < 1).reshape(40, 40))
+    >>> u = jd.solve(jd.Diffusion(0.1), disc, lambda x, y: x > 0, [0.0, 1.0]).values[-1]
+    >>> float(u[0, 0]), bool(abs(disc.integrate(u) / np.pi - 0.5) < 0.01)
+    (0.0, True)
     """
 
     edges: tuple[Float[np.ndarray, " n+1"], ...]
     geometry: str = eqx.field(static=True)
     equal: tuple[bool, ...] = eqx.field(static=True)  # axes whose cells are known to be of one width
+    mask: Any = None
 
-    def __init__(self, edges: Any, geometry: str = "cartesian"):
+    def __init__(self, edges: Any, geometry: str = "cartesian", mask: Any = None):
         if geometry not in _EXPONENT:
             raise ValueError(f"geometry must be one of {', '.join(_EXPONENT)}, got {geometry!r}")
         if not isinstance(edges, (tuple, list)) or np.ndim(edges[0]) == 0:
@@ -68,34 +82,40 @@ class Grid(eqx.Module):
         self.edges = tuple(_checked_edges(e, kind) for e, kind in zip(edges, kinds, strict=False))
         self.geometry = geometry
         self.equal = tuple(map(_are_equal, self.edges))
+        self.mask = checked(mask, self.shape)
 
     @classmethod
-    def uniform(cls, *axes: tuple[float, float, int]) -> Grid:
+    def uniform(cls, *axes: tuple[float, float, int], mask: Any = None) -> Grid:
         """Equal cells along every axis.
 
         Args:
             axes: a triple (lower [length], upper [length], cells) for each axis x, y, z.
+            mask: True in the cells of the domain, as in `Grid`.
 
         Raises:
-            ValueError: a triple that is none, ends that are not increasing, or cells that are no positive whole number.
+            ValueError: a triple that is none, ends that are not increasing, cells that are no positive whole number, or a mask
+                that is none.
         """
-        return cls(tuple(_linspace(axis) for axis in axes))
+        return cls(tuple(_linspace(axis) for axis in axes), mask=mask)
 
     @classmethod
-    def radial(cls, radius: tuple[float, float, int], *axes: tuple[float, float, int], geometry: str) -> Grid:
+    def radial(
+        cls, radius: tuple[float, float, int], *axes: tuple[float, float, int], geometry: str, mask: Any = None
+    ) -> Grid:
         """Equal shells of a cylinder or a sphere.
 
         Args:
             radius: (inner [length], outer [length], shells); an inner radius of 0 is the axis or the centre.
             axes: for a cylinder, (lower, upper, cells) of the axis z.
             geometry: "cylindrical" or "spherical".
+            mask: True in the cells of the domain, as in `Grid`.
 
         Raises:
             ValueError: another geometry, a negative radius, or an axis too many.
         """
         if geometry not in ("cylindrical", "spherical"):
             raise ValueError(f"geometry must be 'cylindrical' or 'spherical', got {geometry!r}")
-        return cls(tuple(_linspace(axis) for axis in (radius, *axes)), geometry)
+        return cls(tuple(_linspace(axis) for axis in (radius, *axes)), geometry, mask)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -133,12 +153,19 @@ class Grid(eqx.Module):
         return tuple(name + end for name in self.names for end in "-+")
 
     def axis(self, k: int) -> Grid:
-        """One axis as a grid of its own."""
-        return self if self.ndim == 1 else Grid((self.edges[k],), self.geometry if k == 0 else "cartesian")
+        """One axis as a grid of its own, without the mask."""
+        return self.box if self.ndim == 1 else Grid((self.edges[k],), self.geometry if k == 0 else "cartesian")
+
+    @property
+    def box(self) -> Grid:
+        """All cells, without the mask."""
+        return self if self.mask is None else Grid(self.edges, self.geometry)
 
     @property
     def volumes(self) -> Any:
-        """Cell volumes, of the grid's shape [length^d]; of shells the volume of the whole shell."""
+        """Cell volumes, of the grid's shape [length^d], zero outside a mask; of shells the volume of the whole shell."""
+        if self.mask is not None:
+            return self.mask * self.box.volumes
         if self.ndim > 1:
             each = [self.axis(k).volumes for k in range(self.ndim)]
             return reduce((np if all(isinstance(v, np.ndarray) for v in each) else jnp).multiply.outer, each)
@@ -191,12 +218,16 @@ class Grid(eqx.Module):
                 raise ValueError(
                     f"expected a number or cell averages of shape {self.shape}, got shape {value.shape}; pass one per cell"
                 )
-            return jnp.broadcast_to(value, self.shape)
-        found = self._quadrature(function)
+            return self.within(jnp.broadcast_to(value, self.shape))
+        found = tuple(map(self.within, self._quadrature(function)))
         if any(isinstance(each, jax.core.Tracer) for each in (*found, *self.edges)):
             return found[0]
-        of_point, volumes = self._of_point(function), np.asarray(self.volumes)
-        return jnp.asarray(adaptive_quadrature(of_point, self.edges, self.exponent, volumes, found))
+        of_point, volumes = self._of_point(function), np.asarray(self.box.volumes)
+        return self.within(jnp.asarray(adaptive_quadrature(of_point, self.edges, self.exponent, volumes, found)))
+
+    def within(self, values: Any) -> Any:
+        """Values `(…, *cells)`, zero outside a mask."""
+        return values if self.mask is None else jnp.where(self.mask, values, 0)
 
     def unresolved(self, function: Callable[..., Any], what: str) -> Condition:
         """The condition that a function is not so narrow that cells do not see it, where `average` cannot divide them."""
@@ -210,13 +241,14 @@ class Grid(eqx.Module):
         return message, share[first] > DOUBTFUL, places if self.ndim > 1 else places[0], share[first]
 
     def _of_point(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *x: one_number(at_place(function, self.names, *x), x[0].dtype, "a function to be averaged")
+        keep = (lambda *x: x) if self.mask is None else kept_inside(self)
+        return lambda *x: one_number(at_place(function, self.names, *keep(*x)), x[0].dtype, "a function to be averaged")
 
     def _quadrature(self, function: Callable[..., Any]) -> Any:
         return quadrature(self._of_point(function), self.edges, self.exponent)
 
     def delta(self, point: Any) -> Float[Array | np.ndarray, "*cells"]:
-        """Unit mass at a point, shared by the nearest cells so that mass and mean position are exact.
+        """Unit mass at a point, shared by the nearest cells so that mass and, off walls and outlines, mean position are exact.
 
         Args:
             point: a position [length]; on several axes `(ndim,)`.
@@ -225,7 +257,7 @@ class Grid(eqx.Module):
             Cell averages, of the grid's shape [1/volume].
 
         Raises:
-            ValueError: a point outside the grid, or of another number of coordinates.
+            ValueError: a point outside the grid or its mask, or of another number of coordinates.
 
         >>> from jaxdiff import Grid
         >>> Grid.uniform((0.0, 1.0, 4)).delta(0.5)
@@ -239,7 +271,8 @@ class Grid(eqx.Module):
             if point.shape != (self.ndim,):
                 raise ValueError(f"a point has {self.ndim} coordinates here, got {point.tolist()}")
             self.require_inside(point if self.ndim == 1 else point[None], "point")
-        return reduce(xp.multiply.outer, [self.axis(k)._split(point[k], xp) for k in range(self.ndim)])
+        found = reduce(xp.multiply.outer, [self.axis(k)._split(point[k], xp) for k in range(self.ndim)])
+        return found if self.mask is None else self.mask * found / (found * self.volumes).sum()
 
     def _split(self, point: Any, xp: Any) -> Any:
         x = xp.asarray(self.centers[0])
@@ -268,6 +301,9 @@ class Grid(eqx.Module):
     def interpolate(self, u: Any, points: Any, order: int = 2) -> Float[Array, "*points"]:
         """Values at points: linear between cell centres along every axis, extrapolated linearly to the walls.
 
+        Within a mask cells outside count for nothing: along an axis the values of the cell that holds the point and of a
+        neighbour inside are taken, of second order, and where there is none the cell's own, of first order.
+
         Args:
             u: cell averages `(…, *cells)`.
             points: `(m, ndim)` [length], or on one axis `(m,)`. On one axis a number is a point, on several a row of coordinates.
@@ -277,7 +313,7 @@ class Grid(eqx.Module):
             `(…, m)`, or `(…,)` for one point.
 
         Raises:
-            ValueError: points of another number of coordinates.
+            ValueError: points of another number of coordinates, or outside a mask.
 
         >>> from jaxdiff import Grid
         >>> float(Grid.uniform((0.0, 1.0, 2)).interpolate([1.0, 3.0], 0.5))
@@ -287,11 +323,22 @@ class Grid(eqx.Module):
         flat = self.ndim == 1 and points.ndim <= 1
         if not flat and points.shape[-1:] != (self.ndim,):
             raise ValueError(f"a point has {self.ndim} coordinates here, got points of shape {points.shape}")
-        return (cubic if order == 4 else linear)(self, u, points)
+        if self.mask is None:
+            return (cubic if order == 4 else linear)(self, u, points)
+        if not any(isinstance(each, jax.core.Tracer) for each in (points, self.mask, *self.edges)):
+            self.require_inside(np.atleast_1d(np.asarray(points)), "point")
+        return masked(self, u, points)
+
+    def holds(self, points: Any) -> np.ndarray:
+        """Whether points of the box, (m,) or (m, ndim), lie in cells of the mask, or on its outline."""
+        columns = np.reshape(np.asarray(points, float), (-1, self.ndim))
+        if self.mask is None:
+            return np.ones(len(columns), bool)
+        return holder(self.edges, np.asarray(self.mask), tuple(columns.T), np)[1]
 
     def require_inside(self, points: Any, what: str) -> None:
-        """Raise if a point, (m,) or (m, ndim), lies outside the grid (by more than roundoff)."""
-        columns = points[:, None] if np.ndim(points) == 1 else points
+        """Raise if a point, (m,) or (m, ndim), lies outside the grid or its mask (by more than roundoff)."""
+        columns = np.reshape(points, (-1, self.ndim))
         for k in range(self.ndim):
             lower, upper = self.edges[k][0], self.edges[k][-1]
             slack = 1e-9 * (upper - lower)
@@ -302,6 +349,10 @@ class Grid(eqx.Module):
                 raise ValueError(
                     f"{what} {i} at {at} lies outside the grid [{lower:g}, {upper:g}]; widen the grid or drop it, or on a periodic axis wrap it: lower + (x - lower) % period"
                 )
+        if not (held := self.holds(columns)).all():
+            i = int(np.argmin(held))
+            at = ", ".join(f"{name} = {x:g}" for name, x in zip(self.names, columns[i], strict=True))
+            raise ValueError(f"{what} {i} at {at} lies outside the mask of the grid; widen the mask or drop it")
 
 
 def _are_equal(edges: Any) -> bool:

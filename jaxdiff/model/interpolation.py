@@ -1,13 +1,16 @@
-"""Interpolation of states between the cells of a grid: linear along every axis, or by the cubic of four averages."""
+"""Interpolation of states between the cells of a grid: linear along every axis, or by the cubic of four averages, or within a
+mask."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.model.masks import holder
 from jaxdiff.runtime.compilation import solver_jit
 
 # Coefficients, by powers, of the cubics with an average of one in one of the cells [0, 1], … [3, 4], of zero in the others.
@@ -45,3 +48,38 @@ def cubic(grid: Any, u: Any, points: Any) -> Any:
 def _columns(grid: Any, points: Any) -> Any:
     """Points (…, ndim)."""
     return points[..., None] if grid.ndim == 1 and points.ndim <= 1 else points
+
+
+@solver_jit
+def masked(grid: Any, u: Any, points: Any) -> Any:
+    """From cells inside alone: of the cell that holds the point, linear towards its neighbours on that side, or where
+    those are outside from the other side; without either it is constant along that axis. NaN outside."""
+    points, mask = _columns(grid, points), jnp.asarray(grid.mask)
+    u = jnp.where(mask, u, 0.0)
+    at, inside = holder(grid.edges, mask, tuple(jnp.moveaxis(points, -1, 0)))
+    steps: list[Any] = []
+    shares: list[Any] = []
+    for k, n in enumerate(grid.shape):
+        x, here = jnp.asarray(grid.centers[k], points.dtype), at[k]
+        forth = jnp.where(points[..., k] >= x[here], 1, -1)
+        beside = lambda step, k=k, here=here, n=n: (
+            (here + step >= 0) & (here + step < n) & mask[(*at[:k], jnp.clip(here + step, 0, n - 1), *at[k + 1 :])]
+        )
+        step = jnp.where(beside(forth), forth, jnp.where(beside(-forth), -forth, 0))
+        gap = x[here + step] - x[here]
+        steps.append(step)
+        shares.append(jnp.where(step == 0, 0.0, (points[..., k] - x[here]) / jnp.where(step == 0, 1.0, gap)))
+    total: Any = 0.0
+    for axes in product(
+        (0, 1), repeat=grid.ndim
+    ):  # differences along some of the axes, where all their cells are inside
+        change: Any = 0.0
+        share, whole = jnp.ones_like(points[..., 0]), inside
+        for corner in product(*((0, 1)[: 1 + taken] for taken in axes)):
+            index = tuple(i + step * by for i, step, by in zip(at, steps, corner, strict=True))
+            change = change + (-1.0) ** (sum(axes) - sum(corner)) * u[(..., *index)]
+            whole = whole & mask[index]
+        for taken, part in zip(axes, shares, strict=True):
+            share = share * part if taken else share
+        total = total + jnp.where(whole, share, 0.0) * change
+    return jnp.where(inside, total, jnp.nan)

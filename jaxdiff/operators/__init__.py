@@ -3,6 +3,7 @@
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
+from jaxdiff.operators.connectivity import parts, reaching
 from jaxdiff.operators.dense import Dense
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
@@ -30,6 +31,8 @@ __all__ = [
     "eliminated",
     "preconditioned",
     "longest_time",
+    "parts",
+    "reaching",
     "most_of_batch",
     "parts_needed",
     "propagate",

@@ -34,7 +34,7 @@ class AxisSum(eqx.Module):
     On an open axis the outermost rates leave the domain; on a periodic one they join its ends. `weights` are the contents of a
     unit density; `detailed_balance` tells that some scaling of the cells makes A symmetric, `symmetric` that A itself is: rates
     across a face are the same both ways, and `level` that they are so across all faces of an axis. `diffusive` tells that no drift carries anything, `closed` that
-    no wall lets anything out. `names` are those of the axes: a
+    no wall lets anything out. `resting` is ln N at rest, where rates do not tell it along one path to every cell. `names` are those of the axes: a
     mesh with one of them cuts the lattice there.
     """
 
@@ -49,6 +49,7 @@ class AxisSum(eqx.Module):
     closed: bool = eqx.field(static=True, default=False)
     level: bool = eqx.field(static=True, default=False)
     diffusive: bool = eqx.field(static=True, default=False)
+    resting: Any = None
     modes: Modes | None = None  # of its resolvents, where they are formed once for several
 
     @property
@@ -139,6 +140,8 @@ class AxisSum(eqx.Module):
     @property
     def log_equilibrium(self) -> Any:
         """ln N `(*cells,)`, up to a constant, of the contents between which nothing flows, for an operator in detailed balance."""
+        if self.resting is not None:
+            return self.resting
         total: Any = jnp.zeros(self.weights.shape, self.weights.dtype)
         for k, n in enumerate(self.weights.shape):
             rise = self.steps(k)

@@ -189,6 +189,8 @@ def _common(hops: Any, periodic: Any, others: Any, along: Any) -> Any:
     seen, ndim = [], len(hops)
     for k, (hop, wraps) in enumerate(zip(hops, periodic, strict=True)):
         log = jnp.log(jnp.maximum(hop, jnp.finfo(hop.dtype).tiny))
+        there = hop > 0  # where nothing passes there is no factor either
+        log = jnp.where(there, log, jnp.sum(log, where=there) / jnp.maximum(jnp.sum(there), 1))
         if hop.shape[k] > 1 and not wraps:  # the last one is beyond the wall
             log = jax.lax.slice_in_dim(log, 0, hop.shape[k] - 1, axis=k)
             ends = [(1, 1) if j == k else (0, 0) for j in range(ndim)]

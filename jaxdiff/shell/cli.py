@@ -181,12 +181,15 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             else:  # a row per time and cell, as [data] reads it
                 mesh = np.meshgrid(times, *grid.centers, indexing="ij")
                 frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
+            if grid.mask is not None:  # rows of cells that there are
+                frame = frame[np.tile(np.ravel(grid.mask), len(frame) // np.size(grid.mask))]
             name = f"solution_{number}" if several else "solution"
             frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
             states.profiles(grid, times, values, problem.labels).savefig(folder / f"{name}.png")
             size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
             which = f"experiment {one.name}: " if several else ""
-            lines.append(f"{which}{size}, values {values.min():.6g} to {values.max():.6g}")
+            inside = values[..., grid.holds(grid.points).reshape(grid.shape)]
+            lines.append(f"{which}{size}, values {inside.min():.6g} to {inside.max():.6g}")
             lines.append(f"Solution: {output / name}.csv, {output / name}.png")
     print("\n".join(lines))
 

@@ -32,7 +32,7 @@ from jaxdiff.shell.config.observe import read_observe
 
 KEYS = "title labels equation parameters constants boundaries grid initial observe data fit solve".split()
 SECTIONS = {
-    "grid": ("lower", "upper", "cells", "edges", "geometry"),
+    "grid": ("lower", "upper", "cells", "edges", "geometry", "mask"),
     "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
     "solve": ("times", *METHOD),
 }
@@ -88,7 +88,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     sections = {name: dict(content.get(name, {})) for name in SECTIONS}
     for name, section in sections.items():
         check_keys(section, f"[{name}]", SECTIONS[name])
-    grid = read_grid(sections["grid"])
+    grid = read_grid(sections["grid"], folder)
     axes = grid.names
     labels = {key: text(value, f"[labels] {key}") for key, value in content.get("labels", {}).items()}
     check_keys(labels, "[labels]", (*(axes if grid.ndim > 1 else ("x",)), "t", "value"))

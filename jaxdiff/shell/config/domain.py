@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxdiff.model.grid import Grid
-from jaxdiff.shell.config.keys import check_keys, choose, count, edges, mapping, number, shown, text_or_number
+from jaxdiff.shell.config.keys import check_keys, choose, count, edges, mapping, number, shown, text, text_or_number
 from jaxdiff.shell.config.model import BOUNDARIES
 
 
-def read_grid(table: Mapping[str, Any]) -> Grid:
+def read_grid(table: Mapping[str, Any], folder: Path) -> Grid:
+    """The grid, with the mask of a file that is looked for in `folder`."""
+    grid = _read_box(table)
+    if "mask" not in table:
+        return grid
+    path = folder / os.path.expanduser(text(table["mask"], "[grid] mask"))
+    try:
+        mask = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"[grid] mask: {path} is no array as np.save(file, mask) writes it: {error}") from None
+    if not isinstance(mask, np.ndarray):
+        raise ValueError(f"[grid] mask: {path} holds several arrays; save one, with np.save(file, mask)")
+    try:
+        return Grid(grid.edges, grid.geometry, mask)
+    except ValueError as error:
+        raise ValueError(f"[grid] mask: {error}") from None
+
+
+def _read_box(table: Mapping[str, Any]) -> Grid:
     geometry = choose(table.get("geometry", "cartesian"), "[grid] geometry", ("cartesian", "cylindrical", "spherical"))
     try:
         if "edges" in table:
