@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import LineSystem
-from jaxdiff.discretisation.system import System, TimeDependence, TransportSystem
+from jaxdiff.discretisation.system import AtRest, System, TimeDependence, TransportSystem
 from jaxdiff.discretisation.tensor import TensorSystem
 from jaxdiff.model.coefficients import Tensor, at_time, is_cells, varies
 from jaxdiff.operators.halo import cuts
@@ -97,15 +97,32 @@ class ExchangeSystem(System):
     def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
         return self.mobile.at_wall(t, u, k, end)
 
-    def whole(self, u: Any, t: Any) -> Any:
+    def begin(self, u: Any, t: Any) -> tuple[Any, list[Condition]]:
         if u.ndim > self.grid.ndim:
-            return super().whole(u, t)
-        rates = self._rates(t)
-        rest = [
-            jnp.zeros_like(u) if one.start == "empty" else (u * into / back).astype(u.dtype)
-            for one, into, back in zip(self.exchange, *rates, strict=True)
-        ]
-        return jnp.stack([u, *rest])
+            return super().begin(u, t)
+        rest, found = [], []
+        for j, (one, into, back) in enumerate(zip(self.exchange, *self._rates(t), strict=True)):
+            if one.start == "empty":
+                rest.append(jnp.zeros_like(u))
+                continue
+            rest.append((u * into / back).astype(u.dtype))
+            words = f"phase {j + 1} lets go at a rate of {{value}} in cell {cell(self.grid.ndim)}, and has no equilibrium to start in; take start='empty'"
+            found.append((words, ~(back > 0), None, back))
+        return jnp.stack([u, *rest]), found
+
+    def at_rest(self, operator: Any, forcing: Any, state: Any) -> AtRest:
+        into, back = operator.into, operator.back
+        ratio, alone = into / jnp.where(back > 0, back, 1.0), (into == 0) & (back == 0)
+        weights = self.weights.reshape(self.state_shape)
+        contents = jnp.zeros_like(weights) if state is None else state * weights
+        stays = jnp.where(alone, contents[1:], 0.0)  # what neither takes nor lets go
+        of_phases = lambda content: jnp.concatenate([content[None], ratio * content + stays]) / weights
+        known = None if state is None else jnp.sum(contents, 0) - jnp.sum(stays, 0)
+        words = "there is no steady state: phase {where} keeps what it catches; give it a rate_out"
+        number = jnp.broadcast_to(jnp.arange(1.0, len(into) + 1).reshape(-1, *[1] * self.grid.ndim), into.shape)
+        kept = [(words, ((back <= 0) & ~alone).ravel(), number.ravel(), back.ravel())]
+        first = forcing.reshape(self.state_shape)[0]
+        return AtRest(operator.mobile, first, self.mobile.weights, known, 1.0 + sum(ratio), of_phases, kept)
 
     @property
     def state_shape(self) -> tuple[int, ...]:
@@ -136,7 +153,7 @@ class ExchangeSystem(System):
         """k_in and k_out over cells, `(phases, *cells)` each."""
         dtype = jnp.result_type(self.grid.edges[0])
         at = lambda rate: self.grid.average(at_time(rate, t, self.grid.names))
-        over = lambda rate: jnp.broadcast_to(jnp.asarray(at(rate), dtype), self.grid.shape)
+        over = lambda rate: self.grid.within(jnp.broadcast_to(jnp.asarray(at(rate), dtype), self.grid.shape))
         into, back = zip(*((over(one.rate_in), over(one.rate_out)) for one in self.exchange), strict=True)
         each = jnp.stack(back)
         return jnp.stack(into), each if self.grid.mask is None else jnp.where(self.grid.mask, each, 1.0)
@@ -148,13 +165,10 @@ class ExchangeSystem(System):
     def _of_rates(self, t: Any) -> list[Condition]:
         found: list[Condition] = []
         where = f"in cell {cell(self.grid.ndim)}"
-        for j, (one, into, back) in enumerate(zip(self.exchange, *self._rates(t), strict=True)):
+        for j, (into, back) in enumerate(zip(*self._rates(t), strict=True)):
             for name, rate in (("rate_in", into), ("rate_out", back)):
                 words = f"{name} of phase {j + 1} is {{value}} {where}; it must be finite and not negative"
                 found.append((words, ~((rate >= 0) & jnp.isfinite(rate)), None, rate))
-            if one.start == "equilibrium":
-                words = f"phase {j + 1} lets go at a rate of {{value}} {where}, and has no equilibrium to start in; take start='empty'"
-                found.append((words, ~(back > 0), None, back))
         return found
 
 

@@ -33,6 +33,19 @@ class TimeDependence(NamedTuple):
         return not (self.operator or self.forcing or self.knots)
 
 
+class AtRest(NamedTuple):
+    """A steady state as one of what moves: A and b, contents per unit of u, what was in each cell and a closed domain keeps,
+    what a cell holds in all phases of that in the one that moves, and the state from contents `(*cells,)`; what must not be."""
+
+    operator: Any
+    forcing: Any
+    weights: Any
+    contents: Any
+    multiplicity: Any
+    state: Callable[[Any], Any]
+    conditions: Any = ()
+
+
 @dataclass(frozen=True)
 class System(ABC):
     """The semi-discrete equation, dN/dt = A(t) N + b(t), N = m u.
@@ -109,11 +122,16 @@ class System(ABC):
         """Of a state as a solution holds it: that of the cells, after the number of phases where there are several."""
         return self.grid.shape
 
-    def whole(self, u: Any, t: Any) -> Any:
-        """The state at time t that an initial state u stands for."""
+    def begin(self, u: Any, t: Any) -> tuple[Any, list[Condition]]:
+        """The state at time t that an initial state u stands for, and what must not be of it."""
         if jnp.shape(u) != self.state_shape:
             raise ValueError(f"initial has shape {jnp.shape(u)}, states here have {self.state_shape}")
-        return u
+        return u, []
+
+    def at_rest(self, operator: Any, forcing: Any, state: Any) -> AtRest:
+        """What a steady state asks of A and b, and of the state `(*state_shape)` that it came from, if one is known."""
+        weights, contents = self.weights, None if state is None else state * self.weights
+        return AtRest(operator, forcing, weights, contents, 1.0, lambda content: content / weights)
 
     def of_phase(self, phase: Any) -> Callable[[Any], Any]:
         """What a measurement of one phase, "total" or its number, sees of states `(…, *state_shape)`: `(…, *cells)`."""

@@ -17,16 +17,16 @@ Labels = Mapping[str, str] | None
 
 
 def solution(solution: Any, labels: Labels = None) -> Figure:
-    """The profiles of a `Solution`, or its heatmaps; of several phases those of what moves."""
-    values = solution.values
-    if np.ndim(values) > solution.grid.ndim + 1:
-        values, labels = values[:, 0], {"value": f"{LABELS['value']}, of what moves", **(labels or {})}
-    return profiles(solution.grid, solution.times, values, labels)
+    """The profiles of a `Solution`, or its heatmaps."""
+    return profiles(solution.grid, solution.times, solution.values, labels)
 
 
 def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figure:
-    """Profiles over time: lines at some times, and a map where there are many; values has shape (times, cells)."""
+    """Profiles over time: lines at some times, and a map where there are many; values has shape (times, *cells), and with phases
+    (times, phases, *cells), of which that is drawn which moves."""
     times, names = np.asarray(times), {**LABELS, **(labels or {})}
+    if np.ndim(values) > grid.ndim + 1:
+        values, names["value"] = values[:, 0], f"{names['value']}, of what moves"
     if grid.ndim > 1:
         some = heatmaps.chosen(times)
         with canvas(1.2 + 3.2 * len(some), 3.6) as figure:

@@ -33,9 +33,12 @@ def evolve(
         observe = lambda states: seen(of_phase(states))
     sound, looked_at = first_failure(systems[0], times) if systems[0].time_dependence().operator else (True, times[0])
     alone = plan.method.observes and len(systems) == 1  # else states are combined before anything is read off
+    starts, begun = zip(
+        *(system.begin(u, times[0]) for system, u in zip(systems, plan.scheme.restrict(u), strict=True)), strict=True
+    )
     runs = [
-        _through(system, plan, times, system.whole(start, times[0]), observe if alone else None, sound)
-        for system, start in zip(systems, plan.scheme.restrict(u), strict=True)
+        _through(system, plan, times, start, observe if alone else None, sound)
+        for system, start in zip(systems, starts, strict=True)
     ]
     states, needed, found = zip(*runs, strict=True)
     values = states[0] if len(runs) == 1 else plan.scheme.combine(list(states), systems[0].periodic)
@@ -43,7 +46,7 @@ def evolve(
         values = observe(values)
     conditions = [
         (f"initial state is {{value}} in cell {cell(u.ndim)}; it must be finite", None, None, u),
-        *(condition for more in found for condition in more),
+        *(condition for more in (*begun, *found) for condition in more),
         *systems[0].conditions(looked_at),
         *plan.scheme.conditions(systems[0], times[0], u),
         _finite(states, plan.method.iterates and grid.ndim > 1),

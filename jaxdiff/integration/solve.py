@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdiff.discretisation.schemes import upwinded
+from jaxdiff.discretisation.schemes import semidiscrete, upwinded
 from jaxdiff.integration import memory
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
@@ -199,7 +199,8 @@ def _interval_by_interval(
     equation: Any, grid: Grid, u: Any, times: Any, options: SolverOptions, progress: bool, save: Any
 ) -> tuple[Any, str]:
     """The states `(len(times), *cells)`, each from the last, with a bar and a file of those that are done; and how."""
-    kept, values, method = None, [jnp.asarray(u)], "read from the file"
+    start = semidiscrete(equation, grid, options.scheme)[0].begin(jnp.asarray(u), times[0])[0]
+    kept, values, method = None, [start], "read from the file"
     if save is not None:
         kept = Checkpoint(save, digest(equation, grid, np.asarray(u), times, options, str(jnp.result_type(float))))
         values += [jnp.asarray(state) for piece in kept.pieces for state in piece["states"]]

@@ -22,23 +22,15 @@ from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
-    (operator, forcing, conditions), weights = system.formed(0.0), system.weights
-    held = None
-    if initial is not None:
-        held = system.whole(jnp.asarray(initial), 0.0).reshape(weights.shape) * weights
-        held = grid.within(jnp.sum(held.reshape(-1, *grid.shape), 0))
-    operator, forcing, bound = operator.at_rest(forcing) if hasattr(operator, "at_rest") else (operator, forcing, None)
-    capacity = (
-        1.0 if bound is None else 1.0 + jnp.sum(bound, 0)
-    )  # what a cell holds in all phases, of that in the first
-    weights = weights if bound is None else system.mobile.weights
-    kept_for_ever = jnp.array(False) if bound is None else ~jnp.isfinite(bound).all()
+    operator, forcing, conditions = system.formed(0.0)
+    state, begun = (None, []) if initial is None else system.begin(jnp.asarray(initial), 0.0)
+    operator, forcing, weights, contents, multiplicity, whole, refused = system.at_rest(operator, forcing, state)
     part = None if grid.mask is None else parts(operator)
     inside = jnp.array(True) if grid.mask is None else jnp.asarray(grid.mask)
     over = _over(part, jnp.sum, jax.ops.segment_sum)
     closed = inside & (over(jnp.where(jnp.abs(operator.leak) <= 0, 0, 1)) == 0)
-    if held is not None:
-        total = over(held)
+    if contents is not None:
+        total = over(grid.within(contents))
     else:  # of several parts nobody knows what each holds
         several = part is not None and jnp.sum(inside & (part == jnp.arange(part.size).reshape(part.shape))) > 1
         total = jnp.where(several, jnp.nan, 1.0 if equation.probability else jnp.nan)
@@ -56,8 +48,8 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     probe = probe if known is not None else probe + opening
     settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
     shape = probed if known is None else known
-    shape = shape / jnp.where(closed, over(shape * capacity), 1.0)
-    kept = jnp.nan_to_num(total) - over(settled * capacity)
+    shape = shape / jnp.where(closed, over(shape * multiplicity), 1.0)
+    kept = jnp.nan_to_num(total) - over(settled * multiplicity)
     content = settled + jnp.where(closed, kept * shape, 0.0)
     # A system decays if and only if a unit density feeds all of it and is kept nowhere for ever.
     longest = jnp.max(jnp.where(may_grow, jnp.abs(probed) / weights, 0.0)) * jnp.max(jnp.abs(operator.exit))
@@ -67,7 +59,6 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         "there is no steady state: the domain is closed and gains {value} per time; open a wall or drop the source": gains,
         "the steady state of a closed domain depends on the initial content; pass initial=": closed & jnp.isnan(total),
         "there is no steady state: the solution grows, or keeps what it starts with; check the signs of decay, killing and Robin rates, and Neumann walls where a drift enters": grows,
-        "there is no steady state: a phase keeps what it catches; give it a rate_out": kept_for_ever,
         f"the steady state is not finite{doubt}; check the coefficients": ~jnp.isfinite(content).all(),
     }
     if system.may_vanish:
@@ -76,10 +67,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         refusals = {stuck: inside & ~reaching(operator, ends), **refusals}
     worst = gain.ravel()[jnp.argmax(jnp.abs(gain) * closed)]
     found = [(words, jnp.any(failed), 0.0, worst) for words, failed in refusals.items()]
-    if bound is not None:
-        content = jnp.concatenate([content[None], bound * content]) / system.weights.reshape(system.state_shape)
-        return content, check([*conditions, *found])
-    return content / weights, check([*conditions, *found])
+    return whole(content), check([*conditions, *begun, *refused, *found])
 
 
 def _over(part: Any, whole: Any, segments: Any) -> Any:

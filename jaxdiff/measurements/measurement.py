@@ -15,6 +15,7 @@ from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled, req
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw, Stack, with_noise
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
+from jaxdiff.model.exchange import checked_phase
 from jaxdiff.parameters import marked, numeric
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ class Measurement(eqx.Module):
             kinds = " or ".join(map(repr, FAMILIES))
             raise TypeError(f"a measurement needs family = {kinds}, got {type(self).__name__} without one of them")
         object.__setattr__(self, "conditions", checked_conditions(self.conditions))
-        if self.phase != "total" and (isinstance(self.phase, (bool, str)) or self.phase != int(self.phase)):
-            raise ValueError(f'phase is "total", 0 for what moves, or 1, 2, … for the others, got {self.phase!r}')
+        object.__setattr__(self, "phase", checked_phase(self.phase))
         if not self.on_cells:
             return
         if missing := [name for name in ("grid", "initial", "times", "values", "start") if not hasattr(self, name)]:

@@ -90,6 +90,10 @@ def stack(measurements: Any, values: Any = None) -> Stack:
             )
         if one.start != first.start or not (one.grid is first.grid or eqx.tree_equal(one.grid, first.grid)):
             raise ValueError(f"data set {i} has another grid or start than the first; fit those on their own")
+        if one.phase != first.phase:
+            raise ValueError(
+                f"data set {i} sees phase {one.phase!r}, the first {first.phase!r}; fit those on their own"
+            )
         if one.known != first.known:
             raise ValueError(f"either all data sets tell their noise or none does, got both at data set {i}")
     shared = all(one.initial is first.initial for one in several)

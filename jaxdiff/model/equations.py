@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdiff.model.boundaries import Boundary, reflecting, sides
 from jaxdiff.model.coefficients import Tensor, absent, as_number, is_cells, varies
-from jaxdiff.model.exchange import phases
+from jaxdiff.model.exchange import as_phases
 from jaxdiff.parameters import numeric
 
 _ALPHA = {"ito": 0.0, "stratonovich": 0.5, "isothermal": 1.0}
@@ -164,7 +164,7 @@ class Diffusion(Equation):
     source: Any = eqx.field(default=0.0, kw_only=True)
     capacity: Any = eqx.field(default=1.0, kw_only=True)
     boundaries: Any = eqx.field(converter=_copied, default=reflecting, kw_only=True)
-    exchange: Any = eqx.field(converter=phases, default=(), kw_only=True)
+    exchange: Any = eqx.field(converter=as_phases, default=(), kw_only=True)
     driftless = True
 
     def __check_init__(self) -> None:
@@ -219,7 +219,7 @@ class FokkerPlanck(Equation):
     source: Any = eqx.field(default=0.0, kw_only=True)
     interpretation: str = eqx.field(static=True, default="ito", kw_only=True)
     boundaries: Any = eqx.field(converter=_copied, default=reflecting, kw_only=True)
-    exchange: Any = eqx.field(converter=phases, default=(), kw_only=True)
+    exchange: Any = eqx.field(converter=as_phases, default=(), kw_only=True)
     probability = True
 
     def __check_init__(self) -> None:

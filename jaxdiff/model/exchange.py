@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import equinox as eqx
+import jax
+import numpy as np
 
-from jaxdiff.parameters import numeric
+from jaxdiff.parameters import numeric, plain
 
 STARTS = ("empty", "equilibrium")
 
@@ -24,6 +27,9 @@ class Exchange(eqx.Module):
 
     w is content per volume: u and w have one unit where the capacity c is one. With water contents θ and θ' of mobile and immobile
     water and a first-order transfer α, c = θ, w = θ' u', k_in = α and k_out = α/θ'.
+
+    An initial state that was measured as the total, in equilibrium, is (1 + Σ k_in/k_out) u: let the model return (equation,
+    total/(1 + k_in/k_out)). Noise of a measured start of all phases, `(1 + phases, *cells)`, does not enter error bars.
 
     A solution has the shape `(times, 1 + phases, *cells)`, the mobile phase first. Readings and other measurements take
     `phase="total"`, c u + Σ w, or 0 for u, 1, 2, … for w. Fluxes and walls are those of u.
@@ -50,9 +56,12 @@ class Exchange(eqx.Module):
     def __check_init__(self) -> None:
         if self.start not in STARTS:
             raise ValueError(f"start of a phase is {' or '.join(map(repr, STARTS))}, got {self.start!r}")
+        for rate in (self.rate_in, self.rate_out):
+            if any(map(np.iscomplexobj, jax.tree.leaves(plain(rate)))):
+                raise TypeError(f"a rate of exchange is a real number, got {plain(rate)}")
 
 
-def phases(exchange: Any) -> tuple[Exchange, ...]:
+def as_phases(exchange: Any) -> tuple[Exchange, ...]:
     """What `exchange=` takes: one `Exchange`, or a sequence of them."""
     found = (exchange,) if isinstance(exchange, Exchange) else exchange
     if not isinstance(found, (list, tuple)) or not all(isinstance(one, Exchange) for one in found):
@@ -60,9 +69,23 @@ def phases(exchange: Any) -> tuple[Exchange, ...]:
     return tuple(found)
 
 
+def checked_phase(phase: Any) -> Any:
+    """What a measurement sees: "total", or the number of a phase."""
+    try:
+        found = phase if isinstance(phase, str) else operator.index(phase)
+    except TypeError:
+        found = -1
+    if found != "total" and (isinstance(found, str) or found < 0):
+        raise ValueError(f'phase is "total", 0 for what moves, or 1, 2, … for the others, got {phase!r}')
+    return found
+
+
 def phases_of(equation: Any) -> int:
     """How many phases a state has, with the one that moves."""
-    return 1 + len(getattr(equation, "exchange", ()))
+    try:
+        return 1 + len(equation.transport().exchange)
+    except TypeError:  # it brings a system of its own
+        return 1
 
 
 def start_of(grid: Any, initial: Any) -> Any:

@@ -87,7 +87,10 @@ class Series(eqx.Module):
         return self._at(t, jnp)
 
     def map(self, function: Callable[[Any], Any]) -> TimeDependent:
-        """The coefficient function(c(t)) of one number, scalars in; it bends and jumps where the series does."""
+        """The coefficient function(c(t)) of one number, scalars in.
+
+        It is followed where the series bends and jumps; what the function does at values that are passed in a moment may be missed.
+        """
         return TimeDependent(_Mapped(function, self))
 
     def _at(self, t: Any, xp: Any) -> Any:

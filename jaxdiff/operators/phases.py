@@ -122,13 +122,6 @@ class Phases(eqx.Module):
 
         return apply
 
-    def at_rest(self, forcing: Any) -> tuple[Any, Any, Any]:
-        """What moves and its forcing, as if there were no phases, and what each of them holds of it then."""
-        ratio = self.into / jnp.where(self.back > 0, self.back, 1.0)
-        ratio = jnp.where((self.back > 0) | (self.into == 0), ratio, jnp.inf)
-        first = forcing.reshape(len(self.into) + 1, *self.cells)[0]
-        return self.mobile, first, ratio
-
     def diagonal(self, basis: Basis) -> Modal:
         """The same in the basis of constant rates."""
         of_phase = lambda rates: rates.reshape(len(rates), -1)[:, 0]

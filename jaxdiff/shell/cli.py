@@ -159,9 +159,6 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
 def run_solve(config: Path, data: Path | None, output: Path) -> None:
     prepare_jax()
     with staged(output, SOLUTION) as folder:
-        import numpy as np
-        import pandas as pd
-
         from jaxdiff.figures import states
         from jaxdiff.shell.config import load
 
@@ -175,16 +172,8 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             except ValueError as error:
                 message = str(error).replace("pass initial=", "add [initial]")
                 raise ValueError(f"{config}: {message}") from error
-            if grid.ndim == 1:
-                frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
-                frame.insert(0, grid.names[0], grid.centers[0])
-            else:  # a row per time and cell, as [data] reads it
-                mesh = np.meshgrid(times, *grid.centers, indexing="ij")
-                frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
-            if grid.mask is not None:  # rows of cells that there are
-                frame = frame[np.tile(np.ravel(grid.mask), len(frame) // np.size(grid.mask))]
             name = f"solution_{number}" if several else "solution"
-            frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
+            _table(grid, times, values).to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
             states.profiles(grid, times, values, problem.labels).savefig(folder / f"{name}.png")
             size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
             which = f"experiment {one.name}: " if several else ""
@@ -192,6 +181,26 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             lines.append(f"{which}{size}, values {inside.min():.6g} to {inside.max():.6g}")
             lines.append(f"Solution: {output / name}.csv, {output / name}.png")
     print("\n".join(lines))
+
+
+def _table(grid: Any, times: Any, values: Any) -> Any:
+    """States (times, *cells): on one axis a column per time, else a row per time and cell, as [data] reads it; phases beneath
+    each other."""
+    import numpy as np
+    import pandas as pd
+
+    if values.ndim > grid.ndim + 1:
+        each = [_table(grid, times, values[:, j]) for j in range(values.shape[1])]
+        return pd.concat(each, keys=range(len(each)), names=["phase"]).reset_index("phase")
+    if grid.ndim == 1:
+        frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
+        frame.insert(0, grid.names[0], grid.centers[0])
+    else:
+        mesh = np.meshgrid(times, *grid.centers, indexing="ij")
+        frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
+    if grid.mask is None:
+        return frame
+    return frame[np.tile(np.ravel(grid.mask), len(frame) // np.size(grid.mask))]  # rows of cells that there are
 
 
 def _solved(problem: Any, experiment: Any) -> tuple[Any, Any]:

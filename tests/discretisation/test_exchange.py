@@ -132,7 +132,13 @@ def test_at_rest_phases_are_in_balance_and_hold_what_there_was():
     np.testing.assert_allclose(rest[2] / rest[0], (1 + LINE.centers[0]) / 2, rtol=1e-12)
     late = jd.solve(jd.Diffusion(0.1, exchange=exchange), LINE, HUMP, [0.0, 1e3]).values[-1]
     np.testing.assert_allclose(late, rest, rtol=1e-9)
-    with pytest.raises(ValueError, match="keeps what it catches"):
+    apart = jnp.where(LINE.centers[0] < 0.5, 1.0, 0.0)
+    equation = jd.Diffusion(0.1, exchange=[jd.Exchange(apart, apart)])
+    whole = np.stack([HUMP, np.ones(30)])
+    rest = jd.steady_state(equation, LINE, whole)
+    np.testing.assert_allclose(rest, jd.solve(equation, LINE, whole, [0.0, 1e3]).values[-1], rtol=1e-9)
+    np.testing.assert_array_equal(rest[1, 15:], 1.0)  # what neither takes nor lets go
+    with pytest.raises(ValueError, match="phase 1 keeps what it catches"):
         jd.steady_state(jd.Diffusion(0.1, exchange=[jd.Exchange(1.0, 0.0)]), LINE, HUMP)
 
 
@@ -152,6 +158,16 @@ def test_rates_are_fitted_to_what_is_seen_of_one_phase():
     np.testing.assert_allclose(total, LINE.integrate(LINE.average(start)), rtol=1e-8)
 
 
+def test_intervals_one_by_one_and_a_start_of_all_phases(tmp_path):
+    trap = jd.Diffusion(0.1, exchange=[jd.Exchange(1.0, 0.0, start="equilibrium")])
+    whole = np.stack([HUMP, HUMP])  # given as it is: nothing is asked of an equilibrium
+    values = jd.solve(trap, LINE, whole, TIMES).values
+    np.testing.assert_allclose(jd.solve(trap, LINE, whole, TIMES, save=tmp_path / "a").values, values, atol=1e-11)
+    empty = jd.Diffusion(0.1, exchange=[jd.Exchange(1.0, 0.0)])
+    once = jd.solve(empty, LINE, HUMP, TIMES).values
+    np.testing.assert_allclose(jd.solve(empty, LINE, HUMP, TIMES, save=tmp_path / "b").values, once, atol=1e-11)
+
+
 def test_what_cannot_be_is_refused_in_words():
     rates = lambda a, b, **how: jd.Diffusion(0.1, exchange=[jd.Exchange(a, b, **how)])
     solve = lambda equation, u=HUMP, **how: jd.solve(equation, LINE, u, TIMES, **how)
@@ -164,7 +180,13 @@ def test_what_cannot_be_is_refused_in_words():
         "Spectral\\(\\) takes no exchange": lambda: solve(rates(1.0, 1.0), scheme=jd.Spectral()),
         "order=4 takes no exchange": lambda: solve(rates(1.0, 1.0), scheme=jd.FiniteVolume(4)),
         "'empty' or 'equilibrium', got 'full'": lambda: jd.Exchange(1.0, 1.0, start="full"),
-        "phase is": lambda: jd.Readings(LINE, 0.0, [1.0], [0.5], [1.0], phase="bound"),
+        "phase is .* got 'bound'": lambda: jd.Readings(LINE, 0.0, [1.0], [0.5], [1.0], phase="bound"),
+        "phase is .* got 1.5": lambda: jd.Readings(LINE, 0.0, [1.0], [0.5], [1.0], phase=1.5),
+        "phase is .* got -1": lambda: jd.Readings(LINE, 0.0, [1.0], [0.5], [1.0], phase=-1),
+        "sees phase 1, the first 0": lambda: jd.fit_many(
+            rates(1.0, jd.Positive(1.0)),
+            [jd.Readings(LINE, 0.0, [1.0], [0.5], [1.0], phase=phase) for phase in (0, 1)],
+        ),
         "those of what moves": lambda: jd.Readings(LINE, 0.0, [1.0], jd.FluxThrough(0.5), [1.0], phase=1),
         "exchange=, got phase=1": lambda: jd.fit(
             lambda D: jd.Diffusion(D),
@@ -175,6 +197,8 @@ def test_what_cannot_be_is_refused_in_words():
     }.items():
         with pytest.raises(ValueError, match=message):
             call()
+    with pytest.raises(TypeError, match="real number"):
+        jd.Exchange(1j, 1.0)
     with pytest.raises(TypeError, match="exchange takes a list"):
         jd.Diffusion(0.1, exchange=3.0)
     with pytest.raises(ValueError, match="bound now and then"):

@@ -15,6 +15,7 @@ from jaxdiff.measurements import tables
 from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.trajectory import Trajectory
+from jaxdiff.model.exchange import checked_phase
 from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 COMMON = """kind table dataset names skip rows every separator decimal comment scale time time_unit interpolation experiment
 conditions""".split()
 KINDS = {
-    "readings": ("position", "probe", "value", "sigma", "sensors"),
+    "readings": ("position", "probe", "value", "sigma", "sensors", "phase"),
     "trajectory": ("interval", "value", "paths"),
-    "histograms": ("position", "value", "counts", "edges", "total"),
+    "histograms": ("position", "value", "counts", "edges", "total", "phase"),
 }
 TIME = "name the column, or give one number (inf is the steady state)"
 
@@ -145,17 +146,18 @@ class Data:
                 paths = self.trajectory()
                 columns = paths if len(paths[0]) > 1 else [column[0] for column in paths]
                 return Trajectory(grid, *columns, conditions=conditions)
+            of_experiment = {"conditions": conditions, "phase": self.settings.get("phase", "total")}
             if self.kind == "histograms":
                 times, counts, edges = self.histograms(grid)
                 used = (times > start) | (not after)
                 total = self.settings.get("total")
                 bins = times[used], counts[used], edges, total, start
-                return Histograms(grid, _state(initial, times), *bins, conditions=conditions)
+                return Histograms(grid, _state(initial, times), *bins, **of_experiment)
             times, positions, values, sigma = self.readings()
             used = (times > start) | (not after)
             places = self.settings.get("probe", positions[used])
             rows = times[used], places, values[used], None if sigma is None else sigma[used]
-            return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise, conditions=conditions)
+            return Readings(grid, _state(initial, times), *rows, start, initial_sigma=noise, **of_experiment)
 
     def times(self, start: float) -> np.ndarray | None:
         """Instants of the table, for a solve."""
@@ -277,6 +279,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "sigma": text_or_number,
         "interpolation": partial(choose, allowed=INTERPOLATIONS),
         "conditions": _conditions,
+        "phase": lambda value, where: checked_phase(value),
     }
     of_a_column: dict[str, Callable[[Any, str], Any]] = {
         **checks,
