@@ -33,30 +33,3 @@ from jaxdiff.exact.processes import (
     vasicek_log_density,
 )
 from jaxdiff.exact.special import log_bessel_i
-
-__all__ = [
-    "absorbed_density",
-    "absorbed_interval_density",
-    "benes_density",
-    "cir_log_density",
-    "cosine_mode_rate",
-    "exit_density",
-    "first_passage_density",
-    "flash_rear_face",
-    "flux_half_space",
-    "gibbs_density",
-    "heat_kernel",
-    "kramers_rate",
-    "log_bessel_i",
-    "mean_exit_time",
-    "nafems_t3",
-    "ornstein_uhlenbeck_density",
-    "reflected_density",
-    "reflected_interval_density",
-    "robin_half_space",
-    "rod_temperature",
-    "survival",
-    "two_media_step",
-    "uptake",
-    "vasicek_log_density",
-]

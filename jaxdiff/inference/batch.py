@@ -139,23 +139,21 @@ class Batch:
 
     def predictions(self, index: np.ndarray, z: np.ndarray) -> Any:
         """Of each measurement of each fit the prediction at z, and its Jacobian in z."""
-        data, state = self._laid_out(index, self._begin(index, z))
-        found = _predictions(self.mesh, self.run.problem, data, state.z)
-        return jax.tree.map(lambda a: a[: len(index)], whole(found))
+        return self._computed(_predictions, index, self._begin(index, z))
 
-    def _laid_out(self, index: np.ndarray, state: State) -> tuple[Any, Any]:
-        """Data and states on their devices; fits of padding have converged."""
+    def _computed(self, function: Any, index: np.ndarray, state: State, *more: Any) -> Any:
+        """function(mesh, problem, data, state, …) of these fits on their devices; fits of padding have converged."""
         extra = np.zeros(self.size - len(index), int)
         state = jax.tree.map(lambda a: np.concatenate([a, a[extra]]), state)
         idle = np.arange(self.size) >= len(index)
         data = pick(self.data, np.concatenate([index, index[extra]]))
         data = data._replace(observed=tuple(map(_padded, self.run.predictors, data.observed)))
-        return put((data, state._replace(converged=state.converged | idle)), self.sharding)
+        data, state = put((data, state._replace(converged=state.converged | idle)), self.sharding)
+        found = function(self.mesh, self.run.problem, data, state, *more)
+        return jax.tree.map(lambda a: a[: len(index)], whole(found))
 
     def _advance(self, index: np.ndarray, state: State, until: int) -> State:
-        data, state = self._laid_out(index, state)
-        state = _advance(self.method.tolerance, self.mesh, self.run.problem, data, state, until)
-        return jax.tree.map(lambda a: a[: len(index)], whole(state))
+        return self._computed(partial(_advance, self.method.tolerance), index, state, until)
 
     def _scale(self, index: np.ndarray) -> None:
         """Give a Free number that starts at zero the scale at which it changes the loss, the median over the fits."""
@@ -196,7 +194,8 @@ class Batch:
     def _renew(self, index: np.ndarray, state: State) -> tuple[np.ndarray, np.ndarray]:
         """New predictors for fits that have outrun theirs: (which must go back to where they came from, which have failed)."""
         run, stuck = self.run, (state.z == state.good).all(1)
-        allowances = joined([self._needed(index[part], pick(state, part)) for part in self._chunks(index)])
+        parts = self._chunks(index)
+        allowances = joined([self._computed(_needed, index[part], pick(state, part)) for part in parts])
         back, failed, predictors = np.zeros(len(index), bool), np.zeros(len(index), bool), []
         for predictor, needed in zip(run.predictors, allowances, strict=True):
             solve = predictor.states_at_times.solve
@@ -220,12 +219,6 @@ class Batch:
                 predictors.append(renewed(~back & ~failed))
         run.predictors = tuple(predictors)
         return back, failed
-
-    def _needed(self, index: np.ndarray, state: State) -> tuple[np.ndarray, ...]:
-        """What each predictor would have to allow at these places: (fits, 2) substeps and steps."""
-        data, state = self._laid_out(index, state)
-        needed = _needed(self.mesh, self.run.problem, data, state.z)
-        return tuple(one[: len(index)] for one in whole(needed))
 
 
 def _padded(predictor: Any, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -287,14 +280,17 @@ def _advance(tolerance: float, mesh: Any, problem: Problem, data: BatchData, sta
 
 
 @partial(quick_jit, static=0)
-def _predictions(mesh: Any, problem: Problem, data: BatchData, z: Any) -> Any:
-    return _each_fit(lambda problem, data, z: _each(problem, data).expand(z).predictions, mesh, problem, (data, z))
+def _predictions(mesh: Any, problem: Problem, data: BatchData, states: State) -> Any:
+    one = lambda problem, data, state: _each(problem, data).expand(state.z).predictions
+    return _each_fit(one, mesh, problem, (data, states))
 
 
 @partial(quick_jit, static=0)
-def _needed(mesh: Any, problem: Problem, data: BatchData, z: Any) -> Any:
-    def one(problem: Any, data: BatchData, z: Any) -> Any:
-        found = _each(problem, data).predict(z)
+def _needed(mesh: Any, problem: Problem, data: BatchData, states: State) -> Any:
+    """What each predictor would have to allow: (fits, 2) substeps and steps."""
+
+    def one(problem: Any, data: BatchData, state: State) -> Any:
+        found = _each(problem, data).predict(state.z)
         return tuple(jnp.zeros(2) if p.checks.needed is None else p.checks.needed for p in found)
 
-    return _each_fit(one, mesh, problem, (data, z))
+    return _each_fit(one, mesh, problem, (data, states))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxdiff.inference import grid_check, restarts
-from jaxdiff.inference.gradient_descent import default_descent, is_optax
+from jaxdiff.inference.gradient_descent import default_descent
 from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
@@ -283,7 +283,8 @@ def checked_count(value: int | None, name: str) -> int | None:
 def _checked_optimizer(optimizer: Any) -> Any:
     if optimizer is LevenbergMarquardt:
         return LevenbergMarquardt()
-    if optimizer is not None and not isinstance(optimizer, LevenbergMarquardt) and not is_optax(optimizer):
+    optax = isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
+    if not (optimizer is None or optax or isinstance(optimizer, LevenbergMarquardt)):
         raise TypeError(
             f"optimizer must be jd.LevenbergMarquardt() or an optax transformation like optax.adam(0.01), got {optimizer!r}"
         )

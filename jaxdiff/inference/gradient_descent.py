@@ -99,10 +99,6 @@ def default_descent() -> Any:
     return optax.lbfgs()
 
 
-def is_optax(optimizer: Any) -> bool:
-    return isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
-
-
 def finite(array: Any) -> np.ndarray:
     """The written part of a history."""
     array = np.asarray(array, float)

@@ -85,9 +85,12 @@ def warning(run: Run, z: np.ndarray, here: Expansion | None, errors: np.ndarray)
     worst = int(np.argmax(share))
     if share[worst] <= LEAST:
         return ()
-    sizes = " or ".join(_sizes(grid, enough(share[worst])) for grid in _grids(run).values())
+    sizes = []
+    for grid in _grids(run).values():
+        wanted = [f"{int(np.ceil(enough(share[worst]) * n))} along {x}" for n, x in zip(grid.shape, grid.names)]
+        sizes.append(f"{' and '.join(wanted)} instead of {' × '.join(map(str, grid.shape))}")
     return (
-        f"cells are too large: they move {run.parameters.labels[worst]} by about {share[worst]:.2g} of its error bars; take {sizes}, see fit.check_grid()",
+        f"cells are too large: they move {run.parameters.labels[worst]} by about {share[worst]:.2g} of its error bars; take {' or '.join(sizes)}, see fit.check_grid()",
     )
 
 
@@ -102,11 +105,6 @@ def upwind(run: Run, z: np.ndarray) -> tuple[str, ...]:
 def enough(share: float, order: int = 2) -> float:
     """How many times as many cells leave a fifth of an error bar."""
     return float(max(share / 0.2, 1.0) ** (1 / order))
-
-
-def _sizes(grid: Any, factor: float) -> str:
-    sizes = [f"{int(np.ceil(factor * n))} along {name}" for n, name in zip(grid.shape, grid.names, strict=True)]
-    return f"{' and '.join(sizes)} instead of {' × '.join(map(str, grid.shape))}"
 
 
 def _newton_step(curvature: Any, gradient: Any, known: np.ndarray) -> np.ndarray:
@@ -369,7 +367,7 @@ def _halved(parameters: Any, measurements: Any) -> tuple[Any, Any]:
             for k in range(np.ndim(leaf)):
                 leaf = np.repeat(leaf, 2, k)
             leaves[i] = leaf
-    half = lambda m: m if not m.on_cells else eqx.tree_at(lambda m: m.grid, m, _finer(m.grid))
+    half = lambda m: eqx.tree_at(lambda m: m.grid, m, _finer(m.grid)) if m.on_cells else m
     return replace(parameters, leaves=tuple(leaves)), tuple(map(half, measurements))
 
 

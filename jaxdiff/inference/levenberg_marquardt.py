@@ -130,7 +130,11 @@ def _minimum(method: LevenbergMarquardt, residuals: Callable[[Any], Any], parame
 
     def run(parameters: Parameters, state: State, until: int) -> State:
         kind, limit = parameters.transform.kind, parameters.transform.limit
-        expand = lambda z: _squares(*map(np.asarray, _slopes(residuals, parameters, z)))
+
+        def expand(z: Any) -> Squares:
+            r, J = map(np.asarray, _slopes(residuals, parameters, z))
+            return Squares(r @ r, 2 * r @ J, 2 * J.T @ J, r, J)
+
         vector = lambda z: np.asarray(_values(residuals, parameters, z))
         return descend(expand, vector, kind, limit, state, until, method.tolerance)
 
@@ -187,10 +191,6 @@ def _slopes(residuals: Callable[[Any], Any], parameters: Parameters, z: Any) -> 
     """Residuals and their Jacobian."""
     push = lambda direction: jax.jvp(partial(_vector, residuals, parameters), (z,), (direction,))
     return jax.vmap(push, out_axes=(None, -1))(jnp.eye(len(z)))
-
-
-def _squares(residual: np.ndarray, jacobian: np.ndarray) -> Squares:
-    return Squares(residual @ residual, 2 * residual @ jacobian, 2 * jacobian.T @ jacobian, residual, jacobian)
 
 
 def _covariance(

@@ -213,9 +213,8 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     unit = xp.where(logarithm, 1.0, xp.abs(z) + 1e-6 * tolerance)
     small = xp.all(xp.abs(there.step(0.0)) <= 0.01 * tolerance * unit)
     roundoff = lambda unit: size <= 0.5 * ((10 * eps * slopes * unit) ** 2).sum()
-    exact = roundoff(unit) | (
-        roundoff(unit + 1e-3) & (size <= eps**2 * xp.abs(state.history[0]))
-    )  # no residual is left
+    no_residual = size <= eps**2 * xp.abs(state.history[0])
+    exact = roundoff(unit) | (roundoff(unit + 1e-3) & no_residual)
     # Where no number changes the loss there is no optimum, unless one has run to the end of its range.
     flat = ~(exact | xp.any((slopes > 0) | (logarithm & (xp.abs(z) > 5))))
     bottom = xp.isfinite(here.value) & (small | exact | (decrement <= least * size))

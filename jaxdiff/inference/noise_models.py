@@ -156,7 +156,7 @@ def _correlations(
     several = sum(m.has_residuals for m in run.measurements)
     found = []
     for i, (m, loss, part) in enumerate(zip(run.measurements, run.objective.losses, here.predictions, strict=True)):
-        if not _squares(m, loss):
+        if not (m.has_residuals and loss.squares):
             found.append(_Correlation(np.zeros(0, int), None, None))
             continue
         residual = m.residuals(np.asarray(part[0], float)[: len(m.values)])
@@ -170,11 +170,6 @@ def _correlations(
             tau = old.tau if tau is None else np.where(old.tau > 0, tau, 0.0)
         found.append(_Correlation(last, tau, None if tau is None else correlations(m.times, last, tau)))
     return tuple(found)
-
-
-def _squares(measurement: Any, loss: Any) -> bool:
-    """Whether residuals of rows, and the sum of their squares alone, make the loss."""
-    return measurement.has_residuals and loss.squares
 
 
 def _sandwich(run: Run, iid: Estimates, unknown: np.ndarray) -> Estimates:

@@ -6,7 +6,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -223,11 +223,7 @@ def passed(predictions: Any) -> Any:
     return ~jnp.any(jnp.stack([jnp.any(table[:, 0] > 0) for table in tables])) if tables else jnp.array(True)
 
 
-class Sources(NamedTuple):
-    """Which of the initial states, and which of the conditions, each measurement has."""
-
-    initials: tuple[int, ...]
-    conditions: tuple[int, ...]
+Sources = tuple[tuple[int, ...], tuple[int, ...]]  # which initial state, and which conditions, each measurement has
 
 
 def assemble(
@@ -288,7 +284,7 @@ def assemble(
         return index
 
     def sources(several: tuple[Any, ...], prepared: Callable[[Any], Any]) -> Sources:
-        return Sources(tuple(place(one, prepared) for one in several), tuple(map(condition, several)))
+        return tuple(place(one, prepared) for one in several), tuple(map(condition, several))
 
     fitted_from, held_out_from = sources(measurements, lambda initial: initial), sources(held_out, unmarked)
     initials = own[0][1] if len(own) == 1 else OrderedDict((str(i), initial) for i, (_, initial) in enumerate(own))

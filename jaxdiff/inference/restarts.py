@@ -16,7 +16,7 @@ LEAST_EFFECT = 1e-6  # share of the loss that a step of order one has to change,
 LITTLE, MUCH = (
     0.03,
     5.0,
-)  # of a cell, of the domain: diffusion lengths over all times, or before the first, without effect
+)  # of a cell, of the domain: diffusion lengths in all times, or before the first, without effect
 GAIN = 1e-3  # share of the loss by which another optimum has to be better
 
 

@@ -34,9 +34,8 @@ RENEWALS = 50  # of predictors within one fit
 RETREATS = 30  # in a row, from coefficients that no predictor resolves
 NO_STEP = "no step improves the loss any more; check the model, or start elsewhere"
 PLAN_STEPS = 10  # of an optax transformation between two looks at the predictors
-_PACES: dict[
-    Objective, float
-] = {}  # seconds an evaluation last took, from which a repeated fit knows how far it may run at once
+# Seconds an evaluation last took, from which a repeated fit knows how far it may run at once.
+_PACES: dict[Objective, float] = {}
 
 
 _P = ParamSpec("_P")

@@ -157,8 +157,8 @@ def _choose_steps(method: Adaptive, system: Any, t0: Any, ends: Any, u: Any, sou
         w = jnp.where(empty, v, w)
         higher = jnp.maximum(peak, height(w))
         # What lasts is charged for all the steps that this pace would have taken so far, so that errors add up.
-        seen = lambda e: jnp.maximum(jnp.max(jnp.abs(e / weights)) - roundoff * higher, 0.0)
-        worst = jnp.maximum(seen(error) * (t + safe - t0) / safe, seen(fading))
+        excess = lambda e: jnp.maximum(jnp.max(jnp.abs(e / weights)) - roundoff * higher, 0.0)
+        worst = jnp.maximum(excess(error) * (t + safe - t0) / safe, excess(fading))
         ratio = jnp.where(worst > 0, worst / jnp.maximum(method.tolerance * higher, tiny), 0.0)  # a state may stay zero
         accept = (ratio <= 1.0) | (dt <= roundoff * total)
         factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-12) ** (-1 / method.stepper.order), _SHRINK, _GROW)

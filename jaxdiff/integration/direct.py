@@ -17,7 +17,7 @@ from jaxdiff.operators.propagators import propagate_window
 from jaxdiff.runtime.compilation import bucket
 from jaxdiff.runtime.conditions import Condition
 
-LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, held at once
+LANE_CELLS = 2_000_000  # cells × resolvents, or cells × times, in memory at once
 _FOR_DATA = 1e-8  # of the peak: far below any noise, and many times may share their resolvents
 
 
@@ -151,6 +151,6 @@ def _roundoff(operator: Any, forcing: Any, span: Any, out: Any) -> list[Conditio
     info = jnp.finfo(out.dtype)
     passed = span * jnp.max(jnp.abs(forcing)) / jnp.maximum(jnp.max(jnp.abs(out)), info.tiny)
     lost = info.eps * passed
-    message = "sources and walls pass so much through the closed domain by then that roundoff is {value} of what stays; jd.steady_state tells the limit, shorter times the way"
+    message = "sources and walls pass so much through the closed domain by then that roundoff is {value} of what stays; jd.steady_state gives the limit, shorter times the way there"
     closed = (jnp.abs(operator.leak) <= 0).all()
     return [(message, closed & (lost > (SINGLE if info.bits < 64 else 1e-9)), jnp.zeros(()), lost)]

@@ -44,12 +44,14 @@ def evolve(
     values = states[0] if len(runs) == 1 else plan.scheme.combine(list(states), systems[0].periodic)
     if observe is not None and not alone:
         values = observe(values)
+    finite = jnp.stack([jnp.isfinite(values[1:]).all() for values in states]).all()
+    doubt = ", or the iterations of a step did not converge" if plan.method.iterates and grid.ndim > 1 else ""
     conditions = [
         (f"initial state is {{value}} in cell {cell(u.ndim)}; it must be finite", None, None, u),
         *(condition for more in (*begun, *found) for condition in more),
         *systems[0].conditions(looked_at),
         *plan.scheme.conditions(systems[0], times[0], u),
-        _finite(states, plan.method.iterates and grid.ndim > 1),
+        (f"the solution is not finite{doubt}; check the coefficients and the size of the step", ~finite, 0.0, 0.0),
     ]
     most = jnp.max(jnp.stack([jnp.zeros(2, u.dtype), *needed]), axis=0)
     values = spread(grid.within(values), grid.names) if observe is None else gathered(values, grid.names)
@@ -84,10 +86,3 @@ def _through(
     if observe is None:
         return jnp.concatenate([start[None], states_of(contents)]), needed, found
     return jnp.concatenate([observe(start)[None], contents]), needed, found
-
-
-def _finite(states: Any, iterated: bool) -> Condition:
-    doubt = ", or the iterations of a step did not converge" if iterated else ""
-    message = f"the solution is not finite{doubt}; check the coefficients and the size of the step"
-    finite = jnp.stack([jnp.isfinite(values[1:]).all() for values in states]).all()
-    return message, ~finite, 0.0, 0.0

@@ -22,7 +22,7 @@ def _traced_once(kind: Callable[..., Any], quantity: str, equation: Any, grid: A
 class Formed:
     """A system from a start t₀ on: what does not vary is formed there, and what does is traced once for all times.
 
-    Python's part of forming it takes as long as compiling it, and the compiler sees the same operations.
+    Python's part of forming it takes as long as compiling it, and the compiler gets the same operations.
     """
 
     def __init__(self, system: System, t0: Any):
@@ -122,7 +122,6 @@ class Frozen(eqx.Module):
 def inside(t: Any, dt: Any, c: Any) -> Any:
     """t + c Δt, kept off both ends: steps end where coefficients jump, and the value there may be that of the other side."""
     t, dt = jnp.asarray(t), jnp.asarray(dt)
-    edge = jnp.minimum(
-        16 * jnp.finfo(dt.dtype).eps * (jnp.abs(t) + dt), dt / 4
-    )  # a clock that adds steps is off by ulps
+    # A clock that adds steps is off by ulps.
+    edge = jnp.minimum(16 * jnp.finfo(dt.dtype).eps * (jnp.abs(t) + dt), dt / 4)
     return t + jnp.clip(c * dt, edge, dt - edge)

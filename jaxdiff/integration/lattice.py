@@ -18,7 +18,7 @@ from jaxdiff.operators import CUTS, Pade, chebyshev, most_of_batch, parts_needed
 
 _MOST_PRODUCTS = 2**20
 _ROOM = 8  # substeps that an operator with a drift may take, if it needs them
-_FEW = 4  # durations of which the matrices are held together
+_FEW = 4  # durations of which the matrices are kept together
 
 
 class Lattice(Method):
@@ -60,7 +60,7 @@ class Lattice(Method):
         substeps, terms = counted(needed)
         if substeps * terms > _MOST_PRODUCTS or terms > MOST_STEPS:
             raise ValueError(
-                f"the longest interval takes more than {MOST_STEPS} products with the operator; what has come to rest by then jd.steady_state tells, and what has not jd.TRBDF2() or jd.BackwardEuler(){_smallest(grid)}"
+                f"the longest interval takes more than {MOST_STEPS} products with the operator; what has come to rest by then jd.steady_state gives, and what has not jd.TRBDF2() or jd.BackwardEuler(){_smallest(grid)}"
             )
         if substeps <= self.substeps and terms <= self.capacity:
             return self
@@ -94,7 +94,7 @@ def _polynomials(method: Lattice, system: Any, operator: Any, t0: Any, u: Any, o
     if from_start:
         constant = None if forcing is None else (forcing, jnp.zeros_like(u))
         return chebyshev(operator, jnp.cumsum(durations), u, constant, observe=observe, **options), needed
-    seen = (lambda v: v) if observe is None else observe
+    observed = (lambda v: v) if observe is None else observe
     parts = jnp.minimum(substeps, room)
     most, changes = most_of_batch(parts), bool(system.knots)
 
@@ -105,19 +105,18 @@ def _polynomials(method: Lattice, system: Any, operator: Any, t0: Any, u: Any, o
             b = system.forcing(start)
             slope = jnp.where(whole > 0, (system.forcing(start + whole) - b) / jnp.where(whole > 0, whole, 1.0), 0.0)
 
-        def advanced(w: Any, i: Any) -> Any:
-            linear = None if b is None else (b + i * dt * slope, slope)
-            return chebyshev(operator, dt[None], w, linear, **options)[0]
-
         def substep(w: Any, i: Any) -> Any:
-            wanted = lambda w: jnp.where(i < parts, advanced(w, i), w)
-            return jax.lax.cond(i < most, wanted, lambda w: w, w), None
+            def advanced(w: Any) -> Any:
+                linear = None if b is None else (b + i * dt * slope, slope)
+                return jnp.where(i < parts, chebyshev(operator, dt[None], w, linear, **options)[0], w)
+
+            return jax.lax.cond(i < most, advanced, lambda w: w, w), None
 
         substep = substep if room == 1 else jax.checkpoint(substep)
         w = jax.lax.scan(substep, v, jnp.arange(room, dtype=u.dtype))[0]
         least = jnp.zeros(()) if b is None else jnp.minimum(b, b + whole * slope)
         v = not_below_zero(w, jnp.all(v >= 0) & jnp.all(least >= 0))
-        return v, seen(v)
+        return v, observed(v)
 
     # A gradient keeps a state for every stretch, and those of the terms for one stretch at a time.
     stretch = stretch if len(starts) == 1 else jax.checkpoint(stretch)
@@ -131,7 +130,7 @@ def _product(method: Lattice, lines: list[Any], u: Any, weights: Any, observe: A
     A dense matrix for each axis and distinct duration; with a drift squared up from substeps, whose errors are looked at as on
     one axis.
     """
-    stretches, parts, seen = method.stretches, method.substeps, (lambda v: v) if observe is None else observe
+    stretches, parts, observed = method.stretches, method.substeps, (lambda v: v) if observe is None else observe
     drift = not all(line.diffusive for line in lines)
     rational = Pade(u.dtype, method.tolerance)
     count = 4 * CUTS * rational.substeps * parts  # squaring makes them cheap
@@ -170,7 +169,7 @@ def _product(method: Lattice, lines: list[Any], u: Any, weights: Any, observe: A
         w = jax.lax.scan(lambda w, _: (along_all(w, pairs), None), v, None, length=1 if drift else parts)[0]
         error = missed(w, pairs)
         v = not_below_zero(w, jnp.all(v >= 0))
-        return v, (seen(v), error, size(v))
+        return v, (observed(v), error, size(v))
 
     durations = jnp.asarray(stretches.durations, u.dtype)
     _, (out, errors, sizes) = jax.lax.scan(stretch, u, (jnp.asarray(stretches.which), durations))

@@ -23,6 +23,7 @@ _DIFFERENCE = np.array([1 / np.prod([x - y for y in _NODES if y != x]) for x in 
 _DIFFERENCE /= np.abs(_DIFFERENCE).sum()
 AHEAD = 8.0  # steps after which an error that is left counts for good
 _ROUGH = 1e-3  # of an error, to see what is left of it
+_DIGITS = 1e-3  # of the tolerance, that an exponential errs by
 _FROM_START, _ON, _OF_ERROR = range(3)
 _ROWS = [
     (i / n, 1 / n, _ON if i else _FROM_START, _SHARES[:, k] * (i == n - 1))
@@ -93,19 +94,15 @@ class Magnus(ErrorControlled):
 
     def longest(self, system: Any, t: Any) -> Any:
         """The longest step of one sum [time]."""
-        return longest_time(system.operator(t), TERMS, self._digits)
-
-    @property
-    def _digits(self) -> float:
-        return 1e-3 * self.tolerance
+        return longest_time(system.operator(t), TERMS, _DIGITS * self.tolerance)
 
     def _midpoint(self, system: Any, t: Any, dt: Any, u: Any, of_state: Any, fits: Any) -> tuple[Any, Any]:
         operator, forcing = system.operator(t + dt / 2), None
-        digits = jnp.where(of_state, self._digits, _ROUGH)
+        digits = jnp.where(of_state, _DIGITS * self.tolerance, _ROUGH)
         dt = jnp.where(of_state, dt, jnp.minimum(dt, longest_time(operator, TERMS, _ROUGH)))
         substeps, terms = terms_needed(operator, dt, digits)
         if self.forced:
-            # What walls feed goes with the rates through them: at those of A, a profile at rest stays at rest.
+            # Forcing by walls has the rates through them as factors: at those of A, a profile at rest stays at rest.
             b, end = (
                 jnp.where(of_state, system.forcing(at, t + dt / 2), 0.0).astype(u.dtype)
                 for at in (inside(t, dt, 0.0), inside(t, dt, 1.0))

@@ -33,7 +33,7 @@ def needed(
     | Adaptive | 150 + 2 T                                    | 280, T, and one for 8 steps                            |
     | implicit | 24 + 2 T                                     | the same                                               |
 
-    d axes, T output times, each state of so many `phases`; those that are `observed` by contours are not held. Order 4 holds half as much again.
+    d axes, T output times, each state of so many `phases`; those that are `observed` by contours are not kept. Order 4 takes half as much again.
     """
     states, more = plan.method.states_held(grid, plan.outputs, drift=drift, observed=observed)
     cells = float(np.prod([float(n) for n in grid.shape])) * (1.5 if getattr(plan.scheme, "order", 2) == 4 else 1.0)

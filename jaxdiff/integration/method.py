@@ -91,7 +91,7 @@ class Method(ABC):
     def states_held(
         self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False
     ) -> tuple[float, float]:
-        """States held at once, and how many more by a gradient in reverse mode; estimated.
+        """States in memory at once, and how many more by a gradient in reverse mode; estimated.
 
         outputs: T; drift: whether something drifts; observed: whether not all states are asked for
         """

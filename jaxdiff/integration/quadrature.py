@@ -15,16 +15,11 @@ from jaxdiff.operators import Pade
 
 _SUBSTEPS = 4
 _NODES = (1.0 - np.cos(np.pi * np.arange(6) / 5)) / 2  # Chebyshev and Lobatto's, of a substep
-_MIDDLE = 0.5  # where the forcing is held against its interpolant
+_MIDDLE = 0.5  # where the forcing is compared with its interpolant
 
-
-def _interpolant() -> tuple[np.ndarray, np.ndarray]:
-    """Of Lagrange's polynomials of the nodes, the powers and the value at the check point, `(nodes, powers)`, `(nodes,)`."""
-    powers = np.linalg.inv(np.vander(_NODES, increasing=True)).T
-    return powers, powers @ _MIDDLE ** np.arange(len(_NODES))
-
-
-_POWERS, _SHARES = _interpolant()
+# Of Lagrange's polynomials of the nodes, the powers `(nodes, powers)` and the values at the check point `(nodes,)`.
+_POWERS = np.linalg.inv(np.vander(_NODES, increasing=True)).T
+_SHARES = _POWERS @ _MIDDLE ** np.arange(len(_NODES))
 
 
 class Quadrature(ErrorControlled):
@@ -46,8 +41,8 @@ class Quadrature(ErrorControlled):
         """The step, nothing that lasts per unit of time, and the error of the step."""
         v, q, step, forcing, h = self._substeps(system, t, dt, u)
         middles = inside(t, dt, jnp.asarray((np.arange(_SUBSTEPS) + _MIDDLE) / _SUBSTEPS, u.dtype))
-        seen = jax.vmap(system.forcing)(middles) - jnp.einsum("i,kin->kn", jnp.asarray(_SHARES, u.dtype), forcing)
-        missed = step(jnp.zeros_like(u), jnp.sum(jnp.abs(seen), 0))[0]
+        residual = jax.vmap(system.forcing)(middles) - jnp.einsum("i,kin->kn", jnp.asarray(_SHARES, u.dtype), forcing)
+        missed = step(jnp.zeros_like(u), jnp.sum(jnp.abs(residual), 0))[0]
         return v, jnp.zeros_like(u), 2.0 * _SUBSTEPS * jnp.abs(step(q)[1]) + jnp.abs(missed)
 
     def _substeps(self, system: Any, t: Any, dt: Any, u: Any) -> Any:

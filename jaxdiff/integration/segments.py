@@ -23,7 +23,7 @@ MOST_PARTS = 4096
 _ROOMS = (1, 8, 64, 512, MOST_PARTS)  # parts of a segment that a plan has room for
 _FOR_DATA = 1e-7  # of the peak: far below any noise
 _ROOM = 8  # parts of a segment where no host looks after them
-_FEW = 8  # lengths of which the factors are held together
+_FEW = 8  # lengths of which the factors are kept together
 _SAMPLE = 128  # segments of a long series whose errors are looked at
 
 
@@ -159,12 +159,6 @@ class _Run:
         """The largest density."""
         return jnp.max(jnp.abs(contents / self.weights), axis=-1)
 
-    def forcing(self) -> tuple[Any, Any]:
-        """b₀ and b₁ of every segment, `(segments, n)`."""
-        shape = (len(self.durations), len(self.u))
-        zero = jnp.zeros(shape, self.u.dtype)
-        return jnp.broadcast_to(self.constant, shape), zero if self.slopes is None else self.slopes
-
     def __call__(self, parts: Any, capacity: int = 0) -> tuple[Any, Any]:
         """Contents at the end of every segment, of so many parts each, at most `capacity`, and the errors `(segments,)`."""
         rational, capacity, repeats = self.rational, capacity or self.room, self.repeats
@@ -286,7 +280,8 @@ def _by_matrices(run: _Run) -> tuple[Any, Any]:
         return jax.lax.scan(double, (*first, dt / count), None, length=count.bit_length() - 1)[0][:3]
 
     steps, constants, ramps = jax.lax.map(matrices, run.distinct)
-    forcing, slopes = run.forcing()
+    varying = jnp.zeros_like(run.constant) if run.slopes is None else run.slopes
+    forcing, slopes = (jnp.broadcast_to(b, (len(run.which), len(run.u))) for b in (run.constant, varying))
     gained = jnp.einsum("dij,sj->dsi", constants, forcing, precision="highest")
     gained = gained + jnp.einsum("dij,sj->dsi", ramps, slopes, precision="highest")
     gained = gained[run.which, jnp.arange(len(run.which))]
@@ -304,6 +299,6 @@ def _by_matrices(run: _Run) -> tuple[Any, Any]:
         h = run.distinct[i]
         return run.bound(step(step(v, b + h * slope, h / count * slope)[1])[1], v, count)
 
-    seen = jax.lax.stop_gradient((states[::stride], run.which[::stride], forcing[::stride], slopes[::stride]))
-    errors = jnp.repeat(jax.lax.map(lambda row: error(*row), seen), stride)[: len(states)]
+    sample = jax.lax.stop_gradient((states[::stride], run.which[::stride], forcing[::stride], slopes[::stride]))
+    errors = jnp.repeat(jax.lax.map(lambda row: error(*row), sample), stride)[: len(states)]
     return states, errors

@@ -1,4 +1,4 @@
-"""What an operator tells without stepping: steady states."""
+"""Steady states, without stepping."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     shape = shape / jnp.where(closed, over(shape * multiplicity), 1.0)
     kept = jnp.nan_to_num(total) - over(settled * multiplicity)
     content = settled + jnp.where(closed, kept * shape, 0.0)
-    # A system decays if and only if a unit density feeds all of it and is kept nowhere for ever.
+    # A system decays if and only if a unit source of density reaches all of it and stays nowhere for ever.
     longest = jnp.max(jnp.where(may_grow, jnp.abs(probed) / weights, 0.0)) * jnp.max(jnp.abs(operator.exit))
     grows = may_grow & ((probed < 0) | (longest * float(jnp.finfo(forcing.dtype).eps) > 0.03))
     doubt = "" if grid.ndim == 1 else ", or the iterations for it did not converge"
@@ -90,7 +90,7 @@ def _equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
     known, largest = None, _over(part, jnp.max, jax.ops.segment_max)
     relative = lambda logs: jnp.exp(logs - jax.lax.stop_gradient(largest(logs)))
     if isinstance(operator, Tridiagonal) and not (operator.periodic and part is not None):
-        content = known = _on_chain(operator, relative)
+        content = known = _on_line(operator, relative)
     elif getattr(operator, "detailed_balance", False):
         content = known = relative(operator.log_equilibrium)
     else:
@@ -102,16 +102,16 @@ def _equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
     return known, order == first
 
 
-def _on_chain(operator: Tridiagonal, relative: Any) -> Any:
+def _on_line(operator: Tridiagonal, relative: Any) -> Any:
     """By detailed balance in logarithms, or on a periodic axis by elimination of what remains when it is cut."""
     if not operator.periodic:
         tiny = jnp.finfo(operator.up.dtype).tiny
         steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
         logs = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
         return relative(logs)
-    chain = type(operator)(operator.up[:-1], operator.down[:-1], operator.loss[:-1])
-    entry = jnp.zeros_like(chain.up).at[0].add(operator.up[-1]).at[-1].add(operator.down[-1])
-    return jnp.concatenate([chain.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])
+    line = type(operator)(operator.up[:-1], operator.down[:-1], operator.loss[:-1])
+    entry = jnp.zeros_like(line.up).at[0].add(operator.up[-1]).at[-1].add(operator.down[-1])
+    return jnp.concatenate([line.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])
 
 
 _compiled = solver_jit(stationary)

@@ -329,7 +329,10 @@ def _advanced(inner: Stepper, lines: Tridiagonal, forcing: Any, dt: Any, u: Any)
 
     def one(line: Any, b: Any, before: Any) -> Any:
         after = inner.step(Constant(line, b), 0.0, dt, before)
-        return _without_noise(after, before, b)
+        # Below zero by roundoff where nothing was: that is mended. More than roundoff is the inner stepper's own, and stays.
+        peak = jnp.maximum(jnp.max(jnp.abs(before)), jnp.max(jnp.abs(after)))
+        small = (after >= -(float(jnp.finfo(after.dtype).eps) ** 0.5) * peak).all()
+        return not_below_zero(after, (before >= 0).all() & (b >= 0).all() & small)
 
     return jax.vmap(one, in_axes=1, out_axes=1)(lines, forcing, u)
 
@@ -346,26 +349,19 @@ def _lines(operator: AxisSum, k: int) -> Tridiagonal:
     return Tridiagonal(flat(operator.up[k]), flat(operator.down[k]), flat(loss), operator.periodic[k])
 
 
-def _without_noise(after: Any, before: Any, forcing: Any) -> Any:
-    """No contents below zero by roundoff where none went in; more than roundoff is the inner stepper's own and stays."""
-    peak = jnp.maximum(jnp.max(jnp.abs(before)), jnp.max(jnp.abs(after)))
-    small = (after >= -(float(jnp.finfo(after.dtype).eps) ** 0.5) * peak).all()
-    return not_below_zero(after, (before >= 0).all() & (forcing >= 0).all() & small)
-
-
 def not_below_zero(v: Any, known: Any, axes: Any = None) -> Any:
     """Contents that are known not to be negative, without errors below zero and with the same sum over `axes`, of which
     those left out hold other states; derivatives are those of v."""
-    seen = jax.lax.stop_gradient(v)
+    value = jax.lax.stop_gradient(v)
     total = lambda contents: jnp.sum(contents, axes, keepdims=True)
 
     def raised() -> Any:
-        above = total(jnp.maximum(seen, 0.0))
-        return jnp.zeros((), v.dtype), jnp.maximum(total(seen), 0.0) / jnp.where(above > 0, above, 1.0)
+        above = total(jnp.maximum(value, 0.0))
+        return jnp.zeros((), v.dtype), jnp.maximum(total(value), 0.0) / jnp.where(above > 0, above, 1.0)
 
-    unchanged = lambda: (jnp.array(-jnp.inf, v.dtype), jnp.ones_like(total(seen)))
-    least, factor = jax.lax.cond(known & jnp.any(seen < 0), raised, unchanged)
-    return v + (jnp.maximum(seen, least) * factor - seen)
+    unchanged = lambda: (jnp.array(-jnp.inf, v.dtype), jnp.ones_like(total(value)))
+    least, factor = jax.lax.cond(known & jnp.any(value < 0), raised, unchanged)
+    return v + (jnp.maximum(value, least) * factor - value)
 
 
 CLASSIC = (ForwardEuler, RungeKutta4, BackwardEuler, CrankNicolson, TRBDF2, Exponential, Strang)

@@ -72,9 +72,7 @@ class Measurement(eqx.Module):
     family: ClassVar[str]
     on_cells: ClassVar[bool] = True  # a prediction is read off the states on a grid
     has_residuals: ClassVar[bool] = False  # rows with normal noise at `times` and `positions`, as of readings
-    conditions: Any = eqx.field(
-        default=None, kw_only=True
-    )  # of this experiment, {argument of the model: what is known}
+    conditions: Any = eqx.field(default=None, kw_only=True)  # {argument of the model: what is known of it}
     phase: Any = eqx.field(default="total", static=True, kw_only=True)  # of an equation with exchange
     if TYPE_CHECKING:
         grid: Any

@@ -74,7 +74,11 @@ class ProbePredictor(RowsPredictor):
     def _values(self, equation: Any, initial: Any) -> Any:
         """What the probe reads at `time`."""
         at, grid = self.states_at_times, self.states_at_times.grid
-        system = semidiscrete(equation, grid, FiniteVolume())[0] if self.probe.of_rates else _Cells(grid)
+        system = (
+            semidiscrete(equation, grid, FiniteVolume())[0]
+            if self.probe.of_rates
+            else SimpleNamespace(grid=grid, operator_varies=False)
+        )
         value, nothing = partial(self.probe.value, system), jnp.zeros(grid.shape)
         if system.operator_varies or not self.probe.linear:
             states, checks, fine = at(equation, initial)
@@ -90,13 +94,6 @@ class ProbePredictor(RowsPredictor):
         seen, checks, fine = at(equation, initial, observe)
         offset = jax.vmap(lambda t: value(t, nothing))(time) if self.probe.of_rates else 0.0
         return seen[self.row, 0] + offset, checks, fine
-
-
-class _Cells(NamedTuple):
-    """A grid, where no equation enters."""
-
-    grid: Any
-    operator_varies: bool = False
 
 
 def probed(

@@ -36,15 +36,14 @@ class Comparison:
     """Readings and what the model says of them.
 
     parts: the readings that were fitted and those held out, if any, each with its prediction
-    curve: the model between the data, along x or t ("profiles", "series") as `kind` says; over_time: over all of both
-    states: on several axes instead, the model on all cells at a few times
+    curve: the model between the data, along x or t ("profiles", "series") as `kind` says; over_time: over all of both,
+    on several axes all cells at a few times
     """
 
     parts: list[tuple[Readings, np.ndarray]]
     kind: str = ""
     curve: Profiles | None = None
     over_time: Profiles | None = None
-    states: Profiles | None = None
 
 
 def view(readings: Readings, fit: Any, held_out: Readings | None) -> View:
@@ -57,16 +56,16 @@ def view(readings: Readings, fit: Any, held_out: Readings | None) -> View:
         "fit": Picture(partial(draw, comparison=comparison)),
         "residuals": Picture(partial(draw_residuals, comparison=comparison)),
     }
-    if (states := comparison.states) is not None:
-        seen = np.full((len(states.values), len(grid.points)), np.nan)
-        seen[:, grid.holds(grid.points)] = states.values
-        values = {"": seen.reshape(-1, *grid.shape)}
-        draw_course = lambda figure, names: heatmaps.draw_states(
-            figure, grid, grid.edges, states.times, values, names, names["value"]
-        )
-        pictures["course"] = Picture(draw_course, wide=True)
     if (over := comparison.over_time) is not None:
-        draw_course = lambda figure, names: draw_profiles(figure, over.times, over.positions, over.values, names)
+
+        def draw_course(figure: Any, names: Mapping[str, str]) -> None:
+            if grid.ndim == 1:
+                return draw_profiles(figure, over.times, over.positions, over.values, names)
+            states = np.full((len(over.values), len(grid.points)), np.nan)
+            states[:, grid.holds(grid.points)] = over.values
+            several = {"": states.reshape(-1, *grid.shape)}
+            return heatmaps.draw_states(figure, grid, grid.edges, over.times, several, names, names["value"])
+
         pictures["course"] = Picture(draw_course, wide=True)
     return View(_numbers(*comparison.parts[0], len(fit.labels)), pictures, _table(comparison))
 
@@ -119,7 +118,7 @@ def _states(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
     """As `_curves`, on several axes: all cells at a few times."""
     times = np.unique(parts[0].times)
     points = parts[0].grid.points
-    return "", {"states": (times[heatmaps.chosen(times)], points[parts[0].grid.holds(points)])}
+    return "", {"over_time": (times[heatmaps.chosen(times)], points[parts[0].grid.holds(points)])}
 
 
 def _between(start: float, times: np.ndarray) -> np.ndarray:

@@ -178,8 +178,13 @@ class Trajectory(Measurement):
     def dynamics(self, equation: Any) -> tuple[tuple[Any, Any, Any], tuple[str, str]]:
         """Drift, diffusivity and killing as functions of a place, and the kinds of both walls, as transition densities know them."""
         left, right = equation.sides(self.grid)
-        terms = (Term(equation, self.grid, 0), Term(equation, self.grid, 1), Term(equation, self.grid, 2))
-        return terms, (wall(left), wall(right))
+        for side in (left, right):
+            if side.path is None:
+                raise ValueError(
+                    f"a path needs walls that reflect, absorb or are periodic, got {type(side).__name__}; use jd.reflecting or jd.absorbing"
+                )
+        drift, diffusivity, killing = (Term(equation, self.grid, which) for which in range(3))
+        return (drift, diffusivity, killing), (left.path, right.path)
 
     def rough(self) -> TrajectoryPredictor:
         """A plan that knows Euler steps only."""
@@ -276,12 +281,3 @@ def _checked_path(
         )
     grid.require_inside(positions, f"position{which}")
     return times, positions, missing
-
-
-def wall(side: Any) -> str:
-    """The kind of a wall, as transition densities know it."""
-    if side.path is not None:
-        return side.path
-    raise ValueError(
-        f"a path needs walls that reflect, absorb or are periodic, got {type(side).__name__}; use jd.reflecting or jd.absorbing"
-    )

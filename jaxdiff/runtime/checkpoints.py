@@ -63,10 +63,8 @@ class Checkpoint:
         if jax.process_index() or not self.pieces:
             return
         began = time.perf_counter()
-        arrays: dict[str, Any] = (
-            {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]} if self.pieces else {}
-        )
-        self.pieces = [arrays] if arrays else []
+        arrays: Any = {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
+        self.pieces = [arrays]
         with replacing(self.path) as part, part.open("wb") as file:
             np.savez(file, digest=np.asarray(self.digest), **arrays)
         self.spent += time.perf_counter() - began
@@ -179,19 +177,7 @@ def _names(code: CodeType) -> tuple[set[str], set[str]]:
     return names, imported
 
 
-LIBRARIES = (
-    "jax",
-    "jaxlib",
-    "numpy",
-    "jaxdiff",
-    "equinox",
-    "optax",
-    "scipy",
-    "jaxtyping",
-    "builtins",
-    "copyreg",
-    "math",
-)
+LIBRARIES = frozenset("jax jaxlib numpy jaxdiff equinox optax scipy jaxtyping builtins copyreg math".split())
 
 
 def _of_library(thing: Any) -> bool:

@@ -41,9 +41,9 @@ def choose(devices: int | str | Sequence[Any] | None = None) -> tuple[Any, ...]:
     return wanted
 
 
-def line(devices: Sequence[Any], name: str = "batch") -> Mesh:
+def line(devices: Sequence[Any]) -> Mesh:
     """The devices as a mesh of one axis, along which arrays are cut."""
-    return Mesh(np.array(devices), (name,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
 
 
 def put(arrays: Any, layout: Any) -> Any:

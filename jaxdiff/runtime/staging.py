@@ -89,7 +89,8 @@ def growing(output: Path, names: Sequence[str]) -> Iterator[Path]:
     try:
         _free(output, names)
         older = output.is_dir() and any(fnmatch(file.name, name) for file in output.iterdir() for name in names)
-        folder = _unused(output / "unfinished") if older else output
+        numbered = itertools.chain(["unfinished"], (f"unfinished-{k}" for k in itertools.count(2)))
+        folder = next(place for name in numbered if not os.path.lexists(place := output / name)) if older else output
         made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,12 +107,6 @@ def growing(output: Path, names: Sequence[str]) -> Iterator[Path]:
                 place.rmdir()
         if folder.is_dir():
             WRITTEN.append(folder)
-
-
-def _unused(folder: Path) -> Path:
-    """The folder, or with a number if it is there."""
-    names = itertools.chain([folder], (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2)))
-    return next(name for name in names if not os.path.lexists(name))
 
 
 def _free(output: Path, names: Sequence[str]) -> None:

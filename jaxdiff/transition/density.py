@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -82,9 +83,7 @@ def log_density(
         wall_ratio(*terms[:2], wall) if vanishing else None for wall, vanishing in zip((lower, upper), plan.vanishing)
     )
 
-    def evaluate(block: Block) -> Any:
-        return _log_densities(terms, plan, ratios, block)
-
+    evaluate = partial(_log_densities, terms, plan, ratios)
     values, flags = [], []
     for block in plan.blocks:
         count = block.x.shape[0]

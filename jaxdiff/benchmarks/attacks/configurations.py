@@ -310,9 +310,8 @@ def _of_results(case: Case, folder: Path) -> tuple[str, str]:
 
 def _shell(*arguments: str) -> tuple[int, str]:
     """Exit code and stderr of the command line, in this process and in its own settings."""
-    shell = next(
-        iter(entry_points(group="console_scripts", name="jaxdiff"))
-    )  # like a user, who knows it by its name alone
+    # Like a user, who knows it by its name alone.
+    shell = next(iter(entry_points(group="console_scripts", name="jaxdiff")))
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err), jax.enable_x64(True):
         try:

@@ -231,15 +231,8 @@ DAMAGE: tuple[Callable[[Sheet, np.random.Generator], None], ...] = (
     missing, missing, no_number, no_number, all_true, thousands, decimal_commas, huge, units, short_rows, long_rows, trailing,
     no_header, twice, rows_twice, rows_twice, empty, dates, dates, mixed_dates, dates_elsewhere, spaces, units_in_names, no_text,
 )  # fmt: skip
-LAST = (
-    no_header,
-    empty,
-    twice,
-    trailing,
-    short_rows,
-    long_rows,
-    spaces,
-)  # after those, rows and columns are not what they were
+# After those, rows and columns are not what they were.
+LAST = (no_header, empty, twice, trailing, short_rows, long_rows, spaces)
 
 
 def run(count: int, seed: int = 0) -> Entries:
