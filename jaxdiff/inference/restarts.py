@@ -13,10 +13,8 @@ DECADES = np.arange(-6, 7)  # around the start of a positive or free number
 LOGITS = np.arange(-4.0, 5.0)  # of a bounded one
 TRIED = 2  # best places of a scan from which a fit starts
 LEAST_EFFECT = 1e-6  # share of the loss that a step of order one has to change, where there are no error bars
-LITTLE, MUCH = (
-    0.03,
-    5.0,
-)  # of a cell, of the domain: diffusion lengths in all times, or before the first, without effect
+# Of a cell, of the domain: diffusion lengths over all times, or before the first, without effect.
+LITTLE, MUCH = 0.03, 5.0
 GAIN = 1e-3  # share of the loss by which another optimum has to be better
 
 

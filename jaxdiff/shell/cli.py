@@ -143,7 +143,9 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
         if not problem.parameters:
             raise ValueError(f"{config}: nothing to fit; name the unknown numbers in [parameters]")
         interrupts.check()
-        _import_meanwhile("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
+        # Imported while the compiler, which leaves Python free, is at work.
+        later = ("matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
+        threading.Thread(target=lambda: [*map(importlib.import_module, later)], daemon=True).start()
         options = {"parameters": problem.parameters, "progress": sys.stderr.isatty(), **problem.fit_options}
         try:
             fit = jd.fit(problem.model, problem.measurement, **options)
@@ -304,16 +306,6 @@ def _result(shown: Any) -> str:
     if doubt:
         parts.append("\n".join([MISFIT, *(f"  {reason}" for reason in few(fit.verdict.reasons))]))
     return "\n\n".join([*parts, *(f"note: {note}" for note in (*fit.notes, *fit.verdict.remarks))])
-
-
-def _import_meanwhile(*modules: str) -> None:
-    """Import what is needed later while the compiler, which leaves Python free, is at work."""
-
-    def run() -> None:
-        for module in modules:
-            importlib.import_module(module)
-
-    threading.Thread(target=run, daemon=True).start()
 
 
 def _message(error: Exception) -> str:
