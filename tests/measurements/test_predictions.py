@@ -19,9 +19,9 @@ ALL = np.unique(np.concatenate([[0.0], TIMES, FINE]))
 class Wave(eqx.Module):
     """m + a sin(w t): of other numbers, it is not compiled again."""
 
-    m: Any = eqx.field(converter=jnp.asarray)
-    a: Any = eqx.field(converter=jnp.asarray)
-    w: Any = eqx.field(converter=jnp.asarray)
+    m: Any = eqx.field(converter=lambda x: jnp.asarray(x, float))
+    a: Any = eqx.field(converter=lambda x: jnp.asarray(x, float))
+    w: Any = eqx.field(converter=lambda x: jnp.asarray(x, float))
 
     def __call__(self, t):
         return self.m + self.a * jnp.sin(self.w * t)
