@@ -29,8 +29,8 @@ def evolve(
     times = jnp.asarray(plan.times, u.dtype)
     systems = [Formed(system, times[0]) for system in equation.semidiscretise(grid, plan.scheme)]
     if observe is not None:
-        seen, of_phase = observe, systems[0].of_phase(phase)
-        observe = lambda states: seen(of_phase(states))
+        of_states, of_phase = observe, systems[0].of_phase(phase)
+        observe = lambda states: of_states(of_phase(states))
     sound, looked_at = first_failure(systems[0], times) if systems[0].time_dependence().operator else (True, times[0])
     alone = plan.method.observes and len(systems) == 1  # else states are combined before anything is read off
     starts, begun = zip(

@@ -255,7 +255,7 @@ def _state(grid: Grid, initial: Any) -> Any:
     if callable(initial):
         return grid.average(initial)
     shape = np.shape(initial)
-    if shape[-grid.ndim :] == grid.shape:  # whether for all phases, the system tells
+    if shape[-grid.ndim :] == grid.shape:  # whether for all phases, the system says
         return initial
     if shape == () and isinstance(initial, jax.Array):
         return jnp.broadcast_to(initial, grid.shape)
