@@ -13,7 +13,7 @@ from jaxdiff.discretisation.lattice import LatticeSystem
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.system import AtRest, System, TimeDependence, TransportSystem
 from jaxdiff.discretisation.tensor import TensorSystem
-from jaxdiff.model.coefficients import Tensor, at_time, is_cells, varies
+from jaxdiff.model.coefficients import Tensor, at_time, is_number, varies
 from jaxdiff.operators.halo import cuts
 from jaxdiff.operators.phases import Phases
 from jaxdiff.runtime.conditions import Condition, cell
@@ -80,8 +80,7 @@ class ExchangeSystem(System):
     @property
     def basis(self) -> Any:
         """Where all cells have the same rates, and nothing drifts."""
-        rates = [rate for one in self.exchange for rate in (one.rate_in, one.rate_out)]
-        alike = not any(callable(rate) or varies(rate) or is_cells(rate) for rate in rates)
+        alike = all(is_number(rate) for one in self.exchange for rate in (one.rate_in, one.rate_out))
         return self.mobile.basis if alike and self.mobile.driftless and self._plain else None
 
     @property
@@ -150,8 +149,11 @@ class ExchangeSystem(System):
         return self._in_row(jnp.stack([forcing, *still]))
 
     def _rates(self, t: Any) -> tuple[Any, Any]:
-        """k_in and k_out over cells, `(phases, *cells)` each."""
-        dtype = jnp.result_type(self.grid.edges[0])
+        """k_in and k_out over cells, `(phases, *cells)` each; of length one where both are numbers, which is much quicker."""
+        dtype, rates = jnp.result_type(self.grid.edges[0]), [(one.rate_in, one.rate_out) for one in self.exchange]
+        if self.grid.mask is None and all(is_number(rate) for pair in rates for rate in pair):
+            each = jnp.stack([jnp.stack([jnp.asarray(rate, dtype) for rate in pair]) for pair in rates])
+            return tuple(each.T.reshape(2, len(rates), *[1] * self.grid.ndim))
         at = lambda rate: self.grid.average(at_time(rate, t, self.grid.names))
         over = lambda rate: self.grid.within(jnp.broadcast_to(jnp.asarray(at(rate), dtype), self.grid.shape))
         into, back = zip(*((over(one.rate_in), over(one.rate_out)) for one in self.exchange), strict=True)
@@ -160,7 +162,12 @@ class ExchangeSystem(System):
 
     def _exchanged(self, operator: Any, t: Any) -> Phases:
         into, back = self._rates(t)
-        return Phases(operator, into * jnp.asarray(self.grid.volumes) / self.mobile.weights, back)
+        capacity = self.mobile.transport.capacity
+        if capacity is None or is_number(capacity):
+            into = into if capacity is None else into / capacity
+        else:
+            into = into * jnp.asarray(self.grid.volumes) / self.mobile.weights
+        return Phases(operator, into, back, self.grid.shape)
 
     def _of_rates(self, t: Any) -> list[Condition]:
         found: list[Condition] = []

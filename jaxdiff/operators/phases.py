@@ -21,14 +21,15 @@ class Phases(eqx.Module):
         dN/dt = M N − Σ inⱼ N + Σ outⱼ wⱼ,   dwⱼ/dt = inⱼ N − outⱼ wⱼ
 
     Contents are `(1 + phases, *cells)`, and on one axis a row of all cells of the mobile phase, then of the next. `into`,
-    `back` are in and out [1/time], `(phases, *cells)`. In a resolvent the phases stand on the diagonal of M:
+    `back` are in and out [1/time], `(phases, *cells)`, or of length one along the axes where all cells are alike. In a resolvent the phases stand on the diagonal of M:
 
         (aI + bA)⁻¹:   wⱼ = (rⱼ − b inⱼ N)/(a − b outⱼ),   loss + Σ inⱼ a/(a − b outⱼ) in place of the loss
     """
 
     mobile: Any
     into: Float[Array, " p *cells"]
-    back: Float[Array, " p *cells"]
+    back: Float[Array, " p *others"]
+    cells: tuple[int, ...] = eqx.field(static=True)
 
     @property
     def diffusive(self) -> bool:
@@ -48,10 +49,6 @@ class Phases(eqx.Module):
         return False
 
     @property
-    def cells(self) -> tuple[int, ...]:
-        return self.into.shape[1:]
-
-    @property
     def exit(self) -> Any:
         """Total rate out of each cell of each phase, the negative diagonal."""
         return self._joined(self.mobile.exit + sum(self.into), self.back)
@@ -59,7 +56,7 @@ class Phases(eqx.Module):
     @property
     def leak(self) -> Any:
         """Rate at which each cell loses content for good, the negative column sum."""
-        return self._joined(self.mobile.leak, jnp.zeros_like(self.back))
+        return self._joined(self.mobile.leak, jnp.zeros((len(self.back), *self.cells), self.back.dtype))
 
     def __matmul__(self, content: Any) -> Any:
         return self._act(self.mobile.__matmul__, self.into, self.back, 0.0, content)
@@ -151,6 +148,7 @@ class Phases(eqx.Module):
         return self.mobile.advection()
 
     def _joined(self, mobile: Any, phases: Any) -> Any:
+        phases = jnp.broadcast_to(phases, (len(phases), *self.cells))
         found = jnp.concatenate([jnp.broadcast_to(mobile, self.cells)[None], phases])
         return found if len(self.cells) > 1 else found.ravel()
 
@@ -166,8 +164,7 @@ class Modal(eqx.Module):
         """The solution from u `(1 + phases, *cells)` as a function of times `(T,)`, with values `(T, 1 + phases, *cells)`: in
         every mode by the poles of the exponential."""
         basis, rates = self.mobile.basis, self.mobile.rates
-        one = jnp.ones((1, rates.size), rates.dtype)
-        operator = Phases(_Decay(-rates.ravel()), self.into[:, None] * one, self.back[:, None] * one)
+        operator = Phases(_Decay(-rates.ravel()), self.into[:, None], self.back[:, None], (rates.size,))
         start = basis.analyse(u)
         flat = start.reshape(-1)
         forcing = jnp.zeros_like(flat) if constant is None else basis.analyse(constant).reshape(-1)

@@ -48,7 +48,7 @@ class Tridiagonal(eqx.Module):
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`.
 
         `factors` are those of `self.factors(a, b, more)`, where they are at hand; `more` is a loss beside that of A, `(n,)` or
-        one for each lane `(n, k)`, complex where these are.
+        one for each lane `(n, k)`, complex where these are; of length one, the same in all cells.
         """
         a, lanes, rates = self._scaled(a, b, more)
         solve = _solver(rates, a, self.periodic, factors)
@@ -70,8 +70,10 @@ class Tridiagonal(eqx.Module):
         lanes = jnp.broadcast_shapes(a.shape, b.shape)
         scaled = lambda rate: rate[:, None] * -b
         loss = scaled(self.loss)
-        if more is not None:
-            loss = loss + (more if jnp.ndim(more) == 2 else more[:, None]) * -b
+        if more is not None and len(more) == 1:
+            a = a - b * more[0]
+        elif more is not None:
+            loss = loss - b * (more if jnp.ndim(more) == 2 else more[:, None])
         return jnp.broadcast_to(a, lanes or (1,)), lanes, (scaled(self.up), scaled(self.down), loss)
 
     def bound(self) -> Any:
