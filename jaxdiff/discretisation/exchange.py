@@ -19,9 +19,9 @@ from jaxdiff.operators.phases import Phases
 from jaxdiff.runtime.conditions import Condition, cell
 
 
-def finite_volumes(equation: Any, grid: Any) -> TransportSystem:
+def finite_volumes(equation: Any, grid: Any, transport: Any) -> TransportSystem:
     """The system of what moves, on these cells."""
-    if isinstance(equation.transport().diffusivity, Tensor):
+    if isinstance(transport.diffusivity, Tensor):
         return TensorSystem(equation, grid).require_uniform()
     return LineSystem(equation, grid) if grid.ndim == 1 else LatticeSystem(equation, grid)
 
@@ -31,7 +31,7 @@ class ExchangeSystem(System):
 
     @cached_property
     def mobile(self) -> TransportSystem:
-        return finite_volumes(self.equation, self.grid)
+        return finite_volumes(self.equation, self.grid, self.equation.transport())
 
     @property
     def exchange(self) -> tuple[Any, ...]:

@@ -126,7 +126,9 @@ class FiniteVolume(Scheme):
         if isinstance(transport.diffusivity, Tensor) and grid.mask is not None:
             raise ValueError("a Tensor takes no mask, whose outline its oblique edges would cross; use jd.PerAxis")
         if self.order == 2:
-            return [(ExchangeSystem if transport.exchange else finite_volumes)(equation, grid)]
+            if transport.exchange:
+                return [ExchangeSystem(equation, grid)]
+            return [finite_volumes(equation, grid, transport)]
         if transport.exchange:
             raise ValueError("order=4 takes no exchange; use order=2")
         if grid.mask is not None:

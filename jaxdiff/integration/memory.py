@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.model.exchange import phases_of
+
 _SMALL = 2**28  # bytes that every machine has
 
 
@@ -40,13 +42,12 @@ def needed(
     return (states + gradient * more) * phases * cells * jnp.dtype(jnp.result_type(float)).itemsize
 
 
-def require(plan: Any, grid: Any, observed: bool = False, phases: int = 1) -> None:
+def require(plan: Any, grid: Any, equation: Any, observed: bool = False) -> None:
     """Raise if a plan needs more than the devices in use have."""
-    _refuse(
-        needed(plan, grid, observed=observed, phases=phases),
-        grid,
-        f"cells and {plan.outputs} output time{'s' * (plan.outputs != 1)}",
-    )
+    bytes_needed = needed(plan, grid, observed=observed)
+    if bytes_needed > _SMALL / 16:
+        what = f"cells and {plan.outputs} output time{'s' * (plan.outputs != 1)}"
+        _refuse(bytes_needed * phases_of(equation), grid, what)
 
 
 def require_at_rest(grid: Any) -> None:

@@ -33,7 +33,6 @@ from jaxdiff.integration.rosenbrock import Rosenbrock
 from jaxdiff.integration.segments import Segments, cut
 from jaxdiff.integration.steppers import TRBDF2, Exponential
 from jaxdiff.integration.stepping import Steps
-from jaxdiff.model.exchange import phases_of
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import SINCE, numbers
 from jaxdiff.runtime.sharding import require_whole_blocks
@@ -96,7 +95,7 @@ def prepare(
     plan = lay_out(equation, grid, times, options)
     if observed:
         plan = Plan(plan.scheme, *plan.method.for_data(plan.times))
-    memory.require(plan, grid, observed, phases_of(equation))
+    memory.require(plan, grid, equation, observed)
     return plan
 
 
