@@ -17,7 +17,7 @@ from jaxdiff.transition.chart import Chart
 from jaxdiff.transition.kernel import Side, log_kernel
 from jaxdiff.transition.lamperti import Coefficients, Scalar, Wrapped, coefficients, wall_ratio, wrap
 from jaxdiff.transition.quadrature import antiderivative, chebyshev
-from jaxdiff.transition.substeps import count_substeps
+from jaxdiff.transition.substep_count import count_substeps
 from jaxdiff.transition.windows import CLEAR, PER_WINDOW, Block, windows
 
 

@@ -14,7 +14,7 @@ from jaxdiff.runtime.compilation import bucket
 from jaxdiff.transition.chart import Chart
 from jaxdiff.transition.lamperti import BATCH
 from jaxdiff.transition.quadrature import antiderivative, chebyshev_points, node_count, nodes
-from jaxdiff.transition.substeps import FAR, classes
+from jaxdiff.transition.substep_count import FAR, classes
 
 CLEAR = 1e-3  # in √duration: nearer to a wall where D vanishes the regular part of V is lost in rounding, and is flat
 FINER = 16  # nodes and transitions from which on sizes are rounded up to quarters of an octave
