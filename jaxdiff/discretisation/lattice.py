@@ -15,6 +15,7 @@ from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.arguments import at_place
+from jaxdiff.model.boundaries import reflecting
 from jaxdiff.model.coefficients import (
     PerAxis,
     Potential,
@@ -29,6 +30,7 @@ from jaxdiff.model.coefficients import (
 )
 from jaxdiff.model.equations import Transport
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.masks import kept_inside
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.operators import KINDS, AxisSum, Basis
@@ -288,13 +290,25 @@ class LatticeSystem(TransportSystem):
                 found.append(np.zeros(()))
             else:
                 found.append(_on_line(c, self.grid.names, k, coordinates, k if i == 0 and vector else None))
-        ends = [_wall_on_line(side, self.grid.names, k, coordinates) for side in self.sides[2 * k : 2 * k + 2]]
+        ends = [self._wall_on_line(k, end, coordinates) for end in (0, -1)]
         boundaries = dict(zip(self.grid.axis(k).sides, ends, strict=True))
         if k == 0 and self.grid.geometry != "cartesian" and self._axis_closed:
             del boundaries["r-"]
         drift, diffusivity, loss, source, capacity = found
         alone = isinstance(self.transport.diffusivity, PerAxis)
         return Transport(drift, diffusivity, loss, source, capacity, self.transport.alpha, boundaries, degenerate=alone)
+
+    def _wall_on_line(self, k: int, end: int, coordinates: Any) -> Any:
+        """A wall whose numbers may be functions of the place on it, at one place; of those beside a mask, at one beside the domain."""
+        side, names = self.sides[2 * k + end % 2], self.grid.names
+        if coordinates is None:
+            return side
+        if self.grid.mask is not None:
+            beside, edges = self.grid.mask.take(end, axis=k), (*self.grid.edges[:k], *self.grid.edges[k + 1 :])
+            if not (isinstance(beside, jax.core.Tracer) or side.periodic or beside.any()):
+                return reflecting
+            coordinates = kept_inside(edges, beside)(*coordinates)
+        return side.map(lambda number: on_wall(number, (*names[:k], *names[k + 1 :]), coordinates, names[k : k + 1]))
 
     @property
     def _axis_closed(self) -> bool:
@@ -348,11 +362,3 @@ def _component(k: int, ndim: int, drift: Any) -> Any:
         got = "one number" if found == () else f"{found if isinstance(found, int) else found[0]}"
         raise ValueError(f"a drift on {ndim} axes returns {ndim} components, got {got}")
     return drift[k]
-
-
-def _wall_on_line(side: Any, names: tuple[str, ...], k: int, coordinates: Any) -> Any:
-    """A wall whose numbers may be functions of the place on it, at one place."""
-    if coordinates is None:
-        return side
-    along, across = (*names[:k], *names[k + 1 :]), names[k : k + 1]
-    return side.map(lambda number: on_wall(number, along, coordinates, across))

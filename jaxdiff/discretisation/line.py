@@ -125,6 +125,7 @@ class LineSystem(TransportSystem):
         d, points = jnp.concatenate([cells, faces[1:-1]]), jnp.concatenate([x, e[1:-1]])
         ends, at_walls = e[fluxes.ends], faces[fluxes.ends]
         must = "not be negative" if self.may_vanish else "be positive inside the domain"
+        must += "" if self.driftless or self.may_vanish else ", or the number 0.0 along a whole axis"
         found: list[Condition] = [
             (
                 f"diffusivity is {{value}} {where}; it must {must}",

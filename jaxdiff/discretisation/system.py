@@ -246,6 +246,6 @@ class TransportSystem(System):
     def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
         """The mean value at one end of axis k, 0 or -1."""
         share, offset = (jnp.moveaxis(each, k, -1)[..., end] for each in self.walls(t, k))
-        values = share * jnp.moveaxis(u, k, -1)[..., end] + offset
         areas = jnp.moveaxis(jnp.asarray(self.grid.volumes), k, -1)[..., end]
+        values = jnp.where(areas > 0, share * jnp.moveaxis(u, k, -1)[..., end] + offset, 0.0)
         return jnp.sum(values * areas) / jnp.sum(areas)

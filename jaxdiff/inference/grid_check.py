@@ -78,6 +78,8 @@ def _estimated_shifts(run: Run, z: np.ndarray, here: Expansion, errors: np.ndarr
 
 def warning(run: Run, z: np.ndarray, here: Expansion | None, errors: np.ndarray) -> tuple[str, ...]:
     """A warning of cells so large that they move an estimate by more than a third of its error bar."""
+    if any(grid.mask is not None for grid in _grids(run).values()):
+        return ("what the cells of a masked grid do to the estimates is not estimated by itself; see fit.check_grid()",)
     found = shifts(run, z, here, errors)
     if found is None:
         return ()
@@ -98,7 +100,8 @@ def upwind(run: Run, z: np.ndarray) -> tuple[str, ...]:
     """What transport without diffusion costs at the optimum, which alternate cells do not show."""
     pairs = [(model, m) for model, m in zip(run.at(z), run.measurements, strict=True) if m.on_cells]
     scheme = run.options.scheme
-    found = [upwinded(plain(model.equation), m.grid, scheme, np.array([m.start])) for model, m in pairs]
+    times = lambda m: np.unique(np.append(m.start, m.times[np.isfinite(m.times)]))
+    found = [upwinded(plain(model.equation), m.grid, scheme, times(m)) for model, m in pairs]
     return tuple(dict.fromkeys(f"{each}; see how fit.check_grid() moves the estimates" for each in found if each))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,7 +178,7 @@ def predictions(experiments: Sequence[tuple[Any, Observed, int]]) -> tuple[Predi
     flat = [jax.tree.flatten((predictor, model, jnp.asarray(number))) for predictor, model, number in experiments]
     groups: dict[Any, list[int]] = {}
     for i, (leaves, structure) in enumerate(flat):
-        groups.setdefault((structure, *((np.shape(x), jnp.result_type(x)) for x in leaves)), []).append(i)
+        groups.setdefault((structure, *map(_kind, leaves)), []).append(i)
     for (structure, *_), group in groups.items():
         columns = list(zip(*(flat[i][0] for i in group), strict=True))
         common = [all(_common(one, column[0]) for one in column) for column in columns]
@@ -196,6 +197,11 @@ def predictions(experiments: Sequence[tuple[Any, Observed, int]]) -> tuple[Predi
         for k, i in enumerate(group):
             found[i] = jax.tree.map(lambda x, k=k: x[k], together)
     return tuple(found)
+
+
+def _kind(leaf: Any) -> Any:
+    """What experiments alike have in common of a leaf: the shape of numbers, or a function itself."""
+    return (np.shape(leaf), jnp.result_type(leaf)) if eqx.is_array_like(leaf) else id(leaf)
 
 
 def _predicted(predictor: Any, model: Observed, number: Any) -> Prediction:
@@ -329,7 +335,7 @@ def check_indices(function: Any, numbers: Any, conditions: Any, grid: Any) -> No
         model = Observed.of(function(**numbers, **conditions))
         systems = model.equation.semidiscretise(grid, FiniteVolume()) if grid is not None else []
         start = grid.average(model.initial) if grid is not None and callable(model.initial) else None
-        kept = model, [system.at(0.0) for system in systems], start
+        kept = model, [system.at(0.0) for system in systems], start, _seen_once(model, grid)
         return [leaf for leaf in jax.tree.leaves(kept) if isinstance(leaf, (np.ndarray, jax.Array))]
 
     given = jax.tree.map(jnp.asarray, (numbers, conditions))
@@ -353,6 +359,14 @@ def check_indices(function: Any, numbers: Any, conditions: Any, grid: Any) -> No
         raise ValueError(
             f"the model reads {which}, beyond its end, under the conditions {words}; give a number for each"
         )
+
+
+def _seen_once(model: Observed, grid: Any) -> Any:
+    """What an instrument reads of nothing, for the indices that it takes."""
+    if model.observe is None:
+        return None
+    places = {name: jnp.zeros(1) for name in ("t", *(() if grid is None else grid.names))}
+    return model.seen(jnp.zeros(1), {**places, "sensor": jnp.zeros(1, int), "experiment": jnp.zeros(1, int)})
 
 
 def indexing(conditions: Any) -> bytes:

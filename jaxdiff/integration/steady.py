@@ -125,7 +125,8 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
 
     A closed Fokker–Planck domain is normalised to one (or to the content of `initial`), and is exp(−U/D) for a
     `Potential` to roundoff; a closed diffusion keeps the content of `initial`. What enters from sources and `Flux` walls must
-    balance there. Where walls, decay or killing let all content out and nothing enters, the steady state is zero.
+    balance there. Where walls, decay or killing let all content out and nothing enters, the steady state is zero. Along an axis of zero
+    diffusivity transport is upwind, which spreads as |f| h/2 does: halve its cells and see.
 
     Args:
         equation: its coefficients and boundaries constant in time.

@@ -267,4 +267,5 @@ def _condition(name: str, given: Any) -> Any:
         return numeric(given)
     if not np.isfinite(array).all():
         raise ValueError(f"the condition {name} must be finite, got {array}; leave that experiment out")
-    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64, copy=False)
+    index = array.dtype.kind != "f" and (np.abs(array.astype(float)) < 2**15).all()  # powers of larger ones overflow
+    return array.astype(np.int64 if index else np.float64, copy=False)

@@ -256,7 +256,7 @@ def restricted(coefficient: Any, grid: Any) -> Any:
         return PerAxis(*(restricted(each, grid) for each in coefficient.coefficients))
     if isinstance(coefficient, Potential):
         return Potential(restricted(coefficient.energy, grid))
-    keep = kept_inside(grid)
+    keep = kept_inside(grid.edges, grid.mask)
     if isinstance(coefficient, TimeDependent):
         return TimeDependent(lambda t, *x: at_place(coefficient, ("t", *grid.names), t, *keep(*x)))
     if isinstance(coefficient, Series) or coefficient is None:

@@ -241,14 +241,15 @@ class Grid(eqx.Module):
         return message, share[first] > DOUBTFUL, places if self.ndim > 1 else places[0], share[first]
 
     def _of_point(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        keep = (lambda *x: x) if self.mask is None else kept_inside(self)
+        keep = (lambda *x: x) if self.mask is None else kept_inside(self.edges, self.mask)
         return lambda *x: one_number(at_place(function, self.names, *keep(*x)), x[0].dtype, "a function to be averaged")
 
     def _quadrature(self, function: Callable[..., Any]) -> Any:
         return quadrature(self._of_point(function), self.edges, self.exponent)
 
     def delta(self, point: Any) -> Float[Array | np.ndarray, "*cells"]:
-        """Unit mass at a point, shared by the nearest cells so that mass and, off walls and outlines, mean position are exact.
+        """Unit mass at a point, shared by the nearest cells so that mass and, off walls, mean position are exact; beside the
+        outline of a mask it is in the cell of the point alone.
 
         Args:
             point: a position [length]; on several axes `(ndim,)`.
@@ -272,7 +273,11 @@ class Grid(eqx.Module):
                 raise ValueError(f"a point has {self.ndim} coordinates here, got {point.tolist()}")
             self.require_inside(point if self.ndim == 1 else point[None], "point")
         found = reduce(xp.multiply.outer, [self.axis(k)._split(point[k], xp) for k in range(self.ndim)])
-        return found if self.mask is None else self.mask * found / (found * self.volumes).sum()
+        if self.mask is None:
+            return found
+        held, _ = holder(self.edges, xp.asarray(self.mask), tuple(point), xp)
+        here = reduce(xp.multiply.outer, [1.0 * (xp.arange(n) == i) for n, i in zip(self.shape, held, strict=True)])
+        return xp.where(xp.any((found > 0) & ~self.mask), here / self.box.volumes, found)
 
     def _split(self, point: Any, xp: Any) -> Any:
         x = xp.asarray(self.centers[0])
@@ -295,7 +300,7 @@ class Grid(eqx.Module):
         >>> float(Grid.uniform((0.0, 2.0, 8)).integrate(3.0))
         6.0
         """
-        return jnp.sum(jnp.asarray(u) * self.volumes, axis=tuple(range(-self.ndim, 0)))
+        return jnp.sum(self.within(jnp.asarray(u)) * self.volumes, axis=tuple(range(-self.ndim, 0)))
 
     @as_written
     def interpolate(self, u: Any, points: Any, order: int = 2) -> Float[Array, "*points"]:

@@ -44,12 +44,12 @@ def holder(edges: Any, mask: Any, point: tuple[Any, ...], xp: Any = jnp) -> tupl
     return tuple(found), known
 
 
-def kept_inside(grid: Any) -> Callable[..., tuple[Any, ...]]:
+def kept_inside(edges: Any, mask: Any) -> Callable[..., tuple[Any, ...]]:
     """(x, y, …) ↦ itself in cells inside, elsewhere the centre of one that is: what a function is not defined for must not
     enter its derivatives either, and comparisons for it are no jumps of the function."""
-    mask = jnp.asarray(grid.mask)
+    mask = jnp.asarray(mask)
     first = jnp.unravel_index(jnp.argmax(mask), mask.shape)
-    edges = tuple(map(jnp.asarray, grid.edges))
+    edges = tuple(map(jnp.asarray, edges))
     spare = tuple((e[i] + e[i + 1]) / 2 for e, i in zip(edges, first, strict=True))
 
     return lambda *point: _kept(edges, mask, spare, point)

@@ -151,3 +151,29 @@ def test_a_configuration_names_the_file_of_a_mask(tmp_path):
     assert (read_grid({**box, "mask": "cell.npy"}, tmp_path).mask == DISC).all()
     with pytest.raises(ValueError, match="none.npy is no array as np.save"):
         read_grid({**box, "mask": "none.npy"}, tmp_path)
+
+
+def test_beside_an_outline_nothing_undefined_enters():
+    """A wall's function, what is integrated and a point mass, where cells beside them are no part of the domain."""
+    inside = np.ones((4, 5), bool)
+    inside[:, 3:] = False
+    grid = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 5), mask=inside)
+    heated = lambda a: jd.Diffusion(1.0, boundaries={"x-": jd.Dirichlet(lambda y: a * jnp.sqrt(0.61 - y))})
+    total = lambda a: jd.solve(heated(a), grid, 1.0, np.array([0.0, 0.1])).values[-1].sum()
+    both = jax.jit(lambda a: (jax.grad(total)(a), (total(a + 1e-3) - total(a - 1e-3)) / 2e-3))(1.0)
+    np.testing.assert_allclose(*both, rtol=1e-8)  # it is linear in a
+    wall = jd.Readings(grid, 1.0, [0.1], jd.BoundaryValue("x-"), [0.0])
+    value = wall.prepare(heated(1.0), 1.0).predict(heated(1.0), 1.0).values[0]
+    np.testing.assert_allclose(value, np.mean(np.sqrt(0.61 - np.array([0.1, 0.3, 0.5]))), rtol=1e-12)
+    np.testing.assert_allclose(grid.integrate(np.where(inside, 1.0, np.nan)), 0.6, rtol=1e-12)
+    corner = jd.Grid.uniform((0.0, 1.0, 2), (0.0, 1.0, 2), mask=np.eye(2, dtype=bool))
+    np.testing.assert_allclose(corner.delta([0.45, 0.45]), [[4.0, 0.0], [0.0, 0.0]])
+    readings = jd.Readings(grid, 0.0, [0.1, 0.2], [(0.4, 0.3)] * 2, [0.5, 0.6])
+    fit = jd.fit(jd.Diffusion(jd.Positive(1.0), boundaries=heated(1.0).boundaries), readings, progress=False)
+    assert any("masked grid" in note for note in fit.notes)
+
+
+def test_the_diffusion_of_upwind_fluxes_is_told_of_all_times():
+    grid = jd.Grid.uniform((0.0, 1.0, 40))
+    swinging = jd.FokkerPlanck(jd.TimeDependent(lambda t, x: jnp.sin(t)), 0.0)
+    assert "up to 0.0125 along x" in jd.solve(swinging, grid, 1.0, [0.0, np.pi, 2 * np.pi]).method

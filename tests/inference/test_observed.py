@@ -223,3 +223,20 @@ def test_experiments_alike_are_one_program_with_the_numbers_of_each():
         alone = experiments[k][0].observed(*experiments[k][1:])
         np.testing.assert_allclose(found.values, alone.values, rtol=1e-12)
         np.testing.assert_allclose(found.values[:30], 2 * (k + 1) * np.exp(-k * TIMES), rtol=1e-6)
+
+
+def test_experiments_whose_start_the_model_makes_are_fitted_together():
+    t, y = np.array([0.05, 0.1, 0.2]), 1 + np.cos(0.2 * np.pi) * np.exp(-0.4 * np.pi**2 * np.array([0.05, 0.1, 0.2]))
+    model = lambda D, gain, i: jd.Observed(
+        jd.Diffusion(D), lambda x: gain[0] + jnp.cos(jnp.pi * x), lambda u: gain[i] * u
+    )
+    several = lambda *which: [jd.Readings(LINE, None, t, [0.2] * 3, y, conditions={"i": i}) for i in which]
+    starts = {"D": jd.Positive(0.5), "gain": jd.Fixed(np.ones(3))}
+    fit = jd.fit(model, several(1, 2), parameters=starts, progress=False)
+    assert abs(fit.parameters["D"] - 0.4) < 2e-3
+    with pytest.raises(ValueError, match="at 5, beyond its end"):
+        jd.fit(model, several(1, 5), parameters=starts, progress=False)
+    large = lambda D, n: (jd.Diffusion(D * 1e-20 * n**2), lambda x: 1 + jnp.cos(jnp.pi * x))
+    numbers = [jd.Readings(LINE, None, t, [0.2] * 3, y, conditions={"n": 10**10}) for _ in range(2)]
+    fit = jd.fit(large, numbers, parameters={"D": jd.Positive(0.5)}, progress=False)
+    assert abs(fit.parameters["D"] - 0.4) < 2e-3
