@@ -60,6 +60,10 @@ Fits
     datasets                    measured data to try it on
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from jaxdiff.model.expression import Expression
 from jaxdiff.model.series import Series
 from jaxdiff.runtime import interrupts  # isort: split
@@ -67,13 +71,6 @@ from jaxdiff.runtime import interrupts  # isort: split
 from jaxdiff import datasets
 from jaxdiff.discretisation.modes import Spectral
 from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
-from jaxdiff.inference.fit import Fit, fit, load
-from jaxdiff.inference.fit_many import fit_many, multistart
-from jaxdiff.inference.fits import Fits
-from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
-from jaxdiff.inference.loss import Loss
-from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.integration.method import Method
 from jaxdiff.integration.rkl2 import RKL2
 from jaxdiff.integration.solve import Solution, memory_needed, solve
@@ -88,21 +85,6 @@ from jaxdiff.integration.steppers import (
     Stepper,
     Strang,
 )
-from jaxdiff.measurements.histograms import Histograms
-from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.probes import (
-    BoundaryValue,
-    CumulativeFlux,
-    FluxThrough,
-    Interval,
-    Mean,
-    Moment,
-    Probe,
-    Total,
-    Weighted,
-)
-from jaxdiff.measurements.readings import Readings
-from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
 from jaxdiff.model.coefficients import PerAxis, Potential, Tensor
 from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
@@ -113,6 +95,55 @@ from jaxdiff.model.observed import Observed
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.runtime.sharding import decompose
+
+if TYPE_CHECKING:
+    from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
+    from jaxdiff.inference.fit import Fit, fit, load
+    from jaxdiff.inference.fit_many import fit_many, multistart
+    from jaxdiff.inference.fits import Fits
+    from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
+    from jaxdiff.inference.loss import Loss
+    from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
+    from jaxdiff.measurements.histograms import Histograms
+    from jaxdiff.measurements.measurement import Measurement
+    from jaxdiff.measurements.probes import (
+        BoundaryValue,
+        CumulativeFlux,
+        FluxThrough,
+        Interval,
+        Mean,
+        Moment,
+        Probe,
+        Total,
+        Weighted,
+    )
+    from jaxdiff.measurements.readings import Readings
+    from jaxdiff.measurements.trajectory import Trajectory
+
+_LATER = {  # imported when first asked for: half of the time that an import takes
+    "inference.bootstrap": ("Bootstrap", "bootstrap"),
+    "inference.fit": ("Fit", "fit", "load"),
+    "inference.fit_many": ("fit_many", "multistart"),
+    "inference.fits": ("Fits",),
+    "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
+    "inference.loss": ("Loss",),
+    "inference.losses": ("kl_divergence", "mse", "negative_log_likelihood"),
+    "measurements.histograms": ("Histograms",),
+    "measurements.measurement": ("Measurement",),
+    "measurements.probes": (
+        "BoundaryValue",
+        "CumulativeFlux",
+        "FluxThrough",
+        "Interval",
+        "Mean",
+        "Moment",
+        "Probe",
+        "Total",
+        "Weighted",
+    ),
+    "measurements.readings": ("Readings",),
+    "measurements.trajectory": ("Trajectory",),
+}
 
 __all__ = [
     "Grid",
@@ -137,3 +168,13 @@ interrupts.forget()
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+def __getattr__(name: str) -> object:
+    home = next((module for module, names in _LATER.items() if name in names), None)
+    if home is not None:
+        globals()[name] = getattr(import_module(f"jaxdiff.{home}"), name)
+        return globals()[name]
+    if not name.startswith("_") and find_spec(f"jaxdiff.{name}"):
+        return import_module(f"jaxdiff.{name}")
+    raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
