@@ -17,7 +17,7 @@ from jaxdiff.runtime.conditions import Checks, Condition, cell, check
 
 
 def evolve(
-    equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = None, phase: Any = None
+    equation: Any, grid: Any, initial: Any, plan: Plan, observe: Any = None, phase: Any = "total"
 ) -> tuple[Float[Array, "T ..."], Checks]:
     """States `(len(times), *cells)` and the checks on the numbers; traceable. See `prepare`.
 

@@ -50,8 +50,8 @@ class Series(eqx.Module):
     >>> import jax.numpy as jnp
     >>> T = jd.Series([0.0, 60.0], [300.0, 400.0])
     >>> D = T.map(lambda T: 1e-9 * jnp.exp(-2000.0 / T))
-    >>> f"{float(D(30.0)):.3e}"
-    '3.298e-12'
+    >>> f"{float(D(30.0)):.2e}"
+    '3.30e-12'
     """
 
     times: Any

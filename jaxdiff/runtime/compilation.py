@@ -61,8 +61,8 @@ def _afresh(function: Callable[..., Any], *args: Any) -> Any:
     float32 the other one."""
     try:
         return function(*args)
-    except (TypeError, ValueError) as error:
-        mixed = "to have the same dtypes" in str(error) or "verifier errors" in str(error)
+    except (TypeError, ValueError, jax.errors.JaxRuntimeError) as error:
+        mixed = any(words in str(error) for words in ("to have the same dtypes", "verifier errors", "InputMismatch"))
         if not mixed or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
             raise
     jax.clear_caches()

@@ -237,7 +237,7 @@ def test_dates_in_a_configuration(tmp_path):
     days = ["2024-02-28 12:00", "2024-02-29 12:00", "2024-03-02 12:00"]
     table = pd.DataFrame({"t": days, "x": 0.5, "T": [1.0, 2.0, 3.0], "wall": [5.0, 6.0, 7.0]})
     made = configured(tmp_path, table, time_unit="day")
-    assert made.measurement.times.tolist() == made.times.tolist() == [0.0, 1.0, 3.0]
+    assert made.measurement.times.tolist() == made.experiments[0].times.tolist() == [0.0, 1.0, 3.0]
     assert made.model(D=1.0).boundaries["x-"].value.times.tolist() == [0.0, 1.0, 3.0]
     for settings, words in (
         ({}, r"row 1 \(line 2\) of column 't' .*table.csv is not a number: '2024-02-28 12:00'; say in which unit"),
