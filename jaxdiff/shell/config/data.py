@@ -217,7 +217,8 @@ def read_data(
     frame = _frame(settings, folder, table)
     kinds = settings.get("interpolation", {})
     for name in (*settings.get("scale", {}), *(kinds if isinstance(kinds, dict) else ())):
-        tables.column(frame, name)
+        if name != settings.get("time"):  # which may hold dates
+            tables.column(frame, name)
     found = []
     for rows in tables.groups(frame, column := settings.get("experiment")):
         part = _with_numeric_times(frame[rows].iloc[:: settings.get("every", 1)], settings)
