@@ -107,11 +107,10 @@ def lay_out(equation: Any, grid: Any, times: Any, options: SolverOptions = AUTOM
 
 def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Method:
     """The method, by how time and space enter the equation, and by what the user names."""
-    automatic = options.stepper is None and options.substeps is None
     # Numbers may differ in every call, structures do not: of those that no time enters, nothing else is looked at.
     key = (jax.tree.structure(equation), jax.tree.structure(grid)) if options.scheme is SECOND_ORDER else None
-    if key in _STEADY and grid.ndim == 1 and automatic:
-        return _in_steady_media(equation, times, options, ())
+    if key in _STEADY and grid.ndim == 1 and not isinstance(options.stepper, Method):
+        return _on_line(equation, times, options, (False, False, ()))
     system = semidiscrete(equation, grid, options.scheme)[0]
     if isinstance(options.stepper, Method):
         if not options.stepper.varying and any(map(bool, system.time_dependence())):
@@ -131,10 +130,16 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
         if len(_STEADY) >= 1024:  # fresh lambdas are fresh structures
             _STEADY.clear()
         _STEADY.add(key)
-    operator_varies, forcing_varies, knots = in_time
     if grid.ndim > 1:
         require_whole_blocks(grid)
         return _on_lattice(system, times, options, in_time, exact)
+    return _on_line(equation, times, options, in_time)
+
+
+def _on_line(equation: Any, times: Any, options: SolverOptions, in_time: Any) -> Method:
+    """On one axis."""
+    operator_varies, forcing_varies, knots = in_time
+    exact = options.stepper is None or options.stepper.exact
     if options.stepper is not None and exact and operator_varies:
         raise ValueError(
             "Exponential needs coefficients that are constant in time; leave stepper out or use jd.TRBDF2()"
@@ -142,7 +147,7 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
     smooth = not operator_varies and not forcing_varies
     if exact and smooth and options.substeps is None:
         return _in_steady_media(equation, times, options, knots)
-    if automatic:
+    if options.stepper is None and options.substeps is None:
         return Adaptive(Rosenbrock() if operator_varies else Quadrature(), options.tolerance_or(_VARYING), _FEW_STEPS)
     return Steps(options.stepper or (Exponential() if smooth else TRBDF2()), int(options.substeps or 1))
 

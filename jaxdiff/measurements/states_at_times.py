@@ -146,5 +146,7 @@ def checked_start_noise(sigma: Any, initial: Any, grid: Grid) -> Any:
     if sigma.shape not in ((), grid.shape) or not (np.isfinite(sigma) & (sigma >= 0)).all():
         raise ValueError(f"initial_sigma must be a number or {grid.shape} of them, from zero up, got {sigma}")
     if np.any(sigma > 0) and np.shape(plain(initial)) != grid.shape:
-        raise ValueError(f"initial_sigma is that of an initial state that is an array over cells, {grid.shape}; leave it out")
+        raise ValueError(
+            f"initial_sigma is that of an initial state that is an array over cells, {grid.shape}; leave it out"
+        )
     return sigma
