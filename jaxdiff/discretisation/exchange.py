@@ -110,7 +110,7 @@ class ExchangeSystem(System):
         return jnp.stack([u, *rest]), found
 
     def at_rest(self, operator: Any, forcing: Any, state: Any) -> AtRest:
-        into, back = operator.into, operator.back
+        into, back = jnp.broadcast_arrays(operator.into, operator.back)
         ratio, alone = into / jnp.where(back > 0, back, 1.0), (into == 0) & (back == 0)
         weights = self.weights.reshape(self.state_shape)
         contents = jnp.zeros_like(weights) if state is None else state * weights

@@ -21,7 +21,8 @@ class Phases(eqx.Module):
         dN/dt = M N − Σ inⱼ N + Σ outⱼ wⱼ,   dwⱼ/dt = inⱼ N − outⱼ wⱼ
 
     Contents are `(1 + phases, *cells)`, and on one axis a row of all cells of the mobile phase, then of the next. `into`,
-    `back` are in and out [1/time], `(phases, *cells)`, or of length one along the axes where all cells are alike. In a resolvent the phases stand on the diagonal of M:
+    `back` are in and out [1/time], `(phases, *cells)`, or of length one along the axes where all cells are alike. In a
+    resolvent the phases stand on the diagonal of M:
 
         (aI + bA)⁻¹:   wⱼ = (rⱼ − b inⱼ N)/(a − b outⱼ),   loss + Σ inⱼ a/(a − b outⱼ) in place of the loss
     """
@@ -164,7 +165,10 @@ class Modal(eqx.Module):
         """The solution from u `(1 + phases, *cells)` as a function of times `(T,)`, with values `(T, 1 + phases, *cells)`: in
         every mode by the poles of the exponential."""
         basis, rates = self.mobile.basis, self.mobile.rates
-        operator = Phases(_Decay(-rates.ravel()), self.into[:, None], self.back[:, None], (rates.size,))
+        # The poles are moved by what grows: by more, as by what would grow without the phases, the digits of all else are lost.
+        growth = jnp.linalg.eigvalsh(self._scaled(jnp.max(rates)))[-1]
+        decay = _Decay(-rates.ravel(), jnp.maximum(growth, 0.0))
+        operator = Phases(decay, self.into[:, None], self.back[:, None], (rates.size,))
         start = basis.analyse(u)
         flat = start.reshape(-1)
         forcing = jnp.zeros_like(flat) if constant is None else basis.analyse(constant).reshape(-1)
@@ -178,11 +182,18 @@ class Modal(eqx.Module):
 
         return states
 
+    def _scaled(self, rate: Any) -> Any:
+        """The matrix of one mode `(1 + phases, 1 + phases)`, scaled to be symmetric; of the fastest it bounds all others."""
+        hop = jnp.sqrt(self.into * self.back)
+        matrix = jnp.diag(jnp.concatenate([(rate - sum(self.into))[None], -self.back]))
+        return jax.lax.stop_gradient(matrix.at[0, 1:].set(hop).at[1:, 0].set(hop))
+
 
 class _Decay(eqx.Module):
-    """A of modes `(n,)` that each decay at a rate of their own."""
+    """A of modes `(n,)` that each decay at a rate of their own, and how fast anything grows beside the phases."""
 
     loss: Any
+    most: Any
     diffusive = True
 
     @property
@@ -194,7 +205,7 @@ class _Decay(eqx.Module):
         return self.loss
 
     def growth(self) -> Any:
-        return jnp.maximum(0.0, jnp.max(-self.loss))
+        return self.most
 
     def resolvent(self, a: Any, b: Any, factors: Any = None, more: Any = 0.0) -> Callable[[Any], Any]:
         return lambda u: u / (a - b * (self.loss[:, None] + more))

@@ -83,6 +83,16 @@ def test_on_two_axes_they_hold_what_a_matrix_gives(motion):
         np.testing.assert_allclose(state.ravel(), exact, rtol=0, atol=3e-10 * np.abs(exact).max())
 
 
+def test_growth_that_the_phases_hold_back_costs_no_digits():
+    """Alone it would grow by e¹⁰⁰; what binds it leaves e^1.1. In modes and at walls, beside a matrix of one cell."""
+    grid = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 1.0, 5))
+    exact = expm(10.0 * np.array([[10.0 - 100.0, 1.0], [100.0, -1.0]]))[:, 0]
+    for where in (grid, LINE):
+        growing = jd.Diffusion(0.1, decay=-10.0, exchange=[jd.Exchange(100.0, 1.0)])
+        values = jd.solve(growing, where, 1.0, [0.0, 10.0]).values[-1]
+        np.testing.assert_allclose(values.reshape(2, -1), np.tile(exact[:, None], where.volumes.size), rtol=1e-8)
+
+
 def exchanging(equation, exchange):
     names = ("diffusivity", "drift", "source", "capacity", "boundaries")
     given = {name: getattr(equation, name) for name in names if hasattr(equation, name)}
@@ -138,6 +148,9 @@ def test_at_rest_phases_are_in_balance_and_hold_what_there_was():
     rest = jd.steady_state(equation, LINE, whole)
     np.testing.assert_allclose(rest, jd.solve(equation, LINE, whole, [0.0, 1e3]).values[-1], rtol=1e-9)
     np.testing.assert_array_equal(rest[1, 15:], 1.0)  # what neither takes nor lets go
+    uneven = jd.Diffusion(0.1, capacity=1 + LINE.centers[0], exchange=[jd.Exchange(1.0, 0.5), jd.Exchange(2.0, 0.5)])
+    rest = jd.steady_state(uneven, LINE, 1.0)
+    np.testing.assert_allclose(rest, np.tile(np.array([[1.0], [2.0], [4.0]]) * 1.5 / 7.5, 30), rtol=1e-9)
     with pytest.raises(ValueError, match="phase 1 keeps what it catches"):
         jd.steady_state(jd.Diffusion(0.1, exchange=[jd.Exchange(1.0, 0.0)]), LINE, HUMP)
 

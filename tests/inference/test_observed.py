@@ -215,7 +215,8 @@ def test_experiments_alike_are_one_program_with_the_numbers_of_each():
             for k, (one, model) in enumerate(zip(readings, models, strict=True))
         ]
 
-    programs = [jax.make_jaxpr(lambda: [p.values for p in predictions(several(count))])() for count in (3, 9)]  # noqa: B023
+    values = lambda count: [prediction.values for prediction in predictions(several(count))]
+    programs = [jax.make_jaxpr(values, static_argnums=0)(count) for count in (3, 9)]
     largest = lambda program: max(len(str(equation)) for equation in program.eqns)
     assert largest(programs[0]) == pytest.approx(largest(programs[1]), rel=0.02)
     experiments = several(3)
