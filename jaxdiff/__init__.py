@@ -6,6 +6,7 @@ help(jaxdiff.fit) and its like say more; a base in the lists below is what kinds
 
 Where
     Grid                        cells on an interval, a rectangle, a box or a radius
+    States                      states that a system jumps between, in place of cells
 
 At its walls
     Dirichlet, Neumann, Robin   the value, its gradient, or exchange with surroundings
@@ -15,6 +16,7 @@ At its walls
 
 What moves
     Diffusion, FokkerPlanck     heat and substances; densities of random motion with a drift
+    MasterEquation, Reaction    probabilities of states, by rates between them or reactions
     Exchange                    with a phase that does not move: bound, trapped, immobile
     Observed                    what an instrument sees of it: gain, offset, mixture
     Equation                    base
@@ -91,7 +93,10 @@ from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
 from jaxdiff.model.exchange import Exchange
 from jaxdiff.model.families import MLP, Polynomial, Spline
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.master import MasterEquation
 from jaxdiff.model.observed import Observed
+from jaxdiff.model.rates import Reaction
+from jaxdiff.model.states import States
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
 from jaxdiff.runtime.sharding import decompose
@@ -146,9 +151,9 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
 }
 
 __all__ = [
-    "Grid",
+    "Grid", "States",
     "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
-    "Diffusion", "FokkerPlanck", "Exchange", "Observed", "Equation",
+    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Exchange", "Observed", "Equation",
     "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
     "Free", "Positive", "Bounded", "Fixed",
     "FiniteVolume", "Spectral",

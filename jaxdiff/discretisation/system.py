@@ -71,6 +71,9 @@ class System(ABC):
     grid: Grid
 
     monotone: ClassVar[bool] = True
+    among_states: ClassVar[bool] = (
+        False  # whether cells are states, in a row whatever their shape, and nothing is forced
+    )
 
     @abstractmethod
     def operator(self, t: Any) -> Any:
@@ -132,6 +135,10 @@ class System(ABC):
         """What a steady state asks of A and b, and of the state `(*state_shape)` that it came from, if one is known."""
         weights, contents = self.weights, None if state is None else state * self.weights
         return AtRest(operator, forcing, weights, contents, 1.0, lambda content: content / weights)
+
+    def cut_off(self, operator: Any, content: Any) -> list[Condition]:
+        """What must not be of contents `(n,)` at rest, where states are left out."""
+        return []
 
     def of_phase(self, phase: Any) -> Callable[[Any], Any]:
         """What a measurement of one phase, "total" or its number, sees of states `(…, *state_shape)`: `(…, *cells)`."""

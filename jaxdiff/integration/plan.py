@@ -24,6 +24,7 @@ from jaxdiff.discretisation.schemes import Scheme, semidiscrete
 from jaxdiff.integration import memory
 from jaxdiff.integration.adaptive import Adaptive
 from jaxdiff.integration.direct import Modes, straight
+from jaxdiff.integration.jumps import among_states
 from jaxdiff.integration.lattice import Lattice
 from jaxdiff.integration.magnus import Magnus
 from jaxdiff.integration.method import Method, room_for
@@ -126,11 +127,18 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
             )
         return Modes(system.forced, system.basis)
     in_time = (False, False, ()) if key in _STEADY else system.time_dependence()
-    if key is not None and not any(map(bool, in_time)) and (grid.geometry == "cartesian" or grid.ndim > 1):
+    if system.among_states and not any(map(bool, in_time)) and exact and options.substeps is None:
+        return among_states(jax.eval_shape(system.operator, 0.0), times, options.tolerance)
+    if (
+        key is not None
+        and not equation.discrete
+        and not any(map(bool, in_time))
+        and (grid.geometry == "cartesian" or grid.ndim > 1)
+    ):
         if len(_STEADY) >= 1024:  # fresh lambdas are fresh structures
             _STEADY.clear()
         _STEADY.add(key)
-    if grid.ndim > 1:
+    if grid.ndim > 1 and not system.among_states:
         require_whole_blocks(grid)
         return _on_lattice(system, times, options, in_time, exact)
     return _on_line(equation, times, options, in_time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.discretisation.schemes import semidiscrete, upwinded
 from jaxdiff.integration import memory
+from jaxdiff.integration.boxes import growing, lost_in_words
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.integration.plan import Plan, lay_out, prepare
@@ -88,7 +90,7 @@ def solve(
 
     Args:
         equation: `Diffusion`, `FokkerPlanck` or an `Equation` of your own; marks for fitting are read as their values.
-        grid: the cells.
+        grid: the cells; `States` of a `MasterEquation`, or None, and as many are taken as are needed.
         initial: the state at `times[0]`: cell averages `(*cells,)`, a number, or a callable of position; with an `Exchange` of
             what moves, or of all phases, `(1 + phases, *cells)`.
         times: `(T,)` increasing [time], at least two.
@@ -123,6 +125,9 @@ def solve(
     """
     equation, initial = plain(equation), plain(initial)
     options = SolverOptions(scheme, stepper, substeps, tolerance)
+    if grid is None:
+        on = partial(solve, equation, initial=initial, times=times, progress=progress, save=save, **vars(options))
+        return growing(equation, initial, on, tolerance)
     plan = prepare(equation, grid, times, options)
     u = _state(grid, initial)
     dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
@@ -151,7 +156,11 @@ def solve(
     plan, values, checks = _refined(equation, grid, u, plan, values, checks)
     if tolerance is not None and (closer := plan.closer(values)) is not plan:
         plan, values, checks = _refined(equation, grid, u, closer, *_compiled(equation, grid, u, closer))
-    how = plan.method.describe(checks.needed), upwinded(equation, grid, plan.scheme, times)
+    how = (
+        plan.method.describe(checks.needed),
+        upwinded(equation, grid, plan.scheme, times),
+        lost_in_words(equation, values),
+    )
     return Solution(times, values, grid, "; ".join(filter(None, how)))
 
 
@@ -252,6 +261,8 @@ def memory_needed(
 
 
 def _state(grid: Grid, initial: Any) -> Any:
+    if isinstance(initial, Mapping):
+        return grid.delta(initial)
     if callable(initial):
         return grid.average(initial)
     shape = np.shape(initial)

@@ -24,6 +24,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     operator, forcing, conditions = system.formed(0.0)
     state, begun = (None, []) if initial is None else system.begin(jnp.asarray(initial), 0.0)
+    whole_operator = operator
     operator, forcing, weights, contents, multiplicity, whole, refused = system.at_rest(operator, forcing, state)
     part = None if grid.mask is None else parts(operator)
     inside = jnp.array(True) if grid.mask is None else jnp.asarray(grid.mask)
@@ -67,6 +68,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         refusals = {stuck: inside & ~reaching(operator, ends), **refusals}
     worst = gain.ravel()[jnp.argmax(jnp.abs(gain) * closed)]
     found = [(words, jnp.any(failed), 0.0, worst) for words, failed in refusals.items()]
+    found += system.cut_off(whole_operator, content)
     return whole(content), check([*conditions, *begun, *refused, *found])
 
 

@@ -5,11 +5,14 @@ from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
 from jaxdiff.operators.connectivity import parts, reaching
 from jaxdiff.operators.dense import Dense
+from jaxdiff.operators.doubling import dense, doubled, doublings_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
 from jaxdiff.operators.iterative import Modes, preconditioned
 from jaxdiff.operators.propagators import CUTS, Contour, Pade, Poles, parts_needed, propagate
+from jaxdiff.operators.shift_sum import ShiftSum
 from jaxdiff.operators.tridiagonal import Tridiagonal
+from jaxdiff.operators.uniformisation import products_needed, uniformised
 
 __all__ = [
     "CUTS",
@@ -25,8 +28,12 @@ __all__ = [
     "Poles",
     "ScatteredEdges",
     "SharedEdges",
+    "ShiftSum",
     "Tridiagonal",
     "chebyshev",
+    "dense",
+    "doubled",
+    "doublings_needed",
     "eliminable",
     "eliminated",
     "preconditioned",
@@ -35,7 +42,9 @@ __all__ = [
     "reaching",
     "most_of_batch",
     "parts_needed",
+    "products_needed",
     "propagate",
     "shifts",
     "terms_needed",
+    "uniformised",
 ]

@@ -66,6 +66,11 @@ class Dense(eqx.Module):
         """A N along the first axis."""
         return self.rates @ content - _column(self.exit, content) * content
 
+    @property
+    def closed(self) -> Dense:
+        """Itself: what it loses is no matter of where states end."""
+        return self
+
     def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
         several = jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b))

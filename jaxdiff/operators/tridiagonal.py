@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.operators.recurrence import affine, killed, reciprocal, unit
@@ -43,6 +44,25 @@ class Tridiagonal(eqx.Module):
     def __matmul__(self, content: Any) -> Any:
         """A N along the first axis."""
         return _inflow(self.up, self.down, content, self.periodic) - _column(self.exit, content) * content
+
+    @property
+    def closed(self) -> Tridiagonal:
+        """The same without what leaves at the ends."""
+        if self.periodic:
+            return self
+        up, down = self.up.at[-1].set(0.0), self.down.at[0].set(0.0)
+        return Tridiagonal(up, down, self.loss, False, self.diffusive)
+
+    @property
+    def jumps(self) -> tuple[Any, Any, Any]:
+        """From which state `(m,)` to which `(m,)`, and at which rate `(m,)`, on an open axis."""
+        n = np.arange(len(self.up))
+        return np.r_[n[:-1], n[1:]], np.r_[n[1:], n[:-1]], jnp.concatenate([self.up[:-1], self.down[1:]])
+
+    def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
+        """N ↦ scale (A − shift) N for use in a loop; of −shift above all exits it adds and multiplies positive numbers alone."""
+        up, down, stay = scale * self.up, scale * self.down, -scale * (self.exit + shift)
+        return eqx.Partial(_hop, up, down, stay, self.periodic)
 
     def resolvent(self, a: Any, b: Any, factors: Any = None, more: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`.
@@ -127,6 +147,10 @@ def _shifted(a: Any, by: int, periodic: bool) -> Any:
 def _inflow(up: Any, down: Any, content: Any, periodic: bool) -> Any:
     up, down = (_column(rate, content) if rate.ndim == 1 else rate for rate in (up, down))
     return _shifted(up * content, 1, periodic) + _shifted(down * content, -1, periodic)
+
+
+def _hop(up: Any, down: Any, stay: Any, periodic: bool, content: Any) -> Any:
+    return stay * content + _inflow(up, down, content, periodic)
 
 
 def _solver(rates: tuple[Any, Any, Any], a: Any, periodic: bool, factors: Any = None) -> Callable[[Any], Any]:
