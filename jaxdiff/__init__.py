@@ -38,6 +38,10 @@ How it is solved
     Stepper, Method             bases: of one step, and of a whole way through time
     solve, Solution             states through time
     steady_state                the state at rest
+    mean_first_passage_time, splitting_probability
+                                how long until it leaves, and through which wall
+    survival, first_passage_density
+                                what is left in time, and what leaves at each wall
     memory_needed, decompose    bytes that a run holds; several devices for one grid
 
 What was measured
@@ -109,6 +113,12 @@ if TYPE_CHECKING:
     from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
     from jaxdiff.inference.loss import Loss
     from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
+    from jaxdiff.integration.passage import (
+        first_passage_density,
+        mean_first_passage_time,
+        splitting_probability,
+        survival,
+    )
     from jaxdiff.measurements.histograms import Histograms
     from jaxdiff.measurements.measurement import Measurement
     from jaxdiff.measurements.probes import (
@@ -133,6 +143,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
     "inference.loss": ("Loss",),
     "inference.losses": ("kl_divergence", "mse", "negative_log_likelihood"),
+    "integration.passage": ("first_passage_density", "mean_first_passage_time", "splitting_probability", "survival"),
     "measurements.histograms": ("Histograms",),
     "measurements.measurement": ("Measurement",),
     "measurements.probes": (
@@ -159,6 +170,7 @@ __all__ = [
     "FiniteVolume", "Spectral",
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
+    "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density",
     "Readings", "Histograms", "Trajectory", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",

@@ -93,6 +93,13 @@ class ExchangeSystem(System):
     def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
         return self.mobile.fluxes(t, u, k)
 
+    @property
+    def ways(self) -> tuple[str, ...]:
+        return self.mobile.ways
+
+    def exits(self, t: Any) -> dict[str, Any]:
+        return {name: self._entering(rate) for name, rate in self.mobile.exits(t).items()}
+
     def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
         return self.mobile.at_wall(t, u, k, end)
 

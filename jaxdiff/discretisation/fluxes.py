@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiff.discretisation.separability import depends
 from jaxdiff.discretisation.system import TransportSystem
-from jaxdiff.model.coefficients import Potential, as_number, at_points, at_time, is_cells, number, varies
+from jaxdiff.model.coefficients import Potential, absent, as_number, at_points, at_time, is_cells, number, varies
 from jaxdiff.model.discontinuities import mean_between
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
@@ -208,6 +208,44 @@ def eliminate(side: Any, cell: Any, numbers: Any) -> tuple[Any, Any]:
     if not isinstance(found, tuple) or len(found) != 2:
         raise TypeError(f"{type(side).__name__}.eliminate must return (outflow, inflow), got {type(found).__name__}")
     return found
+
+
+def ways_of(system: TransportSystem) -> tuple[str, ...]:
+    """The walls that may let content out, and killing or decay: last, as where it is traced nobody knows that there is none."""
+    walls = [
+        name for name, side in zip(system.grid.sides, system.sides, strict=True) if lets_out(side, system.driftless)
+    ]
+    return (*walls, *["killing"] * (not absent(system.transport.loss)))
+
+
+def exits_of(system: TransportSystem, t: Any) -> dict[str, Any]:
+    """Rates `(*cells,)` at which contents leave by each of these ways."""
+    weights, found = system.weights, {}
+    for name in system.ways:
+        if name == "killing":
+            found[name] = jnp.broadcast_to(system.operator(t).loss, weights.shape)
+            continue
+        k, upper = divmod(system.grid.sides.index(name), 2)
+        at_wall = lambda x, k=k, end=-upper: jnp.moveaxis(x, k, 0)[end]
+        rate, held = at_wall(system.faces(t, k)[1 - upper]), at_wall(weights)
+        rate = jnp.where(held > 0, rate / jnp.where(held > 0, held, 1.0), 0.0)
+        found[name] = jnp.moveaxis(jnp.zeros_like(jnp.moveaxis(weights, k, 0)).at[-upper].set(rate), 0, k)
+    return found
+
+
+def lets_out(side: Any, driftless: bool) -> bool:
+    """Whether the outflow through a wall is more than the number zero."""
+    law = type(side), driftless, *(getattr(side, name) for name in side.settings)
+    if law not in _OPEN and side.periodic:
+        _OPEN[law] = False
+    if law not in _OPEN:
+        alike, cell = side.map(_placeholder), HalfCell("x", 1.0, 1.0, 1.0, None if driftless else 1.0, 0.0)
+        outflow = eliminate(alike, cell, alike.numbers)[0]
+        _OPEN[law] = not (isinstance(outflow, float) and outflow == 0.0)
+    return _OPEN[law]
+
+
+_OPEN: dict[Any, bool] = {}  # by the class of a boundary and its settings, with a drift or without
 
 
 def conditions_at(side: Any, cell: HalfCell, numbers: Any) -> list[Condition]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.discretisation.fluxes import rates_of
+from jaxdiff.discretisation.fluxes import exits_of, rates_of, ways_of
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.separability import over_axis
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
@@ -219,6 +219,13 @@ class LatticeSystem(TransportSystem):
     def faces(self, t: Any, k: int = 0) -> tuple[Any, Any, Any]:
         across = self._across(k)
         return jax.tree.map(lambda rate: rate * across, self._lines(k, lambda system: system.faces(t)))
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        return ways_of(self)
+
+    def exits(self, t: Any) -> dict[str, Any]:
+        return exits_of(self, t)
 
     def walls(self, t: Any, k: int = 0) -> tuple[Any, Any]:
         return self._lines(k, lambda system: system.walls(t))

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdiff.discretisation.fluxes import Fluxes, conditions_at, eliminate, numbers_of, rates_of
+from jaxdiff.discretisation.fluxes import Fluxes, conditions_at, eliminate, exits_of, numbers_of, rates_of, ways_of
 from jaxdiff.discretisation.system import TimeDependence, TransportSystem
 from jaxdiff.model.coefficients import Potential, absent, at_points, at_time, is_number, varies
 from jaxdiff.model.masks import is_inside
@@ -78,6 +78,13 @@ class LineSystem(TransportSystem):
         still = jnp.zeros((), out.dtype)
         inflow = with_ends(entering, jnp.zeros(len(out), out.dtype), -onto)
         return with_ends(still, out, off), with_ends(leaving, back, still), inflow
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        return ways_of(self)
+
+    def exits(self, t: Any) -> dict[str, Any]:
+        return exits_of(self, t)
 
     def walls(self, t: Any, k: int = 0) -> tuple[Any, Any]:
         found = []

@@ -65,6 +65,7 @@ class System(ABC):
     | `monotone`                 | whether what is not negative stays so                         | True                 |
     | `periodic`                 | whether the ends of the one axis are one point                | False                |
     | `basis`                    | modes in which A is diagonal: it has `diagonal(basis)`        | None                 |
+    | `exits(t)`                 | rates at which contents leave for good, by the way out        | "killing": all       |
     """
 
     equation: Any
@@ -151,6 +152,16 @@ class System(ABC):
         raise ValueError(
             f"{type(self).__name__} has no fluxes(t, u, k), of which this probe reads; write it, or read otherwise"
         )
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The names of the ways out, in the order of `exits`."""
+        return ("killing",)
+
+    def exits(self, t: Any) -> dict[str, Any]:
+        """The rates [1/time] at which contents leave for good, each way out by its name, shaped as `weights`; their sum is the
+        `leak` of the operator."""
+        return {"killing": self.operator(t).leak}
 
     def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
         """The mean value at one end of axis k, 0 or -1, for probes of walls."""

@@ -22,13 +22,13 @@ def evolve(
     """States `(len(times), *cells)` and the checks on the numbers; traceable. See `prepare`.
 
     With `observe`, a linear map of states `(…, *cells)` to `(…, m)`, its values at the times, `(len(times), m)`: contours
-    apply it to their few resolvents instead of to every state. It sees one `phase` of them.
+    apply it to their few resolvents instead of to every state. It sees one `phase` of them; None: states `(…, *state_shape)`.
     """
     u, equation, grid = _of_one_precision(equation, grid, initial)
     u = grid.within(u)
     times = jnp.asarray(plan.times, u.dtype)
     systems = [Formed(system, times[0]) for system in equation.semidiscretise(grid, plan.scheme)]
-    if observe is not None:
+    if observe is not None and phase is not None:
         of_states, of_phase = observe, systems[0].of_phase(phase)
         observe = lambda states: of_states(of_phase(states))
     sound, looked_at = first_failure(systems[0], times) if systems[0].time_dependence().operator else (True, times[0])

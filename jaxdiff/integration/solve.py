@@ -142,20 +142,11 @@ def solve(
     if (progress or save is not None) and not traced:
         values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
         return Solution(times, values, grid, method)
-    alone = plan.unattended()
-    if alone is not plan and (traced or isinstance(jnp.zeros(()), jax.core.Tracer)):  # in jit, whatever the arguments
-        plan = alone
-    values, checks = _compiled(equation, grid, u, plan)
-    if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
-        if plan is not alone:  # a function closes over numbers that grad or vmap looks after
-            plan = alone
-            values, checks = _compiled(equation, grid, u, plan)
-        short = ~plan.allows(checks.needed)
-        message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
-        return Solution(times, enforce(values, checks, (message, short)), grid, plan.method.describe())
-    plan, values, checks = _refined(equation, grid, u, plan, values, checks)
+    plan, values, checks = attended(_compiled, equation, grid, u, plan)
+    if isinstance(values, jax.core.Tracer):
+        return Solution(times, values, grid, plan.method.describe())
     if tolerance is not None and (closer := plan.closer(values)) is not plan:
-        plan, values, checks = _refined(equation, grid, u, closer, *_compiled(equation, grid, u, closer))
+        plan, values, checks = attended(_compiled, equation, grid, u, closer)
     how = (
         plan.method.describe(checks.needed),
         upwinded(equation, grid, plan.scheme, times),
@@ -164,11 +155,26 @@ def solve(
     return Solution(times, values, grid, "; ".join(filter(None, how)))
 
 
-def _refined(equation: Any, grid: Grid, u: Any, plan: Plan, values: Any, checks: Any) -> tuple[Plan, Any, Any]:
-    """A run by a plan that it did not ask more of, and that plan."""
+def attended(run: Any, equation: Any, grid: Grid, u: Any, plan: Plan) -> tuple[Plan, Any, Any]:
+    """What `run(equation, grid, u, plan)`, compiled of `evolve`, returns by a plan that it does not ask more of, and that plan.
+
+    Inside jit, grad and vmap by one that no host looks after, with what must not be as errors of the compiled program.
+    """
+    alone = plan.unattended()
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((equation, grid, u, plan.times)))
+    if alone is not plan and (traced or isinstance(jnp.zeros(()), jax.core.Tracer)):  # in jit, whatever the arguments
+        plan = alone
+    values, checks = run(equation, grid, u, plan)
+    if any(isinstance(x, jax.core.Tracer) for x in (checks.table, checks.needed)):
+        if plan is not alone:  # a function closes over numbers that grad or vmap looks after
+            plan = alone
+            values, checks = run(equation, grid, u, plan)
+        short = ~plan.allows(checks.needed)
+        message = "inside jit this problem needs more substeps; pass stepper= and substeps=, or a tolerance"
+        return plan, enforce(values, checks, (message, short)), checks
     while not np.asarray(checks.table)[:, 0].any() and (finer := plan.refined(checks.needed, grid)) is not plan:
         plan = finer
-        values, checks = _compiled(equation, grid, u, plan)
+        values, checks = run(equation, grid, u, plan)
     raise_failed(checks)
     return plan, values, checks
 

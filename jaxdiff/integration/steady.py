@@ -47,7 +47,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     # Beside the forcing a closed part gains what it loses at the opening, and one that may grow a unit density.
     probe = jax.lax.stop_gradient(jnp.where(may_grow, weights, 0.0))
     probe = probe if known is not None else probe + opening
-    settled, probed = jax.lax.map(_resolvent(opened, 0.0), jnp.stack([forcing, probe]))
+    settled, probed = jax.lax.map(resolvent(opened, 0.0), jnp.stack([forcing, probe]))
     shape = probed if known is None else known
     shape = shape / jnp.where(closed, over(shape * multiplicity), 1.0)
     kept = jnp.nan_to_num(total) - over(settled * multiplicity)
@@ -79,7 +79,7 @@ def _over(part: Any, whole: Any, segments: Any) -> Any:
     return lambda x: segments(jnp.broadcast_to(x, part.shape).ravel(), part.ravel(), part.size)[part]
 
 
-def _resolvent(operator: Any, a: Any) -> Any:
+def resolvent(operator: Any, a: Any) -> Any:
     """u ↦ (aI − A)⁻¹ u; without detailed balance not by iterations if there is another way."""
     if eliminable(operator) and not operator.detailed_balance:
         return eliminated(operator, a, -1.0)
@@ -97,7 +97,7 @@ def _equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
         content = known = relative(operator.log_equilibrium)
     else:
         slow = 0.1 * jnp.max(operator.exit) / max(operator.exit.shape) ** 2  # than diffusion across the domain
-        content = _resolvent(operator, slow)(jnp.ones_like(operator.exit))
+        content = resolvent(operator, slow)(jnp.ones_like(operator.exit))
     content = jax.lax.stop_gradient(content)
     order = jnp.arange(content.size).reshape(content.shape)
     first = _over(part, jnp.min, jax.ops.segment_min)(jnp.where(content == largest(content), order, content.size))

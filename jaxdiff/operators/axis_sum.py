@@ -131,6 +131,18 @@ class AxisSum(eqx.Module):
         )
         return replace(self, up=shut(self.up, -1), down=shut(self.down, 0), closed=True)
 
+    def stopped(self, target: Any) -> AxisSum:
+        """The same until content comes to cells of `target` `(*cells,)`: what hops there is lost, and what is there stays apart."""
+        loss, up, down = self.loss, list(self.up), list(self.down)
+        for k, wraps in enumerate(self.periodic):
+            for rates, by in ((up, -1), (down, 1)):
+                there = _shifted(target, by, k - self.ndim, wraps)
+                loss = loss + jnp.where(there, rates[k], 0.0)
+                rates[k] = jnp.where(target | there, 0.0, rates[k])
+        loss = jnp.where(target, jnp.max(self.exit), loss)
+        resting = self.log_equilibrium if self.detailed_balance else None
+        return replace(self, up=tuple(up), down=tuple(down), loss=loss, level=False, resting=resting)
+
     def steps(self, k: int) -> Any:
         """ln(up/down) across the face above each cell, what detailed balance would have ln N rise by along axis k."""
         tiny = jnp.finfo(self.weights.dtype).tiny

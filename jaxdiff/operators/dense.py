@@ -97,6 +97,12 @@ class Dense(eqx.Module):
         eye = jnp.eye(len(exit), dtype=rates.dtype)
         return jnp.linalg.inv(a[:, None, None] * eye + b[:, None, None] * (rates - jnp.diag(exit)))
 
+    def stopped(self, target: Any) -> Dense:
+        """The same until content comes to states of `target` `(n,)`: what jumps there is lost, and what is there stays apart."""
+        onto = jnp.sum(jnp.where(target[:, None], self.rates, 0.0), axis=0)
+        rates = jnp.where(target[:, None] | target, 0.0, self.rates)
+        return Dense(rates, jnp.where(target, jnp.max(self.exit), self.loss + onto), self.diffusive)
+
     def asymmetry(self, weights: Any) -> Any:
         """By how much m_j ratesᵢⱼ and m_i ratesⱼᵢ differ at most, of the largest."""
         flow = self.rates * weights

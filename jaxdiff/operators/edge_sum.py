@@ -48,6 +48,10 @@ class EdgeSum(eqx.Module):
         """A quantity of cells `(*cells,)` at the lower and the upper end of every edge."""
         raise NotImplementedError
 
+    def _with(self, up: Any, down: Any, loss: Any) -> EdgeSum:
+        """The same edges and their neighbour with other rates."""
+        raise NotImplementedError
+
     def _onto(self, lower: Any, upper: Any) -> Any:
         """The sum `(*cells,)` of what every edge brings to its lower and to its upper end."""
         raise NotImplementedError
@@ -118,6 +122,14 @@ class EdgeSum(eqx.Module):
         rows = self._onto(self.down, self.up) - self.exit
         return jnp.maximum(0.0, jnp.minimum(jnp.max(-self.leak), jnp.max(rows)))
 
+    def stopped(self, target: Any) -> EdgeSum:
+        """The same until content comes to cells of `target` `(*cells,)`: what hops there is lost, and what is there stays apart."""
+        lower, upper = self._ends(target)
+        keep = lambda rate: jnp.where(lower | upper, 0.0, rate)
+        lost = self._onto(jnp.where(upper, self.up, 0.0), jnp.where(lower, self.down, 0.0))
+        loss = jnp.where(target, jnp.max(self.exit), self.loss + lost)
+        return self._with(keep(self.up), keep(self.down), loss)
+
     def _both(self, x: Any) -> Any:
         return self._onto(x, x)
 
@@ -146,6 +158,9 @@ class ScatteredEdges(EdgeSum):
         for _ in range(lead):
             one = jax.vmap(one)
         return one(content)
+
+    def _with(self, up: Any, down: Any, loss: Any) -> EdgeSum:
+        return eqx.tree_at(lambda o: (o.up, o.down, o.loss), self, (up, down, loss))
 
     def _ends(self, x: Any) -> tuple[Any, Any]:
         x = jnp.broadcast_to(x, self.loss.shape).ravel()
@@ -184,6 +199,9 @@ class SharedEdges(EdgeSum):
     @property
     def _rates(self) -> list[Any]:
         return [self.up, self.down, self.up_behind, self.down_behind]
+
+    def _with(self, up: Any, down: Any, loss: Any) -> EdgeSum:
+        return SharedEdges(up, down, loss, self.weights, self.nearest, self.detailed_balance, self.offsets)
 
     @jax.jit
     def __matmul__(self, content: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -28,6 +28,8 @@ class Tridiagonal(eqx.Module):
     loss: Float[Array, " n"]
     periodic: bool = eqx.field(static=True, default=False)
     diffusive: bool = eqx.field(static=True, default=False)
+
+    without_subtraction: ClassVar[bool] = True  # so that what takes ever so long keeps its digits
 
     @property
     def exit(self) -> Float[Array, " n"]:
@@ -101,6 +103,14 @@ class Tridiagonal(eqx.Module):
         hop = jnp.sqrt(jnp.abs(self.up * _shifted(self.down, -1, self.periodic)))
         hop = hop if self.periodic else hop.at[-1].set(0.0)
         return jnp.max(jnp.abs(self.exit) + hop + _shifted(hop, 1, self.periodic))
+
+    def stopped(self, target: Any) -> Tridiagonal:
+        """The same until content comes to cells of `target` `(n,)`: what hops there is lost, and what is there stays apart."""
+        below, above = (_shifted(target, by, self.periodic) for by in (1, -1))
+        onto = self.up * above + self.down * below
+        keep = lambda rate, there: jnp.where(target | there, 0.0, rate)
+        loss = jnp.where(target, jnp.max(self.exit), self.loss + onto)
+        return type(self)(keep(self.up, above), keep(self.down, below), loss, self.periodic, self.diffusive)
 
     def growth(self) -> Any:
         """Upper bound on the growth rate: max(0, min(largest column sum, largest row sum))."""
