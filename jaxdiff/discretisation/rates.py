@@ -11,6 +11,7 @@ from jaxdiff.discretisation.system import AtRest, System, TimeDependence
 from jaxdiff.model.states import States
 from jaxdiff.runtime.conditions import Condition
 
+BEYOND = "of the jumps at rest lead beyond the largest counts"
 _CUT = 1e-9  # of all jumps at rest, that may lead out of the box
 
 
@@ -60,7 +61,7 @@ class RatesSystem(System):
             return []
         lost, all_ = jnp.sum(operator.leak * content), jnp.sum(operator.exit * content)
         share = lost / jnp.where(all_ > 0, all_, 1.0)
-        words = "{value} of the jumps at rest lead beyond the largest counts; allow larger ones"
+        words = f"{{value}} {BEYOND}; allow larger ones"
         return [(words, share > _CUT, 0.0, share)]
 
     def conditions(self, t: Any) -> list[Condition]:

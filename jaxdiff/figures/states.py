@@ -27,6 +27,10 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
     times, names = np.asarray(times), {**LABELS, **(labels or {})}
     if np.ndim(values) > grid.ndim + 1:
         values, names["value"] = values[:, 0], f"{names['value']}, of what moves"
+    if grid.discrete and grid.ndim > 1:
+        with canvas(1.2 + 3.2 * grid.ndim, 3.6) as figure:
+            draw_marginals(figure, grid, times, np.asarray(values), names)
+            return figure
     if grid.ndim > 1:
         some = heatmaps.chosen(times)
         with canvas(1.2 + 3.2 * len(some), 3.6) as figure:
@@ -36,8 +40,27 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
             return figure
     with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
+        if grid.discrete:
+            names = {
+                **names,
+                "x": names.get(grid.names[0], "state"),
+                "value": (labels or {}).get("value", "probability"),
+            }
         draw_profiles(figure, times, x, heatmaps.inside_alone(grid, values), names)
         return figure
+
+
+def draw_marginals(figure: Any, grid: Any, times: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:
+    """The probabilities of the counts of each species by itself, at a few times."""
+    chosen = np.unique(np.linspace(0, len(times) - 1, 7).astype(int))
+    for k, axes in enumerate(figure.subplots(1, grid.ndim, squeeze=False)[0]):
+        others = tuple(1 + j for j in range(grid.ndim) if j != k)
+        for color, i in zip(ramp(len(chosen)), chosen, strict=True):
+            line = values[i : i + 1].sum(axis=others)[0]
+            axes.step(np.arange(len(line)), line, where="mid", color=color, label=time_label(times[i]))
+        axes.set(xlabel=names.get(grid.names[k], grid.names[k]), ylabel="probability" if k == 0 else "")
+    if len(chosen) > 1:
+        legend(axes, title=names["t"], outside=True)
 
 
 def draw_profiles(figure: Any, times: np.ndarray, x: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:

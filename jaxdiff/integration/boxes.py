@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxdiff.discretisation.rates import BEYOND
 from jaxdiff.model.states import States
 
 _TOLERANCE = 1e-9  # of all probability, that may get lost
@@ -46,6 +47,20 @@ def growing(equation: Any, initial: Any, solution_on: Callable[[States], Any], t
         states = _larger(states, solution.values)
 
 
+def enough(equation: Any, at_rest_on: Callable[[States], Any]) -> Any:
+    """The state at rest on the states of the equation, of which more are taken until few jumps lead beyond them."""
+    states, truncated = _first(equation, None)
+    while True:
+        try:
+            return at_rest_on(states)
+        except ValueError as error:
+            if not truncated or BEYOND not in str(error):
+                raise
+        more = {name: 2 * n for name, n in zip(states.names, states.shape, strict=True)}
+        _require_room(states, [n + 1 for n in more.values()])
+        states = States(more)
+
+
 def _first(equation: Any, initial: Any) -> tuple[States, bool]:
     if not equation.discrete or not hasattr(equation, "jumps"):
         raise TypeError(f"{type(equation).__name__} needs a grid, such as jd.Grid.uniform((0.0, 1.0, 100)), got None")
@@ -65,8 +80,12 @@ def _larger(states: States, values: Any) -> States:
     mass = np.array([layer.reshape(len(values), -1).sum(1).max() for layer in layers])
     grow = mass >= 0.01 * mass.max()
     shape = [n * (1 + bool(more)) for n, more in zip(states.shape, grow, strict=True)]
+    _require_room(states, shape)
+    return States(dict(zip(states.names, (n - 1 for n in shape), strict=True)))
+
+
+def _require_room(states: States, shape: Sequence[int]) -> None:
     if np.prod(shape) > _MOST:
         raise ValueError(
-            f"{' × '.join(map(str, states.shape))} states are not enough, and more than {_MOST} are not taken; shorten the times, or give jd.States and read what is lost in Solution.method"
+            f"{' × '.join(map(str, states.shape))} states are not enough, and more than {_MOST} are not taken; shorten the times, or give jd.States and read in Solution.method what is beyond them"
         )
-    return States(dict(zip(states.names, (n - 1 for n in shape), strict=True)))

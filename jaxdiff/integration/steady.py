@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration import memory
+from jaxdiff.integration.boxes import enough
 from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.model.exchange import start_of
 from jaxdiff.operators import Tridiagonal, eliminable, eliminated, parts, preconditioned, reaching
@@ -132,7 +134,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
 
     Args:
         equation: its coefficients and boundaries constant in time.
-        grid: the cells.
+        grid: the cells; `States` of a `MasterEquation`, or None for as many as are needed.
         initial: the state whose content a closed domain keeps: `(*cells,)`, a number, or a callable of position.
 
     Returns:
@@ -147,6 +149,8 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
     [87.5, 62.5, 37.5, 12.5]
     """
     equation = plain(equation)
+    if grid is None:
+        return enough(equation, partial(steady_state, equation, initial=initial))
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     if not system.time_dependence().steady:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")

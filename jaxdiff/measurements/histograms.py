@@ -81,7 +81,7 @@ class Histograms(Measurement):
         edges = grid.edges if edges is None else edges if isinstance(edges, tuple) else (edges,)
         if len(edges) != grid.ndim:
             raise ValueError(f"edges must be a tuple of {grid.ndim} arrays, one per axis, got {len(edges)}")
-        edges = tuple(_checked_edges(numbers(one, "edges"), grid.axis(k)) for k, one in enumerate(edges))
+        edges = tuple(_checked_edges(numbers(one, "edges"), grid, k) for k, one in enumerate(edges))
         bins = tuple(len(one) - 1 for one in edges)
         if times.ndim != 1 or counts.shape != (len(times), *bins):
             raise ValueError(
@@ -282,8 +282,12 @@ class HistogramsPredictor(StatesPredictor):
         return prediction / prediction.sum(1, keepdims=True)
 
 
-def _checked_edges(edges: np.ndarray, line: Grid) -> np.ndarray:
-    line.require_inside(increasing(edges, "edges of bins"), "edge")
+def _checked_edges(edges: np.ndarray, grid: Grid, k: int) -> np.ndarray:
+    grid.axis(k).require_inside(increasing(edges, "edges of bins"), "edge")
+    if grid.discrete and np.any((edges - 0.5) % 1):
+        raise ValueError(
+            f"bins of states end between two of them, at -0.5, 9.5, …, got {edges[(edges - 0.5) % 1 != 0][0]:g}"
+        )
     return edges
 
 

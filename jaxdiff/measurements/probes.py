@@ -137,10 +137,7 @@ class Moment(Probe):
     def value(self, system: Any, t: Any, u: Any) -> Any:
         found = u
         for k, power in reversed(list(enumerate(self._all(system.grid)))):
-            line = system.grid.axis(k)
-            e, d = jnp.asarray(line.edges[0]), 1 + line.exponent
-            mean = jnp.diff(e ** (power + d)) / jnp.diff(e**d) * d / (power + d)
-            found = jnp.sum(found * mean * jnp.asarray(line.volumes), axis=-1)
+            found = jnp.sum(found * _powers(system.grid, k, power), axis=-1)
         return found
 
     def _all(self, grid: Grid) -> tuple[int, ...]:
@@ -152,7 +149,7 @@ class Moment(Probe):
 
 
 class Interval(Probe):
-    """What an interval, a rectangle or a box holds; cells that it cuts count by their share.
+    """What an interval, a rectangle or a box holds; cells that it cuts count by their share, of `States` both ends too.
 
         y = ∫ u dV over lower ≤ x ≤ upper
 
@@ -178,7 +175,7 @@ class Interval(Probe):
 
     def value(self, system: Any, t: Any, u: Any) -> Any:
         for k in reversed(range(system.grid.ndim)):
-            u = jnp.sum(u * _inside(system.grid.axis(k), self.lower[k], self.upper[k]), axis=-1)
+            u = jnp.sum(u * _inside(system.grid, k, self.lower[k], self.upper[k]), axis=-1)
         return u
 
     def check(self, grid: Grid) -> None:
@@ -366,8 +363,21 @@ def _require_side(grid: Grid, side: str) -> None:
         raise ValueError(f"no cell within the mask of the grid touches {side}; read otherwise")
 
 
-def _inside(line: Grid, lower: float, upper: float) -> Any:
-    """Which volume of each cell lies between two places."""
+def _powers(grid: Grid, k: int, power: int) -> Any:
+    """∫ xᵖ dx over each cell along an axis, or the power of each count."""
+    if grid.discrete:
+        return jnp.asarray(grid.centers[k]) ** power
+    line = grid.axis(k)
+    e, d = jnp.asarray(line.edges[0]), 1 + line.exponent
+    return jnp.diff(e ** (power + d)) / jnp.diff(e**d) * d / (power + d) * jnp.asarray(line.volumes)
+
+
+def _inside(grid: Grid, k: int, lower: float, upper: float) -> Any:
+    """Which volume of each cell along an axis lies between two places, or which counts do."""
+    if grid.discrete:
+        counts = jnp.asarray(grid.centers[k])
+        return 1.0 * ((counts >= lower) & (counts <= upper))
+    line = grid.axis(k)
     e, d = jnp.asarray(line.edges[0]), 1 + line.exponent
     within = jnp.clip(e, lower, upper) ** d
     return jnp.asarray(line.volumes) * jnp.diff(within) / jnp.diff(e**d)

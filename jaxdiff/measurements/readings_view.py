@@ -93,8 +93,7 @@ def _curves(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
     times = np.unique(np.concatenate([part.times for part in parts]))
     sensors = np.unique(np.concatenate([part.positions for part in parts]))
     finite = times[np.isfinite(times)]
-    lower, upper = np.asarray(m.grid.edges[0])[[0, -1]]
-    line = lambda count: (x := np.linspace(lower, upper, count))[m.grid.holds(x)]
+    line = lambda count: _line(m.grid, count)
     kind, wanted = "", {}
     if len(times) <= 6 and len(sensors) > len(times) or len(times) == 1:
         kind, wanted["curve"] = "profiles", (times, line(301))
@@ -105,6 +104,13 @@ def _curves(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
         some = among[np.unique(np.linspace(0, len(among) - 1, 61).astype(int))]
         wanted["over_time"] = some, line(81)
     return kind, wanted
+
+
+def _line(grid: Any, count: int) -> np.ndarray:
+    """So many places along the axis, of states the states themselves."""
+    lower, upper = np.asarray(grid.edges[0])[[0, -1]]
+    x = np.linspace(lower, upper, count)
+    return np.unique(np.round(np.clip(x, 0, grid.shape[0] - 1))) if grid.discrete else x[grid.holds(x)]
 
 
 def _course(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]]:

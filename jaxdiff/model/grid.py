@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -64,6 +64,8 @@ class Grid(eqx.Module):
     >>> float(u[0, 0]), bool(abs(disc.integrate(u) / np.pi - 0.5) < 0.01)
     (0.0, True)
     """
+
+    discrete: ClassVar[bool] = False  # whether cells are states, with nothing in between
 
     edges: tuple[Float[np.ndarray, " n+1"], ...]
     geometry: str = eqx.field(static=True)

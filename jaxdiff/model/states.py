@@ -39,6 +39,8 @@ class States(Grid):
     (4, 21)
     """
 
+    discrete = True
+
     species: tuple[str, ...] = eqx.field(static=True, default=("n",))
     labels: tuple[str, ...] = eqx.field(static=True, default=())
 

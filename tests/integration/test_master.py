@@ -229,3 +229,16 @@ def test_rates_are_fitted_to_counts_and_to_means():
     means = 3 * np.exp(-times) + 10 * (1 - np.exp(-times))
     readings = jd.Readings(states, states.delta(3), times, jd.Moment(1), means, sigma=0.1)
     np.testing.assert_allclose(jd.fit(model, readings, progress=False).parameters["rates"], 10.0, rtol=1e-7)
+
+
+def test_counts_are_not_spread_over_cells():
+    """A moment of counts, and an interval of them, are sums over states."""
+    states = jd.States({"n": 60})
+    model = jd.MasterEquation(10.0, DECAY)
+    p = made_and_decayed(10.0, 3, 61)
+    n = np.arange(61)
+    for probe, exact in ((jd.Moment(2), p @ n**2), (jd.Interval(4, 9), p[4:10].sum()), (jd.Mean(4, 9), p[4:10].mean())):
+        system = model.semidiscretise(states, jd.FiniteVolume())[0]
+        np.testing.assert_allclose(probe.value(system, 0.0, jnp.asarray(p)), exact, rtol=1e-13)
+    with pytest.raises(ValueError, match="bins of states end between two of them"):
+        jd.Histograms(states, states.delta(3), [1.0], [[5, 5]], edges=[0.0, 10.0, 20.0])

@@ -26,11 +26,12 @@ from jaxdiff.shell.config.experiments import (
     with_common_sensors,
 )
 from jaxdiff.shell.config.keys import check_keys, checked_names, flag, mapping, number, text
+from jaxdiff.shell.config.master import read_states
 from jaxdiff.shell.config.methods import METHOD, fit_options, method, solve_times
 from jaxdiff.shell.config.model import TextModel, arithmetic, position_names, read_equation
 from jaxdiff.shell.config.observe import read_observe
 
-KEYS = "title labels equation parameters constants boundaries grid initial observe data fit solve".split()
+KEYS = "title labels equation parameters constants boundaries grid states initial observe data fit solve".split()
 SECTIONS = {
     "grid": ("lower", "upper", "cells", "edges", "geometry", "mask"),
     "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
@@ -83,15 +84,15 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
     """The problem that the content of a configuration file describes; tables of data are looked for in `folder`."""
     check_keys(content, "the file", KEYS)
     for name in KEYS:
-        if name not in ("title", "initial", "boundaries", "observe", "data"):
+        if name not in ("title", "initial", "boundaries", "states", "observe", "data"):
             mapping(content.get(name, {}), name, f"[{name}]")
     sections = {name: dict(content.get(name, {})) for name in SECTIONS}
     for name, section in sections.items():
         check_keys(section, f"[{name}]", SECTIONS[name])
-    grid = read_grid(sections["grid"], folder)
+    grid = _domain(content, sections["grid"], folder)
     axes = grid.names
     labels = {key: text(value, f"[labels] {key}") for key, value in content.get("labels", {}).items()}
-    check_keys(labels, "[labels]", (*(axes if grid.ndim > 1 else ("x",)), "t", "value"))
+    check_keys(labels, "[labels]", (*(axes if grid.ndim > 1 or grid.discrete else ("x",)), "t", "value"))
     equation = read_equation(content.get("equation"), axes)
     constants = {k: number(v, f"[constants] {k}") for k, v in _named(content, "constants").items()}
     section, own = read_own(_named(content, "parameters"))
@@ -161,6 +162,18 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         fit_options=fit_options(sections["fit"]),
         solve_options=method(sections["solve"], "[solve]"),
     )
+
+
+def _domain(content: Mapping[str, Any], grid: dict[str, Any], folder: Path) -> Grid:
+    """The grid, or the states of a master equation."""
+    if content.get("equation", {}).get("kind") != "master":
+        if "states" in content:
+            raise ValueError("[states] are those of an equation of kind 'master'; give a [grid]")
+        return read_grid(grid, folder)
+    for name in ("grid", "boundaries"):
+        if content.get(name):
+            raise ValueError(f"[{name}] is none of a master equation, which has [states]; leave it out")
+    return read_states(content.get("states"), content["equation"])
 
 
 def _named(content: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.states_at_times import StartNoise
 from jaxdiff.model.grid import Grid
 from jaxdiff.shell.config.data import Data
-from jaxdiff.shell.config.keys import check_keys, choose, number, per_axis, text
+from jaxdiff.shell.config.keys import check_keys, choose, number, per_axis, text, text_or_number
 
 KEYS = ("value", "profile", "delta", "table", "position", "column", "start")
 FEW = 256  # sensors of a first row; more are an image, whose noise is that of its cells
@@ -40,7 +40,7 @@ def read_initial(table: Any, grid: Grid) -> dict[str, Any]:
     for key in ("table", "column"):
         if key in table:
             text(table[key], f"[initial] {key}")
-    for key, check in (("position", text), ("delta", number)):
+    for key, check in (("position", text), ("delta", text_or_number if grid.discrete else number)):
         if key in table:
             table[key] = per_axis(table[key], f"[initial] {key}", grid.names, check)
     return table

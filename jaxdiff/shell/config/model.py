@@ -18,6 +18,7 @@ from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import numeric
+from jaxdiff.shell.config import master
 from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, listed, mapping, per_axis, text_or_number, texts
 from jaxdiff.shell.config.observe import seen
@@ -46,15 +47,17 @@ WORDS = ("kind", "interpretation")  # texts that are no arithmetic
 
 
 def position_names(axes: Sequence[str]) -> tuple[str, ...]:
-    """What a text may call the position: on one axis x or r, whatever the grid."""
-    return ("x", "r") if len(axes) == 1 else tuple(axes)
+    """What a text may call the position: on one axis of space x or r, whatever the grid."""
+    return ("x", "r") if tuple(axes) in (("x",), ("r",)) else tuple(axes)
 
 
 def read_equation(table: Any, axes: Sequence[str]) -> dict[str, Any]:
     """The table [equation], checked; on several axes a drift has a component for each."""
     if not table:
-        raise ValueError("the file needs a table [equation] with kind = 'diffusion' or 'fokker_planck'")
-    kind = choose(table.get("kind"), "[equation] kind", tuple(EQUATIONS)).replace("-", "_")
+        raise ValueError("the file needs a table [equation] with kind = 'diffusion', 'fokker_planck' or 'master'")
+    kind = choose(table.get("kind"), "[equation] kind", (*EQUATIONS, "master")).replace("-", "_")
+    if kind == "master":
+        return master.read_rates(table)
     check_keys(table, "[equation]", ("kind", *EQUATIONS[kind], "exchange"))
     if "diffusivity" not in table:
         raise ValueError("[equation] has no diffusivity; give a number or an expression such as 'D' or '1 + x**2'")
@@ -171,6 +174,8 @@ class TextModel:
 
     def _equation(self, table: dict[str, Any], sides: dict[str, Any], known: dict[str, Any]) -> Any:
         kind = table["kind"]
+        if kind == "master":
+            return master.equation(table, lambda value, where: self._read(value, where, known))
         given = {**EQUATIONS[kind], **{key: value for key, value in table.items() if key != "kind"}}
         interpretation = given.pop("interpretation", None)
         potential, where = given.pop("potential", None), "[equation] exchange"
@@ -255,7 +260,7 @@ class TextModel:
         series = [name for name in free if name in self.columns and name not in ("t", *positions)]
         unknown = [name for name in free if name not in ("t", *positions, *series)]
         if unknown:
-            places = wall if wall is not None else self.axes if len(self.axes) > 1 else ("x",)
+            places = wall if wall is not None else positions if len(self.axes) > 1 else positions[:1]
             choices = ", ".join(dict.fromkeys([*known, *self.offered, *(("t",) if time else ()), *places]))
             raise ValueError(
                 f"{where}: {unknown[0]!r} in {value!r} has no value; known are {choices}; "

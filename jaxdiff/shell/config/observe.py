@@ -18,6 +18,7 @@ PROBES: dict[str, tuple[type, tuple[str, ...]]] = {
     "mean": (probes.Mean, ("lower", "upper")),
     "interval": (probes.Interval, ("lower", "upper")),
     "moment": (probes.Moment, ("power",)),
+    "weighted": (probes.Weighted, ("weights",)),
     "flux": (probes.FluxThrough, ("place", "axis")),
     "cumulative_flux": (probes.CumulativeFlux, ("place", "axis")),
     "boundary_value": (probes.BoundaryValue, ("side",)),
