@@ -2,6 +2,7 @@
 
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
+from jaxdiff.operators.block_tridiagonal import BlockTridiagonal
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
 from jaxdiff.operators.connectivity import parts, reaching
 from jaxdiff.operators.dense import Dense
@@ -19,6 +20,7 @@ __all__ = [
     "KINDS",
     "AxisSum",
     "Basis",
+    "BlockTridiagonal",
     "Contour",
     "Dense",
     "Diagonal",
