@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from jaxdiff.operators.axis_sum import Spectrum
 from jaxdiff.operators.basis import Basis, Diagonal
-from jaxdiff.operators.propagators import propagate
+from jaxdiff.operators.propagators import Poles
 
 
 class Phases(eqx.Module):
@@ -163,49 +166,120 @@ class Modal(eqx.Module):
 
     def solution(self, u: Any, constant: Any = None) -> Callable[[Any], Any]:
         """The solution from u `(1 + phases, *cells)` as a function of times `(T,)`, with values `(T, 1 + phases, *cells)`: in
-        every mode by the poles of the exponential."""
+        every mode by the poles of the exponential. Of a constant forcing nothing enters the phases."""
         basis, rates = self.mobile.basis, self.mobile.rates
-        # The poles are moved by what grows: by more, as by what would grow without the phases, the digits of all else are lost.
-        growth = jnp.linalg.eigvalsh(self._scaled(jnp.max(rates)))[-1]
-        decay = _Decay(-rates.ravel(), jnp.maximum(growth, 0.0))
-        operator = Phases(decay, self.into[:, None], self.back[:, None], (rates.size,))
         start = basis.analyse(u)
-        flat = start.reshape(-1)
-        forcing = jnp.zeros_like(flat) if constant is None else basis.analyse(constant).reshape(-1)
+        content = start if constant is None else jnp.concatenate([start, basis.analyse(constant[:1])])
+        parts = [content.real, content.imag] if jnp.iscomplexobj(content) else [content]
+        lanes = jnp.stack(parts, 1)
+        growth = self._growth(jnp.max(rates))
 
         def states(t: Any) -> Any:
-            to_time = lambda v, b: jax.lax.map(lambda one: propagate(operator, one, v, b), t)
-            found = to_time(flat.real, forcing.real)
-            if jnp.iscomplexobj(flat):
-                found = jax.lax.complex(found, to_time(flat.imag, forcing.imag))
-            return basis.synthesise(found.reshape(len(t), *start.shape))
+            found = _by_poles(t, rates, self.into, self.back, growth, lanes)
+            return basis.synthesise(
+                found[:, :, 0] if len(parts) == 1 else jax.lax.complex(found[:, :, 0], found[:, :, 1])
+            )
 
         return states
 
-    def _scaled(self, rate: Any) -> Any:
-        """The matrix of one mode `(1 + phases, 1 + phases)`, scaled to be symmetric; of the fastest it bounds all others."""
+    def _growth(self, rate: Any) -> Any:
+        """Of the fastest mode, which bounds that of all others. More, as what it would be without the phases, would cost the
+        digits of all else."""
         hop = jnp.sqrt(self.into * self.back)
-        matrix = jnp.diag(jnp.concatenate([(rate - sum(self.into))[None], -self.back]))
-        return jax.lax.stop_gradient(matrix.at[0, 1:].set(hop).at[1:, 0].set(hop))
+        matrix = (
+            jnp.diag(jnp.concatenate([(rate - sum(self.into))[None], -self.back])).at[0, 1:].set(hop).at[1:, 0].set(hop)
+        )
+        matrix = jax.lax.stop_gradient(matrix)
+        of_matrix = lambda: jnp.maximum(jnp.linalg.eigvalsh(matrix)[-1], 0.0)
+        return jax.lax.cond(jax.lax.stop_gradient(rate) > 0, of_matrix, lambda: jnp.zeros((), matrix.dtype))
 
 
-class _Decay(eqx.Module):
-    """A of modes `(n,)` that each decay at a rate of their own, and how fast anything grows beside the phases."""
+class _Resolvents(NamedTuple):
+    """Of all phases in one mode, (z − tA)⁻¹ at the poles z, in numbers `(poles, T, 1, …)` that are those of all modes."""
 
-    loss: Any
-    most: Any
-    diffusive = True
+    poles: Any
+    shares: Any  # that they have in the exponential
+    rest: Any  # and the start itself
+    scale: Any  # of both, by how much anything grows
+    bare: Any  # of what moves, 1/(bare − t rate)
+    released: list[Any]  # of each phase alone, 1/(z + t out)
+    gathered: list[Any]  # what of the start in each phase meets there, and of what enters in time
 
-    @property
-    def exit(self) -> Any:
-        return self.loss
+    @staticmethod
+    def at(t: Any, into: Any, back: Any, growth: Any) -> _Resolvents:
+        rational = Poles(t.dtype)
+        column = lambda x: jnp.asarray(x, jnp.result_type(t, jnp.complex64)).reshape(-1, *[1] * t.ndim)
+        poles, scale = column(rational.poles) + t * growth, jnp.exp(t * growth)
+        released = [1.0 / (poles + t * b) for b in back]
+        bare = poles * (1.0 + sum(t * a * r for a, r in zip(into, released, strict=True)))
+        slope = float(
+            -2.0 * np.sum(rational.residues / rational.poles**2).real
+        )  # of exp at zero: what enters a closed domain
+        gathered = [jnp.ones_like(poles), *(t * b * r for b, r in zip(back, released, strict=True))]
+        gathered.append(t / poles - t * (slope - 1.0) / scale)
+        return _Resolvents(poles, -2.0 * column(rational.residues), rational.constant, scale, bare, released, gathered)
 
-    @property
-    def leak(self) -> Any:
-        return self.loss
 
-    def growth(self) -> Any:
-        return self.most
+@jax.custom_jvp
+def _by_poles(t: Any, rates: Any, into: Any, back: Any, growth: Any, content: Any) -> Any:
+    """Content `(T, 1 + phases, lanes, *modes)` at times `(T,)` from that at first, `(1 + phases, lanes, *modes)`, or one row
+    more, of what enters in time. In real numbers, as complex ones divide slowly: Re w/(d + ie) = (w′d + w″e)/(d² + e²)."""
+    t = t.reshape(-1, *[1] * (content.ndim - 1))
+    at = _Resolvents.at(t, into, back, growth)
+    spread = jnp.stack([jnp.ones_like(at.poles), *(t * a * r for a, r in zip(into, at.released, strict=True))])
+    weights = at.shares * spread[:, None] * jnp.stack(at.gathered[: len(content)])
+    along, across = weights.real, weights.imag * at.bare.imag
+    alone = [0.0, *(jnp.sum((at.shares * r).real, 0) for r in at.released)]
+    found = [(at.rest + share) * c for share, c in zip(alone, content, strict=False)]
+    for q in range(len(at.poles)):
+        real, imaginary = at.bare[q].real - t * rates, at.bare[q].imag
+        inverse = 1.0 / (real * real + imaginary * imaginary)
+        for row in range(len(found)):
+            first = sum(w[q] * c for w, c in zip(along[row], content, strict=True))
+            second = sum(w[q] * c for w, c in zip(across[row], content, strict=True))
+            found[row] = found[row] + (first * real + second) * inverse
+    return jnp.stack([at.scale * content for content in found], 1)
 
-    def resolvent(self, a: Any, b: Any, factors: Any = None, more: Any = 0.0) -> Callable[[Any], Any]:
-        return lambda u: u / (a - b * (self.loss[:, None] + more))
+
+@partial(_by_poles.defjvp, symbolic_zeros=True)
+def _by_poles_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """By derivatives of the resolvents; those of the real sums would add up over all modes once for each pole and weight."""
+    t, rates, into, back, _, content = primals
+    of_t, *of_rates, _, of_content = [None if isinstance(x, SymbolicZero) else x for x in tangents]
+    found = _by_poles(*primals)
+    change = jnp.zeros_like(found)
+    if of_t is not None:
+        flows = [a * found[:, 0] - b * w for a, b, w in zip(into, back, jnp.moveaxis(found, 1, 0)[1:], strict=True)]
+        speed = jnp.stack([rates * found[:, 0] + sum(content[len(back) + 1 :]) - sum(flows), *flows], 1)
+        change = change + of_t.reshape(-1, *[1] * content.ndim) * speed
+    if of_content is not None:
+        change = change + _by_poles(*primals[:-1], of_content)
+    if any(x is not None for x in of_rates):
+        change = change + _of_rates(*primals, *of_rates)
+    return found, change
+
+
+def _of_rates(
+    t: Any, rates: Any, into: Any, back: Any, growth: Any, content: Any, of_modes: Any, of_into: Any, of_back: Any
+) -> Any:
+    """The change of `_by_poles` with rates, Σ (z − tA)⁻¹ t dA (z − tA)⁻¹."""
+    t = t.reshape(-1, *[1] * (content.ndim - 1))
+    at = _Resolvents.at(t, into, back, growth)
+    full = (len(t), *content.shape[1:])
+    over = lambda x: jnp.broadcast_to(x, full)  # summed once over modes, backwards, and not for every pole
+    of_mode = over(0.0 if of_modes is None else of_modes)
+    of_into, of_back = ([over(x) for x in (jnp.zeros_like(back) if y is None else y)] for y in (of_into, of_back))
+    change = [jnp.zeros(full, t.dtype)] * (1 + len(into))
+    for q, (pole, share) in enumerate(zip(at.poles, at.shares, strict=True)):
+        real, imaginary = at.bare[q].real - t * rates, at.bare[q].imag
+        size = 1.0 / (real * real + imaginary * imaginary)
+        inverse = jax.lax.complex(real * size, -imaginary * size)
+        released = [r[q] for r in at.released]
+        free = inverse * sum(g[q] * c for g, c in zip(at.gathered, content, strict=False))
+        bound = [r * (c + t * a * free) for r, c, a in zip(released, content[1:], into, strict=False)]
+        flows = [a * free - b * w for a, b, w in zip(of_into, of_back, bound, strict=True)]
+        moved = t * inverse * (of_mode * free - sum(pole * r * flow for r, flow in zip(released, flows, strict=True)))
+        change[0] = change[0] + (share * moved).real
+        for j, (r, flow, a) in enumerate(zip(released, flows, into, strict=True), 1):
+            change[j] = change[j] + (share * t * r * (flow + a * moved)).real
+    return jnp.stack([at.scale * content for content in change], 1)
