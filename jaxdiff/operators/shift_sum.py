@@ -59,11 +59,15 @@ class ShiftSum(eqx.Module):
         return np.stack([((n >= 0) & (n < most)).all(0) for n in after])
 
     @property
+    def offsets(self) -> np.ndarray:
+        """By how many states a reaction moves one along the row of all of them, `(reactions,)`."""
+        return np.asarray(self.shifts) @ np.cumprod([1, *self.shape[:0:-1]])[::-1]
+
+    @property
     def jumps(self) -> tuple[np.ndarray, np.ndarray, Any]:
         """From which state `(m,)` to which `(m,)`, and at which rate `(m,)`, within the box."""
-        strides = np.cumprod([1, *self.shape[:0:-1]])[::-1]
         reaction, source = np.nonzero(self._stays)
-        return source, source + (np.asarray(self.shifts) @ strides)[reaction], self.rates[reaction, source]
+        return source, source + self.offsets[reaction], self.rates[reaction, source]
 
     def __matmul__(self, content: Any) -> Any:
         """A N along the first axis."""
@@ -72,66 +76,56 @@ class ShiftSum(eqx.Module):
         return self.action()(content)
 
     def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
-        """N ↦ scale (A − shift) N for use in a loop; of −shift above all exits it adds and multiplies positive numbers alone."""
-        box = lambda x: x.reshape(*x.shape[:-1], *self.shape)
-        leaving = box(scale * jnp.where(self._stays, self.rates, 0.0))
-        arriving = jnp.stack([_moved(rate, by) for rate, by in zip(leaving, self.shifts, strict=True)])
-        stay = box(-scale * (self.exit + shift))
-        return eqx.Partial(_product, (self.shape, self.shifts), arriving, leaving, stay)
+        """N ↦ scale (A − shift) N for use in a loop; of −shift above all exits it adds and multiplies positive numbers alone.
+
+        What stays in the box is moved along the row of all states by one offset, whatever the shape of the box.
+        """
+        stay = -scale * (self.exit + shift)
+        leaving = scale * jnp.where(self._stays, self.rates, 0.0)
+        offsets = self.offsets.tolist()
+        arriving = [_reader(rate, [by])(by) for rate, by in zip(leaving, offsets, strict=True)]
+        stacked = jnp.stack([*arriving, stay]), jnp.concatenate([leaving, stay[None]])
+        return eqx.Partial(_product, (*offsets, 0), *stacked)
 
 
-def _moved(x: Any, by: tuple[int, ...]) -> Any:
-    """x at n − by, zero where that is outside."""
-    return _reader(x, [by])(by)
-
-
-def _reader(x: Any, shifts: Any) -> Callable[[tuple[int, ...]], Any]:
-    """A function of a shift: x at n − shift. One padded copy serves all, as XLA fuses slices and not pads."""
-    margin = np.max(np.abs(np.reshape(shifts, (-1, x.ndim))), axis=0)
-    padded = jnp.pad(x, [(int(m), int(m)) for m in margin])
-    starts = lambda by: [int(m - b) for m, b in zip(margin, by, strict=True)]
-    return lambda by: jax.lax.slice(padded, starts(by), [i + n for i, n in zip(starts(by), x.shape, strict=True)])
+def _reader(x: Any, offsets: Any) -> Callable[[int], Any]:
+    """A function of an offset: x `(n,)` at i − offset, zero outside. One padded copy serves all, as XLA fuses slices and not
+    pads."""
+    margin = max(abs(by) for by in offsets)
+    padded = jnp.pad(x, margin)
+    return lambda by: jax.lax.slice(padded, [margin - by], [margin - by + len(x)])
 
 
 @eqx.filter_custom_jvp
-def _product(static: Any, arriving: Any, leaving: Any, stay: Any, content: Any) -> Any:
-    """Of arriving, leaving and stay the derivative is linear too; leaving serves the transpose alone."""
-    shape, shifts = static
-    x = content.reshape(shape)
-    read = _reader(x, shifts)
-    return (stay * x + sum(rate * read(by) for rate, by in zip(arriving, shifts, strict=True))).reshape(content.shape)
+def _product(offsets: Any, arriving: Any, leaving: Any, content: Any) -> Any:
+    """Σ arrivingᵣ(i) content(i − offsetᵣ), rates `(r, n)` of which `leaving` stand where the transpose reads them."""
+    read = _reader(content, offsets)
+    return sum(rate * read(by) for rate, by in zip(arriving, offsets, strict=True))
 
 
 @_product.def_jvp
 def _product_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    static, arriving, leaving, stay, content = primals
-    _, d_arriving, _, d_stay, d_content = tangents
-    shape, shifts = static
+    offsets, arriving, leaving, content = primals
+    _, d_arriving, _, d_content = tangents
 
     def of_content(known: Any, x: Any) -> Any:
-        return _product(static, *known, x)
+        return _product(offsets, *known, x)
 
     def to_content(known: Any, y: Any) -> Any:
-        arriving, leaving, stay = known
-        back = tuple(tuple(-b for b in by) for by in shifts)
-        return _product((shape, back), leaving, arriving, stay, y)
+        arriving, leaving = known
+        return _product(tuple(-by for by in offsets), leaving, arriving, y)
 
     def of_rates(content: Any, rates: Any) -> Any:
-        return _product(static, rates[0], jnp.zeros_like(rates[0]), rates[1], content)
+        return _product(offsets, rates, rates, content)
 
     def to_rates(content: Any, y: Any) -> Any:
-        x, y = content.reshape(shape), y.reshape(shape)
-        read = _reader(x, shifts)
-        return jnp.stack([y * read(by) for by in shifts]), y * x
+        read = _reader(content, offsets)
+        return y * jnp.stack([read(by) for by in offsets])  # one array: XLA adds it up in one pass
 
-    out = _product(static, arriving, leaving, stay, content)
+    out = _product(offsets, arriving, leaving, content)
     moved: Any = jnp.zeros_like(out)
     if d_content is not None:
-        moved = moved + linear(of_content, to_content, (arriving, leaving, stay), d_content, like=out)
-    if d_arriving is not None or d_stay is not None:
-        rates = (
-            jnp.zeros_like(arriving) if d_arriving is None else d_arriving,
-            jnp.zeros_like(stay) if d_stay is None else d_stay,
-        )
-        moved = moved + linear(of_rates, to_rates, content, rates, like=out)
+        moved = moved + linear(of_content, to_content, (arriving, leaving), d_content, like=out)
+    if d_arriving is not None:
+        moved = moved + linear(of_rates, to_rates, content, d_arriving, like=out)
     return out, moved

@@ -13,6 +13,8 @@ import numpy as np
 from jaxdiff.operators.chebyshev import most_of_batch
 from jaxdiff.operators.linear import linear
 
+_KEPT = 2**20  # numbers: 8 MiB
+
 _STIRLING = np.array([0.0, *(  # ln k! − (k + ½) ln k + k − ½ ln 2π, by its series from 16 on
     0.08106146679532726, 0.04134069595540929, 0.02767792568499834, 0.02079067210376509, 0.01664469118982119,
     0.01387612882307075, 0.01189670994589177, 0.01041126526197209, 0.009255462182712733, 0.008330563433362871,
@@ -87,27 +89,48 @@ class _Series(eqx.Module):
 
         return jax.lax.scan(add, (x, jnp.zeros_like(x)), c)[0]
 
+    @property
+    def kept(self) -> bool:
+        """Whether reverse mode keeps every state, which is quicker, or one of every block."""
+        return self.weights.size * self.start.size <= _KEPT
+
     def run(self, blocks: Any) -> tuple[Any, Any]:
-        """The sum, and the state `(blocks, n)` before every block."""
+        """The sum, and the state `(blocks, …, n)` before every block, or before every product of it."""
 
         def one(i: Any, carry: Any) -> Any:
             x, total, starts = carry
-            starts = starts.at[i].set(x)
-            x, more = self.block(x, self.weights[i])
-            return x, total + more, starts
+            if not self.kept:
+                x_next, more = self.block(x, self.weights[i])
+                return x_next, total + more, starts.at[i].set(x)
 
-        starts = jnp.zeros((len(self.weights), *self.start.shape), self.start.dtype)
+            def add(carry: Any, c: Any) -> Any:
+                x, total = carry
+                return (self.product(x), total + c * x), x
+
+            (x, total), states = jax.lax.scan(add, (x, total), self.weights[i])
+            return x, total, starts.at[i].set(states)
+
+        shape = self.weights.shape if self.kept else self.weights.shape[:1]
+        starts = jnp.zeros((*shape, *self.start.shape), self.start.dtype)
         _, total, starts = jax.lax.fori_loop(0, blocks, one, (self.start, jnp.zeros_like(self.start), starts))
         return total, starts
 
+    def states(self, start: Any) -> Any:
+        """The states `(each, n)` of a block, of what `run` kept of it."""
+        if self.kept:
+            return start
+        return jax.lax.scan(lambda x, _: (self.product(x), x), start, None, length=self.weights.shape[1])[1]
 
-@eqx.filter_custom_jvp
-def _sum(series: Any, blocks: Any) -> Any:
+
+def _plain(series: Any, blocks: Any) -> Any:
     def one(i: Any, carry: Any) -> Any:
         x, more = series.block(carry[0], series.weights[i])
         return x, carry[1] + more
 
     return jax.lax.fori_loop(0, blocks, one, (series.start, jnp.zeros_like(series.start)))[1]
+
+
+_sum = eqx.filter_custom_jvp(_plain)
 
 
 @_sum.def_jvp
@@ -120,7 +143,7 @@ def _sum_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     def forward(known: Any, moves: Any) -> Any:
         arrays, blocks, _ = known
         free, fixed = eqx.partition(eqx.combine(arrays, static), moved)
-        return jax.jvp(lambda free: eqx.combine(free, fixed).run(blocks)[0], (free,), (moves,))[1]
+        return jax.jvp(lambda free: _plain(eqx.combine(free, fixed), blocks), (free,), (moves,))[1]
 
     def backward(known: Any, cotangent: Any) -> Any:
         arrays, blocks, starts = known
@@ -154,8 +177,8 @@ def _pull(series: _Series, moved: Any, blocks: Any, starts: Any, cotangent: Any)
     def back_block(i: Any, carry: Any) -> Any:
         adjoint, rates, weights = carry
         k = blocks - 1 - i
-        states = jax.lax.scan(lambda x, _: (series.product(x), x), starts[k], None, length=series.weights.shape[1])[1]
-        (adjoint, rates), by_c = jax.lax.scan(back, (adjoint, rates), (series.weights[k], states), reverse=True)
+        rows = series.weights[k], series.states(starts[k])
+        (adjoint, rates), by_c = jax.lax.scan(back, (adjoint, rates), rows, reverse=True)
         return adjoint, rates, weights if weights is None else weights.at[k].set(by_c)
 
     none = jax.tree.map(jnp.zeros_like, rates_of(free))
