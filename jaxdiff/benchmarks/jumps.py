@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -96,7 +97,7 @@ def measure(case: Case) -> Entries:
         "scipy expm_multiply": lambda: scipy.sparse.linalg.expm_multiply(matrix * case.time, flat),
     }
     for tolerance in TOLERANCES if flat.size < DEAR else TOLERANCES[:1]:
-        calls[f"scipy BDF, {tolerance:g}"] = lambda tolerance=tolerance: by_bdf(tolerance)
+        calls[f"scipy BDF, {tolerance:g}"] = partial(by_bdf, tolerance)
     found = compare(calls)
     reference = flat
     for _ in range(8):
