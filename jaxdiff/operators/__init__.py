@@ -3,6 +3,7 @@
 from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.block_tridiagonal import BlockTridiagonal
+from jaxdiff.operators.blocking import Blocking, blocking
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
 from jaxdiff.operators.connectivity import parts, reaching
 from jaxdiff.operators.dense import Dense
@@ -12,6 +13,7 @@ from jaxdiff.operators.elimination import eliminable, eliminated
 from jaxdiff.operators.iterative import Modes, preconditioned
 from jaxdiff.operators.propagators import CUTS, Contour, Pade, Poles, parts_needed, propagate
 from jaxdiff.operators.shift_sum import ShiftSum
+from jaxdiff.operators.sparse import Sparse
 from jaxdiff.operators.tridiagonal import Tridiagonal
 from jaxdiff.operators.uniformisation import products_needed, uniformised
 
@@ -21,6 +23,8 @@ __all__ = [
     "AxisSum",
     "Basis",
     "BlockTridiagonal",
+    "Blocking",
+    "blocking",
     "Contour",
     "Dense",
     "Diagonal",
@@ -31,6 +35,7 @@ __all__ = [
     "ScatteredEdges",
     "SharedEdges",
     "ShiftSum",
+    "Sparse",
     "Tridiagonal",
     "chebyshev",
     "dense",

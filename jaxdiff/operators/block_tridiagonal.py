@@ -44,6 +44,7 @@ class BlockTridiagonal(eqx.Module):
 
     diffusive: ClassVar[bool] = False
     detailed_balance: ClassVar[bool] = False
+    without_subtraction: ClassVar[bool] = True
 
     def __init__(self, up: Any, down: Any, within: Any, loss: Any = 0.0):
         up, down, within = (jnp.asarray(rates, jnp.result_type(rates, float)) for rates in (up, down, within))
@@ -91,25 +92,12 @@ class BlockTridiagonal(eqx.Module):
 
         `factors` are those of `self.factors(a, b)`, where they are at hand.
         """
-        several = jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b))
-        a, b = (jnp.broadcast_to(jnp.asarray(x), several or (1,)) for x in (a, b))
-        factors = self.factors(a, b) if factors is None else factors
-        shape, dtype = (self.loss.size, len(a)), jnp.result_type(a, b, self.loss)
-
-        def apply(u: Any) -> Any:
-            u = jnp.asarray(u)
-            rhs = jnp.broadcast_to(u if u.ndim == 2 else u[:, None], shape).astype(jnp.result_type(dtype, u))
-            matvec = lambda x: a * x + b * (self @ x)
-            forward, backward = lambda _, r: factors.solve(r), lambda _, r: factors.transposed(r)
-            x = jax.lax.custom_linear_solve(matvec, rhs, forward, backward)
-            return x if several else x[:, 0]
-
-        return apply
+        return by_factors(self, a, b, factors)
 
     def factors(self, a: Any, b: Any) -> Reduction:
         """What `resolvent(a, b)` eliminates with, a pytree of arrays without derivatives."""
-        fixed, a, b = jax.lax.stop_gradient((self, jnp.atleast_1d(a), jnp.atleast_1d(b)))
-        return Reduction(fixed, a, b)
+        fixed, a, b = jax.lax.stop_gradient((self, a, b))
+        return Reduction(fixed, *jnp.broadcast_arrays(jnp.atleast_1d(a), b))
 
     def bound(self) -> Any:
         """Gershgorin bound on |λ|."""
@@ -141,6 +129,24 @@ class BlockTridiagonal(eqx.Module):
         """Sums of rates into each state `(n, S)`."""
         up, down, within = (jnp.sum(of(rates), axis=2) for rates in (self.up, self.down, self.within))
         return within.at[1:].add(up[:-1]).at[:-1].add(down[1:])
+
+
+def by_factors(operator: Any, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
+    """The resolvent of an operator by its factors, with their derivatives."""
+    several = jnp.broadcast_shapes(jnp.shape(a), jnp.shape(b))
+    a, b = (jnp.broadcast_to(jnp.asarray(x), several or (1,)) for x in (a, b))
+    factors = operator.factors(a, b) if factors is None else factors
+    shape, dtype = (operator.loss.size, len(a)), jnp.result_type(a, b, operator.loss)
+
+    def apply(u: Any) -> Any:
+        u = jnp.asarray(u)
+        rhs = jnp.broadcast_to(u if u.ndim == 2 else u[:, None], shape).astype(jnp.result_type(dtype, u))
+        matvec = lambda x: a * x + b * (operator @ x)
+        forward, backward = lambda _, r: factors.solve(r), lambda _, r: factors.transposed(r)
+        x = jax.lax.custom_linear_solve(matvec, rhs, forward, backward)
+        return x if several else x[:, 0]
+
+    return apply
 
 
 class Reduction(eqx.Module):
