@@ -103,10 +103,24 @@ class Blocking:
         """Numbers of the jumps out of each state `(most, states)`, likewise."""
         return self._rows(self.sources)
 
+    @cached_property
+    def origins(self) -> Any:
+        """The states that `entering` come from, and where there is none a state itself."""
+        return self._others(self.entering, self.sources)
+
+    @cached_property
+    def destinations(self) -> Any:
+        """The states that `leaving` go to, likewise."""
+        return self._others(self.leaving, self.targets)
+
+    def _others(self, rows: Any, ends: np.ndarray) -> np.ndarray:
+        own = np.broadcast_to(np.arange(self.states), rows.shape)
+        return np.where(rows < len(ends), np.append(ends, 0)[rows], own)
+
     def _rows(self, ends: np.ndarray) -> np.ndarray | None:
         m, counts = len(ends), np.bincount(ends, minlength=self.states)
         most = int(counts.max(initial=0))
-        if most * self.states > 4 * m + 64 * self.states:
+        if most * self.states > 4 * m + 16 * self.states:
             return None
         jumps = np.argsort(ends, kind="stable")
         rank = np.arange(m) - (np.cumsum(counts) - counts)[ends[jumps]]

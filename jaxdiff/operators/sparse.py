@@ -87,7 +87,11 @@ class Sparse(eqx.Module):
 
     def action(self, scale: Any = 1.0, shift: Any = 0.0) -> Callable[[Any], Any]:
         """N ↦ scale (A − shift) N for use in a loop; of −shift above all exits it adds and multiplies positive numbers alone."""
-        return _Action(self.blocking, scale * self.rates, -scale * (self.exit + shift))
+        rates, stay, table = scale * self.rates, -scale * (self.exit + shift), self.blocking
+        if table.entering is None or table.leaving is None:
+            return eqx.Partial(_by_segments, table, rates, stay)
+        entering, leaving = (_arranged(rates, rows) for rows in (table.entering, table.leaving))
+        return eqx.Partial(_product, table, entering, leaving, stay)
 
     def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
         """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
@@ -150,58 +154,66 @@ class Ordered(eqx.Module):
         return self.blocking.scatter(self.factors.transposed(self.blocking.gather(rhs)))
 
 
-class _Action(eqx.Module):
-    """N ↦ what enters at `rates`, and `stay` N."""
-
-    blocking: Blocking = eqx.field(static=True)
-    entering: Any
-    stay: Any
-
-    def __init__(self, blocking: Blocking, rates: Any, stay: Any):
-        self.blocking, self.stay = blocking, stay
-        table = blocking.entering
-        self.entering = rates if table is None else _picked(rates, table, _places(table, len(rates)))
-
-    def __call__(self, content: Any) -> Any:
-        column = lambda x: x.reshape(*x.shape, *(1,) * (content.ndim - 1))
-        source, target, table = self.blocking.sources, self.blocking.targets, self.blocking.entering
-        if table is None:
-            entered = jax.ops.segment_sum(column(self.entering) * content[source], target, len(content))
-        else:
-            n = len(content)
-            sources = np.append(source, n)[table]
-            leaving = self.blocking.leaving
-            back = None if leaving is None else np.append(_places(table, len(source)), table.size)[leaving]
-            entered = jnp.sum(column(self.entering) * _picked(content, sources, back), axis=0)
-        return entered + column(self.stay) * content
+def _by_segments(table: Blocking, rates: Any, stay: Any, content: Any) -> Any:
+    """Where one state has most of the jumps."""
+    entered = jax.ops.segment_sum(_column(rates, content) * content[table.sources], table.targets, len(content))
+    return entered + _column(stay, content) * content
 
 
-def _places(table: np.ndarray, count: int) -> np.ndarray:
-    """Where in the flat table each of so many jumps stands."""
-    flat = table.ravel()
-    there = np.flatnonzero(flat < count)
-    places = np.empty(count, np.int64)
+@eqx.filter_custom_jvp
+def _product(table: Blocking, entering: Any, leaving: Any, stay: Any, content: Any) -> Any:
+    """What enters and what stays; leaving serves the transpose alone, as scatters take many times as long on a CPU."""
+    return _flow(table.origins, entering, content) + _column(stay, content) * content
+
+
+@_product.def_jvp
+def _product_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    table, entering, leaving, stay, content = primals
+    _, d_entering, _, d_stay, d_content = tangents
+
+    def forwards(known: Any, x: Any) -> Any:
+        return _product(table, *known, x)
+
+    def back(known: Any, y: Any) -> Any:
+        return _flow(table.destinations, known[1], y) + _column(known[2], y) * y
+
+    out = forwards((entering, leaving, stay), content)
+    moved = jnp.zeros_like(out)
+    if d_content is not None:
+        moved = moved + linear(forwards, back, (entering, leaving, stay), d_content, like=out)
+    if d_entering is not None:
+        moved = moved + _flow(table.origins, d_entering, content)
+    if d_stay is not None:
+        moved = moved + _column(d_stay, content) * content
+    return out, moved
+
+
+def _flow(others: np.ndarray, rates: Any, content: Any) -> Any:
+    """The sum of rates `(d, n)` times the contents of other states `(d, n)`; row by row, which XLA gathers ten times as fast."""
+    content = jnp.asarray(content)
+    found = [
+        _column(rate, content) * content.at[row].get(mode="promise_in_bounds")
+        for rate, row in zip(rates, others, strict=True)
+    ]
+    return sum(found, jnp.zeros_like(content))
+
+
+def _arranged(rates: Any, rows: np.ndarray) -> Any:
+    """The rates `(m,)` of the jumps in rows `(d, n)`, zero where there is none."""
+    m, flat = len(rates), rows.ravel()
+    there = np.flatnonzero(flat < m)
+    places = np.empty(m, np.int64)
     places[flat[there]] = there
-    return places
-
-
-def _picked(x: Any, table: np.ndarray, back: np.ndarray | None) -> Any:
-    """x `(n, …)` at the entries of a table, zero beyond; its transpose gathers too, by the places `back` `(…, n)` of each in the
-    flat table, as scatters take many times as long on a CPU."""
     get = lambda x, at: jnp.asarray(x).at[at].get(mode="fill", fill_value=0)
-    if back is None:
-        return get(x, table)
-    like = jax.ShapeDtypeStruct((*table.shape, *x.shape[1:]), x.dtype)
-
-    def transposed(_: Any, y: Any) -> Any:
-        found = get(y.reshape(-1, *x.shape[1:]), back)
-        return found if back.ndim == 1 else jnp.sum(found, axis=0)
-
-    return linear(lambda _, x: get(x, table), transposed, (), x, like=like)
+    pick = lambda _, x: jnp.stack([get(x, row) for row in rows]) if len(rows) else jnp.zeros(rows.shape, x.dtype)
+    like = jax.ShapeDtypeStruct(rows.shape, rates.dtype)
+    return linear(pick, lambda _, y: y.ravel()[places], (), rates, like=like)
 
 
-def _summed(rates: Any, table: Any, ends: np.ndarray, states: int) -> Any:
+def _summed(rates: Any, rows: Any, ends: np.ndarray, states: int) -> Any:
     """The sum of the rates of all jumps of each state."""
-    if table is None:
-        return jax.ops.segment_sum(rates, ends, states)
-    return jnp.sum(_picked(rates, table, _places(table, len(rates))), axis=0)
+    return jax.ops.segment_sum(rates, ends, states) if rows is None else jnp.sum(_arranged(rates, rows), axis=0)
+
+
+def _column(rate: Any, like: Any) -> Any:
+    return rate.reshape(*rate.shape, *(1,) * (like.ndim - 1))

@@ -24,10 +24,8 @@ def box(*shape, shifts):
 
 SWITCH = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 GRAPHS = {  # sources and targets, states, and the size of blocks that is asked for at most
-    "box": (*box(13, 4, shifts=[*SWITCH, (1, -1)]), 52, 4),
-    "box on its side": (*box(4, 13, shifts=[*SWITCH, (1, -2)]), 52, 7),
-    "circle": (np.arange(31), np.roll(np.arange(31), 1), 31, 2),
-    "star": (np.r_[np.arange(1, 90), np.zeros(89, int)], np.r_[np.zeros(89, int), np.arange(1, 90)], 90, 89),
+    "box on its side": (*box(4, 7, shifts=[*SWITCH, (1, -2)]), 28, 7),
+    "star": (np.r_[np.arange(1, 60), np.zeros(59, int)], np.r_[np.zeros(59, int), np.arange(1, 60)], 60, 59),
     "at random, some twice, some to itself": (*RNG.integers(0, 23, (2, 60)), 23, 22),
     "shuffled chain": ((p := RNG.permutation(40))[:-1], p[1:], 40, 1),
     "no jumps": (np.zeros(0, int), np.zeros(0, int), 3, 1),
@@ -79,7 +77,7 @@ def test_a_box_goes_along_its_longest_axis():
     assert isinstance(along, Blocking) and sorted(along.order) == list(range(240))
 
 
-@pytest.mark.parametrize("name", ["star", "box"])
+@pytest.mark.parametrize("name", ["star", "box on its side"])
 def test_exponential_gradients_and_content(name):
     """A hub, so that sums are by segments, and a box; derivatives of a smooth answer against differences."""
     sources, targets, n, _ = GRAPHS[name]
