@@ -17,7 +17,8 @@ from jaxdiff.operators import dense, doubled, doublings_needed, products_needed,
 _MATRIX_STATES = 192  # of which a matrix is squared
 _FEW = 8  # lengths of intervals of which matrices are kept together
 _MOST_PRODUCTS = 2**22
-_MANY_PRODUCTS = 2**14  # from which resolvents are tried in their place
+_AS_DEAR = 2**11  # products that take as long as the resolvents of blocks of one state
+_MOST_ELIMINATED = 2**27  # operations of an elimination: some seconds for all of them
 
 
 class Doubling(Method):
@@ -69,11 +70,12 @@ class Doubling(Method):
 class Uniformisation(Method):
     """Products with I + A/q, as many as jumps may come in an interval.
 
-    products: for each interval at most, a square; otherwise: what takes over where there are very many; None: nothing does
+    products: for each interval at most, a square; otherwise: what takes over where they are more than `most`
     """
 
     products: int = eqx.field(static=True, default=1024)
     otherwise: Any = None
+    most: int = eqx.field(static=True, default=2**14)
 
     all_or_none = True
 
@@ -103,7 +105,7 @@ class Uniformisation(Method):
         products = counted(needed)[1]
         if products <= self.products:
             return self
-        if products > _MANY_PRODUCTS and self.otherwise is not None:
+        if products > self.most and self.otherwise is not None:
             return self.otherwise
         if products > _MOST_PRODUCTS:
             raise ValueError(
@@ -134,7 +136,10 @@ def among_states(operator: Any, times: Any, tolerance: float | None) -> Method:
     by_resolvents = Segments.over(times, (), tolerance)
     if not by_products:
         return by_resolvents
-    return Uniformisation(otherwise=by_resolvents if hasattr(operator, "resolvent") else None)
+    size = getattr(operator, "block_size", 1)
+    if len(operator.loss) * size**2 > _MOST_ELIMINATED:
+        return Uniformisation()
+    return Uniformisation(otherwise=by_resolvents, most=_AS_DEAR * size**2)
 
 
 def _lengths(times: Any) -> tuple[np.ndarray, np.ndarray]:

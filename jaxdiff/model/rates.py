@@ -17,7 +17,7 @@ from jaxdiff.model.coefficients import at_time, varies
 from jaxdiff.model.series import Series
 from jaxdiff.model.states import States
 from jaxdiff.model.time_dependent import TimeDependent
-from jaxdiff.operators import Dense, ShiftSum, Tridiagonal
+from jaxdiff.operators import Dense, ShiftSum, Sparse, Tridiagonal
 from jaxdiff.parameters import numeric, plain
 
 
@@ -96,8 +96,6 @@ class SparseMatrix(Rates):
         if states.shape != (self.count,):
             raise ValueError(f"rates between {self.count} states do not hold for {states.shape}; give both as many")
         values = jnp.asarray(self.values)
-        from jaxdiff.operators.sparse import Sparse
-
         return Sparse(values, jnp.zeros(self.count, values.dtype), np.asarray(self.sources), np.asarray(self.targets))
 
     def states(self, least: int) -> States:

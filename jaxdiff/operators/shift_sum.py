@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.operators.block_tridiagonal import by_factors
+from jaxdiff.operators.blocking import Blocking, blocking
 from jaxdiff.operators.linear import linear
+from jaxdiff.operators.sparse import Sparse
 
 
 class ShiftSum(eqx.Module):
@@ -28,7 +31,7 @@ class ShiftSum(eqx.Module):
     shape: tuple[int, ...] = eqx.field(static=True)
     shifts: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
-    by_products: ClassVar[bool] = True
+    without_subtraction: ClassVar[bool] = True
     diffusive: ClassVar[bool] = False
     detailed_balance: ClassVar[bool] = False
 
@@ -68,6 +71,50 @@ class ShiftSum(eqx.Module):
         """From which state `(m,)` to which `(m,)`, and at which rate `(m,)`, within the box."""
         reaction, source = np.nonzero(self._stays)
         return source, source + self.offsets[reaction], self.rates[reaction, source]
+
+    @property
+    def blocking(self) -> Blocking:
+        """The order of states in which its resolvents eliminate them."""
+        reaction, source = np.nonzero(self._stays)
+        return blocking(source, source + self.offsets[reaction], int(np.prod(self.shape)), self.shape)
+
+    @property
+    def block_size(self) -> int:
+        """How many states a block of a resolvent has."""
+        return self.blocking.size
+
+    @property
+    def sparse(self) -> Sparse:
+        """The same by its jumps, which brings resolvents."""
+        return Sparse(self.jumps[2], self.leak, self.blocking)
+
+    def resolvent(self, a: Any, b: Any, factors: Any = None) -> Callable[[Any], Any]:
+        """u ↦ (aI + bA)⁻¹ u; `a`, `b` may be arrays `(k,)`, then u is `(n,)` or `(n, k)` and the result `(n, k)`."""
+        return by_factors(self, a, b, factors)
+
+    def factors(self, a: Any, b: Any) -> Any:
+        """What `resolvent(a, b)` eliminates with, a pytree of arrays without derivatives."""
+        return self.sparse.factors(a, b)
+
+    def stopped(self, target: Any) -> Sparse:
+        """The same until content comes to states of `target` `(n,)`."""
+        return self.sparse.stopped(target)
+
+    def bound(self) -> Any:
+        """Gershgorin bound on |λ|."""
+        return self.sparse.bound()
+
+    def imaginary_bound(self) -> Any:
+        """Gershgorin bound on |Im λ|."""
+        return self.sparse.imaginary_bound()
+
+    def growth(self) -> Any:
+        """Upper bound on the growth rate."""
+        return self.sparse.growth()
+
+    def advection(self) -> Any:
+        """How fast A leaves what is normal [1/time]."""
+        return self.sparse.advection()
 
     def __matmul__(self, content: Any) -> Any:
         """A N along the first axis."""

@@ -72,6 +72,11 @@ class Sparse(eqx.Module):
         return jnp.ones_like(self.loss)
 
     @property
+    def block_size(self) -> int:
+        """How many states a block of a resolvent has."""
+        return self.blocking.size
+
+    @property
     def closed(self) -> Sparse:
         """Itself: what it loses is no matter of where states end."""
         return self

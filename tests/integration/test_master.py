@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+import scipy.sparse
+from jax.experimental.sparse import BCOO
 from scipy.linalg import expm
 from scipy.stats import binom, poisson
 
@@ -242,3 +244,39 @@ def test_counts_are_not_spread_over_cells():
         np.testing.assert_allclose(probe.value(system, 0.0, jnp.asarray(p)), exact, rtol=1e-13)
     with pytest.raises(ValueError, match="bins of states end between two of them"):
         jd.Histograms(states, states.delta(3), [1.0], [[5, 5]], edges=[0.0, 10.0, 20.0])
+
+
+def pairs(fast, made=3.0):
+    """A makes B in pairs, both are lost; A and B turn into each other as fast as is wanted."""
+    made = [jd.Reaction({}, {"A": 1}, made), jd.Reaction({"A": 2}, {"B": 1}, 0.3), jd.Reaction({"A": 1}, {}, 1.0)]
+    turned = [jd.Reaction({"A": 1}, {"B": 1}, fast), jd.Reaction({"B": 1}, {"A": 1}, 2 * fast)] if fast else []
+    return jd.MasterEquation.from_reactions([*made, *turned, jd.Reaction({"B": 1}, {}, 0.7)])
+
+
+def test_a_network_at_rest_by_elimination_and_after_a_long_time():
+    network, states = pairs(0.0), jd.States({"A": 19, "B": 15})
+    found = jd.steady_state(network, states)
+    operator = network.jumps.operator(states, 0.0).closed
+    np.testing.assert_allclose(operator @ found.ravel(), 0.0, atol=1e-15)
+    np.testing.assert_allclose(found.sum(), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(jd.solve(network, states, {"A": 0}, [0.0, 40.0]).values[-1], found, atol=1e-9)
+    # The same by a sparse matrix of its jumps.
+    source, target, rates = operator.jumps
+    sparse = scipy.sparse.csr_matrix((rates, (target, source)), shape=(320, 320))
+    for form in (sparse, BCOO.from_scipy_sparse(sparse)):
+        assert form.shape == (320, 320)
+        p = jd.solve(jd.MasterEquation(form), None, np.eye(320)[0], [0.0, 0.7]).values[-1]
+        leak = jd.solve(network, states, {"A": 0}, [0.0, 0.7]).values[-1].ravel()
+        np.testing.assert_allclose(p, leak, atol=1e-8)
+
+
+def test_a_stiff_network_takes_resolvents():
+    """What turns into each other a million times a second stays in balance, and nothing but its sum moves."""
+    made = [jd.Reaction({}, {"A": 1}, 3.0), jd.Reaction({"A": 1}, {"B": 1}, 1e6), jd.Reaction({"B": 1}, {"A": 1}, 2e6)]
+    stiff = jd.MasterEquation.from_reactions([*made, jd.Reaction({"B": 1}, {}, 0.5)])
+    found = jd.solve(stiff, jd.States({"A": 22, "B": 22}), {"A": 2}, [0.0, 1.0])
+    assert "exponentials" in found.method
+    A, B = found.grid.counts.T
+    slow = 0.5 / 3
+    mean = 2 * np.exp(-slow) + 3 / slow * (1 - np.exp(-slow))
+    np.testing.assert_allclose(found.values[-1].ravel() @ (A + B), mean, atol=1e-6)
