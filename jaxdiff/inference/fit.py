@@ -170,7 +170,12 @@ def finished(
         loss_name=loss_name(run.objective, loss, len(measured)),
         history=outcome.history,
         converged=outcome.converged,
-        notes=(*notes, *grid_check.upwind(run, z), *(note for one in measured for note in one.notes)),
+        notes=(
+            *notes,
+            *grid_check.upwind(run, z),
+            *grid_check.beyond(run, z),
+            *(note for one in measured for note in one.notes),
+        ),
         correlation_times=found.correlation_times,
         predictions=inputs.predictions or (() if here is None else here.predictions),
         judged=verdict,

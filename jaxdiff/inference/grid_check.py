@@ -13,10 +13,13 @@ from jaxdiff.discretisation.schemes import upwinded
 from jaxdiff.inference.alternating_cells import alternated, binning_error, combined, interpolation_error, refilled
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.run import Run
+from jaxdiff.integration.boxes import lost_in_words, truncated
+from jaxdiff.integration.solve import solve
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.progress import Progress
 
+_NOTED = 1e-6  # of the probability
 LEAST = 1 / 3  # of an error bar, from which on it is said
 CLOSER = 1 / 8  # of an error bar by a first estimate, from which on a closer one is made
 WIDER = 0.6  # by which share cells are alternately wider and narrower
@@ -103,6 +106,20 @@ def upwind(run: Run, z: np.ndarray) -> tuple[str, ...]:
     times = lambda m: np.unique(np.append(m.start, m.times[np.isfinite(m.times)]))
     found = [upwinded(plain(model.equation), m.grid, scheme, times(m)) for model, m in pairs]
     return tuple(dict.fromkeys(f"{each}; see how fit.check_grid() moves the estimates" for each in found if each))
+
+
+def beyond(run: Run, z: np.ndarray) -> tuple[str, ...]:
+    """What of the probability gets beyond the largest counts of the states, at the optimum."""
+    found = []
+    for model, m in zip(run.at(z), run.measurements, strict=True):
+        equation = plain(model.equation)
+        if not m.on_cells or not truncated(equation):
+            continue
+        initial = plain(m.initial if model.initial is None else model.initial)
+        last = np.max(m.times, where=np.isfinite(m.times), initial=m.start)
+        if last > m.start and initial is not None:
+            found.append(lost_in_words(equation, solve(equation, m.grid, initial, [m.start, last]).values, _NOTED))
+    return tuple(dict.fromkeys(f"{each}, which predictions lack; allow larger ones" for each in found if each))
 
 
 def enough(share: float, order: int = 2) -> float:

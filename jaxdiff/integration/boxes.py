@@ -13,7 +13,6 @@ from jaxdiff.model.states import States
 
 _TOLERANCE = 1e-9  # of all probability, that may get lost
 _LEAST, _MOST = 32, 2**22  # states
-_WARNED = 1e-6
 
 
 def lost(values: Any) -> Any:
@@ -22,46 +21,49 @@ def lost(values: Any) -> Any:
     return max(0.0, float(totals[0] - totals[-1]))
 
 
-def lost_in_words(equation: Any, values: Any) -> str:
-    """What got beyond the largest counts, where there is such a thing."""
-    truncated = getattr(getattr(equation, "jumps", None), "truncated", False)
-    if not truncated or isinstance(values, jax.core.Tracer):
+def truncated(equation: Any) -> bool:
+    """Whether there are states beyond those that are followed."""
+    return getattr(getattr(equation, "jumps", None), "truncated", False)
+
+
+def lost_in_words(equation: Any, values: Any, least: float = 0.0) -> str:
+    """What got beyond the largest counts, where there is such a thing, and more than `least`."""
+    if not truncated(equation) or isinstance(values, jax.core.Tracer) or (gone := lost(values)) <= least:
         return ""
-    gone = lost(values)
-    return f"{gone:.2g} of the probability is beyond the largest counts" if gone > 0 else ""
+    return f"{gone:.2g} of the probability is beyond the largest counts"
 
 
 def growing(equation: Any, initial: Any, solution_on: Callable[[States], Any], tolerance: float | None) -> Any:
     """The solution on the states of the equation, of which more are taken until what gets lost is below the tolerance."""
-    states, truncated = _first(equation, initial)
+    states, open_ended = _first(equation, initial), truncated(equation)
     while True:
         solution = solution_on(states)
         if isinstance(solution.values, jax.core.Tracer):
-            if truncated:
+            if open_ended:
                 raise ValueError(
                     "inside jit, grad and vmap states cannot be added as they are needed; pass jd.States in place of None"
                 )
             return solution
-        if not truncated or lost(solution.values) <= (_TOLERANCE if tolerance is None else tolerance):
+        if not open_ended or lost(solution.values) <= (_TOLERANCE if tolerance is None else tolerance):
             return solution
         states = _larger(states, solution.values)
 
 
 def enough(equation: Any, at_rest_on: Callable[[States], Any]) -> Any:
     """The state at rest on the states of the equation, of which more are taken until few jumps lead beyond them."""
-    states, truncated = _first(equation, None)
+    states = _first(equation, None)
     while True:
         try:
             return at_rest_on(states)
         except ValueError as error:
-            if not truncated or BEYOND not in str(error):
+            if not truncated(equation) or BEYOND not in str(error):
                 raise
         more = {name: 2 * n for name, n in zip(states.names, states.shape, strict=True)}
         _require_room(states, [n + 1 for n in more.values()])
         states = States(more)
 
 
-def _first(equation: Any, initial: Any) -> tuple[States, bool]:
+def _first(equation: Any, initial: Any) -> States:
     if not equation.discrete or not hasattr(equation, "jumps"):
         raise TypeError(f"{type(equation).__name__} needs a grid, such as jd.Grid.uniform((0.0, 1.0, 100)), got None")
     most = max((int(count) for count in initial.values()), default=0) if isinstance(initial, Mapping) else 0
@@ -70,7 +72,7 @@ def _first(equation: Any, initial: Any) -> tuple[States, bool]:
     states = equation.jumps.states(max([least, *shape]))
     if shape and shape != states.shape and equation.jumps.truncated and len(shape) == states.ndim:
         states = States(dict(zip(states.names, (n - 1 for n in shape), strict=True)))
-    return states, equation.jumps.truncated
+    return states
 
 
 def _larger(states: States, values: Any) -> States:

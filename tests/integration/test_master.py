@@ -280,3 +280,16 @@ def test_a_stiff_network_takes_resolvents():
     slow = 0.5 / 3
     mean = 2 * np.exp(-slow) + 3 / slow * (1 - np.exp(-slow))
     np.testing.assert_allclose(found.values[-1].ravel() @ (A + B), mean, atol=1e-6)
+
+
+def test_a_fit_says_what_its_states_lack():
+    states = jd.States({"n": 16})
+    counts = np.random.default_rng(1).multinomial(2000, made_and_decayed(10.0, 3, 61))[:17]
+    found = jd.fit(
+        jd.MasterEquation(jd.Positive(5.0), DECAY),
+        jd.Histograms(states, states.delta(3), [1.0], [counts]),
+        progress=False,
+    )
+    assert any(
+        "of the probability is beyond the largest counts, which predictions lack" in note for note in found.notes
+    )
