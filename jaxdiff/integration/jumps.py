@@ -14,7 +14,7 @@ from jaxdiff.integration.method import Method, counted
 from jaxdiff.integration.segments import Segments
 from jaxdiff.operators import dense, doubled, doublings_needed, products_needed, uniformised
 
-_MATRIX_STATES = 192  # of which a matrix is squared
+MATRIX_STATES = 192  # of which a matrix is squared
 _FEW = 8  # lengths of intervals of which matrices are kept together
 _MOST_PRODUCTS = 2**22
 _AS_DEAR = 2**11  # products that take as long as the resolvents of blocks of one state
@@ -128,8 +128,8 @@ def among_states(operator: Any, times: Any, tolerance: float | None) -> Method:
     operator: what its shapes tell. A matrix of few states is squared; along chains and in boxes products are few, or resolvents.
     """
     by_products = hasattr(operator, "action")
-    if len(operator.loss) <= _MATRIX_STATES and not isinstance(times, jax.core.Tracer):
-        distinct, which = _lengths(times)
+    if len(operator.loss) <= MATRIX_STATES and not isinstance(times, jax.core.Tracer):
+        distinct, which = distinct_lengths(np.diff(np.asarray(times, float)))
         if len(distinct) <= _FEW:
             squared = Doubling(distinct, which)
             return Uniformisation(otherwise=squared) if by_products else squared
@@ -142,12 +142,11 @@ def among_states(operator: Any, times: Any, tolerance: float | None) -> Method:
     return Uniformisation(otherwise=by_resolvents, most=_AS_DEAR * size**2)
 
 
-def _lengths(times: Any) -> tuple[np.ndarray, np.ndarray]:
+def distinct_lengths(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different lengths of intervals, equal to roundoff, and which each has."""
-    lengths = np.diff(np.asarray(times, float))
     distinct, which = np.unique(lengths, return_inverse=True)
     if len(distinct) <= _FEW:
         return distinct, which
     scale = 10.0 ** np.minimum(12 - np.ceil(np.log10(lengths)), 300)
-    distinct, which = np.unique(np.round(lengths * scale) / scale, return_inverse=True)
-    return distinct, which
+    _, first, which = np.unique(np.round(lengths * scale) / scale, return_index=True, return_inverse=True)
+    return lengths[first], which

@@ -1,4 +1,4 @@
-"""Trajectories of diffusing things, predicted by the transition density of every step."""
+"""Trajectories of what diffuses or jumps, predicted by the transition density of every step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
+from jaxdiff.measurements import jumps, jumps_examination, trajectory_examination
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import Unplannable
-from jaxdiff.measurements.trajectory_examination import examined
 from jaxdiff.model.grid import Grid
-from jaxdiff.quantities import numbers, refuse, times_as_numbers
+from jaxdiff.quantities import refuse, times_as_numbers
 from jaxdiff.runtime.conditions import Checks
 from jaxdiff.transition.density import log_density, prepare
 
@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 
 class Trajectory(Measurement):
-    """Positions of one diffusing thing at increasing times, or of many.
+    """Positions of one thing that diffuses, or states of one that jumps, at increasing times, or of many.
 
-        log L = Σᵢ log p(xᵢ₊₁ | xᵢ; tᵢ₊₁ − tᵢ)
+        log L = Σᵢ log p(xᵢ₊₁ | xᵢ; tᵢ₊₁ − tᵢ),   of states seen all along  Σᵢ [log r(xᵢ₊₁, xᵢ) − (tᵢ₊₁ − tᵢ) Σⱼ r(j, xᵢ)]
 
     Args:
-        grid: its ends are the walls.
+        grid: its ends are the walls; or `States`, of a `MasterEquation`.
         times: `(n,)` [time], increasing, at any distances; a list of such for many paths.
-        positions: `(n,)` or `(n, 1)` [length], NaN where a frame is missing, which is left out, as a fit notes; a list of such
-            for many paths.
+        positions: `(n,)` or `(n, 1)` [length], NaN where a frame is missing, which is left out, as a fit notes; of states their
+            numbers or names, or `(n, species)` counts; a list of such for many paths.
+        continuous: of states, whether every jump was seen: times are then those of the jumps, positions the states after them,
+            the first and the last time are the ends of what was observed. A state that stays, or NaN at the last time, is
+            no jump.
         time_unit: "s", "min", "h", "day", "week" or "year" of 365.25 days, in which times count where they are dates or
             durations; dates count from the first of their path.
         conditions: as in `Readings`.
@@ -45,13 +48,22 @@ class Trajectory(Measurement):
 
     Raises:
         ValueError: shapes that differ, times that do not increase, a path of fewer than two points, a position that is
-            infinite or outside the grid, dates without a unit, or what is no real number.
+            infinite or outside the grid, dates without a unit, or what is no real number; continuous positions, or those
+            with a frame missing in between.
 
     >>> import jaxdiff as jd
     >>> jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 60)), [0.0, 0.1, 0.3], [0.0, 0.2, -0.1]).durations
     array([0.1, 0.2])
 
-    The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
+    A channel that opened twice while it was watched for 4 s, and was closed for 1.5 s of them:
+
+    >>> channel, times = jd.States(["closed", "open"]), [0.0, 1.0, 2.0, 2.5, 4.0]
+    >>> seen = jd.Trajectory(channel, times, ["closed", "open", "closed", "open", "open"], continuous=True)
+    >>> fit = jd.fit(jd.MasterEquation([[0.0, jd.Positive(1.0)], [jd.Positive(1.0), 0.0]]), seen, progress=False)
+    >>> [round(float(rate), 6) for rate in fit.parameters.values()]
+    [0.4, 1.333333]
+
+    Paths of states: Kalbfleisch & Lawless 1985, doi:10.1080/01621459.1985.10478195. The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
     """
 
     family: ClassVar[str] = "density"
@@ -60,6 +72,7 @@ class Trajectory(Measurement):
     times: tuple[np.ndarray, ...]
     positions: tuple[np.ndarray, ...]
     missing: int = eqx.field(static=True)  # frames that were given without a position
+    continuous: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -67,10 +80,15 @@ class Trajectory(Measurement):
         times: Any,
         positions: Any,
         *,
+        continuous: bool = False,
         time_unit: str | None = None,
         conditions: Mapping[str, Any] | None = None,
     ):
-        if grid.ndim > 1:
+        if continuous and not grid.discrete:
+            raise ValueError(
+                f"what jumps alone is seen all along; continuous takes jd.States, got {type(grid).__name__}"
+            )
+        if grid.ndim > 1 and not grid.discrete:
             raise ValueError(
                 f"a path holds on a grid of one axis, got {grid.ndim}; where the axes know nothing of each other, each coordinate is a path of its own on one axis"
             )
@@ -81,9 +99,10 @@ class Trajectory(Measurement):
             raise ValueError(f"times and positions must be as many paths, got {len(times)} and {count}")
         paths = list(zip(times, positions, strict=True)) if many else [(times, positions)]
         checked = [
-            _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit) for i, (t, x) in enumerate(paths)
+            _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit, continuous)
+            for i, (t, x) in enumerate(paths)
         ]
-        self.grid, self.conditions = grid, conditions
+        self.grid, self.conditions, self.continuous = grid, conditions, continuous
         self.times = tuple(t for t, _, _ in checked)
         self.positions = tuple(x for _, x, _ in checked)
         self.missing = sum(count for _, _, count in checked)
@@ -150,12 +169,15 @@ class Trajectory(Measurement):
         last = [(t[c:], x[c:]) for t, x, c in paths if c < len(t) - 1]
         if not last:
             raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
-        of = lambda parts: Trajectory(self.grid, *map(list, zip(*parts, strict=True)), conditions=self.conditions)
+        own = {"continuous": self.continuous, "conditions": self.conditions}
+        of = lambda parts: Trajectory(self.grid, *map(list, zip(*parts, strict=True)), **own)
         return of(first), of(last)
 
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
-    ) -> TrajectoryPredictor:
+    ) -> Predictor:
+        if self.grid.discrete:
+            return jumps.prepared(self, equation)
         (drift, diffusivity, killing), walls = self.dynamics(equation)
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
         try:
@@ -173,7 +195,7 @@ class Trajectory(Measurement):
                 "the densities of its steps are beyond all numbers; check drift, diffusivity and killing near the path"
             )
             raise Unplannable(large) from None
-        return eqx.tree_at(lambda plan: plan.steps, self.rough(), steps, is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda plan: plan.steps, self._euler(), steps, is_leaf=lambda x: x is None)
 
     def dynamics(self, equation: Any) -> tuple[tuple[Any, Any, Any], tuple[str, str]]:
         """Drift, diffusivity and killing as functions of a place, and the kinds of both walls, as transition densities know them."""
@@ -186,8 +208,11 @@ class Trajectory(Measurement):
         drift, diffusivity, killing = (Term(equation, self.grid, which) for which in range(3))
         return (drift, diffusivity, killing), (left.path, right.path)
 
-    def rough(self) -> TrajectoryPredictor:
+    def rough(self) -> TrajectoryPredictor | None:
         """A plan that knows Euler steps only."""
+        return None if self.grid.discrete else self._euler()
+
+    def _euler(self) -> TrajectoryPredictor:
         count = len(self.durations)
         return TrajectoryPredictor(
             observation=self.stops,
@@ -201,9 +226,11 @@ class Trajectory(Measurement):
         )
 
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
-        return examined(self, equation)
+        return (jumps_examination if self.grid.discrete else trajectory_examination).examined(self, equation)
 
     def view(self, fit: Any, held_out: Any = None) -> View:
+        if self.grid.discrete:
+            return super().view(fit, held_out)
         from jaxdiff.measurements.trajectory_view import view
 
         return view(self, fit)
@@ -248,23 +275,32 @@ class TrajectoryPredictor(Predictor):
 
 
 def _checked_path(
-    grid: Grid, times: Any, positions: Any, which: str, unit: str | None
+    grid: Grid, times: Any, positions: Any, which: str, unit: str | None, continuous: bool
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Times and positions of the frames that have one, and how many have none."""
     times, _ = times_as_numbers(times, 0.0, unit, f"times{which}")
-    positions = numbers(positions, f"positions{which}")
+    positions = grid.numbered(positions, f"positions{which}")
     positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
-    if times.ndim != 1 or times.shape != positions.shape:
-        raise ValueError(
-            f"times and positions{which} must have the same shape (n,), got {times.shape} and {positions.shape}"
-        )
+    shape = (len(times), grid.ndim) if times.ndim == 1 and grid.ndim > 1 else times.shape
+    if times.ndim != 1 or shape != positions.shape:
+        columns = "the same shape (n,)" if grid.ndim == 1 else f"shapes (n,) and (n, {grid.ndim})"
+        raise ValueError(f"times and positions{which} must have {columns}, got {times.shape} and {positions.shape}")
     if len(times) < 2:
         raise ValueError(f"a path needs at least two points, got {len(times)}{which}")
-    kept = ~np.isnan(positions)
+    each = (lambda x: x) if grid.ndim == 1 else (lambda x: x.any(1))
+    if continuous and each(np.isnan(positions[-1:]))[0]:
+        positions[-1] = positions[-2]
+    kept = ~each(np.isnan(positions))
+    refuse(
+        ~kept & continuous,
+        lambda i: (
+            f"the state{which} must be seen all along, got none in row {i}; leave continuous out, or end the path"
+        ),
+    )
     kept = kept if kept.sum() > 1 else np.ones_like(kept)
     times, positions, missing = times[kept], positions[kept], int(np.sum(~kept))
     refuse(
-        ~(np.isfinite(times) & np.isfinite(positions)),
+        ~np.isfinite(times) | each(~np.isfinite(positions)),
         lambda i: (
             f"times and positions{which} must be finite, got {positions[i]} at time {times[i]} in row {i}; drop that row"
         ),

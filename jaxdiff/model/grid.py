@@ -66,7 +66,6 @@ class Grid(eqx.Module):
     """
 
     discrete: ClassVar[bool] = False  # whether cells are states, with nothing in between
-
     edges: tuple[Float[np.ndarray, " n+1"], ...]
     geometry: str = eqx.field(static=True)
     equal: tuple[bool, ...] = eqx.field(static=True)  # axes whose cells are known to be of one width
@@ -342,6 +341,10 @@ class Grid(eqx.Module):
         if self.mask is None:
             return np.ones(len(columns), bool)
         return holder(self.edges, np.asarray(self.mask), tuple(columns.T), np)[1]
+
+    def numbered(self, points: Any, what: str) -> np.ndarray:
+        """Positions as numbers, NaN where one is missing."""
+        return numbers(points, what)
 
     def require_inside(self, points: Any, what: str) -> None:
         """Raise if a point, (m,) or (m, ndim), lies outside the grid or its mask (by more than roundoff)."""

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.model.arguments import at_place, one_number
 from jaxdiff.model.grid import Grid
+from jaxdiff.quantities import numbers
 from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.conditions import Condition
 
@@ -40,7 +41,6 @@ class States(Grid):
     """
 
     discrete = True
-
     species: tuple[str, ...] = eqx.field(static=True, default=("n",))
     labels: tuple[str, ...] = eqx.field(static=True, default=())
 
@@ -140,12 +140,21 @@ class States(Grid):
         found[self._place(point)] = 1.0
         return found
 
+    def numbered(self, points: Any, what: str) -> np.ndarray:
+        """Numbers of states that may be given by name; NaN where one is missing."""
+        names = np.asarray(points)
+        if names.dtype.kind not in "USO" or not any(isinstance(name, str) for name in names.flat):
+            return numbers(points, what)
+        known = {name: float(i) for i, name in enumerate(self.labels)}
+        missing = lambda name: name is None or name == "" or name != name
+        if unknown := [str(name) for name in names.flat if not missing(name) and str(name) not in known]:
+            raise ValueError(
+                f"there is no state {unknown[0]!r} here; there are {', '.join(self.labels) or 'numbers alone'}"
+            )
+        return np.reshape([np.nan if missing(name) else known[str(name)] for name in names.flat], names.shape)
+
     def _place(self, point: Any) -> tuple[int, ...]:
-        names = np.atleast_1d(np.asarray(point))
-        if names.dtype.kind in "US":
-            if unknown := [str(name) for name in names if str(name) not in self.labels]:
-                raise ValueError(f"there is no state {unknown[0]!r} here; there are {', '.join(self.labels)}")
-            names = np.array([self.labels.index(str(name)) for name in names])
+        names = np.atleast_1d(self.numbered(point, "a state"))
         if names.shape != (self.ndim,):
             raise ValueError(f"a state has {self.ndim} numbers here, got {names.tolist()}")
         self.require_inside(names[None].astype(float), "state")

@@ -28,16 +28,17 @@ def products_needed(qt: Any) -> Any:
     return jnp.ceil(qt + digits / 3 + jnp.sqrt(digits**2 / 9 + 2 * digits * qt)) + 1
 
 
-def poisson(mean: Any, count: int) -> Any:
-    """The probabilities of 0, 1, …, count − 1 `(count,)`, each to relative roundoff.
+def poisson(mean: Any, counts: Any) -> Any:
+    """The probabilities of some counts, 0 to n − 1 where it is a number n, each to relative roundoff.
 
     By the saddle point: e^{−m} m^k/k! = exp(−δ(k) − k f((k − m)/k))/√(2πk), without large numbers that cancel (Loader 2000,
     Fast and accurate computation of binomial probabilities).
     """
-    k = jnp.arange(count, dtype=mean.dtype)
+    counts = np.arange(counts) if np.ndim(counts) == 0 else counts
+    k = jnp.asarray(counts, mean.dtype)
     safe = jnp.maximum(k, 1.0)
     series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * safe**2)) / safe**2) / safe**2) / safe
-    small = jnp.asarray(np.resize(_STIRLING, count), mean.dtype)
+    small = jnp.asarray(_STIRLING[np.minimum(counts, len(_STIRLING) - 1)], mean.dtype)
     stirling = jnp.where(k < len(_STIRLING), small, series)
     positive = jnp.maximum(mean, jnp.finfo(mean.dtype).tiny)
     v = (safe - positive) / (safe + positive)
