@@ -13,6 +13,7 @@ from jaxdiff.figures.style import LABELS, MANY, SIZE, canvas, legend, ramp, time
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_FEW_STATES = 12
 Labels = Mapping[str, str] | None
 
 
@@ -38,6 +39,10 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
                 figure, grid, grid.edges, times[some], {"": np.asarray(values)[some]}, names, names["value"]
             )
             return figure
+    if grid.discrete and grid.shape[0] <= _FEW_STATES and len(times) > 2:
+        with canvas(*SIZE) as figure:
+            draw_courses(figure, grid, times, np.asarray(values), names)
+            return figure
     with canvas(SIZE[0] if len(times) <= MANY else 10.0, SIZE[1]) as figure:
         x = np.asarray(grid.centers[0])
         if grid.discrete:
@@ -48,6 +53,16 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
             }
         draw_profiles(figure, times, x, heatmaps.inside_alone(grid, values), names)
         return figure
+
+
+def draw_courses(figure: Any, grid: Any, times: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:
+    """The probability of each of few states over time."""
+    axes = figure.subplots()
+    for color, name, course in zip(ramp(values.shape[1]), grid.labels or range(values.shape[1]), values.T, strict=True):
+        axes.plot(times, course, color=color, label=str(name))
+    axes.set(xlabel=names["t"], ylabel="probability")
+    axes.margins(x=0)
+    legend(axes, title="state", outside=True)
 
 
 def draw_marginals(figure: Any, grid: Any, times: np.ndarray, values: np.ndarray, names: Mapping[str, str]) -> None:

@@ -99,7 +99,7 @@ def _curves(parts: list[Readings]) -> tuple[str, dict[str, tuple[np.ndarray, np.
         kind, wanted["curve"] = "profiles", (times, line(301))
     elif len(sensors) <= FEW and len(finite) == len(times):
         kind, wanted["curve"] = "series", (_between(m.start, finite), sensors)
-    if len(finite) > 1:
+    if len(finite) > 1 and not m.grid.discrete:
         among = wanted["curve"][0] if kind == "series" else finite
         some = among[np.unique(np.linspace(0, len(among) - 1, 61).astype(int))]
         wanted["over_time"] = some, line(81)
