@@ -194,92 +194,84 @@ class Modal(eqx.Module):
         return jax.lax.cond(jax.lax.stop_gradient(rate) > 0, of_matrix, lambda: jnp.zeros((), matrix.dtype))
 
 
-class _Resolvents(NamedTuple):
-    """Of all phases in one mode, (z − tA)⁻¹ at the poles z, in numbers `(poles, T, 1, …)` that are those of all modes."""
+class _Poles(NamedTuple):
+    """The exponential in any mode as a sum of weights/(bare − t rate) over poles, real parts, for times `(T,)`."""
 
-    poles: Any
-    shares: Any  # that they have in the exponential
-    rest: Any  # and the start itself
-    scale: Any  # of both, by how much anything grows
-    bare: Any  # of what moves, 1/(bare − t rate)
-    released: list[Any]  # of each phase alone, 1/(z + t out)
-    gathered: list[Any]  # what of the start in each phase meets there, and of what enters in time
+    bare: Any  # (poles, T)
+    weights: Any  # (1 + phases, rows of content, poles, T)
+    alone: Any  # (1 + phases, T), of what never moves
+    scale: Any  # (T,), of all, by how much anything grows
 
     @staticmethod
-    def at(t: Any, into: Any, back: Any, growth: Any) -> _Resolvents:
+    def of(t: Any, into: Any, back: Any, growth: Any, rows: int) -> _Poles:
         rational = Poles(t.dtype)
-        column = lambda x: jnp.asarray(x, jnp.result_type(t, jnp.complex64)).reshape(-1, *[1] * t.ndim)
-        poles, scale = column(rational.poles) + t * growth, jnp.exp(t * growth)
-        released = [1.0 / (poles + t * b) for b in back]
-        bare = poles * (1.0 + sum(t * a * r for a, r in zip(into, released, strict=True)))
-        slope = float(
-            -2.0 * np.sum(rational.residues / rational.poles**2).real
-        )  # of exp at zero: what enters a closed domain
-        gathered = [jnp.ones_like(poles), *(t * b * r for b, r in zip(back, released, strict=True))]
-        gathered.append(t / poles - t * (slope - 1.0) / scale)
-        return _Resolvents(poles, -2.0 * column(rational.residues), rational.constant, scale, bare, released, gathered)
+        column = lambda x: jnp.asarray(x, jnp.result_type(t, jnp.complex64))[:, None]
+        poles, shares, scale = (
+            column(rational.poles) + t * growth,
+            column(-2.0 * rational.residues),
+            jnp.exp(t * growth),
+        )
+        released = 1.0 / (poles + t * back[:, None, None])
+        taken, given = t * into[:, None, None] * released, t * back[:, None, None] * released
+        # With its slope at zero, which the rational function has only to 2e-12, a closed domain holds what entered.
+        slope = float(-2.0 * np.sum(rational.residues / rational.poles**2).real)
+        entered = t / poles - t * (slope - 1.0) / scale
+        one = jnp.ones_like(poles)[None]
+        gathered, spread = jnp.concatenate([one, given, entered[None]])[:rows], jnp.concatenate([one, taken])
+        alone = jnp.sum((shares * released).real, 1)
+        return _Poles(
+            poles * (1.0 + sum(taken)),
+            shares * spread[:, None] * gathered,
+            rational.constant + jnp.concatenate([jnp.zeros_like(t)[None], alone]),
+            scale,
+        )
 
 
 @jax.custom_jvp
 def _by_poles(t: Any, rates: Any, into: Any, back: Any, growth: Any, content: Any) -> Any:
     """Content `(T, 1 + phases, lanes, *modes)` at times `(T,)` from that at first, `(1 + phases, lanes, *modes)`, or one row
     more, of what enters in time. In real numbers, as complex ones divide slowly: Re w/(d + ie) = (w′d + w″e)/(d² + e²)."""
-    t = t.reshape(-1, *[1] * (content.ndim - 1))
-    at = _Resolvents.at(t, into, back, growth)
-    spread = jnp.stack([jnp.ones_like(at.poles), *(t * a * r for a, r in zip(into, at.released, strict=True))])
-    weights = at.shares * spread[:, None] * jnp.stack(at.gathered[: len(content)])
-    along, across = weights.real, weights.imag * at.bare.imag
-    alone = [0.0, *(jnp.sum((at.shares * r).real, 0) for r in at.released)]
-    found = [(at.rest + share) * c for share, c in zip(alone, content, strict=False)]
-    for q in range(len(at.poles)):
-        real, imaginary = at.bare[q].real - t * rates, at.bare[q].imag
+    at = jax.tree.map(
+        lambda x: x.reshape(*x.shape, *[1] * (content.ndim - 1)), _Poles.of(t, into, back, growth, len(content))
+    )
+    along, across = at.weights.real, at.weights.imag * at.bare.imag
+    moved = t.reshape(at.scale.shape) * rates
+    found = [share * c for share, c in zip(at.alone, content, strict=False)]
+    for q, bare in enumerate(at.bare):
+        real, imaginary = bare.real - moved, bare.imag
         inverse = 1.0 / (real * real + imaginary * imaginary)
         for row in range(len(found)):
             first = sum(w[q] * c for w, c in zip(along[row], content, strict=True))
             second = sum(w[q] * c for w, c in zip(across[row], content, strict=True))
             found[row] = found[row] + (first * real + second) * inverse
-    return jnp.stack([at.scale * content for content in found], 1)
+    return jnp.stack([at.scale * row for row in found], 1)
 
 
 @partial(_by_poles.defjvp, symbolic_zeros=True)
 def _by_poles_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """By derivatives of the resolvents; those of the real sums would add up over all modes once for each pole and weight."""
-    t, rates, into, back, _, content = primals
-    of_t, *of_rates, _, of_content = [None if isinstance(x, SymbolicZero) else x for x in tangents]
     found = _by_poles(*primals)
     change = jnp.zeros_like(found)
-    if of_t is not None:
-        flows = [a * found[:, 0] - b * w for a, b, w in zip(into, back, jnp.moveaxis(found, 1, 0)[1:], strict=True)]
-        speed = jnp.stack([rates * found[:, 0] + sum(content[len(back) + 1 :]) - sum(flows), *flows], 1)
-        change = change + of_t.reshape(-1, *[1] * content.ndim) * speed
+    *of_rates, _, of_content = [None if isinstance(x, SymbolicZero) else x for x in tangents]
     if of_content is not None:
         change = change + _by_poles(*primals[:-1], of_content)
     if any(x is not None for x in of_rates):
-        change = change + _of_rates(*primals, *of_rates)
+        filled = tuple(jnp.zeros_like(x) if y is None else y for x, y in zip(primals, of_rates, strict=False))
+        change = change + jax.jvp(lambda *rates: _in_products(*rates, *primals[4:]), primals[:4], filled)[1]
     return found, change
 
 
-def _of_rates(
-    t: Any, rates: Any, into: Any, back: Any, growth: Any, content: Any, of_modes: Any, of_into: Any, of_back: Any
-) -> Any:
-    """The change of `_by_poles` with rates, Σ (z − tA)⁻¹ t dA (z − tA)⁻¹."""
-    t = t.reshape(-1, *[1] * (content.ndim - 1))
-    at = _Resolvents.at(t, into, back, growth)
-    full = (len(t), *content.shape[1:])
-    over = lambda x: jnp.broadcast_to(x, full)  # summed once over modes, backwards, and not for every pole
-    of_mode = over(0.0 if of_modes is None else of_modes)
-    of_into, of_back = ([over(x) for x in (jnp.zeros_like(back) if y is None else y)] for y in (of_into, of_back))
-    change = [jnp.zeros(full, t.dtype)] * (1 + len(into))
-    for q, (pole, share) in enumerate(zip(at.poles, at.shares, strict=True)):
-        real, imaginary = at.bare[q].real - t * rates, at.bare[q].imag
-        size = 1.0 / (real * real + imaginary * imaginary)
-        inverse = jax.lax.complex(real * size, -imaginary * size)
-        released = [r[q] for r in at.released]
-        free = inverse * sum(g[q] * c for g, c in zip(at.gathered, content, strict=False))
-        bound = [r * (c + t * a * free) for r, c, a in zip(released, content[1:], into, strict=False)]
-        flows = [a * free - b * w for a, b, w in zip(of_into, of_back, bound, strict=True)]
-        moved = t * inverse * (of_mode * free - sum(pole * r * flow for r, flow in zip(released, flows, strict=True)))
-        change[0] = change[0] + (share * moved).real
-        for j, (r, flow, a) in enumerate(zip(released, flows, into, strict=True), 1):
-            change[j] = change[j] + (share * t * r * (flow + a * moved)).real
-    return jnp.stack([at.scale * content for content in change], 1)
+def _in_products(t: Any, rates: Any, into: Any, back: Any, growth: Any, content: Any) -> Any:
+    """`_by_poles` by products of matrices, whose derivatives are products too: those of its sums would add up over all modes
+    once for each weight."""
+    at = _Poles.of(t, into, back, growth, len(content))
+    bare, flat = at.bare.T[..., None], content.reshape(*content.shape[:2], -1)
+    real, imaginary = bare.real - t[:, None, None] * rates.ravel(), bare.imag
+    inverse = 1.0 / (real * real + imaginary * imaginary)
+    modes = jnp.concatenate([real * inverse, imaginary * inverse], 1)
+    found = []
+    for share, start, weights in zip(at.alone, flat, at.weights, strict=False):
+        parts = jnp.concatenate([weights.real, weights.imag], 1)
+        entries = jnp.einsum("kqt,tqn->tkn", parts, modes, precision="highest")
+        found.append(share[:, None, None] * start + sum(entries[:, k, None] * c for k, c in enumerate(flat)))
+    states = at.scale[:, None, None, None] * jnp.stack(found, 1)
+    return states.reshape(*states.shape[:3], *content.shape[2:])
