@@ -113,12 +113,16 @@ def beyond(run: Run, z: np.ndarray) -> tuple[str, ...]:
     found = []
     for model, m in zip(run.at(z), run.measurements, strict=True):
         equation = plain(model.equation)
-        if not m.on_cells or not truncated(equation):
+        if not truncated(equation):
             continue
-        initial = plain(m.initial if model.initial is None else model.initial)
-        last = np.max(m.times, where=np.isfinite(m.times), initial=m.start)
-        if last > m.start and initial is not None:
-            found.append(lost_in_words(equation, solve(equation, m.grid, initial, [m.start, last]).values, _NOTED))
+        if m.on_cells:
+            initial = plain(m.initial if model.initial is None else model.initial)
+            times = m.start, np.max(m.times, where=np.isfinite(m.times), initial=m.start)
+        else:  # paths, from where they were seen
+            initial = None if m.continuous else m.visited
+            times = 0.0, np.max(m.durations)
+        if times[1] > times[0] and initial is not None:
+            found.append(lost_in_words(equation, solve(equation, m.grid, initial, times).values, _NOTED))
     return tuple(dict.fromkeys(f"{each}, which predictions lack; allow larger ones" for each in found if each))
 
 

@@ -161,6 +161,12 @@ class Trajectory(Measurement):
         """`(m,)` [length], where each step ends."""
         return np.concatenate([x[1:] for x in self.positions])
 
+    @property
+    def visited(self) -> np.ndarray:
+        """The share of all steps that begins in each state `(*cells,)`."""
+        starts, _ = jumps.numbers_of(self)
+        return np.bincount(starts, minlength=int(np.prod(self.grid.shape))).reshape(self.grid.shape) / len(starts)
+
     def split(self, fraction: float) -> tuple[Trajectory, Trajectory]:
         """(first, last) part of every path; they share one point."""
         cuts = [min(max(round((1 - fraction) * (len(t) - 1)), 1), len(t) - 1) for t in self.times]
