@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.inference import grid_check, restarts
+from jaxdiff.inference import approximations, grid_check, restarts
 from jaxdiff.inference.gradient_descent import default_descent
 from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
@@ -172,8 +172,8 @@ def finished(
         converged=outcome.converged,
         notes=(
             *notes,
-            *grid_check.upwind(run, z),
-            *grid_check.beyond(run, z),
+            *approximations.upwind(run, z),
+            *approximations.beyond(run, z),
             *(note for one in measured for note in one.notes),
         ),
         correlation_times=found.correlation_times,

@@ -9,17 +9,13 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from jaxdiff.discretisation.schemes import upwinded
 from jaxdiff.inference.alternating_cells import alternated, binning_error, combined, interpolation_error, refilled
+from jaxdiff.inference.approximations import upwind
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.run import Run
-from jaxdiff.integration.boxes import lost_in_words, truncated
-from jaxdiff.integration.solve import solve
 from jaxdiff.model.grid import Grid
-from jaxdiff.parameters import plain
 from jaxdiff.runtime.progress import Progress
 
-_NOTED = 1e-6  # of the probability
 LEAST = 1 / 3  # of an error bar, from which on it is said
 CLOSER = 1 / 8  # of an error bar by a first estimate, from which on a closer one is made
 WIDER = 0.6  # by which share cells are alternately wider and narrower
@@ -97,33 +93,6 @@ def warning(run: Run, z: np.ndarray, here: Expansion | None, errors: np.ndarray)
     return (
         f"cells are too large: they move {run.parameters.labels[worst]} by about {share[worst]:.2g} of its error bars; take {' or '.join(sizes)}, see fit.check_grid()",
     )
-
-
-def upwind(run: Run, z: np.ndarray) -> tuple[str, ...]:
-    """What transport without diffusion costs at the optimum, which alternate cells do not show."""
-    pairs = [(model, m) for model, m in zip(run.at(z), run.measurements, strict=True) if m.on_cells]
-    scheme = run.options.scheme
-    times = lambda m: np.unique(np.append(m.start, m.times[np.isfinite(m.times)]))
-    found = [upwinded(plain(model.equation), m.grid, scheme, times(m)) for model, m in pairs]
-    return tuple(dict.fromkeys(f"{each}; see how fit.check_grid() moves the estimates" for each in found if each))
-
-
-def beyond(run: Run, z: np.ndarray) -> tuple[str, ...]:
-    """What of the probability gets beyond the largest counts of the states, at the optimum."""
-    found = []
-    for model, m in zip(run.at(z), run.measurements, strict=True):
-        equation = plain(model.equation)
-        if not truncated(equation):
-            continue
-        if m.on_cells:
-            initial = plain(m.initial if model.initial is None else model.initial)
-            times = m.start, np.max(m.times, where=np.isfinite(m.times), initial=m.start)
-        else:  # paths, from where they were seen
-            initial = None if m.continuous else m.visited
-            times = 0.0, np.max(m.durations)
-        if times[1] > times[0] and initial is not None:
-            found.append(lost_in_words(equation, solve(equation, m.grid, initial, times).values, _NOTED))
-    return tuple(dict.fromkeys(f"{each}, which predictions lack; allow larger ones" for each in found if each))
 
 
 def enough(share: float, order: int = 2) -> float:
