@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.discretisation.system import AtRest, System, TimeDependence
 from jaxdiff.model.states import States
+from jaxdiff.operators import Dense
 from jaxdiff.runtime.conditions import Condition
 
 BEYOND = "of the jumps at rest lead beyond the largest counts"
@@ -54,6 +56,12 @@ class RatesSystem(System):
         contents = None if state is None else state.reshape(weights.shape)
         state_of = lambda content: content.reshape(self.grid.shape)
         return AtRest(operator.closed, forcing, weights, contents, 1.0, state_of)
+
+    @property
+    def eliminated(self) -> float:
+        operator = jax.eval_shape(self.operator, 0.0)
+        width = len(operator.loss) if isinstance(operator, Dense) else getattr(operator, "block_size", 1) ** 2
+        return float(len(operator.loss)) * width
 
     def cut_off(self, operator: Any, content: Any) -> list[Condition]:
         """Whether more than very few of the jumps at rest lead out of the states."""

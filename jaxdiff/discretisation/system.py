@@ -137,6 +137,11 @@ class System(ABC):
         weights, contents = self.weights, None if state is None else state * self.weights
         return AtRest(operator, forcing, weights, contents, 1.0, lambda content: content / weights)
 
+    @property
+    def eliminated(self) -> float:
+        """How many numbers an elimination of its states holds, where that is more than some for each state."""
+        return 0.0
+
     def cut_off(self, operator: Any, content: Any) -> list[Condition]:
         """What must not be of contents `(n,)` at rest, where states are left out."""
         return []

@@ -50,9 +50,12 @@ def require(plan: Any, grid: Any, equation: Any, observed: bool = False) -> None
         _refuse(bytes_needed * phases_of(equation), grid, what)
 
 
-def require_at_rest(grid: Any) -> None:
-    """Raise if a steady state, on several axes with the modes of each, needs more than the devices in use have."""
-    modes = 4.0 * sum(float(n) ** 2 for n in grid.shape) if grid.ndim > 1 else 0.0
+def require_at_rest(grid: Any, eliminated: float = 0.0) -> None:
+    """Raise if a steady state, on several axes with the modes of each, needs more than the devices in use have.
+
+    eliminated: numbers that an elimination holds, where it is one of blocks of states
+    """
+    modes = 4.0 * sum(float(n) ** 2 for n in grid.shape) if grid.ndim > 1 and not grid.discrete else 4.0 * eliminated
     states = 40.0 * float(np.prod([float(n) for n in grid.shape])) + modes
     _refuse(states * jnp.dtype(jnp.result_type(float)).itemsize, grid, "cells at rest")
 

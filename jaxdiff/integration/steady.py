@@ -154,7 +154,7 @@ def steady_state(equation: Any, grid: Any, initial: Any = None) -> Float[Array, 
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     if not system.time_dependence().steady:
         raise ValueError("a steady state needs coefficients and boundary values that are constant in time")
-    memory.require_at_rest(grid)
+    memory.require_at_rest(grid, system.eliminated)
     initial = None if initial is None else start_of(grid, plain(initial))
     u, checks = _compiled(equation, grid, initial)
     if isinstance(checks.table, jax.core.Tracer):
