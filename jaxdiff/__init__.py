@@ -52,6 +52,7 @@ What was measured
                                 probes, that read of a whole state: sums over cells
     FluxThrough, CumulativeFlux, BoundaryValue
                                 what passes a wall or a place, and the value at a wall
+    read_petab                  conditions, readings and parameters of a PEtab problem
     Measurement, Probe          bases
 
 How far off
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     )
     from jaxdiff.measurements.histograms import Histograms
     from jaxdiff.measurements.measurement import Measurement
+    from jaxdiff.measurements.petab import read_petab
     from jaxdiff.measurements.probes import (
         BoundaryValue,
         CumulativeFlux,
@@ -146,6 +148,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "integration.passage": ("first_passage_density", "mean_first_passage_time", "splitting_probability", "survival"),
     "measurements.histograms": ("Histograms",),
     "measurements.measurement": ("Measurement",),
+    "measurements.petab": ("read_petab",),
     "measurements.probes": (
         "BoundaryValue",
         "CumulativeFlux",
@@ -171,7 +174,7 @@ __all__ = [
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density",
-    "Readings", "Histograms", "Trajectory", "Measurement",
+    "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",

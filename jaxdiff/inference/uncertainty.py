@@ -74,7 +74,8 @@ def uncertainty(
         lost = [
             f"no error bar of {listed(negative)}: its variance came out negative, from the noise that the loss tells"
         ]
-        return found._replace(notes=(*diagnostics(parameters, z, *found[3:6]), *lost[: len(negative)]))
+        notes = (*diagnostics(parameters, z, *found[3:6]), *_directions(parameters, z, batch, sizes, found))
+        return found._replace(notes=(*notes, *lost[: len(negative)]))
     nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}
     return found._replace(**nan, notes=(*diagnostics(parameters, z, found.at_bound), f"no error bars: {reason}"))
 
@@ -99,9 +100,7 @@ def error_bars(
     sound = np.isfinite(curvature).all((1, 2)) & ((estimated == 0) | (estimated > fitted))
     unidentified, inverse = _invert(np.where(sound[:, None, None], curvature, np.eye(count)), at_bound)
     freedom = np.minimum(np.where(estimated > 0, np.maximum(estimated - fitted, 1), np.inf), np.maximum(most, 1.0))
-    mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
-    inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
-    variances = np.where(sizes > 0, mean * inflation[:, None], 1.0) * np.asarray(widening) ** 2
+    variances = _variances(here, sizes, fitted) * np.asarray(widening) ** 2
     covariance_of_z = inverse @ (np.einsum("bm,bmij->bij", variances, noise) + inputs) @ inverse
     variance = np.diagonal(covariance_of_z, axis1=1, axis2=2)
     negative = variance < -1e-9 * np.abs(variance).max(axis=1, keepdims=True, initial=0.0)  # beyond roundoff
@@ -144,6 +143,36 @@ def diagnostics(
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
         notes.append(f"{listed(wide)} {hardly} far more than the estimate; measure more, or fix it")
     return tuple(notes)
+
+
+def _variances(here: Expansion, sizes: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """(B, measurements) that residuals tell where they are to, else one."""
+    estimated = sizes.sum(1)
+    mean = np.where(sizes > 0, np.asarray(here.squares, float) / np.maximum(sizes, 1), 1.0)
+    inflation = np.where(estimated > 0, estimated / np.maximum(estimated - fitted, 1), 1.0)
+    return np.where(sizes > 0, mean * inflation[:, None], 1.0)
+
+
+def _directions(
+    parameters: Parameters, z: np.ndarray, here: Expansion, sizes: np.ndarray, found: Uncertainty
+) -> tuple[str, ...]:
+    """How many directions the data determine, in words, where it is not all; to a decade of a positive number, a quarter of what
+    is between bounds, ten times the scale of a free one, and by noise that is independent."""
+    if not (found.unidentified | found.weakly_identified).any():
+        return ()
+    kind, width = np.asarray(parameters.transform.kind), np.asarray(parameters.transform.width)
+    inside = np.flatnonzero(~found.at_bound)
+    slope = np.where(kind == 2, parameters.transform.slope(z), 1.0)
+    unit = np.where(kind == 1, np.log(10), np.where(kind == 2, width / 4 / slope, 10.0))[inside]
+    scaled = lambda matrix: unit[:, None] * matrix[np.ix_(inside, inside)] * unit
+    variances = _variances(here, sizes[None], np.array([len(inside)]))[0]
+    noise = scaled(np.einsum("m,mij->ij", variances, np.asarray(here.noise, float)[0]))
+    curvature = scaled(np.asarray(here.curvature, float)[0])
+    information = curvature * (np.trace(curvature) / np.trace(noise))
+    if not np.isfinite(information).all():
+        return ()
+    count = int(np.sum(np.linalg.eigvalsh(information) > 1))
+    return (f"{count} of {len(inside)} directions are identified; along the others parameters may move by decades",)
 
 
 def _weakly_identified(parameters: Parameters, half_width: np.ndarray, ends: np.ndarray) -> np.ndarray:

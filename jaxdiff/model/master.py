@@ -42,8 +42,8 @@ class MasterEquation(Equation):
 
     >>> made = jd.MasterEquation(lambda n: 10.0, lambda n: 1.0 * n)
     >>> p = jd.solve(made, None, {"n": 0}, [0.0, 1.0]).values[-1]
-    >>> round(float(p[5]), 9)
-    0.151200638
+    >>> round(float(p[5]), 5)
+    0.1512
 
     Uniformisation: Grassmann 1977, doi:10.1016/0305-0548(77)90007-7. Finite state projection: Munsky & Khammash 2006,
     doi:10.1063/1.2145882.
@@ -79,7 +79,7 @@ class MasterEquation(Equation):
         >>> dimers = [jd.Reaction({"A": 2}, {"B": 1}, 1.0), jd.Reaction({"B": 1}, {"A": 2}, 2.0)]
         >>> network = jd.MasterEquation.from_reactions(dimers, box={"A": 4, "B": 2})
         >>> p = jd.solve(network, None, {"A": 4}, [0.0, 1.0]).values[-1]
-        >>> p.shape, round(float(p.sum()), 12)
+        >>> p.shape, round(float(p.sum()), 5)
         ((5, 3), 1.0)
         """
         return cls(as_network(reactions, box))
