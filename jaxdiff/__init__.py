@@ -52,6 +52,7 @@ What was measured
                                 probes, that read of a whole state: sums over cells
     FluxThrough, CumulativeFlux, BoundaryValue
                                 what passes a wall or a place, and the value at a wall
+    Quantity                    a number that the equation has by itself: a time, a rate, a current
     read_petab                  conditions, readings and parameters of a PEtab problem
     Measurement, Probe          bases
 
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
         Total,
         Weighted,
     )
+    from jaxdiff.measurements.quantity import Quantity
     from jaxdiff.measurements.readings import Readings
     from jaxdiff.measurements.trajectory import Trajectory
 
@@ -160,6 +162,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
         "Total",
         "Weighted",
     ),
+    "measurements.quantity": ("Quantity",),
     "measurements.readings": ("Readings",),
     "measurements.trajectory": ("Trajectory",),
 }
@@ -175,7 +178,7 @@ __all__ = [
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density",
     "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
-    "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Probe",
+    "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "datasets",
