@@ -42,6 +42,7 @@ How it is solved
                                 how long until it leaves, and through which wall
     survival, first_passage_density
                                 what is left in time, and what leaves at each wall
+    spectrum                    the slowest modes, and the rates at which they fade
     memory_needed, decompose    bytes that a run holds; several devices for one grid
 
 What was measured
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
         splitting_probability,
         survival,
     )
+    from jaxdiff.integration.spectrum import spectrum
     from jaxdiff.measurements.histograms import Histograms
     from jaxdiff.measurements.measurement import Measurement
     from jaxdiff.measurements.petab import read_petab
@@ -148,6 +150,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "inference.loss": ("Loss",),
     "inference.losses": ("kl_divergence", "mse", "negative_log_likelihood"),
     "integration.passage": ("first_passage_density", "mean_first_passage_time", "splitting_probability", "survival"),
+    "integration.spectrum": ("spectrum",),
     "measurements.histograms": ("Histograms",),
     "measurements.measurement": ("Measurement",),
     "measurements.petab": ("read_petab",),
@@ -176,7 +179,7 @@ __all__ = [
     "FiniteVolume", "Spectral",
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
-    "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density",
+    "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
     "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",

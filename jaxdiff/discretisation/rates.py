@@ -50,6 +50,16 @@ class RatesSystem(System):
     def weights(self) -> Any:
         return jnp.ones(int(np.prod(self.grid.shape)), jnp.result_type(self.grid.edges[0]))
 
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """What is lost from states, and what goes beyond the largest counts."""
+        return ("killing", "beyond") if self.rates.truncated else ("killing",)
+
+    def exits(self, t: Any) -> dict[str, Any]:
+        operator = self.operator(t)
+        killed = operator.closed.leak
+        return dict(zip(self.ways, (killed, operator.leak - killed), strict=False))
+
     def at_rest(self, operator: Any, forcing: Any, state: Any) -> AtRest:
         """What leads out of the box is left out, and must not be much of all jumps."""
         weights = self.weights

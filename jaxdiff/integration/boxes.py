@@ -75,6 +75,16 @@ def _first(equation: Any, initial: Any) -> States:
     return states
 
 
+def states_of(equation: Any) -> States:
+    """The states of an equation without a grid, where it says how many there are."""
+    states = _first(equation, None)
+    if truncated(equation):
+        raise ValueError(
+            "how many states are enough is not known here; pass jd.States of largest counts in place of None"
+        )
+    return states
+
+
 def _larger(states: States, values: Any) -> States:
     """Twice as many along the axes at whose end there is most."""
     values = np.asarray(values)

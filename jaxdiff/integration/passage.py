@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 
 from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration import memory
+from jaxdiff.integration.boxes import states_of
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SECOND_ORDER, SolverOptions
 from jaxdiff.integration.plan import Plan, lay_out, prepare
-from jaxdiff.integration.solve import attended
+from jaxdiff.integration.solve import attended, state_of
 from jaxdiff.integration.steady import resolvent
-from jaxdiff.model.exchange import start_of
 from jaxdiff.operators import reaching
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import SINCE, numbers
@@ -35,7 +35,11 @@ def stopped(equation: Any, grid: Any, target: Any = None) -> tuple[Any, Any, lis
     """The system, its operator with what comes to the cells of `target` lost, and what must not be of it; traceable."""
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     operator, _, conditions = system.formed(0.0)
+    if system.among_states:
+        operator = operator.closed
     if target is not None:
+        if not hasattr(operator, "stopped"):
+            raise ValueError("to= is not known here: the operator has no stopped(target); let walls or states absorb")
         operator = operator.stopped(target)
     mask = getattr(grid, "mask", None)
     leak = operator.leak
@@ -64,7 +68,9 @@ def _states(system: Any, grid: Any, found: Any, conditions: list[Condition], tar
     doubt = "" if len(system.state_shape) == 1 else ", or the iterations for it did not converge"
     never = f"the passage time from some cells is not finite: nothing ever leaves them{doubt}"
     failed = ~jnp.isfinite(out).all() | jnp.any(out < -1e-6 * jnp.max(jnp.abs(out)))
-    return out if target is None else jnp.where(target, 0.0, out), check([*conditions, (never, failed, 0.0, 0.0)])
+    return out if target is None else jnp.where(target.reshape(out.shape), 0.0, out), check(
+        [*conditions, (never, failed, 0.0, 0.0)]
+    )
 
 
 @cache
@@ -104,9 +110,9 @@ def mean_first_passage_time(equation: Any, grid: Any, *, to: Any = None, moment:
 
     Args:
         equation: its coefficients constant in time.
-        grid: the cells.
+        grid: the cells; `States` of a `MasterEquation`, beyond whose largest counts nothing goes, or None for those of its matrix.
         to: cells where the passage ends, beside what lets out: a mask `(*cells,)`, a point [length], whose cell it is then
-            (the grid had better end there with `jd.absorbing`, which is of second order), or of discrete states a number.
+            (the grid had better end there with `jd.absorbing`, which is of second order), or of discrete states one of them, as `States.delta` takes it.
         moment: k, for E[Tᵏ] [timeᵏ].
 
     Returns:
@@ -125,7 +131,7 @@ def mean_first_passage_time(equation: Any, grid: Any, *, to: Any = None, moment:
 
     Gardiner 2009, Stochastic Methods, §5.5; Grassmann, Taksar & Heyman 1985, doi:10.1287/opre.33.5.1107.
     """
-    equation, system = _steady(equation, grid)
+    equation, grid, system = steady_system(equation, grid)
     try:
         moment = operators.index(moment)
     except TypeError:
@@ -133,7 +139,7 @@ def mean_first_passage_time(equation: Any, grid: Any, *, to: Any = None, moment:
     if moment < 1:
         raise ValueError("moment must be a whole number of at least 1: 1 is the mean, 2 the mean square")
     target = None if to is None else _cells_of(system, grid, to)
-    return _told(*_moment(moment)(equation, grid, target))
+    return told(*_moment(moment)(equation, grid, target))
 
 
 @as_written
@@ -160,11 +166,11 @@ def splitting_probability(equation: Any, grid: Any, side: str) -> Float[Array, "
 
     Gardiner 2009, Stochastic Methods, §5.5.
     """
-    equation, system = _steady(equation, grid)
+    equation, grid, system = steady_system(equation, grid)
     ways = system.ways
     if side not in ways:
         raise ValueError(f"side must be a way out, one of {', '.join(ways) or 'none here'}, got {side!r}")
-    return _told(*_splitting(side)(equation, grid))
+    return told(*_splitting(side)(equation, grid))
 
 
 def leaving(
@@ -198,9 +204,9 @@ def _course(
     run: Any, equation: Any, grid: Any, initial: Any, times: Any, tolerance: Any
 ) -> tuple[Any, tuple[str, ...]]:
     """`leaving` at the times `(T, k)`, and the names of the ways out."""
-    equation, system = _steady(equation, grid)
+    equation, grid, system = steady_system(equation, grid)
     plan, which = _planned(equation, grid, times, SolverOptions(tolerance=tolerance))
-    initial = start_of(grid, plain(initial))
+    initial = state_of(grid, plain(initial))
     _, values, _ = attended(run, equation, grid, jnp.asarray(initial), plan)
     return values[which], system.ways
 
@@ -228,7 +234,8 @@ def survival(equation: Any, grid: Any, initial: Any, times: Any, *, tolerance: f
     Args:
         equation: its coefficients constant in time; nothing enters.
         grid: the cells.
-        initial: the state at the start: cell averages `(*cells,)`, such as `grid.delta(x)`, a number, or a callable of position.
+        initial: the state at the start: cell averages `(*cells,)`, such as `grid.delta(x)`, a number, or a callable of position;
+            of `States` {species: count}.
         times: `(T,)` since the start [time], in any order.
         tolerance: largest error, of the content at the start.
 
@@ -262,7 +269,8 @@ def first_passage_density(
     Args:
         equation: its coefficients constant in time; nothing enters.
         grid: the cells.
-        initial: the state at the start: cell averages `(*cells,)`, such as `grid.delta(x)`, a number, or a callable of position.
+        initial: the state at the start: cell averages `(*cells,)`, such as `grid.delta(x)`, a number, or a callable of position;
+            of `States` {species: count}.
         times: `(T,)` since the start [time], in any order.
         tolerance: largest error of contents, of that at the start.
 
@@ -284,33 +292,30 @@ def first_passage_density(
     return {way: values[:, 1 + i] for i, way in enumerate(ways)}
 
 
-def _steady(equation: Any, grid: Any) -> tuple[Any, Any]:
-    """The equation with its marks read, and its system, if nothing of it varies in time."""
+def steady_system(equation: Any, grid: Any) -> tuple[Any, Any, Any]:
+    """The equation with its marks read, its grid or states, and its system, if nothing of it varies in time."""
     equation = plain(equation)
+    grid = states_of(equation) if grid is None else grid
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     if not system.time_dependence().steady:
         raise ValueError(
             "this needs coefficients and boundary values that are constant in time; jd.solve follows others"
         )
-    memory.require_at_rest(system.grid)
-    return equation, system
+    memory.require_at_rest(grid, system.eliminated)
+    return equation, grid, system
 
 
 def _cells_of(system: Any, grid: Any, to: Any) -> Any:
     """The mask of what `to` names."""
     shape = system.weights.shape
-    if not hasattr(jax.eval_shape(system.operator, 0.0), "stopped"):
-        raise ValueError("to= is not known here: its operator has no stopped(target); let walls or states absorb")
     if not isinstance(to, jax.core.Tracer):
         to = np.asarray(to)
     if to.dtype == bool:
-        if to.shape != shape:
-            raise ValueError(f"to= as a mask has one entry for each of the cells {shape}, got shape {to.shape}")
-        return to
+        if to.shape != grid.shape:
+            raise ValueError(f"to= as a mask has one entry for each of the cells {grid.shape}, got shape {to.shape}")
+        return to.reshape(shape)
     if system.equation.discrete:
-        if to.ndim or not 0 <= to < shape[0] or to != int(to):
-            raise ValueError(f"to= is the number of a state, 0 to {shape[0] - 1}, or a mask, got {to}")
-        return np.arange(shape[0]) == int(to)
+        return (np.asarray(grid.delta(to)) > 0).reshape(shape)
     point = np.atleast_1d(to)
     if point.shape != (grid.ndim,):
         raise ValueError(f"to= is a mask of cells or a point of {grid.ndim} coordinates, got {to}")
@@ -322,7 +327,7 @@ def _cells_of(system: Any, grid: Any, to: Any) -> Any:
     return found
 
 
-def _told(value: Any, checks: Checks) -> Any:
+def told(value: Any, checks: Checks) -> Any:
     if isinstance(checks.table, jax.core.Tracer):
         return enforce(value, checks)
     raise_failed(checks)

@@ -129,7 +129,7 @@ def solve(
         on = partial(solve, equation, initial=initial, times=times, progress=progress, save=save, **vars(options))
         return growing(equation, initial, on, tolerance)
     plan = prepare(equation, grid, times, options)
-    u = _state(grid, initial)
+    u = state_of(grid, initial)
     dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
     times = plan.times
     _require_resolved(times, dtype)
@@ -266,7 +266,7 @@ def memory_needed(
     return memory.needed(plan, grid, gradient, drift=not equation.driftless, phases=phases_of(equation))
 
 
-def _state(grid: Grid, initial: Any) -> Any:
+def state_of(grid: Grid, initial: Any) -> Any:
     if isinstance(initial, Mapping):
         return grid.delta(initial)
     if callable(initial):

@@ -38,7 +38,7 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         several = part is not None and jnp.sum(inside & (part == jnp.arange(part.size).reshape(part.shape))) > 1
         total = jnp.where(several, jnp.nan, 1.0 if equation.probability else jnp.nan)
     # A closed part is opened at one cell: what balanced forcing moves about never leaves there.
-    known, chosen = _equilibrium(operator, part)
+    known, chosen = equilibrium(operator, part)
     rate = jax.lax.stop_gradient(jnp.max(operator.exit))
     opening = jnp.where(closed & chosen, rate, 0.0)
     loss = operator.loss + jnp.where(inside, opening, jnp.where(rate > 0, rate, 1.0))
@@ -88,7 +88,7 @@ def resolvent(operator: Any, a: Any) -> Any:
     return preconditioned(operator).resolvent(a, -1.0)
 
 
-def _equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
+def equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
     """Contents that nothing moves in a closed domain, up to a factor of each part, None where they must be solved for; and
     whether a cell is the one to open in its part, one that is not empty."""
     known, largest = None, _over(part, jnp.max, jax.ops.segment_max)
