@@ -172,7 +172,7 @@ def _directions(
     if not np.isfinite(information).all():
         return ()
     count = int(np.sum(np.linalg.eigvalsh(information) > 1))
-    return (f"{count} of {len(inside)} directions are identified; along the others parameters may move by decades",)
+    return (f"{count} of {len(z)} directions are identified; along the others parameters may move by decades",)
 
 
 def _weakly_identified(parameters: Parameters, half_width: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ _SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "log10": (np.log10, lambda x: 10.0**x),
     "log": (np.log, lambda x: np.e**x),
 }
-_INSIDE = 1e-3  # share of the width that a start keeps from its bounds
+_INSIDE = 1e-4  # share of the width that a start keeps from its bounds
 
 
 @dataclass(frozen=True)
