@@ -36,7 +36,7 @@ def sphere():
 def test_a_flux_that_swings_is_followed_by_its_own_smoothness(sphere):
     times = np.array([0.0, 1.0, 2.3, 3.0])
     right = swung(*sphere, times)
-    for tolerance in (1e-4, 1e-6, 1e-9):
+    for tolerance in (1e-4, 1e-9):
         found = jd.solve(*sphere, 0.0, times, tolerance=tolerance)
         assert np.abs(found.values - right).max() < tolerance * np.abs(right).max()
         assert steps(found) < 60
@@ -84,12 +84,19 @@ def test_a_pulse_at_the_inlet(kind):
     assert steps(found) < 120
 
 
-@pytest.mark.parametrize("end", [0.7, 0.5])  # at 0.5 there is an output too
-def test_the_derivative_by_the_time_of_a_jump(end):
-    f = jax.jit(lambda t: jd.solve(pulse(t), COLUMN, 0.0, TIMES, tolerance=1e-9).values[10, 30])
-    expected = (f(end + 1e-3) - f(end - 1e-3)) / 2e-3
-    assert abs(jax.grad(f)(end) - expected) < 1e-5 * abs(expected)
-    assert abs(jax.jacfwd(f)(end) - jax.grad(f)(end)) < 1e-9 * abs(expected)
+def test_the_derivative_by_the_time_of_a_jump():
+    f = lambda t: jd.solve(pulse(t), COLUMN, 0.0, TIMES, tolerance=1e-9).values[10, 30]
+
+    @jax.jit
+    def each(t):
+        value, push = jax.linearize(f, t)  # one trace: of reverse mode this is the transpose
+        return value, jax.linear_transpose(push, t)(1.0)[0], push(1.0)
+
+    for end in (0.7, 0.5):  # at 0.5 there is an output too
+        expected = (each(end + 1e-3)[0] - each(end - 1e-3)[0]) / 2e-3
+        _, reverse, forward = each(end)
+        assert abs(reverse - expected) < 1e-5 * abs(expected)
+        assert abs(forward - reverse) < 1e-9 * abs(expected)
 
 
 def test_a_pulse_of_unknown_duration_is_fitted():
@@ -97,12 +104,9 @@ def test_a_pulse_of_unknown_duration_is_fitted():
     values = np.asarray(jd.solve(pulse(true), COLUMN, 0.0, [0.0, *times]).values)[1:, 30]
     values = values + np.random.default_rng(0).normal(0, 1e-3, len(times))
     readings = jd.Readings(COLUMN, 0.0, times, np.full(len(times), COLUMN.centers[0][30]), values, sigma=1e-3)
-    series = lambda end: jd.FokkerPlanck(
-        1.0, 0.1, boundaries={"x-": jd.Flux(jd.Series([0.0, end], [-1.0, 0.0], "previous")), "x+": jd.absorbing}
-    )
-    for model in (pulse, series):
-        fit = jd.fit(model, readings, parameters={"end": jd.Positive(0.5)}, progress=False)
-        assert fit.converged and abs(fit.parameters["end"] - true) < 4 * fit.standard_errors["end"] < 0.02
+    series = lambda end: pulse(end, "series")
+    fit = jd.fit(series, readings, parameters={"end": jd.Positive(0.5)}, progress=False)
+    assert fit.converged and abs(fit.parameters["end"] - true) < 4 * fit.standard_errors["end"] < 0.02
 
 
 def test_a_series_may_be_scaled_in_a_model():
@@ -117,20 +121,22 @@ def test_a_series_may_be_scaled_in_a_model():
 
 def test_moving_walls_and_coefficients_take_steps_of_their_own_smoothness():
     """CASES where steps once grew like the number of cells over the root of the tolerance."""
-    swing = lambda t, x: 1 + 0.5 * jnp.sin(2 * jnp.pi * t)
-    for cells in (25, 400):
-        grid = jd.Grid.uniform((0.0, 1.0, cells))
-        moving = jd.Diffusion(jd.TimeDependent(swing), boundaries={"x+": jd.Dirichlet(1.0)})
-        assert steps(jd.solve(moving, grid, 0.0, [0.0, 1.0, 2.0])) < 200
-        wall = jd.Dirichlet(jd.TimeDependent(lambda t: 100 + jnp.sin(2 * jnp.pi * t)))
-        assert steps(jd.solve(jd.Diffusion(1.0, boundaries={"x+": wall}), grid, 20.0, [0.0, 1.0, 2.0])) < 60
+    swing, grid = (lambda t, x: 1 + 0.5 * jnp.sin(2 * jnp.pi * t)), jd.Grid.uniform((0.0, 1.0, 400))
+    moving = jd.Diffusion(jd.TimeDependent(swing), boundaries={"x+": jd.Dirichlet(1.0)})
+    assert steps(jd.solve(moving, grid, 0.0, [0.0, 1.0, 2.0])) < 200
+    wall = jd.Dirichlet(jd.TimeDependent(lambda t: 100 + jnp.sin(2 * jnp.pi * t)))
+    assert steps(jd.solve(jd.Diffusion(1.0, boundaries={"x+": wall}), grid, 20.0, [0.0, 1.0, 2.0])) < 60
 
 
 def test_errors_of_many_steps_do_not_add_up():
-    grid = jd.Grid.uniform((0.0, 1.0, 60))
-    drift = jd.TimeDependent(lambda t, x: 1 + 0.5 * jnp.sin(7 * t))
-    ring = jd.FokkerPlanck(drift, 1e-3, boundaries=jd.Periodic())
-    run = lambda **how: np.asarray(
-        jd.solve(ring, grid, lambda x: 1 + jnp.cos(2 * jnp.pi * x), [0.0, 10.0], **how).values
-    )
-    assert np.abs(run() - run(tolerance=1e-9)).max() < 1e-6
+    """On a ring the matrices of all times share their modes, each of which has a closed form."""
+    n, D = 60, 1e-3
+    grid, speed = jd.Grid.uniform((0.0, 1.0, n)), lambda t: 1 + 0.5 * jnp.sin(7 * t)
+    ring = jd.FokkerPlanck(jd.TimeDependent(lambda t, x: speed(t)), D, boundaries=jd.Periodic())
+    found = jd.solve(ring, grid, lambda x: 1 + jnp.cos(2 * jnp.pi * x), [0.0, 10.0]).values
+    t = (np.arange(20000) + 0.5) / 2000
+    z = np.asarray(speed(t)) / (n * D)
+    up, down = n**2 * D * z / -np.expm1(-z), n**2 * D * z / np.expm1(z)
+    gain = np.exp(10 * np.mean(up * np.expm1(-2j * np.pi / n) + down * np.expm1(2j * np.pi / n)))
+    exact = 1 + np.real(gain * (np.fft.fft(np.asarray(found[0]))[1] * 2 / n) * np.exp(2j * np.pi * np.arange(n) / n))
+    assert np.abs(found[1] - exact).max() < 1e-6

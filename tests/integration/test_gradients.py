@@ -1,5 +1,7 @@
 """Gradients of every coefficient, boundary value and initial value against extrapolated central differences."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,14 +51,11 @@ def potential(p):
     ), START * p[7]
 
 
-def growth(p):
-    return jd.Diffusion(0.2 * p[0], decay=-2.0 * p[1], boundaries=jd.Robin(-0.2 * p[2])), START * p[7]
-
-
 def series(p):
-    wall = jd.Dirichlet(jd.Series(KNOTS, jnp.array([0.0, 1.0, -1.0, 2.0]) * p[0]))
+    """Driven by measured courses, and growing."""
+    walls = {"x-": jd.Robin(-0.2 * p[3]), "x+": jd.Dirichlet(jd.Series(KNOTS, jnp.array([0.0, 1.0, -1.0, 2.0]) * p[0]))}
     return jd.Diffusion(
-        0.4 * p[1], decay=p[2], source=jd.Series(KNOTS, np.array([1.0, 2.0, 0.0, 1.0])), boundaries={"x+": wall}
+        0.4 * p[1], decay=-2.0 * p[2], source=jd.Series(KNOTS, np.array([1.0, 2.0, 0.0, 1.0])), boundaries=walls
     ), START * p[7]
 
 
@@ -67,15 +66,19 @@ def driven(p):
     ), START * p[7]
 
 
-PROBLEMS = [diffusion, fokker_planck, zero_drift, ring, potential, growth, series, driven]
 STEPPERS = {
-    None: [diffusion, fokker_planck, zero_drift, ring, potential, growth, series],
-    jd.TRBDF2(): [driven, zero_drift],
-    jd.CrankNicolson(): [fokker_planck],
-    jd.BackwardEuler(): [ring],
+    None: [diffusion, fokker_planck, ring, series],
+    jd.TRBDF2(): [driven],
+    jd.CrankNicolson(): [zero_drift],
     jd.RungeKutta4(): [potential],
 }
 CASES = [(problem, stepper) for stepper, problems in STEPPERS.items() for problem in problems]
+
+
+def each_way(f, p):
+    """jax.value_and_grad(f)(p) and jax.jacfwd(f)(p), with f traced once."""
+    value, push = jax.linearize(f, p)
+    return value, jax.linear_transpose(push, p)(jnp.ones(()))[0], jax.vmap(push)(jnp.eye(p.size).reshape(-1, *p.shape))
 
 
 def differences(f, p):
@@ -97,13 +100,7 @@ def test_gradients_three_ways(problem, stepper):
         u = jd.solve(equation, GRID, start, [0.0, 0.06, 0.2], **options).values
         return jnp.sum(u[1:] * WEIGHTS) + jnp.sum(u[-1] ** 2)
 
-    p = jnp.ones(8)
-
-    @jax.jit
-    def every(p):  # jax.value_and_grad(f)(p) and jax.jacfwd(f)(p), with f traced once
-        value, push = jax.linearize(f, p)
-        return value, jax.linear_transpose(push, p)(jnp.ones(()))[0], jax.vmap(push)(jnp.eye(len(p)))
-
+    p, every = jnp.ones(8), jax.jit(partial(each_way, f))
     _, reverse, forward = every(p)
     expected = differences(lambda p: every(p)[0], p)
     scale = np.abs(expected).max()
@@ -117,29 +114,30 @@ def test_gradients_three_ways(problem, stepper):
     lambda p: jd.FokkerPlanck(lambda x: p + jnp.sin(2 * jnp.pi * x), 0.3 * p, boundaries=jd.Periodic()),
 ], ids=["open", "closed", "ring"])  # fmt: skip
 def test_gradient_of_the_steady_state(equation):
-    f = jax.jit(lambda p: jnp.sum(jd.steady_state(equation(p), GRID) * WEIGHTS))
-    central = lambda h: (f(0.8 + h) - f(0.8 - h)) / (2 * h)
+    every = jax.jit(partial(each_way, lambda p: jnp.sum(jd.steady_state(equation(p), GRID) * WEIGHTS)))
+    at = lambda p: every(jnp.asarray(p))
+    central = lambda h: (at(0.8 + h)[0] - at(0.8 - h)[0]) / (2 * h)
     expected = (4 * central(1e-3) - central(2e-3)) / 3
-    for derivative in (jax.grad(f), jax.jacfwd(f)):
-        assert abs(jax.jit(derivative)(0.8) / expected - 1) < 1e-7
+    for derivative in at(0.8)[1:]:
+        assert abs(np.squeeze(derivative) / expected - 1) < 1e-7
 
 
 def test_batches_and_gradients_of_batches():
     f = lambda d: jd.solve(jd.Diffusion(d, decay=0.1), GRID, START, [0.0, 0.3]).values[-1]
-    ds = jnp.array([0.1, 0.5, 2.0])
-    np.testing.assert_allclose(jax.jit(jax.vmap(f))(ds), np.stack([f(d) for d in ds]), rtol=1e-12)
-    slope = jax.grad(lambda d: jnp.sum(f(d) ** 2))
-    one, all_ = jax.jit(slope), jax.jit(jax.vmap(slope))
-    np.testing.assert_allclose(all_(ds), np.stack([one(d) for d in ds]), rtol=1e-10, atol=1e-11)
+    squares = lambda d: (lambda u: (jnp.sum(u**2), u))(f(d))
+    one, ds = jax.value_and_grad(squares, has_aux=True), jnp.array([0.1, 0.5, 2.0])
+    (_, many), slopes = jax.jit(jax.vmap(one))(ds)
+    alone = [jax.jit(one)(d) for d in ds]
+    np.testing.assert_allclose(many, np.stack([u for (_, u), _ in alone]), rtol=1e-12)
+    np.testing.assert_allclose(slopes, np.stack([slope for _, slope in alone]), rtol=1e-10, atol=1e-11)
 
 
 def test_adaptive_runs_under_every_transformation():
     f = lambda w: (
         jd.solve(driven(jnp.ones(8).at[0].set(w))[0], GRID, START, [0.0, 0.2], tolerance=1e-4).values[-1].sum()
     )
-    ws = jnp.array([0.5, 1.0])
-    forward, reverse = jax.jit(jax.vmap(jax.jacfwd(f)))(ws), jax.jit(jax.vmap(jax.grad(f)))(ws)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+    _, reverse, forward = jax.jit(jax.vmap(partial(each_way, f)))(jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(np.squeeze(forward), reverse, rtol=1e-9)
 
 
 def test_other_numbers_of_the_same_shapes_do_not_retrace():
