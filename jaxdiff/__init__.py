@@ -43,6 +43,8 @@ How it is solved
     survival, first_passage_density
                                 what is left in time, and what leaves at each wall
     spectrum                    the slowest modes, and the rates at which they fade
+    probability_current, entropy_production, effective_diffusion
+                                what flows, at what price, and how far in the end
     memory_needed, decompose    bytes that a run holds; several devices for one grid
 
 What was measured
@@ -116,6 +118,7 @@ if TYPE_CHECKING:
     from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
     from jaxdiff.inference.loss import Loss
     from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
+    from jaxdiff.integration.currents import effective_diffusion, entropy_production, probability_current
     from jaxdiff.integration.passage import (
         first_passage_density,
         mean_first_passage_time,
@@ -149,6 +152,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
     "inference.loss": ("Loss",),
     "inference.losses": ("kl_divergence", "mse", "negative_log_likelihood"),
+    "integration.currents": ("effective_diffusion", "entropy_production", "probability_current"),
     "integration.passage": ("first_passage_density", "mean_first_passage_time", "splitting_probability", "survival"),
     "integration.spectrum": ("spectrum",),
     "measurements.histograms": ("Histograms",),
@@ -180,6 +184,7 @@ __all__ = [
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
+    "probability_current", "entropy_production", "effective_diffusion",
     "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",

@@ -93,6 +93,9 @@ class ExchangeSystem(System):
     def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
         return self.mobile.fluxes(t, u, k)
 
+    def faces(self, t: Any, k: int = 0) -> tuple[Any, Any, Any]:
+        return self.mobile.faces(t, k)
+
     @property
     def ways(self) -> tuple[str, ...]:
         return self.mobile.ways

@@ -158,6 +158,10 @@ class System(ABC):
             f"{type(self).__name__} has no fluxes(t, u, k), of which this probe reads; write it, or read otherwise"
         )
 
+    def faces(self, t: Any, k: int = 0) -> tuple[Any, Any, Any]:
+        """f, b and c of the flux f u₋ − b u₊ + c through every face across axis k, n + 1 along it."""
+        raise ValueError(f"{type(self).__name__} has no faces(t, k), of which a current is made; write it")
+
     @property
     def ways(self) -> tuple[str, ...]:
         """The names of the ways out, in the order of `exits`."""

@@ -16,14 +16,13 @@ from jaxtyping import Array, Inexact
 from jaxdiff.discretisation.schemes import semidiscrete
 from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.integration.passage import steady_system, told
-from jaxdiff.integration.steady import equilibrium, resolvent
+from jaxdiff.integration.steady import DENSE, inverse, matrix
 from jaxdiff.operators import Tridiagonal
 from jaxdiff.operators.bidiagonal import smallest
 from jaxdiff.operators.linear import linear
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check
 
-_DENSE = 1024  # cells of which all modes are looked at
 _PASSES = 300
 _CONVERGED = 1e-6  # residual of a mode, of which the error of a rate is the square where A is symmetric
 
@@ -166,7 +165,7 @@ def _by_inverse(operator: Any, weights: Any, growing: Any, closed: Any, count: i
     symmetric = balanced or (operator.diffusive and not hasattr(operator, "mobile"))
     fixed = jax.lax.stop_gradient(operator)
     size = min(n, 2 * count + 8)
-    invert, rest = _inverse(fixed, growing, closed)
+    invert, rest = inverse(fixed, growing, closed)
     if symmetric:
         logs = fixed.log_equilibrium if balanced else jnp.log(weights)
         logs = jnp.where(jnp.isfinite(logs), logs, jnp.max(logs))
@@ -174,14 +173,14 @@ def _by_inverse(operator: Any, weights: Any, growing: Any, closed: Any, count: i
         forward = lambda v: invert(v * scale[:, None]) / scale[:, None]
     else:
         forward = _on_complex(invert)
-    if n <= _DENSE:
-        matrix = _matrix(fixed)
+    if n <= DENSE:
+        whole = matrix(fixed)
         if symmetric:
-            both = jnp.sqrt(jnp.maximum(matrix * matrix.T, 0.0))
-            start = jnp.linalg.eigh(both + jnp.diag(jnp.diagonal(matrix) - jnp.diagonal(both)))[1][:, ::-1][:, :size]
+            both = jnp.sqrt(jnp.maximum(whole * whole.T, 0.0))
+            start = jnp.linalg.eigh(both + jnp.diag(jnp.diagonal(whole) - jnp.diagonal(both)))[1][:, ::-1][:, :size]
             left = None
         else:
-            rates, vectors = jnp.linalg.eig(matrix)
+            rates, vectors = jnp.linalg.eig(whole)
             order = jnp.argsort(-rates.real)
             start, left = vectors[:, order[:size]], jnp.linalg.inv(vectors[:, order])[:size]
         mu, right, error = _ritz(forward, start, symmetric)
@@ -216,43 +215,10 @@ def _by_inverse(operator: Any, weights: Any, growing: Any, closed: Any, count: i
     return values, _without_derivative(right, operator), [(words, worst > max(_CONVERGED, 1024 * eps), 0.0, worst)]
 
 
-def _matrix(operator: Any) -> Any:
-    shape, n = operator.exit.shape, operator.exit.size
-    units = jnp.eye(n, dtype=operator.exit.dtype).reshape(n, *shape)
-    return jax.vmap(lambda e: operator @ e)(units).reshape(n, n).T
-
-
 def _product(operator: Any, x: Any) -> Any:
     if not jnp.iscomplexobj(x):
         return operator @ x
     return jax.lax.complex(operator @ x.real, operator @ x.imag)
-
-
-def _inverse(operator: Any, growing: Any, closed: Any) -> tuple[Any, Any]:
-    """Columns `(n, k)` ↦ (growing − A)⁻¹ of them, of a closed domain of what is in them beside rest, which is left out; and contents at rest."""
-    exit = operator.exit
-    if not hasattr(operator, "loss"):
-        raise ValueError(f"modes of a {type(operator).__name__} operator are not known here; leave exchange out")
-    known, chosen = equilibrium(operator, None)
-    opening = jnp.where(closed & chosen, jnp.max(exit), 0.0)
-    opened = eqx.tree_at(lambda a: a.loss, operator, operator.loss + opening + growing)
-    if exit.size <= _DENSE and not getattr(operator, "without_subtraction", False):
-        inverse = jnp.linalg.inv(-_matrix(opened))
-        solve = lambda x: jnp.matmul(inverse, x.ravel(), precision="highest").reshape(x.shape)
-    else:
-        solve = resolvent(opened, 0.0)
-    rest = solve(opening) if known is None else known
-    rest = jnp.where(closed, rest / jnp.where(closed, jnp.sum(rest), 1.0), 0.0)
-
-    def real(columns: Any) -> Any:
-        def one(x: Any) -> Any:
-            x = x.reshape(exit.shape)
-            found = solve(x - rest * jnp.sum(x))
-            return (found - rest * jnp.sum(found)).ravel()
-
-        return jax.vmap(one, in_axes=1, out_axes=1)(columns)
-
-    return real, rest
 
 
 def _on_complex(real: Any) -> Any:

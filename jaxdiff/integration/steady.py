@@ -20,6 +20,8 @@ from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
 
+DENSE = 1024  # cells of which the whole matrix is inverted where it is asked for many columns
+
 
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
@@ -86,6 +88,39 @@ def resolvent(operator: Any, a: Any) -> Any:
     if eliminable(operator) and not operator.detailed_balance:
         return eliminated(operator, a, -1.0)
     return preconditioned(operator).resolvent(a, -1.0)
+
+
+def inverse(operator: Any, growing: Any, closed: Any) -> tuple[Any, Any]:
+    """Columns `(n, k)` ↦ (growing − A)⁻¹ of them, of a closed domain of what is in them beside rest, which is left out; and contents at rest."""
+    exit = operator.exit
+    if not hasattr(operator, "loss"):
+        raise ValueError(f"modes of a {type(operator).__name__} operator are not known here; leave exchange out")
+    known, chosen = equilibrium(operator, None)
+    opening = jnp.where(closed & chosen, jnp.max(exit), 0.0)
+    opened = eqx.tree_at(lambda a: a.loss, operator, operator.loss + opening + growing)
+    if exit.size <= DENSE and not getattr(operator, "without_subtraction", False):
+        whole = jnp.linalg.inv(-matrix(opened))
+        solve = lambda x: jnp.matmul(whole, x.ravel(), precision="highest").reshape(x.shape)
+    else:
+        solve = resolvent(opened, 0.0)
+    rest = solve(opening) if known is None else known
+    rest = jnp.where(closed, rest / jnp.where(closed, jnp.sum(rest), 1.0), 0.0)
+
+    def real(columns: Any) -> Any:
+        def one(x: Any) -> Any:
+            x = x.reshape(exit.shape)
+            found = solve(x - rest * jnp.sum(x))
+            return (found - rest * jnp.sum(found)).ravel()
+
+        return jax.vmap(one, in_axes=1, out_axes=1)(columns)
+
+    return real, rest
+
+
+def matrix(operator: Any) -> Any:
+    shape, n = operator.exit.shape, operator.exit.size
+    units = jnp.eye(n, dtype=operator.exit.dtype).reshape(n, *shape)
+    return jax.vmap(lambda e: operator @ e)(units).reshape(n, n).T
 
 
 def equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:

@@ -131,6 +131,15 @@ class AxisSum(eqx.Module):
         )
         return replace(self, up=shut(self.up, -1), down=shut(self.down, 0), closed=True)
 
+    def flows(self, content: Any) -> list[tuple[Any, Any]]:
+        """Content per time that hops up across each face between cells, and down, of each axis."""
+        found = []
+        for k, (up, down, wraps) in enumerate(zip(self.up, self.down, self.periodic, strict=True)):
+            both = up * content, _shifted(down * content, -1, k - self.ndim, wraps)
+            forth, back = both if wraps else (_part(each, k - self.ndim, 0, -1) for each in both)
+            found.append((forth, back))
+        return found
+
     def stopped(self, target: Any) -> AxisSum:
         """The same until content comes to cells of `target` `(*cells,)`: what hops there is lost, and what is there stays apart."""
         loss, up, down = self.loss, list(self.up), list(self.down)

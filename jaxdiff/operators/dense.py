@@ -97,6 +97,11 @@ class Dense(eqx.Module):
         eye = jnp.eye(len(exit), dtype=rates.dtype)
         return jnp.linalg.inv(a[:, None, None] * eye + b[:, None, None] * (rates - jnp.diag(exit)))
 
+    def flows(self, content: Any) -> list[tuple[Any, Any]]:
+        """Content per time that jumps between each two states, and back."""
+        flow = self.rates * content
+        return [(jnp.triu(flow), jnp.triu(flow.T))]
+
     def stopped(self, target: Any) -> Dense:
         """The same until content comes to states of `target` `(n,)`: what jumps there is lost, and what is there stays apart."""
         onto = jnp.sum(jnp.where(target[:, None], self.rates, 0.0), axis=0)

@@ -122,6 +122,11 @@ class EdgeSum(eqx.Module):
         rows = self._onto(self.down, self.up) - self.exit
         return jnp.maximum(0.0, jnp.minimum(jnp.max(-self.leak), jnp.max(rows)))
 
+    def flows(self, content: Any) -> list[tuple[Any, Any]]:
+        """Content per time that hops along each edge, and back."""
+        lower, upper = self._ends(content)
+        return [(self.up * lower, self.down * upper)]
+
     def stopped(self, target: Any) -> EdgeSum:
         """The same until content comes to cells of `target` `(*cells,)`: what hops there is lost, and what is there stays apart."""
         lower, upper = self._ends(target)

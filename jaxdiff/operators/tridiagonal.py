@@ -104,6 +104,11 @@ class Tridiagonal(eqx.Module):
         hop = hop if self.periodic else hop.at[-1].set(0.0)
         return jnp.max(jnp.abs(self.exit) + hop + _shifted(hop, 1, self.periodic))
 
+    def flows(self, content: Any) -> list[tuple[Any, Any]]:
+        """Content per time that hops up across each face between cells, and down."""
+        up, down = self.up * content, _shifted(self.down * content, -1, self.periodic)
+        return [(up, down) if self.periodic else (up[:-1], down[:-1])]
+
     def stopped(self, target: Any) -> Tridiagonal:
         """The same until content comes to cells of `target` `(n,)`: what hops there is lost, and what is there stays apart."""
         below, above = (_shifted(target, by, self.periodic) for by in (1, -1))
