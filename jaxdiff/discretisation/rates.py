@@ -13,8 +13,8 @@ from jaxdiff.model.states import States
 from jaxdiff.operators import Dense
 from jaxdiff.runtime.conditions import Condition
 
-BEYOND = "of the jumps at rest lead beyond the largest counts"
-_CUT = 1e-9  # of all jumps at rest, that may lead out of the box
+BEYOND = "of the jumps of a kind lead beyond the largest counts at rest"
+_CUT = 1e-9  # of them
 
 
 class RatesSystem(System):
@@ -77,8 +77,7 @@ class RatesSystem(System):
         """Whether more than very few of the jumps at rest lead out of the states."""
         if not self.rates.truncated:
             return []
-        lost, all_ = jnp.sum(operator.leak * content), jnp.sum(operator.exit * content)
-        share = lost / jnp.where(all_ > 0, all_, 1.0)
+        share = jnp.max(jnp.minimum(*operator.cut_off(content / jnp.sum(content))))
         words = f"{{value}} {BEYOND}; allow larger ones"
         return [(words, share > _CUT, 0.0, share)]
 

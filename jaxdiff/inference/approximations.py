@@ -36,5 +36,6 @@ def beyond(run: Run, z: np.ndarray) -> tuple[str, ...]:
             initial = None if m.continuous else m.visited
             times = 0.0, np.max(m.durations)
         if times[1] > times[0] and initial is not None:
-            found.append(lost_in_words(equation, solve(equation, m.grid, initial, times).values, _NOTED))
+            values = solve(equation, m.grid, initial, times).values
+            found.append(lost_in_words(equation, m.grid, initial, values, _NOTED))
     return tuple(dict.fromkeys(f"{each}, which predictions lack; allow larger ones" for each in found if each))

@@ -18,6 +18,7 @@ MATRIX_STATES = 192  # of which a matrix is squared
 _FEW = 8  # lengths of intervals of which matrices are kept together
 _MOST_PRODUCTS = 2**22
 _AS_DEAR = 2**11  # products that take as long as the resolvents of blocks of one state
+_MANY_STATES, _FEW_IN_BLOCK = 2**11, 4  # of which more products are needed than capacity for them costs
 _MOST_ELIMINATED = 2**27  # operations of an elimination: some seconds for all of them
 
 
@@ -76,6 +77,7 @@ class Uniformisation(Method):
     products: int = eqx.field(static=True, default=1024)
     otherwise: Any = None
     most: int = eqx.field(static=True, default=2**14)
+    alone: Any = None  # what is taken where no host looks after it, None: products
 
     all_or_none = True
 
@@ -113,8 +115,8 @@ class Uniformisation(Method):
             )
         return replace(self, products=4 ** _power_of_four(products))
 
-    def unattended(self) -> Uniformisation:
-        return replace(self, products=max(self.products, 4**6))
+    def unattended(self) -> Method:
+        return replace(self, products=max(self.products, 4**6)) if self.alone is None else self.alone
 
 
 def _power_of_four(count: int) -> int:
@@ -139,7 +141,8 @@ def among_states(operator: Any, times: Any, tolerance: float | None) -> Method:
     size = getattr(operator, "block_size", 1)
     if len(operator.loss) * size**2 > _MOST_ELIMINATED:
         return Uniformisation()
-    return Uniformisation(otherwise=by_resolvents, most=_AS_DEAR * size**2)
+    alone = by_resolvents.unattended() if len(operator.loss) > _MANY_STATES and size <= _FEW_IN_BLOCK else None
+    return Uniformisation(otherwise=by_resolvents, most=_AS_DEAR * size**2, alone=alone)
 
 
 def distinct_lengths(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

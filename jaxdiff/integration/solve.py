@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.discretisation.schemes import semidiscrete, upwinded
 from jaxdiff.integration import memory
-from jaxdiff.integration.boxes import growing, lost_in_words
+from jaxdiff.integration.boxes import BEYOND_COUNTS, growing, lost_in_words
 from jaxdiff.integration.evolve import evolve
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.integration.plan import Plan, lay_out, prepare
@@ -127,7 +126,7 @@ def solve(
     options = SolverOptions(scheme, stepper, substeps, tolerance)
     if grid is None:
         on = partial(solve, equation, initial=initial, times=times, progress=progress, save=save, **vars(options))
-        return growing(equation, initial, on, tolerance)
+        return growing(equation, initial, on, tolerance, save is not None)
     plan = prepare(equation, grid, times, options)
     u = state_of(grid, initial)
     dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
@@ -141,7 +140,10 @@ def solve(
         )
     if (progress or save is not None) and not traced:
         values, method = _interval_by_interval(equation, grid, u, times, options, progress, save)
-        return Solution(times, values, grid, method)
+        own = [words for words in method.split("; ") if BEYOND_COUNTS not in words]  # of the last interval
+        return Solution(
+            times, values, grid, "; ".join(filter(None, (*own, lost_in_words(equation, grid, initial, values))))
+        )
     plan, values, checks = attended(_compiled, equation, grid, u, plan)
     if isinstance(values, jax.core.Tracer):
         return Solution(times, values, grid, plan.method.describe())
@@ -150,7 +152,7 @@ def solve(
     how = (
         plan.method.describe(checks.needed),
         upwinded(equation, grid, plan.scheme, times),
-        lost_in_words(equation, values),
+        lost_in_words(equation, grid, initial, values),
     )
     return Solution(times, values, grid, "; ".join(filter(None, how)))
 
@@ -267,10 +269,9 @@ def memory_needed(
 
 
 def state_of(grid: Grid, initial: Any) -> Any:
-    if isinstance(initial, Mapping):
-        return grid.delta(initial)
     if callable(initial):
         return grid.average(initial)
+    initial = grid.start(initial)
     shape = np.shape(initial)
     if shape[-grid.ndim :] == grid.shape:  # whether for all phases, the system says
         return initial

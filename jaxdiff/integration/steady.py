@@ -15,7 +15,17 @@ from jaxdiff.integration import memory
 from jaxdiff.integration.boxes import enough
 from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.model.exchange import start_of
-from jaxdiff.operators import Tridiagonal, eliminable, eliminated, parts, preconditioned, reaching
+from jaxdiff.operators import (
+    Tridiagonal,
+    eliminable,
+    eliminated,
+    leading_to,
+    led_to,
+    never_left,
+    parts,
+    preconditioned,
+    reaching,
+)
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
@@ -32,15 +42,17 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
     operator, forcing, weights, contents, multiplicity, whole, refused = system.at_rest(operator, forcing, state)
     part = None if grid.mask is None else parts(operator)
     inside = jnp.array(True) if grid.mask is None else jnp.asarray(grid.mask)
+    if system.among_states:  # those that are come to
+        inside = led_to(operator, jnp.ones(len(weights), bool) if contents is None else contents != 0)
     over = _over(part, jnp.sum, jax.ops.segment_sum)
-    closed = inside & (over(jnp.where(jnp.abs(operator.leak) <= 0, 0, 1)) == 0)
+    closed = inside & (over(jnp.where(inside & (jnp.abs(operator.leak) > 0), 1, 0)) == 0)
     if contents is not None:
         total = over(grid.within(contents))
     else:  # of several parts nobody knows what each holds
         several = part is not None and jnp.sum(inside & (part == jnp.arange(part.size).reshape(part.shape))) > 1
         total = jnp.where(several, jnp.nan, 1.0 if equation.probability else jnp.nan)
     # A closed part is opened at one cell: what balanced forcing moves about never leaves there.
-    known, chosen = equilibrium(operator, part)
+    known, chosen = _of_states(operator, inside) if system.among_states else equilibrium(operator, part)
     rate = jax.lax.stop_gradient(jnp.max(operator.exit))
     opening = jnp.where(closed & chosen, rate, 0.0)
     loss = operator.loss + jnp.where(inside, opening, jnp.where(rate > 0, rate, 1.0))
@@ -70,10 +82,26 @@ def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Chec
         ends = jnp.where(closed, chosen, jnp.abs(operator.leak) > 0)
         stuck = "the steady state depends on where the content starts: at a diffusivity of zero some cells are never left for the others; solve for long times"
         refusals = {stuck: inside & ~reaching(operator, ends), **refusals}
+    if system.among_states:
+        ends = jnp.where(closed, chosen, operator.leak > 0)
+        lone = "the steady state depends on where it starts: there are several sets of states that are never left; pass initial= within one of them, or solve for long times"
+        refusals = {lone: inside & ~leading_to(operator, ends), **refusals}
     worst = gain.ravel()[jnp.argmax(jnp.abs(gain) * closed)]
     found = [(words, jnp.any(failed), 0.0, worst) for words, failed in refusals.items()]
     found += system.cut_off(whole_operator, content)
     return whole(content), check([*conditions, *begun, *refused, *found])
+
+
+def _of_states(operator: Any, inside: Any) -> tuple[Any, Any]:
+    """`equilibrium` among the states that are come to, and one of them that is never left for good."""
+    known = None
+    if isinstance(operator, Tridiagonal):
+        content = known = jnp.where(inside, equilibrium(operator, None)[0], 0.0)
+    else:
+        slow = 0.1 * jnp.max(operator.exit) / len(inside) ** 2
+        content = resolvent(operator, jnp.where(slow > 0, slow, 1.0))(jnp.where(inside, jnp.ones_like(slow), 0.0))
+    content = jnp.where(inside, jax.lax.stop_gradient(content), 0.0)
+    return known, never_left(operator, content)
 
 
 def _over(part: Any, whole: Any, segments: Any) -> Any:

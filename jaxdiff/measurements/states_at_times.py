@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -106,7 +107,9 @@ def states_at_times(
 
 
 def start_inside(initial: Any, grid: Grid) -> Any:
-    """An initial state, zero outside the mask of its grid where it is an array over cells."""
+    """An initial state, zero outside the mask of its grid where it is an array over cells; of counts as an array over states."""
+    if isinstance(initial, Mapping):
+        return grid.delta(initial)
     if grid.mask is None or isinstance(initial, jax.core.Tracer) or callable(initial):
         return initial
     return np.where(grid.mask, initial, 0.0) if np.shape(initial) == grid.shape else initial

@@ -90,4 +90,5 @@ def phases_of(equation: Any) -> int:
 
 def start_of(grid: Any, initial: Any) -> Any:
     """Cell averages of an initial state, `(*cells,)`, or as they are of all phases, `(1 + phases, *cells)`."""
+    initial = initial if callable(initial) else grid.start(initial)
     return initial if getattr(initial, "ndim", 0) > grid.ndim else grid.average(initial)

@@ -226,6 +226,10 @@ class Grid(eqx.Module):
         of_point, volumes = self._of_point(function), np.asarray(self.box.volumes)
         return self.within(jnp.asarray(adaptive_quadrature(of_point, self.edges, self.exponent, volumes, found)))
 
+    def start(self, initial: Any) -> Any:
+        """An initial state that is no function: itself."""
+        return initial
+
     def within(self, values: Any) -> Any:
         """Values `(…, *cells)`, zero outside a mask."""
         return values if self.mask is None else jnp.where(self.mask, values, 0)

@@ -18,7 +18,7 @@ class MasterEquation(Equation):
 
     Args:
         rates: `(n, n)` from column to row [1/time]; the diagonal may be left out, else each column sums to zero, or to less where
-            its state is left for good. An array, whose numbers may be marked in a list of lists, a `TimeDependent` one, or a
+            its state is left for good (by more than a thousand roundoffs of the column). An array, whose numbers may be marked in a list of lists, a `TimeDependent` one, or a
             sparse one of SciPy or of JAX (BCOO). With `death` it is the rate of births, from n to n + 1.
         death: the rate from n to n − 1 [1/time]. Births and deaths are numbers, arrays over the counts, functions of the count
             n, or `TimeDependent` of (t, n).
@@ -26,7 +26,8 @@ class MasterEquation(Equation):
     Reactions among species are `MasterEquation.from_reactions`. In place of a grid stand `States`, or None for those of the
     rates. What births and reactions carry beyond the largest count is lost: the solution is then below the true one
     in every state, and what is missing from one is its error in L1 (finite state projection). Where the grid is None, states
-    are added until that is below the tolerance; else `Solution.method` says what it is.
+    are added until that is below the tolerance; else `Solution.method` says what it is, and a note of a fit. Inside jit, grad and vmap
+    nothing can say it: the sum of the probabilities does.
 
     Raises:
         ValueError: rates that sum to zero along rows, negative ones, or states of another number.
@@ -69,7 +70,7 @@ class MasterEquation(Equation):
 
         Args:
             reactions: `Reaction`, each with its own rate.
-            box: {species: largest count} of the states where no grid is given; None: as many as are needed.
+            box: {species: largest count} of the states to begin with where no grid is given; there are more if they are needed.
 
         Raises:
             TypeError: something else than reactions.

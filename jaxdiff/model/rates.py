@@ -73,6 +73,7 @@ class SparseMatrix(Rates):
     """The rates of a sparse matrix, and where they stand."""
 
     values: Any
+    losses: Any
     sources: tuple[int, ...] = eqx.field(static=True)
     targets: tuple[int, ...] = eqx.field(static=True)
     count: int = eqx.field(static=True)
@@ -84,19 +85,22 @@ class SparseMatrix(Rates):
         off = source != target
         self.count, self.values = shape[0], values[np.flatnonzero(off)]
         self.sources, self.targets = tuple(source[off].tolist()), tuple(target[off].tolist())
-        if _known(values):
-            diagonal = np.zeros(shape[0])
-            np.add.at(diagonal, source[~off], np.asarray(values)[~off])
-            exits, entries = np.zeros((2, shape[0]))
-            np.add.at(exits, source[off], np.asarray(values)[off])
-            np.add.at(entries, target[off], np.asarray(values)[off])
-            _require_columns(diagonal, exits, entries)
+        summed = lambda which, ends: jnp.zeros(shape[0]).at[ends[which]].add(values[np.flatnonzero(which)])
+        with jax.enable_x64(True):
+            diagonal, exits, entries = summed(~off, source), summed(off, source), summed(off, target)
+            beyond = -diagonal - exits  # as of a matrix that is dense
+            whole = jnp.abs(beyond) <= 1e3 * jnp.finfo(beyond.dtype).eps * (jnp.abs(diagonal) + exits)
+            self.losses = jnp.where((diagonal >= 0) | whole, 0.0, beyond)
+            if _known(values):
+                self.losses = np.asarray(self.losses)
+                _require_columns(*map(np.asarray, (diagonal, exits, entries)))
 
     def operator(self, states: States, t: Any) -> Any:
         if states.shape != (self.count,):
             raise ValueError(f"rates between {self.count} states do not hold for {states.shape}; give both as many")
         values = jnp.asarray(self.values)
-        return Sparse(values, jnp.zeros(self.count, values.dtype), np.asarray(self.sources), np.asarray(self.targets))
+        losses = jnp.asarray(self.losses, values.dtype)
+        return Sparse(values, losses, np.asarray(self.sources), np.asarray(self.targets))
 
     def states(self, least: int) -> States:
         return States(self.count)
@@ -118,10 +122,13 @@ class BirthDeath(Rates):
         return Tridiagonal(up, down.at[0].set(0.0), jnp.zeros_like(up))
 
     def states(self, least: int) -> States:
-        known = [
-            len(rate) for rate in (plain(self.birth), plain(self.death)) if np.ndim(rate) == 1 and not callable(rate)
-        ]
-        return States({"n": (known[0] if known else least) - 1})
+        return States({"n": (self.given or least) - 1})
+
+    @property
+    def given(self) -> int:
+        """How many counts arrays of rates are for; 0: for any."""
+        both = plain(self.birth), plain(self.death)
+        return max((len(rate) for rate in both if not callable(rate) and np.ndim(rate) == 1), default=0)
 
     @property
     def varies(self) -> bool:
@@ -176,7 +183,8 @@ class Reaction(eqx.Module):
         """a `(*cells,)` at time t; zero where a reactant is short."""
         counts = dict(zip(states.names, np.moveaxis(states.counts, -1, 0).reshape(-1, *states.shape), strict=True))
         enough = np.all([counts[name] >= -change for name, change in self.shift.items()], axis=0)
-        rate = _value(self.rate, states, t, "a rate")
+        least = np.array([max(0, -self.shift.get(name, 0)) for name in states.names])
+        rate = _value(self.rate, states, t, "a rate", least)
         if rate.ndim:
             return jnp.where(enough, rate, 0.0)
         ways = np.ones(states.shape)
@@ -258,13 +266,14 @@ def _entries(matrix: Any) -> tuple[np.ndarray, np.ndarray, Any, tuple[int, ...]]
     """(rows, columns, values, shape) of a SciPy or BCOO matrix."""
     if hasattr(matrix, "indices") and not hasattr(matrix, "indptr"):
         rows, columns = np.asarray(matrix.indices).T
-        return rows, columns, matrix.data, tuple(matrix.shape)
+        there = np.flatnonzero((rows < matrix.shape[0]) & (columns < matrix.shape[1]))  # others are padding
+        return rows[there], columns[there], matrix.data[there], tuple(matrix.shape)
     found = matrix.tocoo()
     return found.row, found.col, np.asarray(found.data, float), tuple(found.shape)
 
 
-def _value(rate: Any, states: States, t: Any, what: str) -> Any:
-    """A rate at time t: a number, or an array `(*cells,)` where it depends on the state."""
+def _value(rate: Any, states: States, t: Any, what: str, least: Any = 0) -> Any:
+    """A rate at time t: a number, or an array `(*cells,)` where it depends on the state, of no counts below `least`."""
     if isinstance(rate, Series):
         return rate(t)
     if not callable(rate):
@@ -275,8 +284,8 @@ def _value(rate: Any, states: States, t: Any, what: str) -> Any:
             )
         return value
     if not isinstance(rate, TimeDependent):
-        return states.evaluated(rate, what)
-    return at_place(rate, ("t",), t) if takes(rate, ("t",)) else states.evaluated(rate, what, t)
+        return states.evaluated(rate, what, least=least)
+    return jnp.asarray(at_place(rate, ("t",), t)) if takes(rate, ("t",)) else states.evaluated(rate, what, t, least)
 
 
 def _stacked(matrix: Any) -> Any:

@@ -83,8 +83,11 @@ class States(Grid):
         """One species as cells of width one."""
         return Grid((self.edges[k],))
 
-    def evaluated(self, function: Callable[..., Any], what: str, t: Any = None) -> Float[Array, "*cells"]:
-        """A function of the counts, and of t if it is given, at every state: of some of them by name, or of all in order."""
+    def evaluated(
+        self, function: Callable[..., Any], what: str, t: Any = None, least: Any = 0
+    ) -> Float[Array, "*cells"]:
+        """A function of the counts, and of t if it is given, at every state: of some of them by name, or of all in order; where
+        there are fewer than `least`, of those."""
         dtype = jnp.result_type(float)
         names, time = (self.names, ()) if t is None else (("t", *self.names), (t,))
         own = list(inspect.signature(function).parameters)
@@ -95,7 +98,7 @@ class States(Grid):
                 return one_number(function(**{name: given[name] for name in own}), dtype, what)
             return one_number(at_place(function, names, *time, *n), dtype, what)
 
-        return jax.vmap(of_one)(*jnp.asarray(self.counts.T, dtype)).reshape(self.shape)
+        return jax.vmap(of_one)(*jnp.asarray(np.maximum(self.counts, least).T, dtype)).reshape(self.shape)
 
     @as_written
     def average(self, function: Any) -> Float[Array, "*cells"]:
@@ -152,6 +155,21 @@ class States(Grid):
                 f"there is no state {unknown[0]!r} here; there are {', '.join(self.labels) or 'numbers alone'}"
             )
         return np.reshape([np.nan if missing(name) else known[str(name)] for name in names.flat], names.shape)
+
+    def start(self, initial: Any) -> Any:
+        """The state `(*cells,)` that counts stand for, {species: count}; an array as it is.
+
+        Raises:
+            ValueError: a number, which is no state.
+        """
+        if isinstance(initial, (Mapping, str)):
+            return self.delta(initial)
+        if np.ndim(initial) == 0:
+            one = "{" + ", ".join(f"{name!r}: 3" for name in self.species) + "}"
+            raise ValueError(
+                f"initial is a number, which no state is; pass {one} or states.delta(…), or the probability of each state"
+            )
+        return initial
 
     def _place(self, point: Any) -> tuple[int, ...]:
         names = np.atleast_1d(self.numbered(point, "a state"))

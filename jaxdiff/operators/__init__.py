@@ -5,7 +5,7 @@ from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.block_tridiagonal import BlockTridiagonal
 from jaxdiff.operators.blocking import Blocking, blocking
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
-from jaxdiff.operators.connectivity import parts, reaching
+from jaxdiff.operators.connectivity import leading_to, led_to, never_left, parts, reaching
 from jaxdiff.operators.dense import Dense
 from jaxdiff.operators.doubling import dense, doubled, doublings_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
@@ -44,7 +44,10 @@ __all__ = [
     "eliminable",
     "eliminated",
     "preconditioned",
+    "leading_to",
+    "led_to",
     "longest_time",
+    "never_left",
     "parts",
     "reaching",
     "most_of_batch",

@@ -45,6 +45,42 @@ def reaching(operator: Any, ends: Any) -> Any:
     return _until_still(further, ends | (both_ways & ends.any()))
 
 
+def leading(operator: Any) -> tuple[Any, Any]:
+    """(step back, step on) of an operator among states: from some of them `(n,)` to all that lead to them, or that they lead to."""
+    if hasattr(operator, "rates") and not hasattr(operator, "jumps"):  # a matrix
+        joined = operator.rates > 0
+        return (
+            lambda found: found | (joined & found[:, None]).any(0),
+            lambda found: found | (joined & found).any(1),
+        )
+    source, target, rates = operator.jumps
+    joined, n = rates > 0, len(operator.loss)
+    along = lambda found, begin, end: found | (jax.ops.segment_max(1 * (joined & found[begin]), end, n) > 0)
+    return lambda found: along(found, target, source), lambda found: along(found, source, target)
+
+
+def led_to(operator: Any, starts: Any) -> Any:
+    """Which states can be come to from `starts` `(n,)`."""
+    return _until_still(leading(operator)[1], starts)
+
+
+def leading_to(operator: Any, ends: Any) -> Any:
+    """From which states one of `ends` `(n,)` can be come to."""
+    return _until_still(leading(operator)[0], ends)
+
+
+def never_left(operator: Any, content: Any) -> Any:
+    """A state `(n,)` that all those it leads to lead back to; of large `content`."""
+    order = jnp.arange(len(content))
+
+    def again(found: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, _ = found
+        gone = led_to(operator, order == state) & ~leading_to(operator, order == state)
+        return jnp.where(gone.any(), jnp.argmax(jnp.where(gone, content, -1.0)), state), gone.any()
+
+    return order == jax.lax.while_loop(lambda found: found[1], again, (jnp.argmax(content), jnp.array(True)))[0]
+
+
 def _axes(operator: Any) -> list[tuple[int, Any, Any, bool]]:
     """Of each axis its number, rates up and down, and whether it is periodic."""
     each = lambda x: x if isinstance(x, tuple) else (x,)

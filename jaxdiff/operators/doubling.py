@@ -26,26 +26,27 @@ def doubled(operator: Any, t: Any, doublings: int) -> tuple[Any, Any]:
     entry loses digits to another: rates may lie 30 decades apart (the elimination of Grassmann, Taksar & Heyman 1985,
     doi:10.1287/opre.33.5.1107, for a square in place of a solve).
     """
-    h = t * 0.5**doublings
+    count = jnp.minimum(doublings_needed(jnp.max(operator.exit), t), doublings)
+    h = t * 0.5**count
     dot = lambda a, b: jnp.matmul(a, b, precision="highest")
     eye = jnp.eye(len(operator.loss), dtype=bool)
     rates, exit, loss = h * operator.rates, h * operator.exit, h * operator.loss
     moves = rates * (1 - (exit[:, None] + exit) / 2) + jnp.where(eye, 0.0, dot(rates, rates)) / 2
     lost = loss * (1 - exit / 2) + dot(loss, rates) / 2
 
-    def stay(left: Any, otherwise: Any) -> Any:
-        return jnp.where(left < 0.5, 1 - left, otherwise)
-
-    def double(carry: Any, _: Any) -> tuple[Any, None]:
+    def double(carry: Any, i: Any) -> tuple[Any, None]:
         moves, lost, stays = carry
         twice = dot(moves, moves)
-        back = jnp.diagonal(twice)
         more = moves * (stays[:, None] + stays) + jnp.where(eye, 0.0, twice)
         gone = lost * (1 + stays) + dot(lost, moves)
-        return (more, gone, stay(jnp.sum(more, axis=0) + gone, stays**2 + back)), None
+        left, back = jnp.sum(more, axis=0) + gone, stays**2 + jnp.diagonal(twice)
+        few = left < 0.5
+        whole = jnp.where(few, 1.0, left + back)  # but for roundoff one, which every square would double
+        new = more / whole, gone / whole, jnp.where(few, 1 - left, back / whole)
+        return jax.tree.map(lambda new, old: jnp.where(i < count, new, old), new, carry), None
 
-    left = jnp.sum(moves, axis=0) + lost
-    (moves, _, stays), _ = jax.lax.scan(double, (moves, lost, 1 - left), None, length=doublings)
+    start = moves, lost, 1 - jnp.sum(moves, axis=0) - lost
+    (moves, _, stays), _ = jax.lax.scan(double, start, jnp.arange(doublings))
     return moves, stays
 
 

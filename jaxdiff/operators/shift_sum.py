@@ -78,6 +78,12 @@ class ShiftSum(eqx.Module):
         reaction, source = np.nonzero(self._stays)
         return blocking(source, source + self.offsets[reaction], int(np.prod(self.shape)), self.shape)
 
+    def cut_off(self, content: Any) -> tuple[Any, Any]:
+        """Of each reaction what leads out of the box, as a share, and the content of the states from which it does."""
+        out = jnp.where(self._stays, 0.0, self.rates)
+        all_ = self.rates @ content
+        return out @ content / jnp.where(all_ > 0, all_, 1.0), (out > 0) @ content
+
     @property
     def block_size(self) -> int:
         """How many states a block of a resolvent has."""

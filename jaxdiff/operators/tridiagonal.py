@@ -55,6 +55,11 @@ class Tridiagonal(eqx.Module):
         up, down = self.up.at[-1].set(0.0), self.down.at[0].set(0.0)
         return Tridiagonal(up, down, self.loss, False, self.diffusive)
 
+    def cut_off(self, content: Any) -> tuple[Any, Any]:
+        """Of the rates up what leads beyond the last cell, as a share, and the content there."""
+        out, all_ = self.up[-1] * content[-1], jnp.sum(self.up * content)
+        return out / jnp.where(all_ > 0, all_, 1.0), jnp.where(self.up[-1] > 0, content[-1], 0.0)
+
     @property
     def jumps(self) -> tuple[Any, Any, Any]:
         """From which state `(m,)` to which `(m,)`, and at which rate `(m,)`, on an open axis."""
