@@ -64,7 +64,7 @@ def growing(
         enough = max(tolerance or _TOLERANCE, 1e3 * float(jnp.finfo(solution.values.dtype).eps))
         if not open_ended or (gone := lost(solution.values, beginning(states, initial))) <= enough:
             return solution
-        count: int = getattr(equation.jumps, "given", 0)
+        count = equation.jumps.given
         if count:
             raise ValueError(
                 f"{gone:.2g} of the probability goes beyond the last count that rates are given for, {count - 1}; give more of them, or functions of the count"
@@ -79,7 +79,7 @@ def enough(equation: Any, at_rest_on: Callable[[States], Any]) -> Any:
         try:
             return at_rest_on(states)
         except ValueError as error:
-            if not truncated(equation) or BEYOND not in str(error) or getattr(equation.jumps, "given", 0):
+            if not truncated(equation) or BEYOND not in str(error) or equation.jumps.given:
                 raise
             shares.append(float(str(error).split()[0]))
         if len(shares) > 3 and shares[-1] > 0.9 * shares[-4]:

@@ -94,8 +94,7 @@ class Grid(eqx.Module):
             mask: True in the cells of the domain, as in `Grid`.
 
         Raises:
-            ValueError: a triple that is none, ends that are not increasing, cells that are no positive whole number, or a mask
-                that is none.
+            ValueError: a triple that is none, ends that do not increase, cells that are no positive whole number, a wrong mask.
         """
         return cls(tuple(_linspace(axis) for axis in axes), mask=mask)
 
@@ -195,8 +194,7 @@ class Grid(eqx.Module):
     def average(self, function: Callable[..., Any] | Any) -> Float[Array, "*cells"]:
         """Average a function of position over every cell.
 
-        Gauss–Legendre quadrature; cells in which that is not enough are divided until it is, but inside jit, where the number
-        of points is known beforehand.
+        Gauss–Legendre quadrature; cells in which that is not enough are divided until it is, but not inside jit.
 
         Args:
             function: f(x), f(x, y), …, written for one point [length]; or a number, or an array of the grid's shape.
@@ -299,7 +297,7 @@ class Grid(eqx.Module):
             u: `(…, *cells)`, with the axes of the grid as its last.
 
         Returns:
-            An array `(…,)`, [unit of u · length^d].
+            `(…,)` [unit of u · length^d].
 
         >>> from jaxdiff import Grid
         >>> float(Grid.uniform((0.0, 2.0, 8)).integrate(3.0))
@@ -342,9 +340,8 @@ class Grid(eqx.Module):
     def holds(self, points: Any) -> np.ndarray:
         """Whether points of the box, (m,) or (m, ndim), lie in cells of the mask, or on its outline."""
         columns = np.reshape(np.asarray(points, float), (-1, self.ndim))
-        if self.mask is None:
-            return np.ones(len(columns), bool)
-        return holder(self.edges, np.asarray(self.mask), tuple(columns.T), np)[1]
+        within = lambda: holder(self.edges, np.asarray(self.mask), tuple(columns.T), np)[1]
+        return np.ones(len(columns), bool) if self.mask is None else within()
 
     def numbered(self, points: Any, what: str) -> np.ndarray:
         """Positions as numbers, NaN where one is missing."""

@@ -35,6 +35,11 @@ class Rates(eqx.Module):
         """The states where none are given, of an unbounded count up to at least so many."""
 
     @property
+    def given(self) -> int:
+        """How many counts arrays of rates are for; 0: for any."""
+        return 0
+
+    @property
     def varies(self) -> bool:
         """Whether they depend on time."""
         return False

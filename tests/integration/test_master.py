@@ -165,7 +165,9 @@ def test_weights_keep_their_digits():
 def test_at_rest():
     p = jd.steady_state(jd.MasterEquation(10.0, DECAY), jd.States({"n": 60}))
     np.testing.assert_allclose(p, poisson.pmf(np.arange(61), 10.0), rtol=1e-12)
-    with pytest.raises(ValueError, match=r"of the jumps at rest lead beyond the largest counts; allow larger ones"):
+    with pytest.raises(
+        ValueError, match=r"of the jumps of a kind lead beyond the largest counts at rest; allow larger"
+    ):
         jd.steady_state(jd.MasterEquation(10.0, DECAY), jd.States({"n": 20}))
 
 
@@ -293,3 +295,40 @@ def test_a_fit_says_what_its_states_lack():
     assert any(
         "of the probability is beyond the largest counts, which predictions lack" in note for note in found.notes
     )
+
+
+def test_what_is_never_left_depends_on_the_start():
+    two = np.zeros((7, 7))
+    two[:3, :3] = [[0, 1, 0.7], [0.3, 0, 0.2], [0.5, 0.4, 0]]
+    two[3:6, 3:6] = [[0, 1.2, 0.3], [0.8, 0, 0.1], [0.25, 0.6, 0]]
+    two[[0, 4], 6] = 1.0, 2.0  # a state that leads to both
+    chain, start = jd.MasterEquation(two), np.eye(7)
+    for initial in (None, start[6]):
+        with pytest.raises(ValueError, match="several sets of states that are never left"):
+            jd.steady_state(chain, None, initial)
+    found = jd.steady_state(chain, None, start[4])
+    np.testing.assert_allclose(found, jd.solve(chain, None, start[4], [0.0, 1e12]).values[-1], atol=1e-13)
+    np.testing.assert_allclose(np.asarray(found).sum(), 1.0, rtol=1e-14)
+    # A reaction that is as fast as may be does not hide what leads out of the box.
+    fast = jd.Reaction({"A": 1}, {"A": 1}, 1e12), jd.Reaction({}, {"A": 1}, 0.01), jd.Reaction({"A": 1}, {}, 0.001)
+    with pytest.raises(ValueError, match="of the jumps of a kind lead beyond"):
+        jd.steady_state(jd.MasterEquation.from_reactions(fast), jd.States({"A": 5}))
+    with pytest.raises(ValueError, match="counts that grow have none"):
+        jd.steady_state(jd.MasterEquation(1.0, lambda n: 0.0 * n), None)
+
+
+def test_a_sparse_diagonal_tells_what_is_left_for_good():
+    leaky = np.array([[-3.0, 0.0], [1.0, -1.0]])
+    found = [
+        jd.solve(jd.MasterEquation(m), None, [1.0, 0.0], [0.0, 1.0]).values[-1]
+        for m in (leaky, scipy.sparse.csc_matrix(leaky))
+    ]
+    np.testing.assert_allclose(found, [expm(leaky)[:, 0]] * 2, rtol=1e-13)
+
+
+def test_a_start_that_is_a_function_asks_for_as_many_states_as_it_fills():
+    from_hundred = lambda n: jnp.exp(n * jnp.log(100.0) - 100.0 - jax.scipy.special.gammaln(n + 1))
+    p = jd.solve(jd.MasterEquation(10.0, DECAY), None, from_hundred, [0.0, 1.0]).values[-1]
+    np.testing.assert_allclose(p @ np.arange(len(p)), 100 / np.e + 10 * (1 - 1 / np.e), rtol=1e-8)
+    with pytest.raises(ValueError, match="initial is a number, which no state is"):
+        jd.solve(jd.MasterEquation(10.0, DECAY), jd.States({"n": 9}), 1, [0.0, 1.0])
