@@ -50,7 +50,7 @@ def index_beyond(function: Callable[..., Any], *arguments: Any) -> str | None:
     """Which array a function of JAX arrays reads beyond its end, and where, for there JAX takes the last entry in silence."""
     from jax.experimental import checkify
 
-    message = checkify.checkify(function, errors=checkify.index_checks)(*arguments)[0].get()
+    message = jax.jit(checkify.checkify(function, errors=checkify.index_checks))(*arguments)[0].get()
     if message is None:
         return None
     found = re.search(r"shape (.+): index (-?\d+) is", message)

@@ -6,7 +6,7 @@ from configurations import changed
 from jaxdiff.benchmarks.attacks import configurations
 from jaxdiff.benchmarks.attacks.examples import EXAMPLES
 
-SEED, COUNT = 1, 25
+SEED, COUNT = 1, 10
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

