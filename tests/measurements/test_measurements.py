@@ -262,18 +262,18 @@ def test_what_a_series_of_images_cannot_be(make, words):
 def test_coefficients_beyond_all_numbers_end_in_one_line(huge):
     grid, times = jd.Grid.uniform((-3.0, 3.0, 60)), np.arange(1.0, 5.0)
     path = jd.Trajectory(grid, times, [0.0, 0.1, -0.1, 0.2])
-    cells, rows = (
-        (12, 2) if abs(huge) == 1e308 else (60, 4)
-    )  # 4096 exponentials are taken before a drift of 1e308 is given up
-    coarse = jd.Grid.uniform((-3.0, 3.0, cells))
-    readings = jd.Readings(coarse, 1.0, times[:rows], np.arange(rows) / 10, times[:rows])
+    coarse = jd.Grid.uniform((-3.0, 3.0, 12))  # 4096 exponentials are taken before a drift of 1e308 is given up
+    readings = jd.Readings(coarse, 1.0, times[:2], [0.0, 0.1], times[:2])
     trap = jd.Expression("k*(m-x)", k=jd.Positive(1.0), m=huge)
-    for equation, data in (
+    signed = (
         (jd.FokkerPlanck(trap, jd.Positive(0.05)), path),
-        (jd.FokkerPlanck(0.1, jd.Positive(abs(huge))), path),
         (jd.FokkerPlanck(jd.Free(huge), jd.Positive(1.0)), readings),
-        (jd.Diffusion(jd.Positive(abs(huge))), readings),
-    ):
-        with pytest.raises(ValueError) as caught:
-            jd.fit(equation, data, progress=False)
-        assert "\n" not in str(caught.value) and "NaN to integer" not in str(caught.value)
+    )
+    diffusive = lambda D: ((jd.FokkerPlanck(0.1, D), path), (jd.Diffusion(D), readings))
+    for equation, data in signed + (diffusive(jd.Positive(huge)) if huge > 0 else ()):
+        try:
+            fit = jd.fit(equation, data, progress=False)
+        except ValueError as error:
+            assert "\n" not in str(error) and "NaN to integer" not in str(error)
+        else:  # where numbers hold all the same, nothing is said to be found
+            assert huge == 1e200 and not fit.converged and np.isnan(list(fit.standard_errors.values())).all()
