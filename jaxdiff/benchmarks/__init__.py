@@ -13,6 +13,7 @@ CASES = {
     "throughput": "cell updates, solves, gradients and fits per second on every device, as a share of its copy bandwidth",
     "peers": "time and error beside other libraries on the CPU, in float64 (they come with jaxdiff[bench])",
     "jumps": "master equations beside SciPy's expm_multiply and BDF",
+    "spectrum": "slowest rates beside LAPACK, first passages beside SciPy's expm_multiply and BDF",
     "scaling": "cost against cells, output times, steps and batch",
     "attacks": "random problems, tables and configurations: right, refused in one line, or found out",
     "nist": "27 certified problems of nonlinear regression, beside SciPy",

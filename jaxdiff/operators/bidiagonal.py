@@ -90,13 +90,24 @@ def _found(off: Any, count: int) -> tuple[Any, Any]:
         return *_narrowed(off, lower, upper, x, index), passes + 1
 
     def until(width: float, lower: Any, upper: Any) -> Any:
-        wide = lambda state: jnp.any(state[1] - state[0] > width * state[0]) & (state[2] < 200)
+        def wide(state: Any) -> Any:
+            lower, upper, passes = state
+            gap = jnp.append(lower[1:] - upper[:-1], jnp.inf)
+            apart = 8 * (upper - lower) < jnp.minimum(gap, jnp.append(jnp.inf, gap[:-1]))
+            least = jnp.where(apart, width, 64 * eps) * lower
+            return jnp.any(upper - lower > least) & (passes < 200)
+
         return jax.lax.while_loop(wide, cut, (lower, upper, 0))[:2]
 
     lower, upper = until(1e-3, jnp.full(count, least, dtype), jnp.full(count, 2.0, dtype))
-    x = (lower + upper) / 2
-    for _ in range(2):
-        x = _twisted(off, x)[1]
+
+    def closer(state: Any) -> Any:
+        x, _, passes = state
+        new = _twisted(off, x)[1]
+        return new, jnp.max(jnp.where(lower > least, jnp.abs(new - x) / x, 0.0)), passes + 1
+
+    moving = lambda state: (state[1] > 1e-11) & (state[2] < 6)
+    x = jax.lax.while_loop(moving, closer, ((lower + upper) / 2, jnp.array(1.0, dtype), 0))[0]
     near = jnp.clip(x[:, None] * (1 + 24 * eps * jnp.array([-1.0, 1.0], dtype)), lower[:, None], upper[:, None])
     near = jnp.where(jnp.isfinite(near), near, ((lower + upper) / 2)[:, None])
     lower, upper = until(64 * eps, *_narrowed(off, lower, upper, near, index))
@@ -165,4 +176,4 @@ def _iterated(off: Any, sigma: Any) -> Any:
         w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
         return jnp.linalg.qr(w.T)[0].T, None
 
-    return jax.lax.scan(again, start / jnp.linalg.norm(start, axis=1, keepdims=True), None, length=4)[0]
+    return jax.lax.scan(again, start / jnp.linalg.norm(start, axis=1, keepdims=True), None, length=2)[0]
