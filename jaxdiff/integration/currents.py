@@ -18,6 +18,8 @@ from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check
 
+_COARSE = 0.03  # of the diffusivity
+
 
 class EffectiveDiffusion(NamedTuple):
     """Mean velocity [length/time] and diffusivity [length²/time] over long times, along periodic axes."""
@@ -60,6 +62,7 @@ def _entropy(equation: Any, grid: Any, density: Any) -> tuple[Any, Checks]:
     operator, forcing, _ = system.formed(0.0)
     operator = operator.closed if system.among_states else operator
     state, checks = _state(system, grid, equation, density)
+    least = jnp.min(state)
     content = state.reshape(operator.exit.shape) * system.weights.reshape(operator.exit.shape)
     operator_leak, total, one_way = operator.leak, jnp.zeros(()), jnp.array(False)
     if not hasattr(operator, "flows"):
@@ -88,6 +91,7 @@ def _entropy(equation: Any, grid: Any, density: Any) -> tuple[Any, Checks]:
                 0.0,
                 fed,
             ),
+            ("the density is {value} somewhere; it must not be negative", least < 0, 0.0, least),
             ("entropy production is infinite: content goes between some cells one way only", one_way, 0.0, 0.0),
         ]
     )
@@ -123,13 +127,30 @@ def _effective(equation: Any, grid: Any) -> tuple[Any, Checks]:
     lags = [lag[:, i].reshape(rest.shape) for i in range(len(axes))]
     across = jnp.stack([jnp.stack([drift(axis, lag) for lag in lags]) for axis in axes])
     spread = jnp.stack([jnp.sum((up * above + down * below) * rest) / 2 for _, up, down, above, below in axes])
+    # The variance of hops is that of the diffusion between two cells times z/2 coth(z/2).
+    beyond = jnp.stack([_beyond(up, down, above, k, rest) for k, up, down, above, _ in axes])
     diffusivity = jnp.diag(spread) + (across + across.T) / 2
     opened = (
         "content leaves at {value}, so that nothing is left over long times; close walls, and drop killing and decay"
     )
     stuck = "velocity and diffusivity are not finite; check the coefficients, and whether all cells hang together"
+    coarse = "the cells are too large for the drift, whose hops from one to the next are {value} of the diffusivity; take more cells"
+    share = jnp.max(beyond / jnp.diag(diffusivity))
     finite = jnp.isfinite(velocity).all() & jnp.isfinite(diffusivity).all()
-    return (velocity, diffusivity), check([*conditions, (opened, leak > 0, 0.0, leak), (stuck, ~finite, 0.0, 0.0)])
+    return (velocity, diffusivity), check(
+        [*conditions, (opened, leak > 0, 0.0, leak), (stuck, ~finite, 0.0, 0.0), (coarse, share > _COARSE, 0.0, share)]
+    )
+
+
+def _beyond(up: Any, down: Any, above: Any, k: int, rest: Any) -> Any:
+    """What hops along axis k, `up` and `down` times their lengths, spread content at rest beyond what diffuses."""
+    back = jnp.roll(down, -1, k)
+    both = (up > 0) & (back > 0)
+    half = jnp.log(jnp.where(both, up, 1.0) / jnp.where(both, back, 1.0)) / 2
+    small = jnp.abs(half) < 1e-3
+    share = jnp.where(small, half**2 / 3, 1 - jnp.tanh(half) / jnp.where(small, 1.0, half))
+    flow = (up * rest + back * jnp.roll(rest, -1, k)) * above / 2
+    return jax.lax.stop_gradient(jnp.sum(flow * jnp.where(both, share, 1.0)))
 
 
 @as_written

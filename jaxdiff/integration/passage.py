@@ -45,13 +45,23 @@ def stopped(equation: Any, grid: Any, target: Any = None) -> tuple[Any, Any, lis
     leak = operator.leak
     inside = jnp.ones(leak.shape, bool) if mask is None else jnp.broadcast_to(mask, leak.shape)
     shut = "nothing ever leaves, so there is no passage time; let a wall absorb (jd.absorbing), or name cells to=, of a passage time"
-    found = [(_GROWS, inside & (leak < 0), None, leak), (shut, ~jnp.any(inside & (leak > 0)), 0.0, 0.0)]
+    found = [
+        *_growing(system),
+        (_GROWS, inside & (leak < 0), None, leak),
+        (shut, ~jnp.any(inside & (leak > 0)), 0.0, 0.0),
+    ]
     if mask is not None:  # what is outside must not be singular
         operator = eqx.tree_at(lambda a: a.loss, operator, jnp.where(inside, operator.loss, jnp.max(operator.exit)))
     if system.may_vanish:
         stuck = "from some cells nothing ever leaves, so the mean passage time is infinite there; D = 0 lets content go one way only"
         found.append((stuck, inside & ~reaching(operator, operator.leak > 0), None, leak))
     return system, operator, [*conditions, *found]
+
+
+def _growing(system: Any) -> list[Condition]:
+    """That nothing is made on any of the ways out, also where more is lost on another."""
+    rates = [jnp.ravel(rate) for rate in system.exits(0.0).values()]
+    return [(_GROWS, jnp.min(rate) < 0, 0.0, jnp.min(rate)) for rate in rates]
 
 
 def backward(operator: Any) -> Any:
@@ -191,7 +201,7 @@ def leaving(
     values, checks = evolve(equation, grid, initial, plan, observe, None)
     most, least = jnp.max(jnp.abs(forcing)), jnp.min(operator.leak)
     fed = "content enters at {value} per time, and survival is that of what was there; drop sources, and values of walls but zero"
-    found = check([(fed, most != 0, 0.0, most), (_GROWS, least < 0, 0.0, least)])
+    found = check([(fed, most != 0, 0.0, most), (_GROWS, least < 0, 0.0, least), *_growing(system)])
     nonnegative = jax.lax.stop_gradient(jnp.all(jnp.asarray(initial) >= 0))
     below = jax.lax.stop_gradient(jnp.where(nonnegative & (values < 0), values, 0.0))  # by roundoff
     return values - below, checks + found
@@ -229,7 +239,10 @@ def _planned(equation: Any, grid: Any, times: Any, options: SolverOptions) -> tu
 def survival(equation: Any, grid: Any, initial: Any, times: Any, *, tolerance: float = TOLERANCE) -> Float[Array, " T"]:
     """What is left of the initial content at times after the start; of a density of mass one, the probability not to have left.
 
-        S(t) = ∫u(t) dV,   −dS/dt = Σ of `first_passage_density`
+        S(t) = ∫c u(t) dV,   −dS/dt = Σ of `first_passage_density`
+
+    Where a drift f carries, times scatter by what hops between cells of width h spread beside D, |f| h/2 where that is larger: halve the
+    cells and see.
 
     Args:
         equation: its coefficients constant in time; nothing enters.

@@ -16,7 +16,7 @@ import pytest
 from configurations import WALL, changed, sections
 
 import jaxdiff as jd
-from jaxdiff.benchmarks import throughput
+from jaxdiff.benchmarks import CASES, throughput
 from jaxdiff.reports import page as report
 from jaxdiff.shell import cli
 from jaxdiff.shell.config import load
@@ -390,7 +390,7 @@ def test_a_benchmark_writes_numbers_table_and_plot(workplace, run, refused, monk
 
 
 BENCHMARKS = [
-    (("speed",), "no benchmark is called 'speed'; choose one of throughput, peers, scaling, attacks"),
+    (("speed",), "no benchmark is called 'speed'; choose one of throughput, peers, jumps"),
     (("throughput", "--device", "tpu"), "JAX sees no tpu here, only cpu"),
     (("throughput", "--dtype", "float16"), "is not one of 'float64', 'float32'"),
     (("peers", "--dtype", "float32"), "peers are compared on the CPU in float64"),
@@ -404,8 +404,8 @@ def test_a_benchmark_that_cannot_be_is_refused(refused, arguments, message):
 
 def test_the_benchmarks_are_listed(workplace, run):
     code, out, _ = run("benchmark")
-    listed = ["throughput", "peers", "scaling", "attacks", "nist", "coverage"]
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == listed
+    listed = [line.split()[0] for line in out.splitlines()]
+    assert code == 0 and listed == list(CASES) and {"throughput", "peers", "coverage"} <= set(listed)
 
 
 def test_info_in_a_process_of_its_own(tmp_path):
