@@ -18,7 +18,7 @@ from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check
 
-_COARSE = 0.03  # of the diffusivity
+_COARSE = 0.05  # of the diffusivity
 
 
 class EffectiveDiffusion(NamedTuple):
