@@ -60,7 +60,10 @@ def stopped(equation: Any, grid: Any, target: Any = None) -> tuple[Any, Any, lis
 
 def _growing(system: Any) -> list[Condition]:
     """That nothing is made on any of the ways out, also where more is lost on another."""
-    rates = [jnp.ravel(rate) for rate in system.exits(0.0).values()]
+    try:
+        rates = [jnp.ravel(rate) for rate in system.exits(0.0).values()]
+    except ValueError:  # of oblique edges no way out is that of a wall
+        return []
     return [(_GROWS, jnp.min(rate) < 0, 0.0, jnp.min(rate)) for rate in rates]
 
 
