@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -146,7 +147,8 @@ def compare(
 
 def failure(error: BaseException) -> str:
     """An error of somebody else's in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    words = re.sub(r"/\S*/site-packages/", "", " ".join(str(error).split()))  # where it lies on this machine is no matter
+    return f"{type(error).__name__}: {words[:300]}"
 
 
 def missing(package: str) -> str | None:

@@ -173,7 +173,8 @@ def _product_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
 
     def to_rates(content: Any, y: Any) -> Any:
         read = _reader(content, offsets)
-        return y * jnp.stack([read(by) for by in offsets])  # one array: XLA adds it up in one pass
+        found = y * jnp.stack([read(by) for by in offsets])  # one array: XLA adds it up in one pass
+        return found if jnp.iscomplexobj(arriving) else found.real  # contents may be complex where rates are not
 
     out = _product(offsets, arriving, leaving, content)
     moved: Any = jnp.zeros_like(out)

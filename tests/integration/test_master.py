@@ -332,3 +332,10 @@ def test_a_start_that_is_a_function_asks_for_as_many_states_as_it_fills():
     np.testing.assert_allclose(p @ np.arange(len(p)), 100 / np.e + 10 * (1 - 1 / np.e), rtol=1e-8)
     with pytest.raises(ValueError, match="initial is a number, which no state is"):
         jd.solve(jd.MasterEquation(10.0, DECAY), jd.States({"n": 9}), 1, [0.0, 1.0])
+
+
+def test_rates_have_real_gradients_where_contents_are_complex():
+    """As in the resolvents by which a long or stiff network is followed."""
+    states, z = jd.States({"A": 3, "B": 2}), jnp.exp(1j * jnp.arange(12.0))
+    value = lambda fast: jnp.sum(pairs(fast).jumps.operator(states, 0.0) @ z * z).imag
+    np.testing.assert_allclose(jax.grad(value)(2.0), (value(2.5) - value(1.5)), rtol=1e-13)
