@@ -147,7 +147,9 @@ def compare(
 
 def failure(error: BaseException) -> str:
     """An error of somebody else's in one line."""
-    words = re.sub(r"/\S*/site-packages/", "", " ".join(str(error).split()))  # where it lies on this machine is no matter
+    words = re.sub(
+        r"/\S*/site-packages/", "", " ".join(str(error).split())
+    )  # where it lies on this machine is no matter
     return f"{type(error).__name__}: {words[:300]}"
 
 
