@@ -128,22 +128,8 @@ def _on_chain(operator: Tridiagonal, growing: Any, count: int) -> tuple[Any, Any
     diagonal = -(jnp.concatenate([up, none]) + jnp.concatenate([none, down]) + operator.leak)
     beside = lambda x: jnp.pad(root * x[:, 1:], ((0, 0), (0, 1))) + jnp.pad(root * x[:, :-1], ((0, 0), (1, 0)))
     off = diagonal * u + beside(u) - values[:, None] * u
-    # Zero, but its derivative is not: a mode moves by what (A − λ) makes of it.
-    off = off - jax.lax.stop_gradient(off)
-    size = jnp.max(jnp.abs(diagonal))
-    fixed, edge, level = jax.lax.stop_gradient((diagonal, root, values + float(jnp.finfo(up.dtype).eps) * size))
-
-    def solve(_: Any, rhs: Any) -> Any:
-        lower, upper = jnp.concatenate([none, edge]), jnp.concatenate([edge, none])
-        one = lambda level, b: jax.lax.linalg.tridiagonal_solve(lower, fixed - level, upper, b[:, None])[:, 0]
-        return jax.vmap(one)(level, rhs)
-
-    product = lambda x: (
-        (fixed - level[:, None]) * x
-        + jnp.pad(edge * x[:, 1:], ((0, 0), (0, 1)))
-        + jnp.pad(edge * x[:, :-1], ((0, 0), (1, 0)))
-    )
-    moved = jax.lax.custom_linear_solve(product, -off, solve, symmetric=True)
+    above = values + float(jnp.finfo(up.dtype).eps) * jnp.max(jnp.abs(diagonal))
+    moved = _moved(*jax.lax.stop_gradient((diagonal, root, above)), off)
     u = u + moved - jnp.sum(u * moved, axis=1, keepdims=True) * u
     ratio = jnp.where(hops, up, 1.0) / jnp.where(hops, down, 1.0)
     half = jnp.concatenate([none, jnp.cumsum(jnp.log(ratio))]) / 2
@@ -154,6 +140,30 @@ def _on_chain(operator: Tridiagonal, growing: Any, count: int) -> tuple[Any, Any
     )
     one_way = ((up > 0) != (down > 0)).any()
     return values, u * jnp.exp(jnp.minimum(half - scale, 700.0)), [(words, one_way, 0.0, 0.0)]
+
+
+@jax.custom_jvp
+def _moved(diagonal: Any, beside: Any, level: Any, off: Any) -> Any:
+    """Zero, but its derivative is not: a mode moves by what (A − λ) makes of it, `off`."""
+    return jnp.zeros_like(off)
+
+
+@_moved.defjvp
+def _moved_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    diagonal, beside, level, off = primals
+    none = jnp.zeros(1, off.dtype)
+    lower, upper = jnp.concatenate([none, beside]), jnp.concatenate([beside, none])
+
+    def product(x: Any) -> Any:
+        around = jnp.pad(x, ((0, 0), (1, 1)))
+        return (diagonal - level[:, None]) * x + lower * around[:, :-2] + upper * around[:, 2:]
+
+    def solve(_: Any, rhs: Any) -> Any:
+        one = lambda level, b: jax.lax.linalg.tridiagonal_solve(lower, diagonal - level, upper, b[:, None])[:, 0]
+        return jax.vmap(one)(level, rhs)
+
+    moved = jax.lax.custom_linear_solve(product, -tangents[-1], solve, symmetric=True)
+    return jnp.zeros_like(off), moved
 
 
 def _by_inverse(operator: Any, weights: Any, growing: Any, closed: Any, count: int) -> tuple[Any, Any, list[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_POINTS = 4  # at which each interval is looked at in one pass
+_POINTS = 16  # at which each interval is looked at in one pass
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -62,17 +62,18 @@ def _pivots(x: Any, q: Any, square: Any) -> Any:
 
 def _below(off: Any, x: Any) -> Any:
     """How many singular values are below x `(k, m)`: by pivots from both ends to the middle."""
-    n = (len(off) + 1) // 2
-    squares = jnp.stack([off[: n - 1], off[n:][::-1]], axis=1)[..., None, None] ** 2
+    n, lanes = (len(off) + 1) // 2, x.ravel()
+    squares = jnp.stack([off[: n - 1], off[n:][::-1]], axis=1)[..., None] ** 2
 
     def count(state: Any, square: Any) -> tuple[Any, None]:
         q, found = state
-        return (_pivots(x, q, square), found + (q < 0)), None
+        return (_pivots(lanes, q, square), found + (q < 0)), None
 
-    first = jnp.broadcast_to(-x, (2, *x.shape))
-    (q, found), _ = jax.lax.scan(count, (first, jnp.zeros(first.shape, x.dtype)), squares)
+    first = jnp.broadcast_to(-lanes, (2, lanes.size))
+    (q, found), _ = jax.lax.scan(count, (first, jnp.zeros(first.shape, x.dtype)), squares, unroll=2)
     lower, upper = q  # the two that meet
-    return jnp.sum(found, axis=0) + (upper < 0) + (lower - off[n - 1] ** 2 / upper < 0) - n
+    found = jnp.sum(found, axis=0) + (upper < 0) + (lower - off[n - 1] ** 2 / upper < 0) - n
+    return found.reshape(x.shape)
 
 
 def _found(off: Any, count: int) -> tuple[Any, Any]:
