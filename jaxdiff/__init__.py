@@ -17,6 +17,7 @@ At its walls
 What moves
     Diffusion, FokkerPlanck     heat and substances; densities of random motion with a drift
     MasterEquation, Reaction    probabilities of states, by rates between them or reactions
+    Schrodinger                 waves in a potential
     Exchange                    with a phase that does not move: bound, trapped, immobile
     Observed                    what an instrument sees of it: gain, offset, mixture
     Equation                    base
@@ -105,6 +106,7 @@ from jaxdiff.model.grid import Grid
 from jaxdiff.model.master import MasterEquation
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.rates import Reaction
+from jaxdiff.model.schrodinger import Schrodinger
 from jaxdiff.model.states import States
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
@@ -177,7 +179,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
 __all__ = [
     "Grid", "States",
     "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
-    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Exchange", "Observed", "Equation",
+    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Schrodinger", "Exchange", "Observed", "Equation",
     "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
     "Free", "Positive", "Bounded", "Fixed",
     "FiniteVolume", "Spectral",

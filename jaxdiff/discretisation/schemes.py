@@ -14,6 +14,7 @@ from jaxdiff.discretisation.exchange import ExchangeSystem, finite_volumes
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.rates import RatesSystem
 from jaxdiff.discretisation.system import System, TransportSystem, uneven_axis
+from jaxdiff.discretisation.waves import WaveSystem
 from jaxdiff.model.coefficients import Potential, Tensor, absent, at_points, is_cells, is_number
 from jaxdiff.model.equations import Equation, Transport
 from jaxdiff.model.grid import Grid
@@ -32,7 +33,7 @@ def semidiscrete(equation: Equation, grid: Grid, scheme: Any) -> list[Any]:
         raise ValueError(f"{type(equation).__name__} is discretised by itself, got scheme={scheme}; leave scheme out")
     if not all(isinstance(system, (TransportSystem, ExchangeSystem)) for system in systems):
         own = f"{type(equation).__name__} brings a system of its own, which"
-        if grid.ndim > 1 and not all(system.among_states for system in systems):
+        if grid.ndim > 1 and not all(system.among_states or equation.wave for system in systems):
             raise ValueError(f"{own} is solved on one axis; number its states in one row")
         if grid.mask is not None:
             raise ValueError(f"{own} takes no mask; leave out the states that there are not")
@@ -68,6 +69,10 @@ class Scheme(eqx.Module):
     def among_states(self, equation: Equation, states: Any) -> list[Any]:
         """The systems of a master equation, which has no space to discretise."""
         return [RatesSystem(equation, states)]
+
+    def of_waves(self, equation: Equation, grid: Grid) -> list[Any]:
+        """The systems of a Schrödinger equation, whose derivatives are those of modes."""
+        return [WaveSystem(equation, grid)]
 
     @abstractmethod
     def holds(self, systems: list[Any]) -> bool:

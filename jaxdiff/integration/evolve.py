@@ -26,7 +26,7 @@ def evolve(
     """
     u, equation, grid = _of_one_precision(equation, grid, initial)
     u = grid.within(u)
-    times = jnp.asarray(plan.times, u.dtype)
+    times = jnp.asarray(plan.times, u.real.dtype)
     systems = [Formed(system, times[0]) for system in equation.semidiscretise(grid, plan.scheme)]
     if observe is not None and phase is not None:
         of_states, of_phase = observe, systems[0].of_phase(phase)
@@ -47,13 +47,18 @@ def evolve(
     finite = jnp.stack([jnp.isfinite(values[1:]).all() for values in states]).all()
     doubt = ", or the iterations of a step did not converge" if plan.method.iterates and grid.ndim > 1 else ""
     conditions = [
-        (f"initial state is {{value}} in cell {cell(u.ndim)}; it must be finite", None, None, u),
+        (
+            f"initial state is {{value}} in cell {cell(u.ndim)}; it must be finite",
+            None,
+            None,
+            jnp.abs(u) if equation.wave else u,
+        ),
         *(condition for more in (*begun, *found) for condition in more),
         *systems[0].conditions(looked_at),
         *plan.scheme.conditions(systems[0], times[0], u),
         (f"the solution is not finite{doubt}; check the coefficients and the size of the step", ~finite, 0.0, 0.0),
     ]
-    most = jnp.max(jnp.stack([jnp.zeros(2, u.dtype), *needed]), axis=0)
+    most = jnp.max(jnp.stack([jnp.zeros(2, u.real.dtype), *needed]), axis=0)
     values = spread(grid.within(values), grid.names) if observe is None else gathered(values, grid.names)
     return values, gathered(check(conditions, most), grid.names)
 
@@ -61,9 +66,10 @@ def evolve(
 def _of_one_precision(equation: Any, grid: Any, initial: Any) -> tuple[Any, Any, Any]:
     """Initial state, equation and grid, all in the floating-point numbers of the first."""
     u = jnp.asarray(initial)
-    real = u.dtype if jnp.issubdtype(u.dtype, jnp.floating) else float
-    u = spread(u.astype(jax.dtypes.canonicalize_dtype(real)), grid.names)  # JAX may take it from a float64 program
-    narrow = lambda x: jnp.asarray(x, u.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
+    kept = jnp.issubdtype(u.dtype, jnp.floating) or (equation.wave and jnp.iscomplexobj(u))
+    dtype = jax.dtypes.canonicalize_dtype(u.dtype if kept else float)
+    u = spread(u.astype(dtype), grid.names)  # JAX may take it from a float64 program
+    narrow = lambda x: jnp.asarray(x, u.real.dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
     return u, *jax.tree.map(lambda x: narrow(x) if eqx.is_array_like(x) else x, (equation, grid))
 
 

@@ -9,6 +9,9 @@
 | Steps    | a stepper named by the user                               | `substeps` per output interval             |
 | Lattice  | several axes                                              | matrices per axis, or products with A      |
 | Modes    | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time                |
+| SplitSteps | waves                                                   | six pairs of transforms per step           |
+| Turning  | waves, a potential constant in time, where it is cheaper  | a pair of transforms per product, for all times |
+| Fading   | waves in imaginary time                                   | the same for each output interval          |
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from jaxdiff.integration.rosenbrock import Rosenbrock
 from jaxdiff.integration.segments import Segments, cut
 from jaxdiff.integration.steppers import TRBDF2, Exponential
 from jaxdiff.integration.stepping import Steps
+from jaxdiff.integration.waves import of_waves
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import SINCE, numbers
 from jaxdiff.runtime.sharding import require_whole_blocks
@@ -120,6 +124,10 @@ def _chosen(equation: Any, grid: Any, times: Any, options: SolverOptions) -> Met
             )
         return options.stepper
     exact = options.stepper is None or options.stepper.exact
+    if equation.wave:
+        if options.stepper is not None or options.substeps is not None:
+            raise ValueError("waves have steps of their own; leave stepper and substeps out, and give a tolerance")
+        return of_waves(equation, options.tolerance, system.operator_varies)
     if options.scheme.in_modes:
         if not exact:
             raise ValueError(

@@ -128,8 +128,8 @@ def solve(
         on = partial(solve, equation, initial=initial, times=times, progress=progress, save=save, **vars(options))
         return growing(equation, initial, on, tolerance, save is not None)
     plan = prepare(equation, grid, times, options)
-    u = state_of(grid, initial)
-    dtype = jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))
+    u = equation.on_cells(grid, initial) if equation.wave and callable(initial) else state_of(grid, initial)
+    dtype = jnp.finfo(jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))).dtype
     times = plan.times
     _require_resolved(times, dtype)
     _require_cells_resolved(grid, dtype)
@@ -278,7 +278,7 @@ def state_of(grid: Grid, initial: Any) -> Any:
     if shape == () and isinstance(initial, jax.Array):
         return jnp.broadcast_to(initial, grid.shape)
     if shape == ():
-        return np.broadcast_to(np.asarray(initial, float), grid.shape)
+        return np.broadcast_to(np.asarray(initial, np.result_type(float, initial)), grid.shape)
     raise ValueError(
         f"initial has shape {shape}, the grid {grid.shape}; pass one cell average per cell, a number, or a callable"
     )

@@ -54,7 +54,9 @@ class StatesAtTimes:
     def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
         """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
         states, needed, fine = [], None, True
-        start = None if initial is None else start_of(self.grid, initial)
+        if callable(initial) and equation.wave:
+            initial = equation.on_cells(self.grid, initial)
+        start = None if initial is None else initial if equation.wave else start_of(self.grid, initial)
         checks = check([self.grid.unresolved(initial, "initial")]) if callable(initial) else Checks()
         if self.solve is not None:
             values, found = evolve(equation, self.grid, start, self.solve, observe, self.phase)

@@ -18,7 +18,7 @@ from jaxdiff.parameters import numeric
 _ALPHA = {"ito": 0.0, "stratonovich": 0.5, "isothermal": 1.0}
 
 
-def _copied(boundaries: Any) -> Any:
+def copied(boundaries: Any) -> Any:
     return dict(boundaries) if isinstance(boundaries, dict) else boundaries
 
 
@@ -58,13 +58,14 @@ class Equation(eqx.Module):
     Its fields are its parameters, which may be marked for fitting. An equation of one's own says one of two things:
     `transport()`, its drift, diffusivity, loss and source (`jaxdiff.discretisation.Transport`), and every scheme discretises
     it; or `semidiscretise(grid, scheme)`, a list of one system (`jaxdiff.discretisation.System`) with an operator of its own.
-    The class says three facts:
+    The class says four facts:
 
     | name          | what                                                                          | default |
     |---------------|-------------------------------------------------------------------------------|---------|
     | `driftless`   | whether the operator is symmetric in the weights of the cells, as of diffusion | False   |
     | `probability` | whether the state is a density of mass one at rest                            | False   |
     | `discrete`    | whether cells are states of their own, so that other cells are another problem | False   |
+    | `wave`        | whether the state is a wave: values at the centres of cells, complex in time   | False   |
 
     Random jumps between three states, each state a cell of width one:
 
@@ -85,6 +86,7 @@ class Equation(eqx.Module):
     driftless: ClassVar[bool] = False
     probability: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
+    wave: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -107,6 +109,10 @@ class Equation(eqx.Module):
     def sides(self, grid: Any) -> tuple[Boundary, ...]:
         """The boundaries of the lower and upper side of every axis."""
         return self.transport().sides(grid)
+
+    def on_cells(self, grid: Any, function: Callable[..., Any]) -> Any:
+        """The state `(*cells,)` that a function of position stands for."""
+        return grid.average(function)
 
     def sde(self, grid: Any) -> tuple[Callable, Callable, Callable]:
         """Itô drift, diffusivity and killing as functions of one position: dX = f dt + √(2D) dW."""
@@ -163,7 +169,7 @@ class Diffusion(Equation):
     decay: Any = eqx.field(default=0.0, kw_only=True)
     source: Any = eqx.field(default=0.0, kw_only=True)
     capacity: Any = eqx.field(default=1.0, kw_only=True)
-    boundaries: Any = eqx.field(converter=_copied, default=reflecting, kw_only=True)
+    boundaries: Any = eqx.field(converter=copied, default=reflecting, kw_only=True)
     exchange: Any = eqx.field(converter=as_phases, default=(), kw_only=True)
     driftless = True
 
@@ -218,7 +224,7 @@ class FokkerPlanck(Equation):
     killing: Any = eqx.field(default=0.0, kw_only=True)
     source: Any = eqx.field(default=0.0, kw_only=True)
     interpretation: str = eqx.field(static=True, default="ito", kw_only=True)
-    boundaries: Any = eqx.field(converter=_copied, default=reflecting, kw_only=True)
+    boundaries: Any = eqx.field(converter=copied, default=reflecting, kw_only=True)
     exchange: Any = eqx.field(converter=as_phases, default=(), kw_only=True)
     probability = True
 

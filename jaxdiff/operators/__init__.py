@@ -4,12 +4,13 @@ from jaxdiff.operators.axis_sum import AxisSum
 from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.block_tridiagonal import BlockTridiagonal
 from jaxdiff.operators.blocking import Blocking, blocking
-from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed
+from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed, turned, turns_needed
 from jaxdiff.operators.connectivity import leading_to, led_to, never_left, parts, reaching
 from jaxdiff.operators.dense import Dense
 from jaxdiff.operators.doubling import dense, doubled, doublings_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
 from jaxdiff.operators.elimination import eliminable, eliminated
+from jaxdiff.operators.hamiltonian import Hamiltonian
 from jaxdiff.operators.iterative import Modes, preconditioned
 from jaxdiff.operators.propagators import CUTS, Contour, Pade, Poles, parts_needed, propagate
 from jaxdiff.operators.shift_sum import ShiftSum
@@ -29,6 +30,7 @@ __all__ = [
     "Dense",
     "Diagonal",
     "EdgeSum",
+    "Hamiltonian",
     "Modes",
     "Pade",
     "Poles",
@@ -56,5 +58,7 @@ __all__ = [
     "propagate",
     "shifts",
     "terms_needed",
+    "turned",
+    "turns_needed",
     "uniformised",
 ]

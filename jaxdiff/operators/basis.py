@@ -38,6 +38,7 @@ class Basis(eqx.Module):
 
     kinds: tuple[str, ...] = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
+    real: bool = eqx.field(static=True, default=True)  # whether u is; of real ones half of the waves tell the others
 
     @property
     def periodic_axes(self) -> tuple[int, ...]:
@@ -48,7 +49,7 @@ class Basis(eqx.Module):
         """Those along axis k times its length L, one per mode."""
         kind, n = self.kinds[k], self.shape[k]
         if kind == "waves":
-            halved = k - len(self.shape) == self.periodic_axes[-1]
+            halved = self.real and k - len(self.shape) == self.periodic_axes[-1]
             return 2 * np.pi * n * (np.fft.rfftfreq(n) if halved else np.fft.fftfreq(n))
         m = {"cosines": np.arange(n), "sines": np.arange(n, 0, -1)}.get(kind, 2 * _turns(n) + 0.5)
         return np.pi * m
@@ -58,21 +59,35 @@ class Basis(eqx.Module):
         found, n = self.wavenumbers(k), self.shape[k]
         return np.where(np.abs(found) < np.pi * n * (1 - 1e-12), found, 0.0)
 
+    @property
+    def squares(self) -> Any:
+        """The sum over all cells of the square of each mode as it is in `analyse`, `(*modes,)` but for lengths of one."""
+        found: Any = np.ones(())
+        for k, (kind, n) in enumerate(zip(self.kinds, self.shape, strict=True)):
+            m = self.wavenumbers(k)
+            each = np.full(len(m), float(n)) if kind == "waves" else np.where(m % (np.pi * n) == 0, n, n / 2)
+            found = found * each.reshape(-1, *(1,) * (len(self.shape) - 1 - k))
+        return found
+
     def analyse(self, u: Any) -> Any:
         """Coefficients `(…, *modes)` of u `(…, *cells)`; complex where there are waves."""
         for axis, kind in enumerate(self.kinds, -len(self.shape)):
             if kind != "waves":
-                u = _TRANSFORMS[kind][0](u, axis)
-        return jnp.fft.rfftn(u, axes=self.periodic_axes) if self.periodic_axes else u
+                u = _of_parts(_TRANSFORMS[kind][0], u, axis)
+        if not self.periodic_axes:
+            return u
+        return jnp.fft.rfftn(u, axes=self.periodic_axes) if self.real else jnp.fft.fftn(u, axes=self.periodic_axes)
 
     def synthesise(self, coefficients: Any) -> Any:
         """u `(…, *cells)` from its coefficients, the inverse of `analyse`."""
         u = coefficients
-        if self.periodic_axes:
+        if self.periodic_axes and not self.real:
+            u = jnp.fft.ifftn(u, axes=self.periodic_axes)
+        elif self.periodic_axes:
             u = jnp.fft.irfftn(u, s=[self.shape[axis] for axis in self.periodic_axes], axes=self.periodic_axes)
         for axis, kind in enumerate(self.kinds, -len(self.shape)):
             if kind != "waves":
-                u = _TRANSFORMS[kind][1](u, axis)
+                u = _of_parts(_TRANSFORMS[kind][1], u, axis)
         return u
 
 
@@ -130,6 +145,14 @@ def phi(order: int, z: Any) -> Any:
     for n in range(1, order):
         large = (large - 1 / math.factorial(n)) / a
     return jnp.where(small, series / math.factorial(order), large)
+
+
+def _of_parts(transform: Callable[[Any, int], Any], u: Any, axis: int) -> Any:
+    """A real transform of what may be complex."""
+    if not jnp.iscomplexobj(u):
+        return transform(u, axis)
+    both = transform(jnp.stack([u.real, u.imag]), axis)
+    return jax.lax.complex(both[0], both[1])
 
 
 def _cosines(u: Any, axis: int) -> Any:

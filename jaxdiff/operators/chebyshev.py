@@ -91,10 +91,18 @@ def chebyshev(
     bend = (imaginary / half).astype(dtype)
     coefficients = _coefficients(jnp.asarray(t, dtype), half, centre, bend, terms, 1 if forcing is None else 3)
     states = u[None] if forcing is None else jnp.stack([u, *forcing])
-    turned = jnp.asarray(np.resize([1.0, -1.0, -1.0, 1.0], terms), dtype)[:, None, None]  # signs of T₁, T₂, …
-    later = turned * jnp.concatenate([coefficients[1:], jnp.zeros_like(coefficients[:1])])
     scaling = (2 / half, centre.astype(dtype))
     leap = jax.lax.stop_gradient(operator).leap(*scaling) if kernel and isinstance(operator, AxisSum) else None
+    return _summed(operator, scaling, coefficients, states, needed, observe, leap)
+
+
+def _summed(
+    operator: Any, scaling: Any, coefficients: Any, states: Any, needed: Any, observe: Any, leap: Any = None
+) -> Any:
+    """Σ cₖ Tₖ(X) of states `(count, *cells)`, 2X the action at that scaling, with c `(terms, count, T)` of which so many are needed."""
+    terms = len(coefficients)
+    signs = jnp.asarray(np.resize([1.0, -1.0, -1.0, 1.0], terms), states.real.dtype)[:, None, None]  # of T₁, T₂, …
+    later = signs * jnp.concatenate([coefficients[1:], jnp.zeros_like(coefficients[:1])])
     blocks = jnp.clip(jnp.ceil(most_of_batch(needed) / BLOCK).astype(int), 0, terms // BLOCK)
     return _sum(
         _Series(
@@ -108,6 +116,32 @@ def chebyshev(
         ),
         blocks,
     )
+
+
+def turns_needed(operator: Any, t: Any, tolerance: Any) -> Any:
+    """Terms of e^{itA}, A symmetric with the `spread` of its eigenvalues, that hold `tolerance`; traced.
+
+    Bessel functions Jₖ(z) fall from k = z on as exp(−k (2 (k − z)/k)^{3/2}/3).
+    """
+    z, digits = jax.lax.stop_gradient(t * operator.spread() / 2), jnp.log(1.0 / tolerance)
+    return jnp.ceil(z + (3 * digits) ** (2 / 3) * jnp.cbrt(z) / 2 + digits / 2 + 4)
+
+
+def turned(
+    operator: Any, t: Any, u: Any, *, terms: int, needed: Any, observe: Callable[[Any], Any] | None = None
+) -> Any:
+    """e^{itA}u `(T, *cells)` of a symmetric A at times `(T,)` from the same start, as `chebyshev`.
+
+    Σ (2 − δₖ₀) iᵏ Jₖ(w t) e^{ict} Tₖ(X),   X = (A − c)/w with spectrum in [−1, 1]
+    """
+    t = jnp.asarray(t, u.real.dtype)
+    lower, upper, _ = jax.lax.stop_gradient(operator.spectrum())
+    half, centre = (lower + upper) / 2, (upper - lower) / 2
+    theta = jnp.arange(2 * terms, dtype=t.dtype) * jnp.asarray(np.pi / terms, t.dtype)
+    angle = t[:, None] * (centre + half * jnp.cos(theta))
+    waves = jnp.fft.fft(jax.lax.complex(jnp.cos(angle), jnp.sin(angle)), axis=-1)[:, :terms] / (2 * terms)
+    c = (waves * jnp.where(jnp.arange(terms) == 0, 1.0, 2.0).astype(t.dtype)).T[:, None]
+    return _summed(operator, (2 / half, centre), c, u[None], needed, observe)
 
 
 class _Series(eqx.Module):

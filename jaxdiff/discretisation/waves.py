@@ -1,0 +1,140 @@
+"""The Schrödinger equation as a system: values of the wave at the centres of cells, derivatives in the modes of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.discretisation.lattice import kind_of
+from jaxdiff.discretisation.system import System, TimeDependence, uneven_axis
+from jaxdiff.model.coefficients import absent, varies
+from jaxdiff.model.schrodinger import at_centers
+from jaxdiff.operators import Basis, Hamiltonian
+from jaxdiff.runtime.conditions import Condition, cell
+
+_FINE = 0.8  # of the shortest waves that cells hold; what is shorter is hardly resolved
+_UNRESOLVED = 1e-2  # share of the norm
+
+
+class WaveSystem(System):
+    """dψ/dt = i A ψ, or dψ/dτ = A ψ in imaginary time, for the values ψ `(*cells,)` themselves, A = −H/ħ."""
+
+    monotone = False
+
+    @property
+    def weights(self) -> Any:
+        return jnp.ones(())
+
+    @property
+    def forced(self) -> bool:
+        return False
+
+    @property
+    def basis(self) -> Basis:
+        sides = self.equation.sides(self.grid)
+        kinds = tuple(kind_of(*walls) for walls in zip(sides[::2], sides[1::2], strict=True))
+        return Basis(kinds, self.grid.shape, real=self.equation.imaginary_time)
+
+    def time_dependence(self) -> TimeDependence:
+        return TimeDependence(operator=varies(self.equation.potential))
+
+    def require_operator(self) -> None:
+        """Raise unless walls and cells have modes."""
+        equation, grid = self.equation, self.grid
+        if grid.geometry != "cartesian":
+            raise ValueError(f"waves are solved on Cartesian grids, got a {grid.geometry} one; for r ψ take an axis r")
+        if name := uneven_axis(grid):
+            raise ValueError(
+                f"waves are solved on equal cells, got widths that differ along {name}; use jd.Grid.uniform"
+            )
+        for name, wall in zip(grid.sides, equation.sides(grid), strict=True):
+            if wall.open and not wall.fixes_value:
+                raise ValueError(
+                    f"at {name} a wave takes Dirichlet(), Neumann() or Periodic(), got {type(wall).__name__}"
+                )
+        if equation.imaginary_time and not absent(equation.absorption):
+            raise ValueError("in imaginary time nothing is absorbed; leave absorption or imaginary_time out")
+
+    def potential(self, t: Any) -> Any:
+        """V/ħ at time t `(*cells,)` [1/time]."""
+        return at_centers(self.grid, self.equation.potential, "potential", t) / self._hbar
+
+    @property
+    def absorption(self) -> Any:
+        """Γ/ħ `(*cells,)` [1/time], None where it is known to be zero."""
+        if absent(self.equation.absorption):
+            return None
+        return at_centers(self.grid, self.equation.absorption, "absorption") / self._hbar
+
+    @property
+    def kinetic(self) -> Any:
+        """ħk²/2m `(*modes,)` [1/time]."""
+        found: Any = 0.0
+        for k, edges in enumerate(self.grid.edges):
+            squared = (jnp.asarray(self.basis.wavenumbers(k)) / (edges[-1] - edges[0])) ** 2
+            found = found + squared.reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
+        return self._hbar / (2 * jnp.asarray(self.equation.mass)) * found
+
+    @property
+    def _hbar(self) -> Any:
+        return jnp.asarray(self.equation.hbar)
+
+    def operator(self, t: Any) -> Hamiltonian:
+        return Hamiltonian(self.kinetic, self.potential(t), self.basis, self.absorption)
+
+    def begin(self, u: Any, t: Any) -> tuple[Any, list[Condition]]:
+        """The wave, which must have a norm, and be longer than cells."""
+        u, found = super().begin(u, t)
+        norm, share = self._resolved(jax.lax.stop_gradient(u))
+        none = "the wave at the start has the norm {value}; it must be positive and finite"
+        short = "the wave at the start has {value} of its norm in waves that are hardly longer than two cells; take smaller cells"
+        found += [(none, ~(jnp.isfinite(norm) & (norm > 0)), 0.0, norm), (short, share > _UNRESOLVED, 0.0, share)]
+        if not self.equation.imaginary_time:
+            u = u.astype(jnp.result_type(u, jnp.complex64))
+        return u, found
+
+    def _resolved(self, u: Any) -> tuple[Any, Any]:
+        """The norm of a wave, and the share of it in waves that cells hardly hold."""
+        basis, short = Basis(self.basis.kinds, self.grid.shape, real=False), np.zeros((), bool)
+        for k, n in enumerate(self.grid.shape):
+            fine = np.abs(basis.wavenumbers(k)) > _FINE * np.pi * n
+            short = short | fine.reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
+        held = density(basis.analyse(u.astype(jnp.result_type(u, jnp.complex64)))) / basis.squares
+        whole, missed = jnp.sum(held), jnp.sum(jnp.where(short, held, 0.0))
+        norm = jnp.sqrt(whole * jnp.asarray(self.grid.volumes).ravel()[0])
+        return norm, jnp.sqrt(missed / jnp.where(whole > 0, whole, 1.0))
+
+    def conditions(self, t: Any) -> list[Condition]:
+        """Finite numbers, a positive mass and ħ, nothing that grows, and walls at zero."""
+        place, potential = cell(self.grid.ndim), self.potential(t)
+        found: list[Condition] = [
+            (f"potential is {{value}} in cell {place}; it must be finite", None, None, potential),
+        ]
+        for name in ("mass", "hbar"):
+            value = jnp.asarray(getattr(self.equation, name))
+            found.append((f"{name} is {{value}}; it must be positive", ~(value > 0), 0.0, value))
+        if (absorption := self.absorption) is not None:
+            words = f"absorption is {{value}} over hbar in cell {place}; it must not be negative"
+            found.append((words, ~(absorption >= 0), None, absorption))
+        for name, wall in zip(self.grid.sides, self.equation.sides(self.grid), strict=True):
+            for number, value in wall.numbers.items():
+                words = f"a wave takes walls at zero, got {type(wall).__name__} with {number} {{value}} at {name}"
+                found.append((words, jnp.asarray(value) != 0, 0.0, jnp.asarray(value)))
+        return found
+
+    def of_phase(self, phase: Any) -> Callable[[Any], Any]:
+        """Measurements see the density, probes of what waves do the wave itself, phase 0."""
+        if phase == 0:
+            return lambda states: states
+        if phase != "total":
+            raise ValueError(f"a wave has no phases that are bound, got phase={phase!r}; leave it out")
+        return density
+
+
+def density(wave: Any) -> Any:
+    """|ψ|²."""
+    return wave.real**2 + wave.imag**2 if jnp.iscomplexobj(wave) else wave**2

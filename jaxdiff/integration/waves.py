@@ -1,0 +1,194 @@
+"""Waves: split steps as many as the error asks for, Chebyshev polynomials where they are fewer, and decay to the ground state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.integration.method import Method, counted, room_for
+from jaxdiff.model.coefficients import absent
+from jaxdiff.operators import chebyshev, terms_needed, turned, turns_needed
+from jaxdiff.operators.split_step import Parts, split
+
+_TOLERANCE = 1e-9  # of the norm
+_MOST_STEPS = 2**22
+_MOST_TERMS = 2**20
+_PRODUCTS = 8.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
+_FADES = 10.0  # logarithm by which a wave may fade in one sum in imaginary time: roundoff grows by as much
+
+
+class SplitSteps(Method):
+    """Blanes and Moan's steps of fourth order, in each stretch between outputs and jumps of the potential of one length.
+
+    by_terms: whether Chebyshev is asked in their place where it is cheaper
+    """
+
+    tolerance: float = eqx.field(static=True)
+    by_terms: bool = eqx.field(static=True)
+
+    in_densities = all_or_none = in_modes = True
+
+    def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
+        outputs, dtype = times[1:], start.real.dtype
+        inside = [jnp.clip(jnp.ravel(j).astype(dtype), times[0], times[-1]) for j in system.jumps]
+        ends = jnp.sort(jnp.concatenate([outputs, *inside])) if inside else outputs
+        starts = jnp.concatenate([times[:1], ends[:-1]])
+        durations, steady = ends - starts, not system.operator_varies
+        operator = system.operator(times[0])
+        potential = lambda t: operator.potential if steady else system.potential(t)
+        potential = eqx.filter_closure_convert(potential, times[0])
+        parts = Parts(operator.kinetic, potential, operator.absorption, operator.basis, steady)
+        terms = turns_needed(operator, times[-1] - times[0], self.tolerance)
+        most = jnp.minimum(terms / _PRODUCTS, _MOST_STEPS) if self.by_terms else jnp.asarray(_MOST_STEPS, dtype)
+        tolerance = jnp.where(sound, self.tolerance, jnp.inf)
+        waves, counts, error = split(parts, starts, durations, start, tolerance, most)
+        taken = jnp.sum(counts)
+        cheaper = self.by_terms & (taken > most)
+        found = [
+            ("the wave turns so often that {value} of its norm is in doubt after all steps that are taken; give more output times, take larger cells, or check the potential and the units", ~cheaper & ~(error <= tolerance), 0.0, error)
+        ]  # fmt: skip
+        place = jnp.searchsorted(ends, outputs, side="right") - 1
+        return waves[place], jnp.stack([1.0 + cheaper, taken]).astype(dtype), found
+
+    def describe(self, needed: Any = None) -> str:
+        steps = "" if needed is None else f" {int(needed[1])}"
+        return f"split steps of fourth order,{steps} in all" if steps else "split steps of fourth order"
+
+    def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
+        return 60.0 + 4 * outputs, 60.0 + 4 * outputs
+
+    @property
+    def allowed(self) -> Any:
+        return 1, np.inf
+
+    def refined(self, needed: Any, times: Any, grid: Any = None) -> Method:
+        return Turning(self.tolerance, 1024) if self.by_terms and counted(needed)[0] > 1 else self
+
+    def unattended(self) -> Method:
+        return replace(self, by_terms=False)
+
+
+class Turning(Method):
+    """One sum of Chebyshev polynomials of the energy for all times.
+
+    capacity: polynomials at most
+    """
+
+    tolerance: float = eqx.field(static=True)
+    capacity: int = eqx.field(static=True)
+
+    in_densities = all_or_none = in_modes = True
+
+    def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
+        operator, after = system.operator(times[0]), times[1:] - times[0]
+        needed = turns_needed(operator, after[-1], self.tolerance)
+        waves = turned(operator, after, start, terms=self.capacity, needed=needed)
+        return waves, jnp.stack([jnp.ones_like(needed), needed]), []
+
+    def describe(self, needed: Any = None) -> str:
+        return "Chebyshev" if needed is None else f"Chebyshev, {int(needed[1])} products"
+
+    def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
+        return 20.0 + 4 * outputs, 20.0 + 4 * outputs
+
+    @property
+    def allowed(self) -> Any:
+        return np.inf, self.capacity
+
+    def refined(self, needed: Any, times: Any, grid: Any = None) -> Method:
+        terms = counted(needed)[1]
+        if terms > _MOST_TERMS:
+            raise ValueError(
+                f"the times ask for {terms} products with the energy, more than are taken; shorten them, take larger cells, or check the units"
+            )
+        return self if terms <= self.capacity else replace(self, capacity=room_for(terms))
+
+    def unattended(self) -> Method:
+        return SplitSteps(self.tolerance, by_terms=False)
+
+
+class Fading(Method):
+    """Imaginary time: sums of Chebyshev polynomials, each over so long as leaves digits of what stays.
+
+    capacity: polynomials of a sum at most; substeps: sums in an interval
+    """
+
+    capacity: int = eqx.field(static=True)
+    substeps: int = eqx.field(static=True)
+
+    in_densities = all_or_none = in_modes = True
+
+    def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
+        operator = system.operator(times[0])
+        least = jax.lax.stop_gradient(jnp.min(operator.potential))
+        risen = eqx.tree_at(lambda h: h.potential, operator, operator.potential - least)
+        eps = float(jnp.finfo(start.real.dtype).eps)
+        size = lambda wave: jnp.sqrt(jnp.sum(jnp.abs(wave) ** 2))
+        parts = start if jnp.iscomplexobj(start) else None
+        wave = jnp.stack([start.real, start.imag]) if parts is not None else start[None]
+
+        def one(dt: Any, wave: Any, terms: Any) -> Any:
+            sums = lambda each: chebyshev(risen, dt[None], each, terms=self.capacity, needed=terms)[0]
+            return jnp.stack([sums(each) for each in wave])
+
+        def interval(wave: Any, duration: Any) -> Any:
+            dt = duration / self.substeps
+            terms = terms_needed(risen, dt, 2 * eps)[1]
+
+            @jax.checkpoint
+            def substep(wave: Any, _: Any) -> Any:
+                new = one(dt, wave, terms)
+                fades = -jnp.log(size(new) / size(wave))
+                return new * jnp.exp(-least * dt), jax.lax.stop_gradient(fades)
+
+            wave, fades = jax.lax.scan(substep, wave, None, length=self.substeps)
+            return wave, (wave, terms, jnp.max(fades))
+
+        _, (waves, terms, fades) = jax.lax.scan(interval, wave, times[1:] - times[:-1])
+        waves = waves[:, 0] if parts is None else jax.lax.complex(waves[:, 0], waves[:, 1])
+        more = jnp.nan_to_num(jnp.max(fades), nan=2 * _FADES) / _FADES
+        substeps = self.substeps * jnp.where(more > 1, jnp.minimum(jnp.ceil(2 * more), 16), 1)
+        gone = "the wave fades to nothing in imaginary time, which leaves no ground state; add a constant to the potential, so that its lowest energy is near zero"
+        lost = ~(jnp.min(jnp.max(jnp.abs(waves), axis=tuple(range(1, waves.ndim)))) > 0)
+        found = [(gone, lost & (more <= 1), 0.0, 0.0)]
+        return waves, jnp.stack([substeps, jnp.max(terms)]).astype(start.real.dtype), found
+
+    def describe(self, needed: Any = None) -> str:
+        if needed is None:
+            return "imaginary time: Chebyshev"
+        return f"imaginary time: Chebyshev, {int(needed[1])} products in each of {int(needed[0])} parts of an interval"
+
+    def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
+        return 20.0 + 4 * outputs, 20.0 + 2.0 * self.substeps * outputs
+
+    @property
+    def allowed(self) -> Any:
+        return self.substeps, self.capacity
+
+    def refined(self, needed: Any, times: Any, grid: Any = None) -> Method:
+        substeps, terms = counted(needed)
+        if terms * substeps > _MOST_TERMS:
+            raise ValueError(
+                "imaginary time is so long that the wave fades by more than a number holds; shorten it, or ask jd.spectrum for the ground state"
+            )
+        if substeps <= self.substeps and terms <= self.capacity:
+            return self
+        return replace(
+            self, substeps=room_for(max(substeps, self.substeps)), capacity=room_for(max(terms, self.capacity))
+        )
+
+    def unattended(self) -> Method:
+        return replace(self, substeps=max(self.substeps, 16), capacity=max(self.capacity, 1024))
+
+
+def of_waves(equation: Any, tolerance: float | None, varies: bool) -> Method:
+    """How a wave is carried through time."""
+    if equation.imaginary_time:
+        return Fading(256, 1)
+    by_terms = not varies and absent(equation.absorption)
+    return SplitSteps(_TOLERANCE if tolerance is None else tolerance, by_terms)
