@@ -18,6 +18,7 @@ What moves
     Diffusion, FokkerPlanck     heat and substances; densities of random motion with a drift
     MasterEquation, Reaction    probabilities of states, by rates between them or reactions
     Schrodinger                 waves in a potential
+    schrodinger_form            that of a FokkerPlanck equation
     Exchange                    with a phase that does not move: bound, trapped, immobile
     Observed                    what an instrument sees of it: gain, offset, mixture
     Equation                    base
@@ -56,6 +57,7 @@ What was measured
                                 probes, that read of a whole state: sums over cells
     FluxThrough, CumulativeFlux, BoundaryValue
                                 what passes a wall or a place, and the value at a wall
+    Energy, Momentum            what is expected of a wave
     Quantity                    a number that the equation has by itself: a time, a rate, a current
     read_petab                  conditions, readings and parameters of a PEtab problem
     Measurement, Probe          bases
@@ -107,6 +109,7 @@ from jaxdiff.model.master import MasterEquation
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.rates import Reaction
 from jaxdiff.model.schrodinger import Schrodinger
+from jaxdiff.model.schrodinger_form import schrodinger_form
 from jaxdiff.model.states import States
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import Bounded, Fixed, Free, Positive
@@ -128,6 +131,7 @@ if TYPE_CHECKING:
         survival,
     )
     from jaxdiff.integration.spectrum import spectrum
+    from jaxdiff.measurements.expectations import Energy, Momentum
     from jaxdiff.measurements.histograms import Histograms
     from jaxdiff.measurements.measurement import Measurement
     from jaxdiff.measurements.petab import read_petab
@@ -157,6 +161,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "integration.currents": ("effective_diffusion", "entropy_production", "probability_current"),
     "integration.passage": ("first_passage_density", "mean_first_passage_time", "splitting_probability", "survival"),
     "integration.spectrum": ("spectrum",),
+    "measurements.expectations": ("Energy", "Momentum"),
     "measurements.histograms": ("Histograms",),
     "measurements.measurement": ("Measurement",),
     "measurements.petab": ("read_petab",),
@@ -179,7 +184,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
 __all__ = [
     "Grid", "States",
     "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
-    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Schrodinger", "Exchange", "Observed", "Equation",
+    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Schrodinger", "schrodinger_form", "Exchange", "Observed", "Equation",
     "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
     "Free", "Positive", "Bounded", "Fixed",
     "FiniteVolume", "Spectral",
@@ -188,7 +193,7 @@ __all__ = [
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
     "probability_current", "entropy_production", "effective_diffusion",
     "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
-    "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Quantity", "Probe",
+    "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "datasets",

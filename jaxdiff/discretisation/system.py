@@ -72,6 +72,7 @@ class System(ABC):
     grid: Grid
 
     monotone: ClassVar[bool] = True
+    at_centers: ClassVar[bool] = False  # whether states are values at the centres of cells, and no averages
     among_states: ClassVar[bool] = (
         False  # whether cells are states, in a row whatever their shape, and nothing is forced
     )

@@ -11,19 +11,21 @@ import numpy as np
 
 from jaxdiff.discretisation.lattice import kind_of
 from jaxdiff.discretisation.system import System, TimeDependence, uneven_axis
-from jaxdiff.model.coefficients import absent, varies
+from jaxdiff.model.coefficients import varies
 from jaxdiff.model.schrodinger import at_centers
 from jaxdiff.operators import Basis, Hamiltonian
 from jaxdiff.runtime.conditions import Condition, cell
 
 _FINE = 0.8  # of the shortest waves that cells hold; what is shorter is hardly resolved
 _UNRESOLVED = 1e-2  # share of the norm
+_MEETS = 1e-6  # of the peak, the density beside a wall that is met
 
 
 class WaveSystem(System):
     """dψ/dt = i A ψ, or dψ/dτ = A ψ in imaginary time, for the values ψ `(*cells,)` themselves, A = −H/ħ."""
 
     monotone = False
+    at_centers = True
 
     @property
     def weights(self) -> Any:
@@ -33,11 +35,11 @@ class WaveSystem(System):
     def forced(self) -> bool:
         return False
 
-    @property
-    def basis(self) -> Basis:
+    def modes(self, real: bool) -> Basis:
+        """Those that the walls allow, of real or of complex waves."""
         sides = self.equation.sides(self.grid)
         kinds = tuple(kind_of(*walls) for walls in zip(sides[::2], sides[1::2], strict=True))
-        return Basis(kinds, self.grid.shape, real=self.equation.imaginary_time)
+        return Basis(kinds, self.grid.shape, real)
 
     def time_dependence(self) -> TimeDependence:
         return TimeDependence(operator=varies(self.equation.potential))
@@ -56,8 +58,6 @@ class WaveSystem(System):
                 raise ValueError(
                     f"at {name} a wave takes Dirichlet(), Neumann() or Periodic(), got {type(wall).__name__}"
                 )
-        if equation.imaginary_time and not absent(equation.absorption):
-            raise ValueError("in imaginary time nothing is absorbed; leave absorption or imaginary_time out")
 
     def potential(self, t: Any) -> Any:
         """V/ħ at time t `(*cells,)` [1/time]."""
@@ -65,17 +65,16 @@ class WaveSystem(System):
 
     @property
     def absorption(self) -> Any:
-        """Γ/ħ `(*cells,)` [1/time], None where it is known to be zero."""
-        if absent(self.equation.absorption):
+        """Γ/ħ `(*cells,)` [1/time], None for none."""
+        if self.equation.absorption is None:
             return None
         return at_centers(self.grid, self.equation.absorption, "absorption") / self._hbar
 
-    @property
-    def kinetic(self) -> Any:
+    def kinetic(self, basis: Basis) -> Any:
         """ħk²/2m `(*modes,)` [1/time]."""
         found: Any = 0.0
         for k, edges in enumerate(self.grid.edges):
-            squared = (jnp.asarray(self.basis.wavenumbers(k)) / (edges[-1] - edges[0])) ** 2
+            squared = (jnp.asarray(basis.wavenumbers(k)) / (edges[-1] - edges[0])) ** 2
             found = found + squared.reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
         return self._hbar / (2 * jnp.asarray(self.equation.mass)) * found
 
@@ -84,12 +83,17 @@ class WaveSystem(System):
         return jnp.asarray(self.equation.hbar)
 
     def operator(self, t: Any) -> Hamiltonian:
-        return Hamiltonian(self.kinetic, self.potential(t), self.basis, self.absorption)
+        return self.hamiltonian(t, self.equation.imaginary_time)
+
+    def hamiltonian(self, t: Any, real: bool) -> Hamiltonian:
+        """A, of real or of complex waves."""
+        basis = self.modes(real)
+        return Hamiltonian(self.kinetic(basis), self.potential(t), basis, self.absorption)
 
     def begin(self, u: Any, t: Any) -> tuple[Any, list[Condition]]:
         """The wave, which must have a norm, and be longer than cells."""
         u, found = super().begin(u, t)
-        norm, share = self._resolved(jax.lax.stop_gradient(u))
+        norm, share = self.resolved(jax.lax.stop_gradient(u))
         none = "the wave at the start has the norm {value}; it must be positive and finite"
         short = "the wave at the start has {value} of its norm in waves that are hardly longer than two cells; take smaller cells"
         found += [(none, ~(jnp.isfinite(norm) & (norm > 0)), 0.0, norm), (short, share > _UNRESOLVED, 0.0, share)]
@@ -97,9 +101,9 @@ class WaveSystem(System):
             u = u.astype(jnp.result_type(u, jnp.complex64))
         return u, found
 
-    def _resolved(self, u: Any) -> tuple[Any, Any]:
+    def resolved(self, u: Any) -> tuple[Any, Any]:
         """The norm of a wave, and the share of it in waves that cells hardly hold."""
-        basis, short = Basis(self.basis.kinds, self.grid.shape, real=False), np.zeros((), bool)
+        basis, short = self.modes(real=False), np.zeros((), bool)
         for k, n in enumerate(self.grid.shape):
             fine = np.abs(basis.wavenumbers(k)) > _FINE * np.pi * n
             short = short | fine.reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
@@ -107,6 +111,12 @@ class WaveSystem(System):
         whole, missed = jnp.sum(held), jnp.sum(jnp.where(short, held, 0.0))
         norm = jnp.sqrt(whole * jnp.asarray(self.grid.volumes).ravel()[0])
         return norm, jnp.sqrt(missed / jnp.where(whole > 0, whole, 1.0))
+
+    def held(self, waves: Any) -> list[Condition]:
+        """That cells hold the waves `(T, *cells)`."""
+        share = jnp.max(jax.vmap(lambda wave: self.resolved(wave)[1])(jax.lax.stop_gradient(waves)))
+        words = "the wave comes to have {value} of its norm in waves that are hardly longer than two cells; take smaller cells"
+        return [(words, share > _UNRESOLVED, 0.0, share)]
 
     def conditions(self, t: Any) -> list[Condition]:
         """Finite numbers, a positive mass and ħ, nothing that grows, and walls at zero."""
@@ -126,6 +136,51 @@ class WaveSystem(System):
                 found.append((words, jnp.asarray(value) != 0, 0.0, jnp.asarray(value)))
         return found
 
+    def read(self, wave: Any, points: Any) -> Any:
+        """The density of waves `(…, *cells)` at points `(m, ndim)`, or on one axis `(m,)`, by their modes: `(…, m)`."""
+        ndim = self.grid.ndim
+        if wave.ndim > ndim:
+            return jax.vmap(lambda one: self.read(one, points))(wave)
+        points = points.reshape(-1, ndim)
+        basis = self.modes(real=False)
+        left: Any = basis.analyse(wave.astype(jnp.result_type(wave, jnp.complex64)))[None]
+        for k, edges in enumerate(map(jnp.asarray, self.grid.edges)):
+            at = basis.modes_at(k, (points[:, k] - edges[0]) / (edges[-1] - edges[0]))
+            left = jnp.broadcast_to(left, (len(points), *left.shape[1:]))
+            left = jnp.einsum("mi,mi...->m...", at, left, precision="highest")
+        return density(left)
+
+    def _along(self, wave: Any, k: int, x: Any) -> tuple[Any, Any]:
+        """The wave and its derivative along axis k at places on it, `(…, m)`."""
+        basis = Basis((self.modes(real=False).kinds[k],), (self.grid.shape[k],), real=False)
+        modes = basis.analyse(jnp.moveaxis(wave, k, -1).astype(jnp.result_type(wave, jnp.complex64)))
+        dot = lambda matrix: jnp.matmul(modes, matrix.T, precision="highest")
+        edges = jnp.asarray(self.grid.edges[k])
+        length = edges[-1] - edges[0]
+        places = (x - edges[0]) / length
+        return dot(basis.modes_at(0, places)), dot(basis.modes_at(0, places, slope=True)) / length
+
+    def fluxes(self, t: Any, u: Any, k: int = 0) -> Any:
+        """The current (ħ/m) Im ψ*∂ψ through all faces across axis k, over the whole of each, `(n + 1,)`."""
+        wave, slope = self._along(u, k, jnp.asarray(self.grid.edges[k]))
+        area = jnp.asarray(self.grid.volumes).ravel()[0] / jnp.asarray(self.grid.widths[k])[0]
+        current = self._hbar / jnp.asarray(self.equation.mass) * (jnp.conj(wave) * slope).imag
+        return area * jnp.sum(current, axis=tuple(range(current.ndim - 1)))
+
+    def at_wall(self, t: Any, u: Any, k: int, end: int) -> Any:
+        """The mean density at one end of axis k."""
+        return jnp.mean(density(self._along(u, k, jnp.asarray(self.grid.edges[k])[[0, -1]])[0][..., end]))
+
+    def energy(self, t: Any, u: Any) -> Any:
+        """∫ψ* H ψ dV."""
+        volume = jnp.asarray(self.grid.volumes).ravel()[0]
+        return -self._hbar * volume * jnp.sum((jnp.conj(u) * (self.operator(t) @ u)).real)
+
+    def momentum(self, u: Any, k: int) -> Any:
+        """∫ψ* (−iħ∂ψ) dV along axis k."""
+        wave, slope = self._along(u, k, jnp.asarray(self.grid.centers[k]))
+        return self._hbar * jnp.asarray(self.grid.volumes).ravel()[0] * jnp.sum((jnp.conj(wave) * slope).imag)
+
     def of_phase(self, phase: Any) -> Callable[[Any], Any]:
         """Measurements see the density, probes of what waves do the wave itself, phase 0."""
         if phase == 0:
@@ -138,3 +193,17 @@ class WaveSystem(System):
 def density(wave: Any) -> Any:
     """|ψ|²."""
     return wave.real**2 + wave.imag**2 if jnp.iscomplexobj(wave) else wave**2
+
+
+def met_walls(equation: Any, grid: Any, values: Any) -> str:
+    """Which walls the waves `(T, *cells)` meet, in words; empty where they meet none, and for other equations."""
+    if not equation.wave or isinstance(values, jax.core.Tracer):
+        return ""
+    found, densities = [], np.asarray(density(values))
+    sides = equation.sides(grid)
+    for i, (name, wall) in enumerate(zip(grid.sides, sides, strict=True)):
+        k, n = i // 2, grid.shape[i // 2]
+        edge = np.take(densities, range(max(1, n // 50)) if i % 2 == 0 else range(n - max(1, n // 50), n), axis=1 + k)
+        if edge.max() > _MEETS * densities.max() and not (wall.periodic and i % 2):
+            found.append(f"comes around along {name[:-1]}" if wall.periodic else f"meets the wall at {name}")
+    return "the wave " + ", ".join(found) if found else ""

@@ -308,9 +308,13 @@ def first_passage_density(
     return {way: values[:, 1 + i] for i, way in enumerate(ways)}
 
 
-def steady_system(equation: Any, grid: Any) -> tuple[Any, Any, Any]:
+def steady_system(equation: Any, grid: Any, waves: bool = False) -> tuple[Any, Any, Any]:
     """The equation with its marks read, its grid or states, and its system, if nothing of it varies in time."""
     equation = plain(equation)
+    if equation.wave and not waves:
+        raise ValueError(
+            "this is asked of probabilities and contents, and waves have none of their own; solve, or ask jd.spectrum"
+        )
     grid = states_of(equation) if grid is None else grid
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     if not system.time_dependence().steady:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.discretisation.schemes import semidiscrete, upwinded
+from jaxdiff.discretisation.waves import met_walls
 from jaxdiff.integration import memory
 from jaxdiff.integration.boxes import BEYOND_COUNTS, growing, lost_in_words
 from jaxdiff.integration.evolve import evolve
@@ -28,6 +29,7 @@ from jaxdiff.runtime.progress import Progress
 from jaxdiff.runtime.sharding import whole
 
 if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
 
 
@@ -40,7 +42,7 @@ class Solution:
 
     Attributes:
         times: `(T,)` [time].
-        values: cell averages `(T, *cells)`, or `(T, 1 + phases, *cells)` with an `Exchange`.
+        values: cell averages `(T, *cells)`, or `(T, 1 + phases, *cells)` with an `Exchange`; of waves ψ at the centres of cells.
         grid: the `Grid` of these cells.
         method: how the values were found, in a few words; with the numerical diffusion along axes where D is zero.
 
@@ -56,7 +58,7 @@ class Solution:
     method: str = ""
 
     def plot(self) -> Figure:
-        """Draw profiles over position, coloured by time; on two axes heat maps.
+        """Draw profiles over position, coloured by time; on two axes heat maps. Of waves the density.
 
         Returns:
             A matplotlib figure.
@@ -64,6 +66,22 @@ class Solution:
         from jaxdiff.figures import states
 
         return states.solution(self)
+
+    def animate(self, seconds: float = 5.0) -> FuncAnimation:
+        """Play the states one after the other: a profile, on two axes a heat map; of waves the density.
+
+        Args:
+            seconds: how long it takes.
+
+        Returns:
+            A matplotlib animation, whose `to_jshtml()` plays in a notebook.
+
+        Raises:
+            ValueError: more axes than two.
+        """
+        from jaxdiff.figures import animation
+
+        return animation.of_states(self.grid, self.times, self.values, seconds)
 
 
 _compiled = solver_jit(evolve)
@@ -152,6 +170,7 @@ def solve(
     how = (
         plan.method.describe(checks.needed),
         upwinded(equation, grid, plan.scheme, times),
+        met_walls(equation, grid, values),
         lost_in_words(equation, grid, initial, values),
     )
     return Solution(times, values, grid, "; ".join(filter(None, how)))

@@ -35,6 +35,8 @@ DENSE = 1024  # cells of which the whole matrix is inverted where it is asked fo
 
 def stationary(equation: Any, grid: Any, initial: Any = None) -> tuple[Any, Checks]:
     """The steady state `(*cells,)` and its checks; traceable. See `steady_state`."""
+    if equation.wave:
+        raise ValueError("a wave comes to no rest; of its ground state ask jd.spectrum")
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     operator, forcing, conditions = system.formed(0.0)
     state, begun = (None, []) if initial is None else system.begin(jnp.asarray(initial), 0.0)

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.integration.method import Method, counted, room_for
-from jaxdiff.model.coefficients import absent
 from jaxdiff.operators import chebyshev, terms_needed, turned, turns_needed
 from jaxdiff.operators.split_step import Parts, split
 
 _TOLERANCE = 1e-9  # of the norm
-_MOST_STEPS = 2**22
-_MOST_TERMS = 2**20
+_MOST_STEPS = 2**17
+_MOST_TERMS = 2**17
 _PRODUCTS = 8.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
 _FADES = 10.0  # logarithm by which a wave may fade in one sum in imaginary time: roundoff grows by as much
 
@@ -52,8 +51,8 @@ class SplitSteps(Method):
         found = [
             ("the wave turns so often that {value} of its norm is in doubt after all steps that are taken; give more output times, take larger cells, or check the potential and the units", ~cheaper & ~(error <= tolerance), 0.0, error)
         ]  # fmt: skip
-        place = jnp.searchsorted(ends, outputs, side="right") - 1
-        return waves[place], jnp.stack([1.0 + cheaper, taken]).astype(dtype), found
+        waves = waves[jnp.searchsorted(ends, outputs, side="right") - 1]
+        return waves, jnp.stack([1.0 + cheaper, taken]).astype(dtype), [*found, *system.held(waves)]
 
     def describe(self, needed: Any = None) -> str:
         steps = "" if needed is None else f" {int(needed[1])}"
@@ -88,7 +87,7 @@ class Turning(Method):
         operator, after = system.operator(times[0]), times[1:] - times[0]
         needed = turns_needed(operator, after[-1], self.tolerance)
         waves = turned(operator, after, start, terms=self.capacity, needed=needed)
-        return waves, jnp.stack([jnp.ones_like(needed), needed]), []
+        return waves, jnp.stack([jnp.ones_like(needed), needed]), system.held(waves)
 
     def describe(self, needed: Any = None) -> str:
         return "Chebyshev" if needed is None else f"Chebyshev, {int(needed[1])} products"
@@ -143,19 +142,24 @@ class Fading(Method):
             @jax.checkpoint
             def substep(wave: Any, _: Any) -> Any:
                 new = one(dt, wave, terms)
-                fades = -jnp.log(size(new) / size(wave))
-                return new * jnp.exp(-least * dt), jax.lax.stop_gradient(fades)
+                fades = jax.lax.stop_gradient(-jnp.log(size(new) / size(wave)))
+                good = (fades <= _FADES) & (terms <= self.capacity)
+                return jnp.where(good, new * jnp.exp(-least * dt), wave), fades
 
             wave, fades = jax.lax.scan(substep, wave, None, length=self.substeps)
             return wave, (wave, terms, jnp.max(fades))
 
         _, (waves, terms, fades) = jax.lax.scan(interval, wave, times[1:] - times[:-1])
         waves = waves[:, 0] if parts is None else jax.lax.complex(waves[:, 0], waves[:, 1])
-        more = jnp.nan_to_num(jnp.max(fades), nan=2 * _FADES) / _FADES
-        substeps = self.substeps * jnp.where(more > 1, jnp.minimum(jnp.ceil(2 * more), 16), 1)
+        good = jnp.max(fades) <= _FADES
+        # A wave fades at the rate of its energy above the bottom, which falls.
+        energy = -jnp.sum((jnp.conj(start) * (risen @ start)).real) / jnp.maximum(size(start) ** 2, eps**2)
+        fading = energy * jnp.max(times[1:] - times[:-1]) / _FADES
+        wanted = jnp.clip(jnp.ceil(fading), 2.0 * self.substeps, 64.0 * self.substeps)
+        substeps = jax.lax.stop_gradient(jnp.where(good, self.substeps, wanted))
         gone = "the wave fades to nothing in imaginary time, which leaves no ground state; add a constant to the potential, so that its lowest energy is near zero"
         lost = ~(jnp.min(jnp.max(jnp.abs(waves), axis=tuple(range(1, waves.ndim)))) > 0)
-        found = [(gone, lost & (more <= 1), 0.0, 0.0)]
+        found = [(gone, lost & good, 0.0, 0.0)]
         return waves, jnp.stack([substeps, jnp.max(terms)]).astype(start.real.dtype), found
 
     def describe(self, needed: Any = None) -> str:
@@ -190,5 +194,5 @@ def of_waves(equation: Any, tolerance: float | None, varies: bool) -> Method:
     """How a wave is carried through time."""
     if equation.imaginary_time:
         return Fading(256, 1)
-    by_terms = not varies and absent(equation.absorption)
+    by_terms = not varies and equation.absorption is None
     return SplitSteps(_TOLERANCE if tolerance is None else tolerance, by_terms)

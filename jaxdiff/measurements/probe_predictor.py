@@ -77,12 +77,12 @@ class ProbePredictor(RowsPredictor):
         system = (
             semidiscrete(equation, grid, FiniteVolume())[0]
             if self.probe.of_rates
-            else SimpleNamespace(grid=grid, operator_varies=False)
+            else SimpleNamespace(grid=grid, operator_varies=False, at_centers=equation.wave)
         )
         value, nothing = partial(self.probe.value, system), jnp.zeros(grid.shape)
-        if system.operator_varies or not self.probe.linear:
+        if system.operator_varies or not self.probe.linear or (equation.wave and self.probe.of_rates):
             states, checks, fine = at(equation, initial)
-            one = lambda t, u: one_number(value(t, u), u.dtype, self.probe.label)
+            one = lambda t, u: one_number(value(t, u), u.real.dtype, self.probe.label)
             return jax.vmap(one)(jnp.asarray(self.time), states[self.row]), checks, fine
         time = jnp.where(jnp.isfinite(self.time), self.time, 0.0)  # at rest nothing depends on it
         weights = jax.grad(lambda u: value(time[0], u))(nothing)

@@ -137,7 +137,7 @@ class Moment(Probe):
     def value(self, system: Any, t: Any, u: Any) -> Any:
         found = u
         for k, power in reversed(list(enumerate(self._all(system.grid)))):
-            found = jnp.sum(found * _powers(system.grid, k, power), axis=-1)
+            found = jnp.sum(found * _powers(system, k, power), axis=-1)
         return found
 
     def _all(self, grid: Grid) -> tuple[int, ...]:
@@ -363,11 +363,14 @@ def _require_side(grid: Grid, side: str) -> None:
         raise ValueError(f"no cell within the mask of the grid touches {side}; read otherwise")
 
 
-def _powers(grid: Grid, k: int, power: int) -> Any:
-    """∫ xᵖ dx over each cell along an axis, or the power of each count."""
+def _powers(system: Any, k: int, power: int) -> Any:
+    """∫ xᵖ dx over each cell along an axis, at its centre where states are values there, or the power of each count."""
+    grid = system.grid
     if grid.discrete:
         return jnp.asarray(grid.centers[k]) ** power
     line = grid.axis(k)
+    if getattr(system, "at_centers", False):
+        return jnp.asarray(line.centers[0]) ** power * jnp.asarray(line.volumes)
     e, d = jnp.asarray(line.edges[0]), 1 + line.exponent
     return jnp.diff(e ** (power + d)) / jnp.diff(e**d) * d / (power + d) * jnp.asarray(line.volumes)
 

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements import readings_stack
 from jaxdiff.measurements.autocorrelation import correlations, previous
@@ -22,6 +23,7 @@ from jaxdiff.measurements.readings_examination import examined
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import checked_start_noise, start_inside, states_at_times
 from jaxdiff.model.grid import Grid
+from jaxdiff.model.schrodinger import between_centers
 from jaxdiff.quantities import numbers, refuse, times_as_numbers
 from jaxdiff.runtime.compilation import bucket
 
@@ -315,7 +317,8 @@ class Readings(Measurement):
         known |= {"instant": padded(self.times, rows), "number": padded(numbered(self.positions, self.sensors), rows)}
         if self.probe is not None:
             return ProbePredictor(**known, **probed(self, equation, initial, options, partial(padded, length=rows)))
-        states, row = states_at_times(self, equation, initial, options)
+        by_modes = equation.wave and between_centers(self.grid, self.positions)
+        states, row = states_at_times(self, equation, initial, options, 0 if by_modes else self.phase)
         sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
         places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)
@@ -325,6 +328,7 @@ class Readings(Measurement):
             row=padded(row, rows),
             place=padded(places, which, places[-1]),
             sensor=padded(sensor, rows) if dense else None,
+            by_modes=by_modes,
         )
 
     def stacked(self, values: np.ndarray) -> readings_stack.ReadingsStack:
@@ -364,11 +368,15 @@ class ReadingsPredictor(RowsPredictor):
 
     place: Any  # positions of the sensors, or of each row
     sensor: Any  # (m,) which sensor; None: a position a row
+    by_modes: bool = eqx.field(static=True)  # whether states are waves, which their modes tell between cells
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         at_times = self.states_at_times
         order = 2 if at_times.solve is None else getattr(at_times.solve.scheme, "order", 2)
         read = partial(at_times.grid.interpolate, order=order)
+        if self.by_modes:
+            wave = semidiscrete(equation, at_times.grid, FiniteVolume())[0]
+            read = wave.read
         if self.sensor is None:
             states, checks, fine = at_times(equation, initial)
             each = jax.vmap(lambda u, x: read(u, x[None])[0])

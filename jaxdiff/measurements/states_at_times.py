@@ -81,10 +81,12 @@ class StatesAtTimes:
 
 
 def states_at_times(
-    measurement: Any, equation: Any, initial: Any, options: SolverOptions
+    measurement: Any, equation: Any, initial: Any, options: SolverOptions, phase: Any = None
 ) -> tuple[StatesAtTimes, np.ndarray]:
-    """The states at the times of a measurement, and where each time stands among them; `initial` is the model's."""
-    grid, times, start, phase = measurement.grid, measurement.times, measurement.start, measurement.phase
+    """The states at the times of a measurement, and where each time stands among them; `initial` is the model's, `phase` another
+    than that of the measurement."""
+    grid, times, start = measurement.grid, measurement.times, measurement.start
+    phase = measurement.phase if phase is None else phase
     if initial is None and measurement.initial is None and (times < np.inf).any():
         raise ValueError(
             "the measurement has no initial state; give it one, or let the model return (equation, initial)"

@@ -30,7 +30,7 @@ class Schrodinger(Equation):
         potential: V [energy]: a number, an array over cells, a callable of one position, `TimeDependent`, or a `Series`.
         mass: m [energy·time²/length²], a number.
         hbar: ħ [energy·time], a number.
-        absorption: Γ ≥ 0 [energy], constant in time, of layers at the edges that take up what comes: |ψ|² fades there at the rate 2Γ/ħ. Where it
+        absorption: Γ ≥ 0 [energy], None for none, constant in time, of layers at the edges that take up what comes: |ψ|² fades there at the rate 2Γ/ħ. Where it
             sets in slower than a wavelength little comes back.
         imaginary_time: whether times are those of e^{−Hτ/ħ}, in which the ground state stays: divide by the norm. V is constant then.
         boundaries: `Dirichlet()`, a wall that no wave enters, `Neumann()`, a mirror, or `Periodic()`; one for all sides, or a
@@ -56,7 +56,7 @@ class Schrodinger(Equation):
     potential: Any
     mass: Any = eqx.field(default=1.0, kw_only=True)
     hbar: Any = eqx.field(default=1.0, kw_only=True)
-    absorption: Any = eqx.field(default=0.0, kw_only=True)
+    absorption: Any = eqx.field(default=None, kw_only=True)
     imaginary_time: bool = eqx.field(static=True, default=False, kw_only=True)
     boundaries: Any = eqx.field(converter=copied, default=Dirichlet(0.0), kw_only=True)
     wave = True
@@ -67,6 +67,8 @@ class Schrodinger(Equation):
                 raise ValueError(f"{name} must not depend on time; put the dependence into the potential")
         if self.imaginary_time and varies(self.potential):
             raise ValueError("in imaginary time the potential must not depend on time; leave imaginary_time out")
+        if self.imaginary_time and self.absorption is not None:
+            raise ValueError("in imaginary time nothing is absorbed; leave absorption or imaginary_time out")
 
     def semidiscretise(self, grid: Any, scheme: Any) -> list[Any]:
         return scheme.of_waves(self, grid)
@@ -101,3 +103,13 @@ def at_centers(grid: Any, coefficient: Any, what: str, t: Any = None, complexes:
     for k in reversed(range(grid.ndim)):
         at_one = jax.vmap(at_one, in_axes=[0 if j == k else None for j in range(grid.ndim)])
     return at_one(*(jnp.asarray(x, jnp.result_type(float)) for x in grid.centers))
+
+
+def between_centers(grid: Any, points: np.ndarray) -> bool:
+    """Whether some of the points `(m, ndim)`, or on one axis `(m,)`, lie between the centres of cells."""
+    points = np.asarray(points).reshape(len(points), -1)
+    for x, centers, widths in zip(points.T, grid.centers, grid.widths, strict=True):
+        cells = (x - np.asarray(centers)[0]) / np.asarray(widths)[0]
+        if (np.abs(cells - np.round(cells)) > 1e-9).any():
+            return True
+    return False

@@ -69,6 +69,20 @@ class Basis(eqx.Module):
             found = found * each.reshape(-1, *(1,) * (len(self.shape) - 1 - k))
         return found
 
+    def modes_at(self, k: int, places: Any, slope: bool = False) -> Any:
+        """The modes along axis k at places `(m,)`, shares of its length, over their `squares`, `(m, modes)`: what makes values of
+        coefficients; with `slope` their derivatives by the place."""
+        kind, n, w = self.kinds[k], self.shape[k], self.wavenumbers(k)
+        sums = Basis((kind,), (n,), self.real).squares
+        angle = places[:, None] * w
+        if kind == "waves":
+            angle = angle - w / (2 * n)
+            wave = jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+            return (1j * self.odd(k) * wave if slope else wave) / sums
+        if kind in ("cosines", "quarter cosines"):
+            return (-w * jnp.sin(angle) if slope else jnp.cos(angle)) / sums
+        return (w * jnp.cos(angle) if slope else jnp.sin(angle)) / sums
+
     def analyse(self, u: Any) -> Any:
         """Coefficients `(…, *modes)` of u `(…, *cells)`; complex where there are waves."""
         for axis, kind in enumerate(self.kinds, -len(self.shape)):
@@ -149,7 +163,7 @@ def phi(order: int, z: Any) -> Any:
 
 def _of_parts(transform: Callable[[Any, int], Any], u: Any, axis: int) -> Any:
     """A real transform of what may be complex."""
-    if not jnp.iscomplexobj(u):
+    if not jnp.iscomplexobj(u) or transform in (_cosines, _cosines_back, _sines, _sines_back):
         return transform(u, axis)
     both = transform(jnp.stack([u.real, u.imag]), axis)
     return jax.lax.complex(both[0], both[1])
@@ -159,17 +173,29 @@ def _cosines(u: Any, axis: int) -> Any:
     """Σⱼ uⱼ cos(πm(j + ½)/n): an FFT of the even cells and the odd ones backwards gives modes m and n − m together."""
     n = u.shape[axis]
     folded = jnp.concatenate([_cut(u, axis, 0, n, 2), jnp.flip(_cut(u, axis, 1, n, 2), axis)], axis)
+    if jnp.iscomplexobj(u):
+        turn, wave = _half_turn(n, axis, u.dtype), jnp.fft.fft(folded, axis=axis)
+        return (turn * wave + turn.conj() * jnp.roll(jnp.flip(wave, axis), 1, axis)) / 2
     wave = _quarter_turn(n, axis, u.dtype) * jnp.fft.rfft(folded, axis=axis)
     return jnp.concatenate([wave.real, -jnp.flip(_cut(wave.imag, axis, 1, (n + 1) // 2), axis)], axis)
 
 
 def _cosines_back(modes: Any, axis: int) -> Any:
     n = modes.shape[axis]
-    half = n - n // 2
+    if jnp.iscomplexobj(modes):
+        behind = jnp.flip(_cut(modes, axis, 1, n), axis)
+        behind = jnp.concatenate([jnp.zeros_like(_cut(modes, axis, 0, 1)), behind], axis)
+        wave = _half_turn(n, axis, modes.dtype).conj() * (modes - 1j * behind)
+        return _unfolded(jnp.fft.ifft(wave, axis=axis), axis)
     low, high = _cut(modes, axis, 0, n // 2 + 1), _cut(jnp.flip(modes, axis), axis, 0, n // 2)
     wave = jax.lax.complex(low, -jnp.concatenate([jnp.zeros_like(_cut(low, axis, 0, 1)), high], axis))
     folded = jnp.fft.irfft(wave * _quarter_turn(n, axis, modes.dtype).conj(), n=n, axis=axis)
-    place = axis + modes.ndim
+    return _unfolded(folded, axis)
+
+
+def _unfolded(folded: Any, axis: int) -> Any:
+    n, place = folded.shape[axis], axis + folded.ndim
+    half = n - n // 2
     pairs = jnp.stack([_cut(folded, axis, 0, half), jnp.flip(_cut(folded, axis, n - half, n), axis)], place + 1)
     return _cut(jax.lax.collapse(pairs, place, place + 2), axis, 0, n)
 
@@ -222,8 +248,12 @@ def _quarter_turn(n: int, axis: int, dtype: Any) -> Any:
     return _along(np.exp(-0.5j * np.pi * np.arange(n // 2 + 1) / n), axis, jnp.result_type(dtype, jnp.complex64))
 
 
+def _half_turn(n: int, axis: int, dtype: Any) -> Any:
+    return _along(np.exp(-0.5j * np.pi * np.arange(n) / n), axis, dtype)
+
+
 def _signs(u: Any, axis: int) -> Any:
-    return _along((-1.0) ** np.arange(u.shape[axis]), axis, u.dtype)
+    return _along((-1.0) ** np.arange(u.shape[axis]), axis, u.real.dtype)
 
 
 def _cut(u: Any, axis: int, start: int, stop: int, stride: int = 1) -> Any:

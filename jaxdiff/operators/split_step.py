@@ -19,6 +19,7 @@ _B = (0.0829844064174052, 0.396309801498368, -0.0390563049223486)
 _A = (0.245298957184271, 0.604872665711080)
 _KICKS = np.array([*_B, 1 - 2 * sum(_B)])[[0, 1, 2, 3, 2, 1, 0]]
 _DRIFTS = np.array([*_A, 0.5 - sum(_A)])[[0, 1, 2, 2, 1, 0]]
+_MIRRORED = np.array([0, 1, 2, 2, 1, 0])
 _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at the clock of the drifts
 
 _LOOK = 8  # steps from one look at the error to the next
@@ -60,9 +61,12 @@ class Parts(eqx.Module):
 
         def step(t: Any, wave: Any) -> Any:
             kicks = self.kicks(t, h) if known is None else known
-            for j in range(6):
-                wave = self.basis.synthesise(drifts[min(j, 5 - j)] * self.basis.analyse(kicks[j] * wave))
-            return kicks[6] * wave
+
+            def stage(wave: Any, row: Any) -> Any:
+                kick, drift = row
+                return self.basis.synthesise(drift * self.basis.analyse(kick * wave)), None
+
+            return kicks[6] * jax.lax.scan(stage, wave, (kicks[:6], drifts[_MIRRORED]))[0]
 
         return step
 
@@ -129,11 +133,15 @@ def _looked_at(parts: Parts, start: Any, h: Any, count: Any, wave: Any, allowed:
     def block(state: Any) -> Any:
         done, wave, error = state
         t = start + done * h
-        one = step(t, wave)
-        two = half(t + h / 2, half(t, wave))
+        two = jax.lax.fori_loop(0, 2, lambda i, wave: half(t + i * h / 2, wave), wave)
         more = jnp.minimum(_LOOK, count - done)
+
+        def steps(i: Any, both: Any) -> Any:
+            new = step(t + i * h, both[0])
+            return new, jnp.where(i == 0, new, both[1])
+
+        wave, one = jax.lax.fori_loop(0, more.astype(int), steps, (wave, wave))
         missed = jnp.maximum(16 / 15 * size(one - two) / of - noise, 0.0)
-        wave = jax.lax.fori_loop(1, more.astype(int), lambda i, wave: step(t + i * h, wave), one)
         return done + more, wave, error + more * missed
 
     begin = (jnp.zeros_like(count), wave, jnp.zeros_like(h))
@@ -223,15 +231,16 @@ def _followed(parts: Parts, start: Any, h: Any, count: Any, first: Any, last: An
         both, kinetic, turned, totals, by_start, by_h = carry
         i = count - 1 - i.astype(h.dtype)
         kicks = known if known is not None else jnp.conj(parts.kicks(start + i * h, h))
-        passed, each = [], jnp.zeros_like(parts.kinetic)
-        for j in range(6, -1, -1):
-            passed.append(product(both))
-            both = kicks[j] * both
-            if j > 0:
-                modes = basis.analyse(both)
-                each = each + _DRIFTS[j - 1] * product(modes)
-                both = basis.synthesise(drifts[min(j - 1, 6 - j)] * modes)
-        by_kicks = shares[0].reshape(-1, *(1,) * ndim) * jnp.stack(passed[::-1])
+
+        def stage(both: Any, row: Any) -> Any:
+            kick, drift = row
+            passed = product(both)
+            modes = basis.analyse(kick * both)
+            return basis.synthesise(drift * modes), (passed, product(modes))
+
+        both, (passed, moved) = jax.lax.scan(stage, both, (kicks[:0:-1], drifts[_MIRRORED]))
+        by_kicks = shares[0].reshape(-1, *(1,) * ndim) * jnp.concatenate([product(both)[None], passed[::-1]])
+        both, each = kicks[0] * both, jnp.tensordot(shares[1], moved, 1, precision="highest")
         if parts.steady:
             turned = turned + jnp.sum(by_kicks, axis=0)
         else:
