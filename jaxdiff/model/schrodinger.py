@@ -34,7 +34,7 @@ class Schrodinger(Equation):
             sets in slower than a wavelength little comes back.
         imaginary_time: whether times are those of e^{−Hτ/ħ}, in which the ground state stays: divide by the norm. V is constant then.
         boundaries: `Dirichlet()`, a wall that no wave enters, `Neumann()`, a mirror, or `Periodic()`; one for all sides, or a
-            dictionary {"x-": …, "x+": …}. What comes to a wall is sent back, as `Solution.method` says.
+            dictionary {"x-": …, "x+": …}. What comes to a wall is sent back; `Solution.method` says so where it is there at an output time.
 
     Numbers of the potential, mass, ħ and absorption may be marked for fitting.
 
