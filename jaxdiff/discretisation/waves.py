@@ -92,11 +92,15 @@ class WaveSystem(System):
 
     def begin(self, u: Any, t: Any) -> tuple[Any, list[Condition]]:
         """The wave, which must have a norm, and be longer than cells."""
-        u, found = super().begin(u, t)
+        u, _ = super().begin(u, t)
         norm, share = self.resolved(jax.lax.stop_gradient(u))
         none = "the wave at the start has the norm {value}; it must be positive and finite"
         short = "the wave at the start has {value} of its norm in waves that are hardly longer than two cells; take smaller cells"
-        found += [(none, ~(jnp.isfinite(norm) & (norm > 0)), 0.0, norm), (short, share > _UNRESOLVED, 0.0, share)]
+        found = [
+            *self.conditions(t),  # before what follows from them
+            (none, ~(jnp.isfinite(norm) & (norm > 0)), 0.0, norm),
+            (short, share > _UNRESOLVED, 0.0, share),
+        ]
         if not self.equation.imaginary_time:
             u = u.astype(jnp.result_type(u, jnp.complex64))
         return u, found
@@ -120,13 +124,12 @@ class WaveSystem(System):
 
     def conditions(self, t: Any) -> list[Condition]:
         """Finite numbers, a positive mass and ħ, nothing that grows, and walls at zero."""
-        place, potential = cell(self.grid.ndim), self.potential(t)
-        found: list[Condition] = [
-            (f"potential is {{value}} in cell {place}; it must be finite", None, None, potential),
-        ]
+        place = cell(self.grid.ndim)
+        found: list[Condition] = []
         for name in ("mass", "hbar"):
             value = jnp.asarray(getattr(self.equation, name))
             found.append((f"{name} is {{value}}; it must be positive", ~(value > 0), 0.0, value))
+        found.append((f"potential is {{value}} in cell {place}; it must be finite", None, None, self.potential(t)))
         if (absorption := self.absorption) is not None:
             words = f"absorption is {{value}} over hbar in cell {place}; it must not be negative"
             found.append((words, ~(absorption >= 0), None, absorption))

@@ -27,7 +27,7 @@ def profiles(grid: Any, times: Any, values: Any, labels: Labels = None) -> Figur
     (times, phases, *cells), of which that is drawn which moves."""
     times, names = np.asarray(times), {**LABELS, **(labels or {})}
     if np.iscomplexobj(values):
-        values, names = np.abs(values) ** 2, {"value": "|ψ|²", **(labels or {}), **{k: names[k] for k in ("x", "t")}}
+        values, names = np.abs(values) ** 2, {**LABELS, "value": "|ψ|²", **(labels or {})}
     if np.ndim(values) > grid.ndim + 1:
         values, names["value"] = values[:, 0], f"{names['value']}, of what moves"
     if grid.discrete and grid.ndim > 1:

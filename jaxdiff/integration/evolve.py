@@ -66,6 +66,8 @@ def evolve(
 def _of_one_precision(equation: Any, grid: Any, initial: Any) -> tuple[Any, Any, Any]:
     """Initial state, equation and grid, all in the floating-point numbers of the first."""
     u = jnp.asarray(initial)
+    if jnp.iscomplexobj(u) and not equation.wave:
+        raise ValueError(f"initial is complex, and states of {type(equation).__name__} are real; pass its real part")
     kept = jnp.issubdtype(u.dtype, jnp.floating) or (equation.wave and jnp.iscomplexobj(u))
     dtype = jax.dtypes.canonicalize_dtype(u.dtype if kept else float)
     u = spread(u.astype(dtype), grid.names)  # JAX may take it from a float64 program

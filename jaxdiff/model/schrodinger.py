@@ -23,7 +23,7 @@ class Schrodinger(Equation):
 
     A state is complex, the values of ψ at the centres of the cells, on one to three axes of equal cells; a callable initial state is
     evaluated there. Derivatives are those of the modes that the walls allow, so that errors fall faster than any power of the width
-    of the cells while V and ψ are smooth. Measurements see the density |ψ|² [1/length^d] of ∫|ψ|² dV = 1; probes of fluxes the
+    of the cells while V and ψ are smooth. Where V jumps they fall as its square if the jump is at a face, else as the width itself. Measurements see the density |ψ|² [1/length^d] of ∫|ψ|² dV = 1; probes of fluxes the
     current (ħ/m) Im ψ*∇ψ; `Energy` and `Momentum` what they say.
 
     Args:
@@ -90,6 +90,8 @@ def at_centers(grid: Any, coefficient: Any, what: str, t: Any = None, complexes:
             raise ValueError(
                 f"{what}: expected a number, a function of position or {grid.shape} values, got shape {value.shape}"
             )
+        if jnp.iscomplexobj(value) and not complexes:
+            raise ValueError(f"{what} is real, got complex numbers; what is taken up is absorption=")
         return jnp.broadcast_to(value, grid.shape)
 
     def at_one(*x: Any) -> Any:

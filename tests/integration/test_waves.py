@@ -240,6 +240,9 @@ def test_the_schrodinger_form_of_a_fokker_planck_equation():
         (WELL, jd.Grid((np.array([0.0, 1.0, 3.0]),)), SHIFTED, "equal cells"),
         (jd.Schrodinger(lambda x: 1 / (x - X[3])), RING, SHIFTED, "potential"),
         (WELL, RING, np.ones(3), "shape"),
+        (jd.Schrodinger(0.0, hbar=0.0), RING, SHIFTED, "hbar is 0"),
+        (jd.Schrodinger(-1j * np.ones(256)), RING, SHIFTED, "absorption"),
+        (jd.Diffusion(1.0), RING, 1j * np.ones(256), "complex"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_one_line(equation, grid, start, words):
