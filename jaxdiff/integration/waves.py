@@ -17,7 +17,7 @@ from jaxdiff.operators.split_step import Parts, split
 _TOLERANCE = 1e-9  # of the norm
 _MOST_STEPS = 2**17
 _MOST_TERMS = 2**17
-_PRODUCTS = 8.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
+_PRODUCTS = 9.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
 _FADES = 10.0  # logarithm by which a wave may fade in one sum in imaginary time: roundoff grows by as much
 
 

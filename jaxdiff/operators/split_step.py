@@ -22,7 +22,7 @@ _DRIFTS = np.array([*_A, 0.5 - sum(_A)])[[0, 1, 2, 2, 1, 0]]
 _MIRRORED = np.array([0, 1, 2, 2, 1, 0])
 _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at the clock of the drifts
 
-_LOOK = 8  # steps from one look at the error to the next
+_FEWEST = 16.0  # steps over all the time, so that nothing that a wave passes is stepped over
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _KEPT = 256  # waves that a gradient keeps of a stretch where they cannot be followed backwards
 _TRIES = 40
@@ -81,8 +81,7 @@ def split(parts: Parts, starts: Any, durations: Any, wave: Any, tolerance: Any, 
 
         e^{−ihb₆V} Π e^{−ihaⱼT} e^{−ihbⱼV}
 
-    The error of a step is that against two of half its length, looked at every eighth time; as steps keep the norm, errors add
-    up at most. What is more than `most` steps in all is not followed. Reverse mode follows waves backwards, which costs as many
+    The error of two steps is that against one of twice their length; as steps keep the norm, errors add up at most. What is more than `most` steps in all is not followed. Reverse mode follows waves backwards, which costs as many
     transforms as two forward runs and keeps those at the ends; where waves fade it forms them again.
     """
     return _split(parts, (starts, durations), wave, tolerance, most)
@@ -102,7 +101,7 @@ def _split(parts: Parts, stretches: Any, wave: Any, tolerance: Any, most: Any) -
             count, _, _, _, tries = state
             end, error = _looked_at(parts, start, duration / count, count, wave, allowed)
             ratio = (error / jnp.maximum(allowed, jnp.finfo(durations.dtype).tiny)) ** 0.25
-            wanted = jnp.ceil(count * jnp.clip(1.1 * ratio, 1.1, _MORE))
+            wanted = _even(count * jnp.clip(1.1 * ratio, 1.1, _MORE))
             wanted = jnp.where(jnp.isfinite(ratio), wanted, count * _MORE)
             return jnp.where(error <= allowed, count, wanted), end, error, ratio, tries + 1
 
@@ -110,43 +109,41 @@ def _split(parts: Parts, stretches: Any, wave: Any, tolerance: Any, most: Any) -
             count, _, error, _, tries = state
             return ~(error <= allowed) & (tries < _TRIES) & (taken + count <= most)
 
-        first = jnp.maximum(jnp.ceil(duration * pace), 1.0)
+        first = _even(duration * pace)
         begin = (first, wave, jnp.full_like(error, jnp.inf), jnp.ones_like(error), 0)
         count, end, missed, ratio, _ = jax.lax.while_loop(short, again, begin)
-        pace = count / duration * jnp.clip(1.1 * ratio, _LESS, 1.0)
+        less = count / jnp.where(duration > 0, duration, 1.0) * jnp.clip(1.1 * ratio, _LESS, 1.0)
+        pace = jnp.where(duration > 0, jnp.maximum(less, _FEWEST / whole), pace)
         return (end, pace, taken + count, error + missed), (end, count)
 
-    # Dimensions alone tell nothing of what is needed: the first try is a short one.
     size = jnp.zeros((), durations.dtype)
-    first = (wave, 4.0 / whole, size, size)
+    first = (wave, _FEWEST / whole, size, size)
     (_, _, _, error), (waves, counts) = jax.lax.scan(stretch, first, (starts, durations))
     return waves, counts, error
 
 
+def _even(count: Any) -> Any:
+    return jnp.maximum(2.0 * jnp.ceil(count / 2.0), 2.0)
+
+
 def _looked_at(parts: Parts, start: Any, h: Any, count: Any, wave: Any, allowed: Any) -> tuple[Any, Any]:
-    """The wave after so many steps, and their error, of the norm; what it would be at this pace where more than is allowed."""
+    """The wave after an even number of steps, and their error, of the norm; what it would be at this pace where more than is allowed."""
     noise = 16 * float(jnp.finfo(h.dtype).eps)
-    step, half = parts.stepper(h), parts.stepper(h / 2)
+    step, double = parts.stepper(h), parts.stepper(2 * h)
     size = lambda wave: jnp.sqrt(jnp.sum(jnp.real(wave) ** 2 + jnp.imag(wave) ** 2))
     of = jnp.maximum(size(wave), jnp.finfo(h.dtype).tiny)
 
-    def block(state: Any) -> Any:
+    def pair(state: Any) -> Any:
         done, wave, error = state
         t = start + done * h
-        two = jax.lax.fori_loop(0, 2, lambda i, wave: half(t + i * h / 2, wave), wave)
-        more = jnp.minimum(_LOOK, count - done)
-
-        def steps(i: Any, both: Any) -> Any:
-            new = step(t + i * h, both[0])
-            return new, jnp.where(i == 0, new, both[1])
-
-        wave, one = jax.lax.fori_loop(0, more.astype(int), steps, (wave, wave))
-        missed = jnp.maximum(16 / 15 * size(one - two) / of - noise, 0.0)
-        return done + more, wave, error + more * missed
+        one = double(t, wave)
+        two = jax.lax.fori_loop(0, 2, lambda i, wave: step(t + i * h, wave), wave)
+        missed = size(one - two) / of / 15  # of two; sixteen times as much is that of one
+        return done + 2, two, error + jnp.maximum(missed - noise, 0.0)
 
     begin = (jnp.zeros_like(count), wave, jnp.zeros_like(h))
     good = lambda state: (state[0] < count) & (state[2] <= allowed)
-    done, wave, error = jax.lax.while_loop(good, block, begin)
+    done, wave, error = jax.lax.while_loop(good, pair, begin)
     return wave, error * count / done
 
 

@@ -131,6 +131,18 @@ def test_derivatives_follow_waves_backwards():
     assert np.abs(backward - differences).max() < 1e-7
 
 
+def test_a_narrow_barrier_far_ahead_is_not_stepped_over():
+    grid = jd.Grid.uniform((-30.0, 30.0, 512))
+    packet, barrier = (
+        lambda x: jnp.exp(-((x + 15) ** 2) / 8 + 4j * x),
+        lambda x: 30 * jnp.exp(-(((x - 10) / 0.15) ** 2)),
+    )
+    terms = jd.solve(jd.Schrodinger(barrier), grid, packet, [0.0, 6.0])
+    steps = jd.solve(jd.Schrodinger(barrier, absorption=1e-30), grid, packet, [0.0, 6.0])
+    assert terms.method.startswith("Chebyshev") and steps.method.startswith("split steps")
+    assert np.abs(steps.values[1] - terms.values[1]).max() < 1e-9
+
+
 def test_layers_absorb_what_comes():
     grid, wide = jd.Grid.uniform((-20.0, 20.0, 256)), jd.Grid.uniform((-40.0, 40.0, 512))
     start = lambda x: GROUND(x + 5.0) * jnp.exp(3j * x)
