@@ -58,6 +58,8 @@ class WaveSystem(System):
                 raise ValueError(
                     f"at {name} a wave takes Dirichlet(), Neumann() or Periodic(), got {type(wall).__name__}"
                 )
+            if any(map(callable, wall.numbers.values())):
+                raise ValueError(f"at {name} a wave takes a wall at zero, got {type(wall).__name__} with a function")
 
     def potential(self, t: Any) -> Any:
         """V/ħ at time t `(*cells,)` [1/time]."""

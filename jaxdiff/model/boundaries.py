@@ -292,8 +292,8 @@ def _zero(value: Any) -> bool:
     return not callable(value) and np.ndim(value) == 0 and bool(value == 0)
 
 
-def sides(boundaries: Any, grid: Any) -> tuple[Boundary, ...]:
-    """The boundary of every side, lower and upper of one axis after the other; a side not named is reflecting.
+def sides(boundaries: Any, grid: Any, unnamed: Boundary | None = None) -> tuple[Boundary, ...]:
+    """The boundary of every side, lower and upper of one axis after the other; a side not named is reflecting, or `unnamed`.
 
     A dictionary names sides, "x-", or both of an axis, "x". The axis r = 0 of a radial grid has no wall.
     """
@@ -310,7 +310,7 @@ def sides(boundaries: Any, grid: Any) -> tuple[Boundary, ...]:
         if twice:
             raise ValueError(f"side {twice[0]!r} is named twice, also by {twice[0][:-1]!r}; leave one out")
         given: dict[str, Boundary] = boundaries
-        found = [given.get(name, given.get(name[:-1], reflecting)) for name in names]
+        found = [given.get(name, given.get(name[:-1], unnamed or reflecting)) for name in names]
     for side in found:
         if not isinstance(side, Boundary):
             raise TypeError(

@@ -34,12 +34,13 @@ class Schrodinger(Equation):
             sets in slower than a wavelength little comes back.
         imaginary_time: whether times are those of e^{−Hτ/ħ}, in which the ground state stays: divide by the norm. V is constant then.
         boundaries: `Dirichlet()`, a wall that no wave enters, `Neumann()`, a mirror, or `Periodic()`; one for all sides, or a
-            dictionary {"x-": …, "x+": …}. What comes to a wall is sent back; `Solution.method` says so where it is there at an output time.
+            dictionary {"x-": …, "x+": …}, in which a side not named is a wall. What comes to a wall is sent back; `Solution.method` says so
+            where it is there at an output time.
 
     Numbers of the potential, mass, ħ and absorption may be marked for fitting.
 
     Raises:
-        ValueError: in imaginary time, a potential of time or an absorption.
+        ValueError: a mass or ħ that is a function, an absorption of time; in imaginary time, a potential of time or an absorption.
 
     A wave in a harmonic well comes back after a period, with its sign turned:
 
@@ -62,9 +63,11 @@ class Schrodinger(Equation):
     wave = True
 
     def __check_init__(self) -> None:
-        for name in ("mass", "hbar", "absorption"):
-            if varies(getattr(self, name)):
-                raise ValueError(f"{name} must not depend on time; put the dependence into the potential")
+        for name in ("mass", "hbar"):
+            if callable(getattr(self, name)):
+                raise ValueError(f"{name} is one number, got a function; leave position and time out")
+        if varies(self.absorption):
+            raise ValueError("absorption must not depend on time; put the dependence into the potential")
         if self.imaginary_time and varies(self.potential):
             raise ValueError("in imaginary time the potential must not depend on time; leave imaginary_time out")
         if self.imaginary_time and self.absorption is not None:
@@ -74,7 +77,7 @@ class Schrodinger(Equation):
         return scheme.of_waves(self, grid)
 
     def sides(self, grid: Any) -> tuple[Any, ...]:
-        return sides(self.boundaries, grid)
+        return sides(self.boundaries, grid, unnamed=Dirichlet(0.0))
 
     def on_cells(self, grid: Any, function: Callable[..., Any]) -> Any:
         """A wave, real or complex, at the centres."""

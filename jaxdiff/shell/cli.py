@@ -161,6 +161,7 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
 def run_solve(config: Path, data: Path | None, output: Path) -> None:
     prepare_jax()
     with staged(output, SOLUTION) as folder:
+        from jaxdiff.discretisation.waves import density
         from jaxdiff.figures import states
         from jaxdiff.shell.config import load
 
@@ -170,13 +171,15 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
         for number, one in enumerate(problem.experiments, 1):
             interrupts.check()
             try:
-                times, values = _solved(problem, one)
+                wave, times, values = _solved(problem, one)
             except ValueError as error:
                 message = str(error).replace("pass initial=", "add [initial]")
                 raise ValueError(f"{config}: {message}") from error
             name = f"solution_{number}" if several else "solution"
-            _table(grid, times, values).to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
-            states.profiles(grid, times, values, problem.labels).savefig(folder / f"{name}.png")
+            table = _wave_table(grid, times, values) if wave else _table(grid, times, values)
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
+            values, labels = (density(values), {"value": "|ψ|²"}) if wave else (values, {})
+            states.profiles(grid, times, values, {**labels, **problem.labels}).savefig(folder / f"{name}.png")
             size = f"{len(times)} time{'s' * (len(times) != 1)}, {' × '.join(map(str, grid.shape))} cells"
             which = f"experiment {one.name}: " if several else ""
             inside = values[..., grid.holds(grid.points).reshape(grid.shape)]
@@ -198,15 +201,29 @@ def _table(grid: Any, times: Any, values: Any) -> Any:
         frame = pd.DataFrame(values.T, columns=[f"t={t:.10g}" for t in times])
         frame.insert(0, grid.names[0], grid.centers[0])
     else:
-        mesh = np.meshgrid(times, *grid.centers, indexing="ij")
-        frame = pd.DataFrame(dict(zip(("t", *grid.names, "u"), map(np.ravel, (*mesh, values)), strict=True)))
+        frame = _rows(grid, times, u=values)
     if grid.mask is None:
         return frame
     return frame[np.tile(np.ravel(grid.mask), len(frame) // np.size(grid.mask))]  # rows of cells that there are
 
 
-def _solved(problem: Any, experiment: Any) -> tuple[Any, Any]:
-    """The times that a configuration asks for in an experiment, and the states there (times, *cells)."""
+def _wave_table(grid: Any, times: Any, values: Any) -> Any:
+    """Waves (times, *cells): a row per time and cell."""
+    from jaxdiff.discretisation.waves import density
+
+    return _rows(grid, times, density=density(values), real=values.real, imaginary=values.imag)
+
+
+def _rows(grid: Any, times: Any, **columns: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    mesh = dict(zip(("t", *grid.names), np.meshgrid(times, *grid.centers, indexing="ij"), strict=True))
+    return pd.DataFrame({name: np.ravel(column) for name, column in {**mesh, **columns}.items()})
+
+
+def _solved(problem: Any, experiment: Any) -> tuple[bool, Any, Any]:
+    """Whether the states are waves, the times that a configuration asks for in an experiment, and the states there (times, *cells)."""
     import numpy as np
 
     import jaxdiff as jd
@@ -214,11 +231,13 @@ def _solved(problem: Any, experiment: Any) -> tuple[Any, Any]:
 
     equation = Observed.of(experiment.model(**problem.starts)).equation
     times, start, grid = experiment.times, experiment.start, problem.grid
-    initial = None if experiment.initial is None else np.asarray(grid.average(experiment.initial))
+    wave, initial = equation.wave, experiment.initial
+    if initial is not None and not wave:
+        initial = np.asarray(grid.average(initial))
     if times is None:
         raise ValueError("no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
     if np.all(times == np.inf):
-        return times[:1], np.asarray(jd.steady_state(equation, grid, initial))[None]
+        return wave, times[:1], np.asarray(jd.steady_state(equation, grid, initial))[None]
     if not np.all(np.isfinite(times)):
         raise ValueError("[solve] times mixes finite times with inf; ask for the steady state alone")
     if initial is None:
@@ -229,8 +248,8 @@ def _solved(problem: Any, experiment: Any) -> tuple[Any, Any]:
         )
     options = {"progress": sys.stderr.isatty(), **problem.solve_options}
     if times[0] == start:
-        return times, np.asarray(jd.solve(equation, grid, initial, times, **options).values)
-    return times, np.asarray(jd.solve(equation, grid, initial, [start, *times], **options).values)[1:]
+        return wave, times, np.asarray(jd.solve(equation, grid, initial, times, **options).values)
+    return wave, times, np.asarray(jd.solve(equation, grid, initial, [start, *times], **options).values)[1:]
 
 
 def run_benchmark(case: str | None, output: Path, **options: Any) -> None:

@@ -101,8 +101,8 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         raise ValueError(f"{twice[0]!r} is in [parameters] and in [constants]; leave one out")
     constants |= frozen
     starts = {name: mark.value for name, mark in parameters.items()}
-    apart, settings = read_settings(content, folder, table, grid)
-    coefficients = [part for one in settings for part in (*one.sides.values(), {"initial": one.initial.get("value")})]
+    apart, settings = read_settings(content, folder, table, grid, equation["kind"] == "schrodinger")
+    coefficients = [part for one in settings for part in (*one.sides.values(), initials.texts_of(one.initial))]
     elsewhere = {name for one in arithmetic([equation, *coefficients]) for name in expression_names(one)}
     observe, seen_apart = read_observe(content.get("observe"), parameters, elsewhere)
     own |= set(seen_apart)
@@ -120,13 +120,13 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
             if data is not None:
                 texts = arithmetic([equation, *one.sides.values()])
                 data = data.driving(texts, {*parameters, *known, "t", *position_names(axes)})
-            value = initial.get("value")
-            spec = {"equation": equation, "boundaries": one.sides, "initial": value, "observe": observe}
+            written = initials.texts_of(initial)
+            spec = {"equation": equation, "boundaries": one.sides, "initial": written, "observe": observe}
             model = TextModel(spec, known, axes, data)
             if lacking := (model.names & everywhere) - set(known):
                 raise ValueError(f"{sorted(lacking)[0]!r} is a condition of other experiments; give it here too")
             start, state = initials.state_of(initial, grid, one.sides, folder, data)
-            state = model.initial(starts) if value is not None else state
+            state = model.initial(starts) if written else state
             model(**starts)  # every mistake of a text shows here
             measurement = None
             if data and data.has_readings:

@@ -79,11 +79,11 @@ class SharedModel:
 
 
 def read_settings(
-    content: Mapping[str, Any], folder: Path, table: str | os.PathLike[str] | None, grid: Grid
+    content: Mapping[str, Any], folder: Path, table: str | os.PathLike[str] | None, grid: Grid, wave: bool
 ) -> tuple[bool, list[Setting]]:
     """Whether several experiments are described, or one with a name or conditions; and what holds in each."""
     sides = read_boundaries(content.get("boundaries", {}), grid)
-    initial = read_initial(content.get("initial"), grid)
+    initial = read_initial(content.get("initial"), grid, wave)
     given = content.get("data")
     if not isinstance(given, list):
         if given is None and table is None:
@@ -108,7 +108,7 @@ def read_settings(
             settings = {key: value for key, value in entry.items() if key not in OWN}
             name = text(entry.get("name", str(number)), "name")
             own = _own_sides(read_boundaries(entry.get("boundaries", {}), grid), sides, grid)
-            start = read_initial(entry["initial"], grid) if "initial" in entry else initial
+            start = read_initial(entry["initial"], grid, wave) if "initial" in entry else initial
             parts = read_data(settings, folder, table, grid.names, OWN)
         for part, data in parts:
             called = f"{name} {part}" if part and "name" in entry else part or name

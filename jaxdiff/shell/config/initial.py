@@ -12,16 +12,20 @@ from jaxdiff.measurements import tables
 from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.states_at_times import StartNoise
 from jaxdiff.model.grid import Grid
+from jaxdiff.shell.config import schrodinger
 from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, number, per_axis, text, text_or_number
 
 KEYS = ("value", "profile", "delta", "table", "position", "column", "start")
+TEXTS = ("value", "expression", "phase")
 FEW = 256  # sensors of a first row; more are an image, whose noise is that of its cells
 
 
-def read_initial(table: Any, grid: Grid) -> dict[str, Any]:
+def read_initial(table: Any, grid: Grid, wave: bool = False) -> dict[str, Any]:
     if table is None:
         return {}
+    if wave:
+        return schrodinger.read_start(table)
     if not isinstance(table, Mapping):
         table = {"profile": table} if table == "first row" else {"value": table}
     check_keys(table, "[initial]", KEYS)
@@ -44,6 +48,11 @@ def read_initial(table: Any, grid: Grid) -> dict[str, Any]:
         if key in table:
             table[key] = per_axis(table[key], f"[initial] {key}", grid.names, check)
     return table
+
+
+def texts_of(table: Mapping[str, Any]) -> dict[str, str]:
+    """What of it is arithmetic."""
+    return {key: table[key] for key in TEXTS if key in table}
 
 
 def state_of(

@@ -18,7 +18,7 @@ from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.parameters import numeric
-from jaxdiff.shell.config import master
+from jaxdiff.shell.config import master, schrodinger
 from jaxdiff.shell.config.data import Data
 from jaxdiff.shell.config.keys import check_keys, choose, listed, mapping, per_axis, text_or_number, texts
 from jaxdiff.shell.config.observe import seen
@@ -54,10 +54,14 @@ def position_names(axes: Sequence[str]) -> tuple[str, ...]:
 def read_equation(table: Any, axes: Sequence[str]) -> dict[str, Any]:
     """The table [equation], checked; on several axes a drift has a component for each."""
     if not table:
-        raise ValueError("the file needs a table [equation] with kind = 'diffusion', 'fokker_planck' or 'master'")
-    kind = choose(table.get("kind"), "[equation] kind", (*EQUATIONS, "master")).replace("-", "_")
+        raise ValueError(
+            "the file needs a table [equation] with kind = 'diffusion', 'fokker_planck', 'master' or 'schrodinger'"
+        )
+    kind = choose(table.get("kind"), "[equation] kind", (*EQUATIONS, "master", "schrodinger")).replace("-", "_")
     if kind == "master":
         return master.read_rates(table)
+    if kind == "schrodinger":
+        return schrodinger.read_energies(table)
     check_keys(table, "[equation]", ("kind", *EQUATIONS[kind], "exchange"))
     if "diffusivity" not in table:
         raise ValueError("[equation] has no diffusivity; give a number or an expression such as 'D' or '1 + x**2'")
@@ -122,8 +126,8 @@ class TextModel:
     holds t; else a function of the position, in a boundary on several axes of the place along the wall.
 
     Args:
-        spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": text or None, "observe": {...} or None}, numbers and
-            texts.
+        spec: {"equation": {...}, "boundaries": {side: {...}}, "initial": {"value": text}, of a wave {"expression": text,
+            "phase": text}, or {}, "observe": {...} or None}, numbers and texts.
         constants: {name: number}; a condition of an experiment is one too, which a call may give anew.
         axes: names of the axes of the grid.
         data: what [data] holds, or None; its columns are what a text may name.
@@ -149,7 +153,7 @@ class TextModel:
     @property
     def names(self) -> set[str]:
         """Every name that occurs in a text."""
-        parts = [self.spec["equation"], *self.spec["boundaries"].values(), {"initial": self.spec["initial"]}]
+        parts = [self.spec["equation"], *self.spec["boundaries"].values(), self.spec["initial"]]
         parts += [{"observe": self.spec["observe"]["value"]}] if self.spec["observe"] else []
         return {name for text in arithmetic(parts) for name in names(text)}
 
@@ -157,9 +161,8 @@ class TextModel:
         spec = self.spec
         known = {**self.constants, **parameters}
         equation = self._equation(spec["equation"], spec["boundaries"], known)
-        fitted_start = spec["initial"] is not None and set(names(spec["initial"])) & (
-            set(parameters) - set(self.constants)
-        )
+        at_start = {name for text in spec["initial"].values() for name in names(text)}
+        fitted_start = at_start & (set(parameters) - set(self.constants))
         initial = self.initial(known) if fitted_start else None
         if spec["observe"] is not None:
             return Observed(equation, initial, seen(spec["observe"], self.axes, known, self.offered))
@@ -167,23 +170,26 @@ class TextModel:
 
     def initial(self, known: dict[str, Any]) -> Any:
         """The initial state as a function of position, or None if the configuration gives none as text."""
-        text = self.spec["initial"]
-        if text is None:
-            return None
-        return self._read(text, "[initial] value", {**self.constants, **known}, time=False, keep=True)
+        read = lambda key, text: self._read(
+            text, f"[initial] {key}", {**self.constants, **known}, time=False, keep=True
+        )
+        found = {key: read(key, text) for key, text in self.spec["initial"].items()}
+        return schrodinger.start(**found) if "expression" in found else found.get("value")
 
     def _equation(self, table: dict[str, Any], sides: dict[str, Any], known: dict[str, Any]) -> Any:
         kind = table["kind"]
         if kind == "master":
             return master.equation(table, lambda value, where: self._read(value, where, known))
+        edges = {name: self._boundary(name, side, known) for name, side in sides.items()}
+        ends = edges["all"] if "all" in edges else edges
+        if kind == "schrodinger":
+            return schrodinger.equation(table, sides, ends, lambda value, where: self._read(value, where, known))
         given = {**EQUATIONS[kind], **{key: value for key, value in table.items() if key != "kind"}}
         interpretation = given.pop("interpretation", None)
         potential, where = given.pop("potential", None), "[equation] exchange"
         rates = given.pop("exchange", [])
         phases = [Exchange(*(self._read(rate, where, known) for rate in row[:2]), **row[2]) for row in rates]
         read = {k: self._coefficient(v, f"[equation] {k}", known) for k, v in given.items() if v is not None}
-        edges = {name: self._boundary(name, side, known) for name, side in sides.items()}
-        ends = edges["all"] if "all" in edges else edges
         if kind == "diffusion":
             return Diffusion(**read, boundaries=ends, exchange=phases)
         if potential is not None:

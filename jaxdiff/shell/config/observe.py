@@ -8,7 +8,7 @@ from typing import Any
 
 import equinox as eqx
 
-from jaxdiff.measurements import probes
+from jaxdiff.measurements import expectations, probes
 from jaxdiff.model.expression import Expression, names
 from jaxdiff.shell.config.keys import check_keys, choose, mapping, number, text, text_or_number
 
@@ -22,6 +22,8 @@ PROBES: dict[str, tuple[type, tuple[str, ...]]] = {
     "flux": (probes.FluxThrough, ("place", "axis")),
     "cumulative_flux": (probes.CumulativeFlux, ("place", "axis")),
     "boundary_value": (probes.BoundaryValue, ("side",)),
+    "energy": (expectations.Energy, ()),
+    "momentum": (expectations.Momentum, ("axis",)),
 }
 
 
