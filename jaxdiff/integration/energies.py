@@ -31,7 +31,8 @@ def lowest(count: int) -> Any:
         n = jnp.size(hamiltonian.potential)
         if n <= DENSE:
             units = jnp.eye(n, dtype=hamiltonian.potential.dtype).reshape(n, *grid.shape)
-            matrix = -(hamiltonian @ units).reshape(n, n)
+            # One by one: XLA would lay the matrix out in columns for LAPACK, of which its transforms take none.
+            matrix = -jax.lax.map(hamiltonian.__matmul__, units).reshape(n, n)
             modes, error = _of_matrix((matrix + matrix.T) / 2, count), jnp.zeros(())
         else:
             modes, error = _iterated(jax.lax.stop_gradient(hamiltonian), count)

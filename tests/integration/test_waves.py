@@ -196,6 +196,14 @@ def test_energies_and_modes():
     assert np.abs(found - exact).max() < 1e-8
 
 
+def test_energies_on_a_ring():
+    """(2πm/L)²/2, and by first order of a weak potential ε cos(4πx/L), which parts the two of m = 1 by ε."""
+    ring, L = jd.Grid.uniform((0.0, 3.0, 32)), 3.0
+    of = jax.jit(lambda c: jd.spectrum(jd.Schrodinger(lambda x: c * jnp.cos(4 * jnp.pi * x / L), boundaries=jd.Periodic()), ring, 3)[0])  # fmt: skip
+    np.testing.assert_allclose(of(0.0), (2 * np.pi / L) ** 2 / 2 * np.array([0.0, 1.0, 1.0]), atol=1e-12)
+    np.testing.assert_allclose(jax.jacfwd(of)(1e-6), [0.0, -0.5, 0.5], atol=1e-5)
+
+
 def test_several_axes():
     space = jd.Grid.uniform(*[(-5.0, 5.0, 24)] * 3)
     wave = lambda x, y, z: GROUND(x - 0.5) * GROUND(y) * GROUND(z + 0.5)
