@@ -44,7 +44,8 @@ class Bootstrap:
         level: of the intervals.
 
     >>> import jaxdiff as jd, numpy as np
-    >>> readings = jd.Readings(jd.Grid.uniform((0.0, 1.0, 8)), 1.0, [1.0, 2.0], [0.5, 0.5], np.exp([-0.5, -1.0]), sigma=0.01)
+    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.array([1.0, 2.0, 3.0])
+    >>> readings = jd.Readings(grid, 1.0, times, np.full(3, 0.5), np.exp(-0.5 * times), sigma=0.01)
     >>> fit = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, progress=False)
     >>> repeats = jd.bootstrap(fit, 50, progress=False)
     >>> len(repeats), sorted(repeats.standard_errors)
@@ -172,10 +173,10 @@ def bootstrap(
         ValueError: the fit has no data or model at hand (it was loaded), or its data carry no noise.
         TypeError: a fit of paths, or no `Fit`.
 
-    >>> import jax, jaxdiff as jd, numpy as np
+    >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
     >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
-    >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
+    >>> start = 1 + np.cos(np.pi * grid.centers[0])
     >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
     >>> fit = jd.fit(jd.Diffusion(jd.Positive(2.0)), readings, progress=False)
     >>> low, high = jd.bootstrap(fit, 100, progress=False).intervals["diffusivity"]

@@ -82,9 +82,10 @@ def fit_many(
             fits of something else.
         TypeError: arguments of the wrong kind.
 
-    >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
+    >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
-    >>> readings = jd.Readings(grid, lambda x: 1 + jnp.cos(np.pi * x), times, np.full(10, 0.25), np.ones(10), sigma=0.01)
+    >>> start = 1 + np.cos(np.pi * grid.centers[0])
+    >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), np.ones(10), sigma=0.01)
     >>> rates = np.array([[0.3], [0.5], [0.7]])
     >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-rates * np.pi**2 * times)
     >>> fits = jd.fit_many(jd.Diffusion(jd.Positive(1.0)), readings, values, progress=False)
@@ -196,10 +197,10 @@ def multistart(
         ValueError: no start converges, or as `fit_many`.
         TypeError: arguments of the wrong kind.
 
-    >>> import jax, jaxdiff as jd, numpy as np
+    >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
     >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
-    >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
+    >>> start = 1 + np.cos(np.pi * grid.centers[0])
     >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
     >>> fit = jd.multistart(jd.Diffusion(jd.Positive(9.0)), readings, starts=8, progress=False)
     >>> round(fit.parameters["diffusivity"], 2), fit.optima[0]["count"]

@@ -70,10 +70,10 @@ class Fit:
         judged: the verdict that was stored, of a loaded fit.
         conditions: of each measurement, {argument of the model: what is known}; empty where none has any.
 
-    >>> import jax, jaxdiff as jd, numpy as np
+    >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
     >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
-    >>> start = lambda x: 1 + jax.numpy.cos(np.pi * x)
+    >>> start = 1 + np.cos(np.pi * grid.centers[0])
     >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
     >>> fit = jd.fit(jd.Diffusion(jd.Positive(2.0)), readings, progress=False)
     >>> low, high = fit.intervals["diffusivity"]
@@ -150,8 +150,8 @@ class Fit:
         `help(fit.objective)`. Raises ValueError if the fit was loaded, or its loss has no likelihood.
 
         >>> import jaxdiff as jd, numpy as np
-        >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 0.5, 9)
-        >>> readings = jd.Readings(grid, 1.0, times, np.full(9, 0.25), np.exp(-0.7 * times), sigma=0.01)
+        >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.array([1.0, 2.0, 3.0])
+        >>> readings = jd.Readings(grid, 1.0, times, np.full(3, 0.5), np.exp(-0.7 * times), sigma=0.01)
         >>> density = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, progress=False).objective
         >>> round(float(density.parameters(density.optimum)[0]), 3), bool(density(density.optimum + 0.1) < density(density.optimum))
         (0.7, True)
