@@ -38,7 +38,7 @@ def compare(run, cut, tolerance=1e-12, **parts):
 def fitted():
     places, at = rng_places * [1, 2], np.repeat(times[1:], 10)
     readings = jd.Readings(plane, lambda x, y: x * y, at, places, 0.2 * places[:, 0] * places[:, 1])
-    model, steps = jd.Diffusion(jd.Positive(0.5), decay=jd.Free(1.0)), {"stepper": jd.ForwardEuler(), "substeps": 8}
+    model, steps = jd.Diffusion(jd.Positive(0.5), decay=jd.Free(1.0)), {"stepper": jd.ForwardEuler(), "substeps": 3}
     return np.array(list(jd.fit(model, readings, steps=2, progress=False, **steps).parameters.values()))
 rng_places = rng.random((20, 2))
 """
