@@ -14,6 +14,7 @@ CASES = {
     "peers": "time and error beside other libraries on the CPU, in float64 (they come with jaxdiff[bench])",
     "jumps": "master equations beside SciPy's expm_multiply and BDF",
     "spectrum": "slowest rates beside LAPACK, first passages beside SciPy's expm_multiply and BDF",
+    "waves": "the Schrödinger equation beside QuTiP, dynamiqs, SciPy and split steps in NumPy",
     "scaling": "cost against cells, output times, steps and batch",
     "attacks": "random problems, tables and configurations: right, refused in one line, or found out",
     "nist": "27 certified problems of nonlinear regression, beside SciPy",
