@@ -18,6 +18,7 @@ CASES = {
     "scaling": "cost against cells, output times, steps and batch",
     "attacks": "random problems, tables and configurations: right, refused in one line, or found out",
     "nist": "27 certified problems of nonlinear regression, beside SciPy",
+    "receptor": "fourteen rates of a receptor from random starts: how many fits end at the optimum",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 

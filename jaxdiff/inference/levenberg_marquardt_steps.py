@@ -22,6 +22,8 @@ CAP = 2.0  # the furthest a logarithm or logit moves in one step
 FIRST_RADIUS = 10.0  # coordinates that the first step of a fit may move; for residuals of unknown scale it is one
 FADED = 1e6  # how many times smaller the slope of residuals may have become before it is the measure of a step again
 LEAST_GAIN = 1e-4  # gain ratio from which on a step is taken
+BRIGHTER = 2.0  # how many times larger a step into the dark has to make the slope
+GROPES = 6  # such steps, each half as long as the one before, until one is
 SECOND_ORDER = 0.75  # the longest second-order correction of a step, as a share of it
 
 
@@ -78,6 +80,7 @@ class Quadratic(NamedTuple):
     back: Any  # from these coordinates to those of z
     identifiable: Any  # directions that have any curvature, or a slope that no curvature explains
     scale: Any  # lengths of z are |scale · z|, and those of the coordinates the same
+    faint: Any = False  # the slope is so slight that roundoff of the loss hides all that a step would gain
 
     def along(self, slope: Any, damping: Any) -> Any:
         """A damped Newton step down a slope of these coordinates; damping: a number, or a column of them."""
@@ -118,7 +121,8 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
 
     scale: lengths are measured in the slopes √Hᵢᵢ, or in `scale` where that is more
     A slope without curvature is no optimum. It gets the curvature that makes its undamped step one, the order of every
-    coordinate, and damping shortens the step until it helps.
+    coordinate, and damping shortens the step until it helps. Where there are none but faint slopes, as where exponentials have
+    died out, the largest gets that step, and others as much less as they are fainter.
     """
     xp: Any = _of(z)
     free = (z * xp.sign(here.gradient) > -limit) | (here.gradient == 0)
@@ -136,9 +140,13 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
     size = xp.where(xp.isfinite(here.value), xp.abs(here.value), 0.0)
     curved = diagonal > NO_CURVATURE * size
     steep = ~curved & (xp.abs(gradient) > STEEP * size)
-    assumed = xp.where(steep, xp.abs(gradient), 0.0)
+    largest = xp.max(xp.abs(gradient))
+    faint = ~xp.any(curved | steep) & (largest > 0) & xp.isfinite(here.value)
+    steep = steep | (faint & free)
+    assumed = xp.where(faint, largest, xp.where(steep, xp.abs(gradient), 0.0))
     curvature = xp.where(curved[:, None] & curved, here.curvature, xp.diag(assumed))
-    scale = xp.maximum(scale, xp.sqrt(xp.where(curved, diagonal, assumed)))
+    slopes = xp.sqrt(xp.where(curved, diagonal, assumed))
+    scale = xp.where(faint, slopes, xp.maximum(scale, slopes))
     scale = xp.where(curved | steep, scale, 1.0)
     scaled = curvature / scale / scale[:, None]
     pair: Any = np.linalg.eigh(scaled) if xp is np else jax.lax.linalg.eigh(scaled, symmetrize_input=False)[::-1]
@@ -147,7 +155,7 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
     slope = -(gradient @ back)
     identifiable = eigenvalues > 1e3 * eps * eigenvalues.max()
     steep = ~identifiable & (slope**2 > STEEP * size)
-    return Quadratic(xp.where(steep, 1.0, eigenvalues), slope, back, identifiable | steep, scale)
+    return Quadratic(xp.where(steep, 1.0, eigenvalues), slope, back, identifiable | steep, scale, faint)
 
 
 class Trial(NamedTuple):
@@ -171,7 +179,9 @@ def propose(state: State, kind: Any, limit: Any) -> Trial:
     xp, here, z = _of(state.z), state.here, state.z
     model = quadratic(here, z, limit, state.scale)
     near = (state.iteration >= 0) & (state.decrement <= float(np.finfo(z.dtype).eps) ** 0.5 * xp.abs(here.value))
+    near = near & ~xp.asarray(model.faint)
     damping = xp.maximum(model.damping(state.radius), xp.where(near, 0.0, state.damping))
+    damping = xp.where(model.faint, 2.0**state.refusals - 1.0, damping)
     along = model.along(model.slope, damping)
     step = model.back @ along
     share = 1 / xp.maximum(1.0, xp.max(xp.abs(step) * (kind > 0)) / CAP)
@@ -193,6 +203,11 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     # Where a predictor resolves nothing at all, the run stops for a new one.
     unknown = ~xp.all(new.resolved) & ~xp.isfinite(new.value)
     ratio = xp.where(first | trial.near, 1.0, trial.gain_ratio(state.here.value, new.value))
+    groping, dark = xp.asarray(trial.model.faint), xp.asarray(there.faint)
+    slope = lambda at: xp.max(xp.abs(at.gradient))
+    brighter = ~dark | (slope(new) > BRIGHTER * slope(state.here))
+    no_worse = new.value <= state.here.value + 10 * eps * xp.abs(state.here.value)
+    ratio = xp.where(groping, xp.where(brighter & no_worse, 1.0, 0.0), ratio)
     ratio = xp.where(unknown, 0.5, ratio)
     lower = ~trial.near | unknown | (there.decrement < state.decrement)
     taken = (sound | unknown) & (ratio > LEAST_GAIN) & lower
@@ -206,7 +221,9 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     wider = xp.where(ratio > 0.75, xp.maximum(state.radius, 2 * _norm(scale * (z - state.z))), state.radius)
     narrower = 0.5 * xp.minimum(length, state.radius) * xp.where(taken, 1.0, 0.5**state.refusals)
     radius = xp.where(taken & (ratio >= 0.25), wider, narrower)
-    radius = xp.where(first, (1.0 if isinstance(new, Squares) else FIRST_RADIUS) * _norm(scale * unit), radius)
+    radius = xp.where(
+        first | (groping & taken), (1.0 if isinstance(new, Squares) else FIRST_RADIUS) * _norm(scale * unit), radius
+    )
 
     # A number that the loss depended on and does not any more has left its range, and no optimum was found.
     vanished = ~logarithm & ((slopes * unit) ** 2 <= NO_CURVATURE * size) & (scale**2 > NO_CURVATURE * size)
@@ -216,11 +233,14 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     no_residual = size <= eps**2 * xp.abs(state.history[0])
     exact = roundoff(unit) | (roundoff(unit + 1e-3) & no_residual)
     # Where no number changes the loss there is no optimum, unless one has run to the end of its range.
-    flat = ~(exact | xp.any((slopes > 0) | (logarithm & (xp.abs(z) > 5))))
-    bottom = xp.isfinite(here.value) & (small | exact | (decrement <= least * size))
-    converged = ~flat & ~xp.any(vanished) & xp.where(taken, bottom, trial.near & sound)
+    seen = xp.where(groping, 0.0, slopes) > 0
+    flat = ~(exact | xp.any(seen | (logarithm & (xp.abs(z) > 5))))
+    bottom = xp.isfinite(here.value) & (small | exact | (decrement <= least * size)) & ~dark
+    given_up = groping & (state.refusals + 1 >= GROPES)
+    converged = ~flat & ~xp.any(vanished) & xp.where(taken, bottom, (trial.near & sound) | given_up)
     shortest = 1e2 * eps * _norm(scale * unit)
-    stalled = ~converged & ((first & ~sound & ~unknown) | (~taken & ~(length > shortest)))
+    ended = xp.where(groping, given_up, ~(length > shortest))
+    stalled = ~converged & ((first & ~sound & ~unknown) | (~taken & ended))
     return state._replace(
         z=z,
         here=here,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,12 +14,13 @@ from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.integration.passage import steady_system, told
 from jaxdiff.integration.solve import state_of
 from jaxdiff.integration.steady import inverse, stationary
-from jaxdiff.operators import dense
+from jaxdiff.operators import dense, several
 from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check
 
 _COARSE = 0.05  # of the diffusivity
+_BLOCKED = 1e-9  # share of the diffusivity between cells that roundoff may leave where none gets far
 
 
 class EffectiveDiffusion(NamedTuple):
@@ -102,7 +104,12 @@ def _entropy(equation: Any, grid: Any, density: Any) -> tuple[Any, Checks]:
 def _effective(equation: Any, grid: Any) -> tuple[Any, Checks]:
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
     operator, _, conditions = system.formed(0.0)
-    leak = jnp.max(jnp.abs(operator.leak))
+    mask = getattr(grid, "mask", None)
+    inside = True if mask is None else jnp.asarray(mask)
+    leak = jnp.max(jnp.where(inside, jnp.abs(operator.leak), 0.0))
+    apart = jnp.array(False) if mask is None else several(jax.lax.stop_gradient(operator), inside)
+    if mask is not None:  # what is outside must not be singular
+        operator = eqx.tree_at(lambda a: a.loss, operator, jnp.where(inside, operator.loss, jnp.max(operator.exit)))
     invert, rest = inverse(operator, 0.0, leak <= 0)
     each = lambda x: x if isinstance(x, tuple) else (x,)
     axes = []
@@ -135,10 +142,20 @@ def _effective(equation: Any, grid: Any) -> tuple[Any, Checks]:
     )
     stuck = "velocity and diffusivity are not finite; check the coefficients, and whether all cells hang together"
     coarse = "the cells are too large for the drift, whose hops from one to the next are {value} of the diffusivity; take more cells"
+    channels = "there are several channels with no way between them, each with a velocity of its own; mask all but one"
+    blocked = "nothing gets around along a periodic axis: what is in the way stops it, or lets so little by that it is lost to roundoff"
     share = jnp.max(beyond / jnp.diag(diffusivity))
+    shut = jnp.any(jnp.diag(diffusivity) <= max(_BLOCKED, 1e3 * float(jnp.finfo(rest.dtype).eps)) * spread)
     finite = jnp.isfinite(velocity).all() & jnp.isfinite(diffusivity).all()
     return (velocity, diffusivity), check(
-        [*conditions, (opened, leak > 0, 0.0, leak), (stuck, ~finite, 0.0, 0.0), (coarse, share > _COARSE, 0.0, share)]
+        [
+            *conditions,
+            (opened, leak > 0, 0.0, leak),
+            (channels, apart, 0.0, 0.0),
+            (stuck, ~finite, 0.0, 0.0),
+            (blocked, shut, 0.0, 0.0),
+            (coarse, share > _COARSE, 0.0, share),
+        ]
     )
 
 

@@ -20,7 +20,7 @@ from jaxdiff.integration.options import SECOND_ORDER, SolverOptions
 from jaxdiff.integration.plan import Plan, lay_out, prepare
 from jaxdiff.integration.solve import attended, state_of
 from jaxdiff.integration.steady import resolvent
-from jaxdiff.operators import reaching
+from jaxdiff.operators import leading_to, reaching
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import SINCE, numbers
 from jaxdiff.runtime.compilation import as_written, solver_jit
@@ -55,6 +55,12 @@ def stopped(equation: Any, grid: Any, target: Any = None) -> tuple[Any, Any, lis
     if system.may_vanish:
         stuck = "from some cells nothing ever leaves, so the mean passage time is infinite there; D = 0 lets content go one way only"
         found.append((stuck, inside & ~reaching(operator, operator.leak > 0), None, leak))
+    elif mask is not None and hasattr(operator, "up"):
+        stuck = "from some cells no way leads out, nor to where the passage ends, so the mean passage time is infinite there; mask them"
+        found.append((stuck, inside & ~reaching(operator, inside & (operator.leak > 0)), None, leak))
+    elif hasattr(operator, "rates") or hasattr(operator, "jumps") and system.among_states:
+        stuck = "from some states no jumps lead out, nor to where the passage ends, so the mean passage time is infinite there; leave them out"
+        found.append((stuck, ~leading_to(operator, operator.leak > 0), None, leak))
     return system, operator, [*conditions, *found]
 
 
@@ -91,8 +97,13 @@ def _moment(order: int) -> Any:
     def times(equation: Any, grid: Any, target: Any) -> tuple[Any, Checks]:
         system, operator, found = stopped(equation, grid, target)
         solve, out = backward(operator), jnp.ones((), operator.exit.dtype)
+        inside = True if target is None else ~target
         for k in range(1, order + 1):
-            out = k * solve(out)
+            last, out = out, k * solve(out)
+            words = f"moment {k} of the passage time is beyond the range of {out.dtype}; take another unit of time, or float64"
+            under = inside & (jnp.abs(out) < jnp.finfo(out.dtype).tiny)
+            over = ~jnp.isfinite(out) & (jnp.isfinite(last).all() if k > 1 else jnp.array(False))
+            found.append((words, jnp.any((last != 0) & (under | over)), 0.0, 0.0))
             if k == 1 and not getattr(operator, "without_subtraction", False):
                 eps = float(jnp.finfo(out.dtype).eps)
                 error = eps * jnp.max(jnp.abs(jax.lax.stop_gradient(out))) * jnp.max(operator.exit)

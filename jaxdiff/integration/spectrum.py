@@ -18,13 +18,14 @@ from jaxdiff.integration.energies import lowest
 from jaxdiff.integration.options import SECOND_ORDER
 from jaxdiff.integration.passage import steady_system, told
 from jaxdiff.integration.steady import DENSE, inverse, matrix
-from jaxdiff.operators import Tridiagonal
-from jaxdiff.operators.bidiagonal import smallest
+from jaxdiff.operators import Tridiagonal, several
+from jaxdiff.operators.bidiagonal import EQUAL, smallest
 from jaxdiff.operators.linear import linear
 from jaxdiff.runtime.compilation import as_written, solver_jit
 from jaxdiff.runtime.conditions import Checks, check
 
 _PASSES = 300
+_LOST = 1e-3  # bound on the relative error of a rate by roundoff, which is some ten times less
 _CONVERGED = 1e-6  # residual of a mode, of which the error of a rate is the square where A is symmetric
 
 
@@ -41,7 +42,11 @@ def _slowest(count: int) -> Any:
                 lambda a: a.loss, operator, jnp.where(mask, operator.loss, 4 * jnp.max(operator.exit))
             )
         growing = jax.lax.stop_gradient(jnp.maximum(0.0, -jnp.min(operator.leak)))
-        if isinstance(operator, Tridiagonal) and not operator.periodic:
+        apart = "there are several sets of states or cells that are never left, each with a rest of its own; ask for each by itself"
+        on_chain = isinstance(operator, Tridiagonal) and not operator.periodic
+        if not on_chain and (system.among_states or (mask is not None and hasattr(operator, "up"))):
+            found = [*found, (apart, several(jax.lax.stop_gradient(operator), mask), 0.0, 0.0)]
+        if on_chain:
             values, contents, more = _on_chain(operator, growing, count)
         else:
             values, contents, more = _by_inverse(operator, system.weights, growing, (jnp.abs(leak) <= 0).all(), count)
@@ -64,7 +69,9 @@ def spectrum(equation: Any, grid: Any, count: int) -> tuple[Inexact[Array, " k"]
         A m uₖ = λₖ m uₖ,   so that u(t) = Σ cₖ e^{λₖt} uₖ;   H ψₖ = Eₖ ψₖ,   so that ψ(t) = Σ cₖ e^{−iEₖt/ħ} ψₖ
 
     On an open axis every rate has all its digits however small, be it of a barrier of many kT, with walls or killing too, and so have
-    its derivatives. Elsewhere rates are good to 1e-13 of the fastest, and the slow ones in detailed balance to 1e-10 of themselves.
+    its derivatives. Elsewhere rates are good to some 1e-15 of the fastest hops; where that may leave fewer than three digits of
+    one that is asked for, they are refused. Rates nearer to each other than 1e-9 of themselves share the mean of their derivatives:
+    of any symmetric function of them, as their sum, it makes the right one; one by one they have none. On an open axis that holds among those asked for: ask for all of a kind.
 
     Args:
         equation: its coefficients constant in time.
@@ -80,7 +87,8 @@ def spectrum(equation: Any, grid: Any, count: int) -> tuple[Inexact[Array, " k"]
         derivatives too: NaN of those that share their energy.
 
     Raises:
-        ValueError: coefficients that depend on time, more modes than cells, hops that go one way only, no convergence.
+        ValueError: coefficients that depend on time, more modes than cells, hops that go one way only, several sets of
+            states that are never left, modes that fall together, slow rates lost to roundoff, no convergence.
 
     Two wells: the slowest rate is that of going from one to the other.
 
@@ -120,14 +128,16 @@ def _on_chain(operator: Tridiagonal, growing: Any, count: int) -> tuple[Any, Any
     rows = jnp.concatenate([up, none]), jnp.concatenate([none, down]), leak
     pivots = jax.lax.scan(pivot, (none[0], none[0]), rows)[1]
     there = pivots[:-1] > 0
-    lower = jnp.where(there, up * down / jnp.where(there, pivots[:-1], 1.0), 0.0)
+    lower = jnp.where(
+        there, down * (up / jnp.where(there, pivots[:-1], 1.0)), 0.0
+    )  # where up · down may be below all numbers
     squares = jnp.concatenate([jnp.stack([pivots[:-1], lower], axis=1).ravel(), pivots[-1:]])
     squares, w = smallest(squares, count)
     values, u = growing - squares, jax.lax.stop_gradient(w[:, ::2])
     u = u / jnp.linalg.norm(u, axis=1, keepdims=True)
 
-    hops = up * down > 0
-    root = jnp.where(hops, jnp.sqrt(jnp.where(hops, up * down, 1.0)), 0.0)
+    hops = (up > 0) & (down > 0)
+    root = jnp.where(hops, jnp.sqrt(jnp.where(hops, up, 1.0)) * jnp.sqrt(jnp.where(hops, down, 1.0)), 0.0)
     diagonal = -(jnp.concatenate([up, none]) + jnp.concatenate([none, down]) + operator.leak)
     beside = lambda x: jnp.pad(root * x[:, 1:], ((0, 0), (0, 1))) + jnp.pad(root * x[:, :-1], ((0, 0), (1, 0)))
     off = diagonal * u + beside(u) - values[:, None] * u
@@ -209,23 +219,42 @@ def _by_inverse(operator: Any, weights: Any, growing: Any, closed: Any, count: i
     else:
         left = jnp.linalg.solve(left @ right, left)
     seen = jnp.abs(mu) > max(1e-10, 32 * eps) * jnp.max(jnp.abs(mu))  # what is not is rest, or lost beside the slowest
-    beyond = 4 * jnp.max(jnp.abs(exit)) * (1.0 + jnp.arange(size))
+    fastest = jnp.max(jnp.abs(exit))
+    beyond = 4 * fastest * (1.0 + jnp.arange(size))
     values = jnp.where(seen, growing - 1 / jnp.where(seen, mu, 1.0), -beyond)
     error = jnp.where(seen, error, jnp.inf)
     unit = max(1e-9, 128 * eps) * jnp.sort(jnp.abs(values))[count - 1]  # conjugates are one rate
-    order = jnp.lexsort((values.imag, -jnp.round(values.real / unit)))[:count]
-    before = lambda first, rows: jnp.where(closed, jnp.concatenate([first[None], rows])[:count], rows)
+    order = jnp.lexsort((values.imag, -jnp.round(values.real / unit)))
+    before = lambda first, rows: jnp.where(closed, jnp.concatenate([first[None], rows])[:size], rows)
     values, error = before(jnp.zeros((), values.dtype), values[order]), before(jnp.zeros(()), error[order])
     right = before(rest.ravel().astype(right.dtype), right.T[order])
     left = before(jnp.ones(n, left.dtype), left[order])
-    # The derivative of a rate is that of the quotient of its two vectors.
+    # The derivative of a rate is that of the quotient of its two vectors; of rates that are equal only the sum has one.
     moved = jax.vmap(lambda r: (_product(operator, r.reshape(shape))).ravel())(right)
     norm = jnp.sum(left * right, axis=1)
     quotient = jnp.sum(left * moved, axis=1) / jnp.where(norm == 0, 1.0, norm)
-    values = values + quotient - jax.lax.stop_gradient(quotient)
+    gap = jnp.abs(values[:, None] - values)
+    equal = gap <= max(EQUAL, 128 * eps) * jnp.abs(values)[:, None]
+    quotient = jnp.matmul(equal.astype(quotient.dtype), quotient, precision="highest") / jnp.sum(equal, axis=1)
+    lengths = jnp.linalg.norm(left, axis=1) * jnp.linalg.norm(right, axis=1)
+    parallel = ~(lengths < 0.1 / eps**0.5 * jnp.abs(norm)) & (
+        jnp.sum(gap <= 0.1 * jnp.abs(values)[:, None], axis=1) > 1
+    )
+    values, error = (values + quotient - jax.lax.stop_gradient(quotient))[:count], error[:count]
+    slow = jnp.where(jnp.arange(count) >= closed, jax.lax.stop_gradient(jnp.abs(values)), jnp.inf)
+    roundoff = jnp.array(0.0) if getattr(operator, "without_subtraction", False) else eps * fastest / jnp.min(slow)
+    lost = "of the slowest rate roundoff may be {value} of it; take fewer cells, one axis, where nothing is lost, or float64"
+    together = "modes fall together, so that they do not span all states: rates of jumps that go one way only are equal"
+    hidden = "the modes asked for are hidden by roundoff beside the slowest, whose rate is {value}; ask for fewer"
     words = "the modes did not converge: {value} is left of one of them; ask for fewer, or take fewer cells"
     worst = jnp.max(jnp.where(jnp.isfinite(error), error, jnp.inf))
-    return values, _without_derivative(right, operator), [(words, worst > max(_CONVERGED, 1024 * eps), 0.0, worst)]
+    found = [
+        (lost, roundoff > _LOST, 0.0, roundoff),
+        (together, jnp.any(parallel[:count]) & (not symmetric), 0.0, 0.0),
+        (hidden, jnp.isinf(error).any(), 0.0, jnp.min(slow)),
+        (words, worst > max(_CONVERGED, 1024 * eps), 0.0, worst),
+    ]
+    return values, _without_derivative(right[:count], operator), found
 
 
 def _product(operator: Any, x: Any) -> Any:

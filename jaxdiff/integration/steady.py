@@ -174,10 +174,14 @@ def equilibrium(operator: Any, part: Any) -> tuple[Any, Any]:
 def _on_line(operator: Tridiagonal, relative: Any) -> Any:
     """By detailed balance in logarithms, or on a periodic axis by elimination of what remains when it is cut."""
     if not operator.periodic:
-        tiny = jnp.finfo(operator.up.dtype).tiny
-        steps = jnp.log(jnp.maximum(operator.up[:-1], tiny)) - jnp.log(jnp.maximum(operator.down[1:], tiny))
-        logs = jnp.concatenate([jnp.zeros(1, steps.dtype), jnp.cumsum(steps)])
-        return relative(logs)
+        up, down, none = operator.up[:-1], operator.down[1:], jnp.zeros(1, operator.up.dtype)
+        # What a rate of zero leads to is empty, but not in its derivative: content there is in proportion to the rate.
+        least = float(jnp.finfo(up.dtype).tiny) ** 0.5 * jax.lax.stop_gradient(jnp.max(operator.exit))
+        known = lambda rate: jnp.where(rate > 0, rate, rate + jnp.where(least > 0, least, 1.0))
+        content = relative(jnp.concatenate([none, jnp.cumsum(jnp.log(known(up)) - jnp.log(known(down)))]))
+        shut = 1 * ((up <= 0) & (down > 0)) - 1 * ((down <= 0) & (up > 0))
+        behind = jnp.concatenate([jnp.zeros(1, shut.dtype), jnp.cumsum(shut)])
+        return content - jax.lax.stop_gradient(jnp.where(behind > jnp.min(behind), content, 0.0))
     line = type(operator)(operator.up[:-1], operator.down[:-1], operator.loss[:-1])
     entry = jnp.zeros_like(line.up).at[0].add(operator.up[-1]).at[-1].add(operator.down[-1])
     return jnp.concatenate([line.resolvent(0.0, -1.0)(entry), jnp.ones(1, entry.dtype)])

@@ -5,7 +5,7 @@ from jaxdiff.operators.basis import KINDS, Basis, Diagonal
 from jaxdiff.operators.block_tridiagonal import BlockTridiagonal
 from jaxdiff.operators.blocking import Blocking, blocking
 from jaxdiff.operators.chebyshev import chebyshev, longest_time, most_of_batch, terms_needed, turned, turns_needed
-from jaxdiff.operators.connectivity import leading_to, led_to, never_left, parts, reaching
+from jaxdiff.operators.connectivity import leading_to, led_to, never_left, parts, reaching, several
 from jaxdiff.operators.dense import Dense
 from jaxdiff.operators.doubling import dense, doubled, doublings_needed
 from jaxdiff.operators.edge_sum import EdgeSum, ScatteredEdges, SharedEdges, shifts
@@ -52,6 +52,7 @@ __all__ = [
     "never_left",
     "parts",
     "reaching",
+    "several",
     "most_of_batch",
     "parts_needed",
     "products_needed",

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+EQUAL = 1e-9  # difference, of themselves, below which squares share their derivatives
 _POINTS = 16  # at which each interval is looked at in one pass
 
 
@@ -46,7 +47,9 @@ def _smallest_jvp(count: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
     cells = cells / (2.0 * jnp.sum(cells, axis=1, keepdims=True))  # of σ = 0 there is no v
     alone = jnp.zeros_like(shares).at[:, ::2].set(cells)  # v = G u/σ
     shares = jnp.where(there, shares, alone)
-    return (found, w), (2.0 * jnp.sum(shares * changes, axis=1), jnp.zeros_like(w))
+    # Of values that are equal vectors are any that span the same, and the sum of derivatives alone is right.
+    moved, equal = 2.0 * jnp.sum(shares * changes, axis=1), jnp.abs(found[:, None] - found) <= EQUAL * found[:, None]
+    return (found, w), (jnp.matmul(equal.astype(w.dtype), moved) / jnp.sum(equal, axis=1), jnp.zeros_like(w))
 
 
 def _floor(dtype: Any) -> Any:

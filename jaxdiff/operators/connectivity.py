@@ -81,6 +81,19 @@ def never_left(operator: Any, content: Any) -> Any:
     return order == jax.lax.while_loop(lambda found: found[1], again, (jnp.argmax(content), jnp.array(True)))[0]
 
 
+def several(operator: Any, mask: Any) -> Any:
+    """Whether there are cells or states from which content stays among them for good, and others where it does not; mask:
+    `(*cells,)` of a grid, whose cells go both ways, None for states."""
+    if mask is None:
+        out = operator.leak > 0
+        ends = jnp.where(out.any(), out, never_left(operator, jnp.ones(out.shape)))
+        return ~leading_to(operator, ends).all()
+    part, out = parts(operator).ravel(), jnp.ravel(mask & (operator.leak > 0))
+    there, open_ = (jax.ops.segment_max(1 * x, part, part.size) > 0 for x in (jnp.ravel(mask), out))
+    shut = jnp.sum(there & ~open_)
+    return (shut > 1) | ((shut == 1) & open_.any())
+
+
 def _axes(operator: Any) -> list[tuple[int, Any, Any, bool]]:
     """Of each axis its number, rates up and down, and whether it is periodic."""
     each = lambda x: x if isinstance(x, tuple) else (x,)

@@ -96,7 +96,31 @@ def test_entropy_is_produced_as_free_energy_falls():
 
 
 walk = jd.FokkerPlanck(1.0, 0.5)
+
+
+def masked(*outside):
+    mask = np.ones((8, 6), bool)
+    for cells in outside:
+        mask[cells] = False
+    return jd.Grid.uniform((0.0, 1.0, 8), (0.0, 1.2, 6), mask=mask)
+
+
+ALONG = {"x": RING}
+flowing = jd.FokkerPlanck((lambda x, y: y * (0.8 - y), 0.0), 0.1, boundaries=ALONG)
+
+
+def test_a_masked_channel_is_a_narrow_one():
+    narrow = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 0.8, 4))
+    masked_, plain = (jd.effective_diffusion(flowing, grid) for grid in (masked(np.s_[:, 4:]), narrow))
+    np.testing.assert_allclose(masked_, plain, rtol=1e-11)
+    assert float(plain.velocity) > 0.1
+    winding = jd.effective_diffusion(jd.Diffusion(0.1, boundaries=ALONG), masked(np.s_[3, :5], np.s_[6, 1:]))
+    assert 0.0 < float(winding.diffusivity) < 0.05
+
+
 REFUSED = {
+    "blocked": (lambda: jd.effective_diffusion(flowing, masked(np.s_[3])), "nothing gets around"),
+    "channels": (lambda: jd.effective_diffusion(flowing, masked(np.s_[:, 2])), "several channels with no way between"),
     "open": (lambda: jd.entropy_production(jd.Diffusion(1.0, boundaries=jd.absorbing), LINE, 1.0), "content leaves"),
     "one way": (lambda: jd.entropy_production(jd.FokkerPlanck(1.0, 0.0, boundaries=RING), LINE), "infinite"),
     "walls": (lambda: jd.effective_diffusion(walk, LINE), "no axis is periodic"),

@@ -297,6 +297,21 @@ def test_a_fit_says_what_its_states_lack():
     )
 
 
+@pytest.mark.parametrize("born", [lambda n, k: k * (1.0 + n), lambda n, k: jnp.where(n == 2, k, 0.3)])
+def test_a_birth_rate_of_zero_has_a_derivative(born):
+    """Beyond it is content in proportion to it; to first order that is all."""
+
+    def rest(k):
+        return jd.steady_state(jd.MasterEquation(lambda n: born(n, k), lambda n: 2.0 * n), jd.States({"n": 12}))
+
+    above, less = (np.asarray(rest(h)) for h in (1e-5, 2e-5))
+    values = np.asarray(rest(0.0))
+    reach = np.flatnonzero(values)[-1]
+    assert not values[reach + 1 :].any()
+    for derivative in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(derivative(rest)(0.0), (4 * above - less - 3 * values) / 2e-5, atol=1e-8)
+
+
 def test_what_is_never_left_depends_on_the_start():
     two = np.zeros((7, 7))
     two[:3, :3] = [[0, 1, 0.7], [0.3, 0, 0.2], [0.5, 0.4, 0]]

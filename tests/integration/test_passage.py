@@ -220,6 +220,18 @@ def test_a_passage_time_is_a_number_in_a_fit():
     assert fit.parameters["diffusivity"] == pytest.approx(0.4, rel=1e-6)
 
 
+@pytest.mark.parametrize(("diffusivity", "fine", "beyond"), [(1e-4, 8, 11), (1e5, 6, 8)])
+def test_moments_beyond_single_precision_are_refused(diffusivity, fine, beyond):
+    slab = jd.FokkerPlanck(0.0, diffusivity, boundaries=BOTH)
+    exact = jd.mean_first_passage_time(slab, LINE, moment=fine)
+    with jax.enable_x64(False):
+        np.testing.assert_allclose(jd.mean_first_passage_time(slab, LINE, moment=fine), exact, rtol=1e-4)
+        with pytest.raises(ValueError, match=r"moment \d+ of the passage time is beyond the range of float32"):
+            jd.mean_first_passage_time(slab, LINE, moment=beyond)
+
+
+PARTED = np.ones((8, 9), bool)
+PARTED[:, 4] = False
 walk = lambda **more: jd.FokkerPlanck(0.0, 1.0, **more)
 REFUSED = {
     "shut": (lambda: jd.mean_first_passage_time(walk(), LINE), "nothing ever leaves"),
@@ -239,6 +251,24 @@ REFUSED = {
     "moment": (lambda: jd.mean_first_passage_time(walk(boundaries=END), LINE, moment=0), "moment must be"),
     "point": (lambda: jd.mean_first_passage_time(walk(), LINE, to=3.0), "outside the grid"),
     "mask": (lambda: jd.mean_first_passage_time(walk(), LINE, to=np.ones(3, bool)), "one entry for each"),
+    "states apart": (
+        lambda: jd.mean_first_passage_time(
+            jd.MasterEquation(np.array([[0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])), None, to=1
+        ),
+        "from some states no jumps lead out, nor to where the passage ends",
+    ),
+    "chain apart": (
+        lambda: jd.mean_first_passage_time(
+            jd.MasterEquation(lambda n: 0.0 * n, lambda n: 1.0 * n), jd.States({"n": 4}), to=3
+        ),
+        "from some states no jumps lead out",
+    ),
+    "parts": (
+        lambda: jd.mean_first_passage_time(
+            jd.Diffusion(1.0), jd.Grid.uniform((0.0, 1.0, 8), (0.0, 2.0, 9), mask=PARTED), to=(0.1, 0.1)
+        ),
+        "from some cells no way leads out",
+    ),
     "past": (lambda: jd.survival(walk(boundaries=BOTH), LINE, 1.0, [-1.0]), "count from the start"),
 }
 

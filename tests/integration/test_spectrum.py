@@ -111,7 +111,51 @@ def test_births_and_deaths_fade_at_whole_rates():
     np.testing.assert_allclose(rates, [0.0, -1.0, -2.0, -3.0], atol=1e-12)
 
 
+def test_equal_rates_share_the_derivative_of_their_sum():
+    """Of a square, whose two slowest rates split to first order along directions that no vectors of the whole square know."""
+    square = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 1.0, 6))
+    cosine = lambda x: jnp.cos(np.pi * x)
+    lost = lambda a: lambda x, y: 0.5 + a * (cosine(2 * x) + cosine(x) * cosine(y))
+    rates = jax.jit(lambda a: jd.spectrum(jd.Diffusion(1.0, decay=lost(a)), square, 3)[0][1:])
+    slopes = jax.jacfwd(rates)(0.0)
+    above, below, two, less = map(rates, (1e-3, -1e-3, 2e-3, -2e-3))
+    # The two are in order of size, before and after they meet.
+    each = (8 * (above - below[::-1]) - (two - less[::-1])) / 12e-3
+    assert abs(each[0] - each[1]) > 0.1
+    np.testing.assert_allclose(slopes, each.mean(), rtol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [1.0, 1e-12, 1e-24, 1e-30])
+def test_slow_chains_in_single_precision(rate):
+    with jax.enable_x64(False):
+        chain = jd.MasterEquation(lambda n: 2 * rate + 0 * n, lambda n: rate * n)
+        rates, modes = jd.spectrum(chain, jd.States({"n": 20}), 4)
+        assert rates.dtype == np.float32
+        np.testing.assert_allclose(np.asarray(rates, float) / rate, [0, -1, -2, -3], atol=1e-5)
+        first = np.asarray(modes[1] / jnp.abs(modes[1]).max(), float)
+        n = np.arange(21)
+        poisson = np.cumprod(np.r_[1.0, 2.0 / n[1:]])
+        exact = poisson * (n - 2.0)
+        np.testing.assert_allclose(np.abs(first), np.abs(exact) / np.abs(exact).max(), atol=2e-4)
+
+
+BLOCKS = np.kron(np.eye(2), [[0.0, 1.0], [2.0, 0.0]])
+WALL = np.ones((6, 5), bool)
+WALL[2] = False
+plane_wells = lambda d: jd.FokkerPlanck(jd.Potential(lambda x, y: x**4 / 4 - x**2 / 2 + y**2 / 2), d)
+COARSE = jd.Grid.uniform((-1.6, 1.6, 12), (-1.2, 1.2, 8))
 REFUSED = {
+    "several sets": (lambda: jd.spectrum(jd.MasterEquation(BLOCKS), None, 2), "several sets of states or cells"),
+    "several parts": (
+        lambda: jd.spectrum(jd.Diffusion(1.0), jd.Grid.uniform((0.0, 1.0, 6), (0.0, 2.0, 5), mask=WALL), 2),
+        "several sets of states or cells",
+    ),
+    "fall together": (
+        lambda: jd.spectrum(jd.MasterEquation(np.diag([1.0, 1.0, 1.0], -1)), None, 4),
+        "modes fall together",
+    ),
+    "roundoff": (lambda: jd.spectrum(plane_wells(0.007), COARSE, 2), "of the slowest rate roundoff may be"),
+    "hidden": (lambda: jd.spectrum(plane_wells(0.0095), COARSE, 3), "hidden by roundoff beside the slowest"),
     "count": (lambda: jd.spectrum(jd.Diffusion(1.0), LINE, 11), "from 1 to the 10 of all cells"),
     "one way": (lambda: jd.spectrum(jd.FokkerPlanck(1.0, 0.0), LINE, 2), "hops one way only"),
     "in time": (lambda: jd.spectrum(jd.Diffusion(jd.TimeDependent(lambda t: 1 + t)), LINE, 2), "constant in time"),
