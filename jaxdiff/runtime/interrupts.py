@@ -56,6 +56,7 @@ def noted() -> Iterator[None]:
         yield
     finally:
         forget()
+        _noted.clear()  # what comes after the block did not hear it
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -33,6 +33,7 @@ def readings(known, remembered=0.0):
         carry=remembered * np.array([0.0, 0.5, 0.3, 0.0, 0.8, 0.0]),
         instant=None,
         number=None,
+        by_modes=False,
     )
 
 

@@ -161,6 +161,7 @@ def test_an_interrupt_leaves_nothing(workplace, run, monkeypatch, how, where):
     code, out, err = run("solve", "config.toml")
     assert code == 130 and err.endswith("error: interrupted; nothing was written\n") and not out
     assert sorted(workplace.rglob("*")) == before and signal.getsignal(signal.SIGINT) is handler
+    interrupts.check()  # what comes later in the process was not interrupted
 
 
 def test_an_interrupt_after_the_results_says_that_they_are_there(workplace, run, monkeypatch):
