@@ -1,4 +1,4 @@
-"""What several tests hold numbers against: SciPy's exponential of the matrix that the cells have."""
+"""What several tests hold numbers against: SciPy's exponential of the matrix that the cells have, and differences."""
 
 from functools import cache, partial
 
@@ -9,6 +9,21 @@ import scipy.linalg
 
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.runtime.compilation import solver_jit
+
+
+def each_way(f, x):
+    """f(x), its derivative in reverse and forwards, (*f, *x) both, with f traced once."""
+    value, push = jax.linearize(f, x)
+    units = lambda a: jnp.eye(jnp.size(a)).reshape(-1, *jnp.shape(a))
+    along = lambda linear, a: jax.vmap(linear)(units(a)) if jnp.ndim(a) else linear(jnp.ones(()))
+    reverse = along(lambda y: jax.linear_transpose(push, x)(y)[0], value)
+    forward = along(push, x) if jnp.ndim(x) == 0 else jnp.moveaxis(along(push, x), 0, -1)
+    return value, *(part.reshape(jnp.shape(value) + jnp.shape(x)) for part in (reverse, forward))
+
+
+def central(f, x, h=1e-3):
+    """The derivative of f by a number x, from central differences over h and 2h."""
+    return (8 * (f(x + h) - f(x - h)) - (f(x + 2 * h) - f(x - 2 * h))) / (12 * h)
 
 
 def _parts(equation, grid, t):

@@ -22,37 +22,27 @@ PRINTED = re.compile(r"^```python\n(.*?)^```(?:\n```text\n(.*?)^```)?", re.MULTI
 SAID = dict(PRINTED.findall(README.read_text(encoding="utf-8")))
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
 
-# What a reader does next with the fits that a program leaves. Each step is taken once where it does not ask what was measured.
-LOOK = """
+# What a reader does next with the fits that a program leaves.
+ONWARDS = """
 import jaxdiff as jd
-ones = [fit] if "fit" in globals() else [fits[0], fits[2]]
-for one in ones:
+for one in [fit] if "fit" in globals() else [fits[0], fits[2]]:
     view, measurement = one.predict(), one.measurements[0]
     if one.loss_name == "mse":
         noise = 1.0 if measurement.sigma is None else measurement.sigma
         loss = np.mean(((measurement.values - view) / noise) ** 2)
         assert abs(loss / one.loss - 1) < 1e-6, (loss, one.loss)
     assert np.isfinite(view).all()
-"""
-PLOT = 'one.plot().savefig("fit.png")\n'
-REPORT = 'assert one.report("fit.html").stat().st_size > 10_000\n'
-REPEAT = """
-for one in ones:
+    one.plot().savefig("fit.png")
+    assert one.report("fit.html").stat().st_size > 10_000
     drawn = jd.bootstrap(one, 20, progress=False)
     for name, bar in one.standard_errors.items():
         assert 0.5 < drawn.standard_errors[name] / bar < 2.0, (name, drawn.standard_errors[name], bar)
 """
-ONWARDS = [
-    LOOK + REPORT,
-    LOOK + PLOT,
-    LOOK + PLOT + REPEAT,
-    LOOK + PLOT + REPEAT,
-]  # one of many is a reading as in the first
 MODULES = ["jaxdiff", *(found.name for found in pkgutil.walk_packages(jaxdiff.__path__, "jaxdiff."))]
 
 
 def test_the_readme_has_its_programs():
-    assert len(PROGRAMS) == len(ONWARDS)
+    assert len(PROGRAMS) >= 3
     assert "jd.mse" in README.read_text(encoding="utf-8") and "jd.kl_divergence" in README.read_text(encoding="utf-8")
 
 
@@ -73,7 +63,7 @@ def run_in_a_process(program):
 def test_a_program_of_the_readme_prints_what_it_says_and_goes_on(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program = PROGRAMS[number]
-    printed = (run if number else run_in_a_process)(program + 'print("onwards")\n' + ONWARDS[number])
+    printed = (run if number else run_in_a_process)(program + 'print("onwards")\n' + ONWARDS)
     if said := SAID[program]:
         found = printed.split("onwards")[0]
         assert NUMBER.sub("#", found).split() == NUMBER.sub("#", said).split()

@@ -1,9 +1,12 @@
 """Phases that do not move, against matrices written out, Laplace transforms and what is conserved."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import each_way
 from scipy.linalg import expm
 
 import jaxdiff as jd
@@ -43,12 +46,11 @@ def test_rates_from_nothing_to_stiff_hold_what_a_matrix_gives_and_their_gradient
         roundoff = 3e-16 * max(a, b)  # of the matrix, mostly
         np.testing.assert_allclose(values.reshape(4, -1), exact, rtol=0, atol=1e-11 + roundoff)
 
-    total = lambda x: states(*x)[2, 0, 5] + states(*x)[2, 1, 9]
-    at = jnp.array([0.8, 0.4, 0.01])
-    value, backwards, forwards = jax.jit(lambda x: (total(x), jax.grad(total)(x), jax.jacfwd(total)(x)))(at)
+    every, at = jax.jit(partial(each_way, lambda x: states(*x)[2, [0, 1], [5, 9]].sum())), np.array([0.8, 0.4, 0.01])
+    _, backwards, forwards = every(at)
     np.testing.assert_allclose(backwards, forwards, rtol=1e-10)
     steps = 1e-3 * np.diag(at)
-    both = jax.jit(jax.vmap(total))(np.concatenate([at + steps, at - steps, at + 2 * steps, at - 2 * steps]))
+    both = np.array([every(x)[0] for x in (*(at + steps), *(at - steps), *(at + 2 * steps), *(at - 2 * steps))])
     one, two = ((both[6 * k : 6 * k + 3] - both[6 * k + 3 : 6 * k + 6]) / (2 * (k + 1) * 1e-3 * at) for k in range(2))
     np.testing.assert_allclose(backwards, (4 * one - two) / 3, rtol=1e-7)
 

@@ -1,9 +1,12 @@
 """Coefficients that depend on time on several axes: exponentials under error control, against SciPy's ODE solver."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import central, each_way
 from scipy.integrate import solve_ivp
 
 import jaxdiff as jd
@@ -63,14 +66,20 @@ def reference(equation, initial, grid, rtol=1e-11, times=TIMES):
     return np.reshape(found, (-1, *grid.shape))
 
 
+@cache
+def followed(name):
+    """The grid and times of an equation, and its states at them."""
+    grid, times, rtol = (COARSE, TIMES[:2], 1e-9) if name == "tensor" else (PLANE, TIMES, 1e-11)
+    return grid, times, reference(EQUATIONS[name], bump, grid, rtol, times)
+
+
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_error_stays_below_the_tolerance_in_few_steps(name):
-    grid, times, rtol, most = (COARSE, TIMES[:2], 1e-9, 300) if name == "tensor" else (PLANE, TIMES, 1e-11, 150)
-    exact = reference(EQUATIONS[name], bump, grid, rtol, times)
+    grid, times, exact = followed(name)
     found = jd.solve(EQUATIONS[name], grid, bump, times)
     assert np.abs(found.values - exact).max() < 1e-6 * np.abs(exact).max()
     words = found.method.split()
-    assert words[:2] == ["adaptive", "exponentials,"] and int(words[2]) < most
+    assert words[:2] == ["adaptive", "exponentials,"] and int(words[2]) < (300 if name == "tensor" else 150)
 
 
 def test_a_step_is_of_sixth_order():
@@ -126,15 +135,9 @@ def test_derivatives_by_reverse_forward_and_difference_agree():
         equation = jd.FokkerPlanck(T(lambda t, x, y: (-w * x - t * y, w * t * x)), 0.2 + 0.1 * w)
         return jnp.sum(jd.solve(equation, COARSE, bump, [0.0, 0.5], tolerance=1e-8).values[-1] ** 2)
 
-    @jax.jit
-    def each(w):
-        value, push = jax.linearize(end, w)  # one trace: of reverse mode this is the transpose
-        return value, jax.linear_transpose(push, w)(1.0)[0], push(1.0)
-
-    w, h = 0.7, 1e-3
-    f = lambda w: each(w)[0]
-    slope = (8 * (f(w + h) - f(w - h)) - (f(w + 2 * h) - f(w - 2 * h))) / (12 * h)
-    for found in each(w)[1:]:
+    each = jax.jit(partial(each_way, end))
+    slope = central(lambda w: each(w)[0], 0.7)
+    for found in each(0.7)[1:]:
         assert abs(found / slope - 1) < 1e-6
 
 
@@ -149,8 +152,7 @@ def test_a_batch_holds_what_each_would_give():
 
 
 def test_in_float32_it_holds_what_float32_can():
-    equation = EQUATIONS["D(t, x, y)"]
-    exact = reference(equation, bump, PLANE)
+    equation, (*_, exact) = EQUATIONS["D(t, x, y)"], followed("D(t, x, y)")
     grid = jd.Grid(
         tuple(map(np.array, PLANE.edges))
     )  # JAX 0.10 mixes up precisions of a constant that two programs share

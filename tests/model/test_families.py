@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import exponential
 from scipy.interpolate import CubicSpline
 
 import jaxdiff as jd
@@ -91,7 +92,7 @@ def test_a_landscape_by_a_spline_of_which_one_value_is_held():
     grid, knots = jd.Grid.uniform((-2.0, 2.0, 40)), np.array([-1.0, 0.0, 1.0])
     start, times = lambda x: jnp.exp(-2 * (x - 0.5) ** 2), np.array([0.2, 0.5, 1.5])
     truth = jd.FokkerPlanck(jd.Potential(jd.Spline(knots, knots**2 / 2)), 0.5)
-    states = np.asarray(jd.solve(truth, grid, start, np.append(0.0, times)).values[1:])
+    states = exponential(plain(truth), grid, np.append(0.0, times))(grid.average(start))[1:]
     counts = [np.random.default_rng(0).multinomial(5000, u / u.sum()) for u in states]
     histograms = jd.Histograms(grid, start, times, counts)
 
@@ -113,7 +114,7 @@ def test_a_landscape_of_two_wells_is_found():
     truth[[0, 2, 4, 0, 1], [0, 0, 0, 2, 1]] = 1.0, -2.0, 1.0, 1.0, 0.3
     model = lambda c: jd.FokkerPlanck(jd.Potential(jd.Polynomial(c)), 0.5)
     start = lambda x, y: jnp.exp(-((x - 1) ** 2 + y**2) / 0.18)
-    states = np.asarray(jd.solve(model(truth), grid, start, [0.0, 0.2, 0.6, 2.0]).values[1:])
+    states = exponential(model(truth), grid, [0.0, 0.2, 0.6, 2.0])(grid.average(start))[1:]
     rng = np.random.default_rng(2)
     counts = [rng.multinomial(10_000, u.ravel() / u.sum()).reshape(u.shape) for u in states]
     wanted = {"a": (2, 0), "b": (4, 0), "c": (0, 2), "d": (1, 1)}
