@@ -182,7 +182,8 @@ def oscillator(case: Oscillator, options: Options) -> Entries:
     waves = scipy.fft.fft(np.eye(case.cells), axis=0)
     matrix = scipy.fft.ifft(kinetic(case.grid)[:, None] * waves, axis=0).real + np.diag(potential)
     every: Contestants = {}
-    for tolerance in TOLERANCES:
+    tolerances = TOLERANCES[: 1 if options.smoke else None]
+    for tolerance in tolerances:
         every |= by_jaxdiff(case, tolerance)
     force = (lambda t: math.sin(2 * t)) if case.driven else None
     every |= by_strang(case.error, 400, case.grid, potential, start, case.time, force=force)
@@ -195,7 +196,7 @@ def oscillator(case: Oscillator, options: Options) -> Entries:
             rows.append({"case": case.name, "who": package, "skipped": why})
         else:
             every |= contestants(case, matrix, x)
-    how = {f"jaxdiff, {each:g}": told(case.equation(1.0), case.grid, start, case.time, each) for each in TOLERANCES}
+    how = {f"jaxdiff, {each:g}": told(case.equation(1.0), case.grid, start, case.time, each) for each in tolerances}
     return measured(case.name, every, how, options) + rows
 
 

@@ -47,6 +47,8 @@ class WaveSystem(System):
     def require_operator(self) -> None:
         """Raise unless walls and cells have modes."""
         equation, grid = self.equation, self.grid
+        if grid.discrete:
+            raise ValueError("waves are solved on a grid of space, got states; use jd.Grid.uniform")
         if grid.geometry != "cartesian":
             raise ValueError(f"waves are solved on Cartesian grids, got a {grid.geometry} one; for r ψ take an axis r")
         if name := uneven_axis(grid):
@@ -153,6 +155,15 @@ class WaveSystem(System):
             at = basis.modes_at(k, (points[:, k] - edges[0]) / (edges[-1] - edges[0]))
             left = jnp.broadcast_to(left, (len(points), *left.shape[1:]))
             left = jnp.einsum("mi,mi...->m...", at, left, precision="highest")
+        return density(left)
+
+    def on_mesh(self, wave: Any, places: tuple[Any, ...]) -> Any:
+        """The density of a wave `(*cells,)` wherever places along all axes meet, by its modes."""
+        basis = self.modes(real=False)
+        left: Any = basis.analyse(wave.astype(jnp.result_type(wave, jnp.complex64)))
+        for k, (edges, x) in enumerate(zip(map(jnp.asarray, self.grid.edges), places, strict=True)):
+            at = basis.modes_at(k, (x - edges[0]) / (edges[-1] - edges[0]))
+            left = jnp.moveaxis(jnp.tensordot(left, at, axes=(k, 1), precision="highest"), -1, k)
         return density(left)
 
     def _along(self, wave: Any, k: int, x: Any) -> tuple[Any, Any]:

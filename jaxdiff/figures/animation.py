@@ -41,4 +41,8 @@ def of_states(grid: Any, times: Any, values: Any, seconds: float) -> FuncAnimati
             axes.set_title(f"t = {time_label(times[i])}")
             return []
 
+        frame(0)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # found once: every frame would be laid out anew
+
         return FuncAnimation(figure, frame, len(values), interval=1e3 * seconds / len(values))

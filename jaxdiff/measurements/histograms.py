@@ -7,6 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -197,10 +198,12 @@ class Histograms(Measurement):
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
     ) -> HistogramsPredictor:
-        states, row = states_at_times(self, equation, initial, options)
+        states, row = states_at_times(self, equation, initial, options, 0 if equation.wave else self.phase)
         shares, size = self.shares(self.mass, self.total), self.size
-        own = all(map(np.array_equal, self.bins, self.grid.edges))
-        overlap = tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
+        own = not equation.wave and all(map(np.array_equal, self.bins, self.grid.edges))
+        mesh, overlap = None, tuple(_overlap(self.grid.axis(k), edges) for k, edges in enumerate(self.bins))
+        if equation.wave:
+            mesh, overlap = zip(*map(_quadrature, map(np.asarray, self.grid.edges), self.bins), strict=True)
         self._check_rest(equation)
         return HistogramsPredictor(
             observation=shares,
@@ -209,6 +212,7 @@ class Histograms(Measurement):
             states_at_times=states,
             row=row,
             overlap=None if own else overlap,
+            mesh=mesh,
             rest=self.total is not None,
             known=self.known,
         )
@@ -261,17 +265,22 @@ class HistogramsPredictor(StatesPredictor):
 
     family: ClassVar[str] = "multinomial"
     overlap: Any  # per axis (bins, n), the share of each cell in each bin; None: the cells are the bins
+    mesh: Any  # per axis where densities of waves are taken, to add up by `overlap`; None: states are averages of cells
     rest: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         states, checks, fine = self.states_at_times(equation, initial)
-        mass = (states * self.states_at_times.grid.volumes)[self.row]
+        grid = self.states_at_times.grid
+        if self.mesh is None:
+            mass = (states * grid.volumes)[self.row]
+        else:
+            on_mesh = semidiscrete(equation, grid, FiniteVolume())[0].on_mesh
+            mass = jax.vmap(lambda wave: on_mesh(wave, self.mesh))(states)[self.row]
         for k, share in enumerate(self.overlap or ()):
             mass = jnp.moveaxis(jnp.tensordot(mass, share, axes=(k + 1, 1), precision="highest"), -1, k + 1)
         mass = mass.reshape(len(mass), -1)
         if self.rest:  # of what there was at the start, which need not be normalised
-            grid = self.states_at_times.grid
-            whole = 1.0 if initial is None else grid.integrate(jnp.broadcast_to(grid.average(initial), grid.shape))
+            whole = 1.0 if initial is None else grid.integrate(_at_start(equation, grid, initial))
             rest = whole - mass.sum(1, keepdims=True)
             born = "the model leaves {value} of its start outside the bins: total= counts what leaves, and here something is born; drop it"
             checks = checks + check([(born, rest < -1e-6 * whole, None, rest)], checks.needed)
@@ -280,6 +289,12 @@ class HistogramsPredictor(StatesPredictor):
 
     def noiseless(self, prediction: np.ndarray) -> np.ndarray:
         return prediction / prediction.sum(1, keepdims=True)
+
+
+def _at_start(equation: Any, grid: Grid, initial: Any) -> Any:
+    if equation.wave:
+        return jnp.abs(equation.on_cells(grid, initial) if callable(initial) else initial) ** 2
+    return jnp.broadcast_to(grid.average(initial), grid.shape)
 
 
 def _checked_edges(edges: np.ndarray, grid: Grid, k: int) -> np.ndarray:
@@ -312,3 +327,12 @@ def _overlap(grid: Grid, edges: np.ndarray) -> np.ndarray:
     upper = np.minimum(bins[1:, None], cells[None, 1:])
     lower = np.maximum(bins[:-1, None], cells[None, :-1])
     return np.maximum(upper - lower, 0.0) / np.diff(cells)
+
+
+def _quadrature(cells: np.ndarray, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss points within each cell of each bin along an axis, and what they count for in the bins, (bins, points)."""
+    cuts = np.unique(np.clip(np.concatenate([cells, bins]), bins[0], bins[-1]))
+    points, weights = np.polynomial.legendre.leggauss(4)
+    middle, half = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts) / 2
+    within = np.repeat(np.searchsorted(bins, middle) - 1, 4) == np.arange(len(bins) - 1)[:, None]
+    return (middle[:, None] + half[:, None] * points).ravel(), np.where(within, np.outer(half, weights).ravel(), 0.0)

@@ -46,7 +46,7 @@ class Polynomial(eqx.Module):
         return _of_coordinates(len(_shape(plain(self.coefficients))))
 
     def __call__(self, *x: Any) -> Any:
-        value = _whole(self.coefficients)
+        value = _whole(plain(self.coefficients))
         for one in x:
             value = jnp.polyval(value[::-1], one)
         return jnp.exp(value) if self.positive else value
@@ -107,7 +107,8 @@ class Spline(eqx.Module):
         return _of_coordinates(len(self.knots) if isinstance(self.knots, tuple) else 1)
 
     def __call__(self, *x: Any) -> Any:
-        value = jnp.log(jnp.asarray(self.values)) if self.positive else jnp.asarray(self.values)
+        value = jnp.asarray(plain(self.values))
+        value = jnp.log(value) if self.positive else value
         for knots, one in zip(self.knots if isinstance(self.knots, tuple) else (self.knots,), x, strict=True):
             value = _natural_spline(jnp.asarray(knots), value, one)
         return jnp.exp(value) if self.positive else value

@@ -28,6 +28,11 @@ class Hamiltonian(eqx.Module):
 
     diffusive: ClassVar[bool] = True
 
+    @property
+    def leak(self) -> Any:
+        """Γ: what leaves is absorbed."""
+        return jnp.zeros(()) if self.absorption is None else self.absorption
+
     def __matmul__(self, wave: Any) -> Any:
         """A ψ, without absorption."""
         return _act(self.basis, -self.kinetic, -self.potential, wave)

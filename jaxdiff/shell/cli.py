@@ -171,7 +171,7 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
         for number, one in enumerate(problem.experiments, 1):
             interrupts.check()
             try:
-                wave, times, values = _solved(problem, one)
+                wave, times, values, method = _solved(problem, one)
             except ValueError as error:
                 message = str(error).replace("pass initial=", "add [initial]")
                 raise ValueError(f"{config}: {message}") from error
@@ -184,6 +184,7 @@ def run_solve(config: Path, data: Path | None, output: Path) -> None:
             which = f"experiment {one.name}: " if several else ""
             inside = values[..., grid.holds(grid.points).reshape(grid.shape)]
             lines.append(f"{which}{size}, values {inside.min():.6g} to {inside.max():.6g}")
+            lines += [f"Method: {method}"] if method else []
             lines.append(f"Solution: {output / name}.csv, {output / name}.png")
     print("\n".join(lines))
 
@@ -222,8 +223,9 @@ def _rows(grid: Any, times: Any, **columns: Any) -> Any:
     return pd.DataFrame({name: np.ravel(column) for name, column in {**mesh, **columns}.items()})
 
 
-def _solved(problem: Any, experiment: Any) -> tuple[bool, Any, Any]:
-    """Whether the states are waves, the times that a configuration asks for in an experiment, and the states there (times, *cells)."""
+def _solved(problem: Any, experiment: Any) -> tuple[bool, Any, Any, str]:
+    """Whether the states are waves, the times that a configuration asks for in an experiment, the states there (times, *cells),
+    and the method in words."""
     import numpy as np
 
     import jaxdiff as jd
@@ -237,7 +239,7 @@ def _solved(problem: Any, experiment: Any) -> tuple[bool, Any, Any]:
     if times is None:
         raise ValueError("no times to solve for; add [solve] with times = [0.0, 1.0] or inf")
     if np.all(times == np.inf):
-        return wave, times[:1], np.asarray(jd.steady_state(equation, grid, initial))[None]
+        return wave, times[:1], np.asarray(jd.steady_state(equation, grid, initial))[None], ""
     if not np.all(np.isfinite(times)):
         raise ValueError("[solve] times mixes finite times with inf; ask for the steady state alone")
     if initial is None:
@@ -247,9 +249,9 @@ def _solved(problem: Any, experiment: Any) -> tuple[bool, Any, Any]:
             f"[solve] times must not come before the initial state, at {start:g}, got {times[0]:g}; set [initial] start"
         )
     options = {"progress": sys.stderr.isatty(), **problem.solve_options}
-    if times[0] == start:
-        return wave, times, np.asarray(jd.solve(equation, grid, initial, times, **options).values)
-    return wave, times, np.asarray(jd.solve(equation, grid, initial, [start, *times], **options).values)[1:]
+    lead = times[0] > start
+    solution = jd.solve(equation, grid, initial, [start, *times] if lead else times, **options)
+    return wave, times, np.asarray(solution.values)[int(lead) :], solution.method
 
 
 def run_benchmark(case: str | None, output: Path, **options: Any) -> None:

@@ -48,6 +48,7 @@ def histograms():
         states_at_times=None,
         row=None,
         overlap=None,
+        mesh=None,
         rest=False,
     )
 

@@ -258,6 +258,7 @@ def test_the_schrodinger_form_of_a_fokker_planck_equation():
         (jd.Schrodinger(0.0, boundaries=jd.Dirichlet(1.0)), RING, SHIFTED, "walls at zero"),
         (jd.Schrodinger(0.0, boundaries=jd.Robin(1.0)), RING, SHIFTED, "Robin"),
         (WELL, jd.Grid((np.array([0.0, 1.0, 3.0]),)), SHIFTED, "equal cells"),
+        (WELL, jd.States(3), np.ones(3), "got states"),
         (jd.Schrodinger(lambda x: 1 / (x - X[3])), RING, SHIFTED, "potential"),
         (WELL, RING, np.ones(3), "shape"),
         (jd.Schrodinger(0.0, hbar=0.0), RING, SHIFTED, "hbar is 0"),

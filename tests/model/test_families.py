@@ -37,6 +37,7 @@ def test_a_spline_of_two_coordinates():
     found = at(a, b, plain(jd.Spline((x, y), values, positive=True)))
     np.testing.assert_allclose(found, np.exp(expected(np.log(values))), rtol=1e-12)
     a[:3], b[:3] = (1.0, 2.0, 3.0), 0.5
+    assert float(jd.Spline((x, y), jd.Fixed(values))(a[0], b[0])) == pytest.approx(expected(values)[0], rel=1e-12)
     beyond = at(a, b, plain(jd.Spline((x, y), values)))
     assert float(beyond[2] - beyond[1]) == pytest.approx(float(beyond[1] - beyond[0]))
 
