@@ -116,7 +116,7 @@ def _norm(vector: Any) -> Any:
     return _of(vector).sqrt((vector**2).sum(-1))
 
 
-def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
+def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0, kind: Any = 0) -> Quadratic:
     """The quadratic around z, without the coordinates that push against their limit.
 
     scale: lengths are measured in the slopes √Hᵢᵢ, or in `scale` where that is more
@@ -147,7 +147,8 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
     curvature = xp.where(curved[:, None] & curved, here.curvature, xp.diag(assumed))
     slopes = xp.sqrt(xp.where(curved, diagonal, assumed))
     scale = xp.where(faint, slopes, xp.maximum(scale, slopes))
-    scale = xp.where(curved | steep, scale, 1.0)
+    scale = alike(xp.where(curved | steep, scale, 0.0), kind)
+    scale = xp.where(scale > 0, scale, 1.0)
     scaled = curvature / scale / scale[:, None]
     pair: Any = np.linalg.eigh(scaled) if xp is np else jax.lax.linalg.eigh(scaled, symmetrize_input=False)[::-1]
     eigenvalues, vectors = xp.abs(pair[0]), pair[1]
@@ -156,6 +157,12 @@ def quadratic(here: Any, z: Any, limit: Any, scale: Any = 0.0) -> Quadratic:
     identifiable = eigenvalues > 1e3 * eps * eigenvalues.max()
     steep = ~identifiable & (slope**2 > STEEP * size)
     return Quadratic(xp.where(steep, 1.0, eigenvalues), slope, back, identifiable | steep, scale, faint)
+
+
+def alike(scale: Any, kind: Any) -> Any:
+    """The scale of the coordinates, one for all logarithms and logits."""
+    xp = _of(scale)
+    return xp.where(kind > 0, xp.max(xp.where(kind > 0, scale, 0.0)), scale)
 
 
 class Trial(NamedTuple):
@@ -177,7 +184,7 @@ class Trial(NamedTuple):
 def propose(state: State, kind: Any, limit: Any) -> Trial:
     """The next step of a run, no longer than its radius; kind, limit: of the transform of each coordinate."""
     xp, here, z = _of(state.z), state.here, state.z
-    model = quadratic(here, z, limit, state.scale)
+    model = quadratic(here, z, limit, state.scale, kind)
     near = (state.iteration >= 0) & (state.decrement <= float(np.finfo(z.dtype).eps) ** 0.5 * xp.abs(here.value))
     near = near & ~xp.asarray(model.faint)
     damping = xp.maximum(model.damping(state.radius), xp.where(near, 0.0, state.damping))
@@ -198,7 +205,7 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
     share of the loss
     """
     xp, first, logarithm, eps = _of(state.z), state.iteration < 0, kind > 0, float(np.finfo(state.z.dtype).eps)
-    there = quadratic(new, trial.z, limit)
+    there = quadratic(new, trial.z, limit, 0.0, kind)
     sound = xp.isfinite(new.value + new.gradient.sum() + new.curvature.sum())
     # Where a predictor resolves nothing at all, the run stops for a new one.
     unknown = ~xp.all(new.resolved) & ~xp.isfinite(new.value)
@@ -217,6 +224,7 @@ def judge(state: State, kind: Any, limit: Any, trial: Trial, new: Any, tolerance
 
     slopes, size, length = xp.sqrt(xp.abs(xp.diagonal(here.curvature))), xp.abs(here.value), trial.length
     scale = xp.where(slopes > 0, xp.clip(state.scale, slopes, FADED * slopes), state.scale)
+    scale = scale if isinstance(new, Squares) else alike(scale, kind)
     unit = xp.where(logarithm, CAP, xp.maximum(1.0, xp.abs(z)))
     wider = xp.where(ratio > 0.75, xp.maximum(state.radius, 2 * _norm(scale * (z - state.z))), state.radius)
     narrower = 0.5 * xp.minimum(length, state.radius) * xp.where(taken, 1.0, 0.5**state.refusals)
