@@ -110,6 +110,10 @@ class Measurement(eqx.Module):
         """The same with sensors counted as in what was fitted."""
         return self
 
+    def with_start(self, initial: Any) -> Measurement:
+        """The same by what a fit has made of its initial state, where tests need that; the default, itself."""
+        return self
+
     # What a fit needs
 
     def prepare(

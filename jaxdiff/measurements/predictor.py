@@ -32,6 +32,7 @@ class Predictor(eqx.Module):
     """
 
     on_cells: ClassVar[bool] = True
+    together: ClassVar[int] = 1  # experiments, or places of one, that are predicted in one sweep where several are
     observation: eqx.AbstractVar[Any]
     weight: eqx.AbstractVar[Any]
     size: eqx.AbstractVar[Any]
@@ -76,6 +77,10 @@ class Predictor(eqx.Module):
     def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
         """One that resolves these coefficients, where `predict` said that this one does not."""
         return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))
+
+    def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
+        """What predictions lack at these coefficients, which are numbers, in words; the default, nothing."""
+        return ()
 
     def noiseless(self, prediction: np.ndarray) -> np.ndarray | None:
         """Observations that a model fits best by this prediction; None: not known, and the size of cells is not judged."""
