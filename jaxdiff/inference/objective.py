@@ -147,9 +147,7 @@ class Problem:
         count = z.shape[0]
         step = NUDGE * jnp.maximum(1.0, jnp.abs(z))
         moves = jnp.concatenate([jnp.zeros((1, count), z.dtype), jnp.diag(step), -jnp.diag(step)])
-        together = min(self.predictors[i].together for i in which)
-        several = min(together, len(moves)) if together > 1 else None
-        (totals, resolved), slopes = jax.lax.map(jax.value_and_grad(loss, has_aux=True), z + moves, batch_size=several)
+        (totals, resolved), slopes = jax.lax.map(jax.value_and_grad(loss, has_aux=True), z + moves)
         half = (slopes[1 : count + 1] - slopes[count + 1 :]) / (2 * step[:, None])
         curvature = 0.5 * (half + half.T)
         whole = Expansion(totals[0], slopes[0], curvature, curvature, jnp.zeros(()))

@@ -40,9 +40,7 @@ def predictions(experiments: Sequence[tuple[Any, Observed, int]]) -> tuple[Predi
             leaves = [column[0] if same else next(rest) for column, same in zip(columns, common, strict=True)]
             return _predicted(*jax.tree.unflatten(structure, leaves))
 
-        most = experiments[group[0]][0].together
-        several = min(most, len(group)) if most > 1 else None
-        together = jax.lax.map(predict, [jnp.stack(column) for column in own], batch_size=several)
+        together = jax.lax.map(predict, [jnp.stack(column) for column in own])
         for k, i in enumerate(group):
             found[i] = jax.tree.map(lambda x, k=k: x[k], together)
     return tuple(found)

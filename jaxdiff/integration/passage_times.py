@@ -1,8 +1,8 @@
 """How likely a passage is at a time that may be traced: the resolvents of one contour serve all times and both walls.
 
-Of the backward equation in the variable of Laplace, (s − Aᵀ) h = r, r the rates out through a wall, h is what a density of first
-passage through it transforms to, from every cell: where it starts is an interpolation, smooth in the place, and what is not
-out yet follows, (1 − h₋ − h₊)/s. Doob 1955; Abate & Whitt 2006, doi:10.1287/ijoc.1050.0137, for inversions by contours.
+A density of first passage through a wall transforms to h(s) = rᵀ (s − A)⁻¹ w, r the rates out through it. The weights w read what
+a backward equation would give in each cell off at the origin, by a cubic: all is smooth in that place, as it is not from a point mass
+that cells share. What is not out yet transforms to (1 − h₋ − h₊)/s.
 """
 
 from __future__ import annotations
@@ -106,12 +106,10 @@ def passages(equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, windo
 
 def _transforms(system: Any, operator: Any, s: Any, origin: Any) -> Any:
     """`(4, k)` of one system."""
-    n, k = len(operator.up), len(s)
-    ends = jnp.zeros((n, 2 * k), s.dtype).at[0, :k].set(operator.down[0]).at[-1, k:].set(operator.up[-1])
-    onward = operator.resolvent(jnp.concatenate([s, s]), -jnp.ones(2 * k, s.real.dtype))
-    h = jax.linear_transpose(onward, ends)(ends)[0].T
-    h = seen_from(system.grid, h, origin)
-    lower, upper = h[:k], h[k:]
+    seen = lambda values: seen_from(system.grid, values, origin)
+    start = jax.linear_transpose(seen, jnp.zeros_like(operator.up))(jnp.ones((), operator.up.dtype))[0]
+    u = operator.resolvent(s, -jnp.ones(len(s), s.real.dtype))(start)
+    lower, upper = operator.down[0] * u[0], operator.up[-1] * u[-1]
     return jnp.stack([lower, upper, lower + upper, (1.0 - lower - upper) / s])
 
 

@@ -32,7 +32,6 @@ class Predictor(eqx.Module):
     """
 
     on_cells: ClassVar[bool] = True
-    together: ClassVar[int] = 1  # experiments, or places of one, that are predicted in one sweep where several are
     observation: eqx.AbstractVar[Any]
     weight: eqx.AbstractVar[Any]
     size: eqx.AbstractVar[Any]

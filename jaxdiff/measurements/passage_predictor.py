@@ -1,0 +1,161 @@
+"""How times of first passage are predicted: the log density of each row, by resolvents that serve all of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.integration.passage_times import EITHER, LATER, SPAN, at_times, passages
+from jaxdiff.measurements.measurement import Measurement
+from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.states_at_times import Unplannable
+from jaxdiff.model.grid import Grid
+from jaxdiff.runtime.compilation import quick_jit
+from jaxdiff.runtime.conditions import Checks, check
+
+SLACK = 2.0  # of the longest time, that data drawn anew may take
+_MOST_WINDOWS = 8
+LEAST = 1e-8  # of a passage over the longest time, or of what stays: the smallest density that counts
+_ROUGH = 0.1  # of the log likelihood, by what cells leave of each density
+_LOST = 1e-2  # of the largest density, that cancellation may make
+
+
+class Onset(eqx.Module):
+    """Where passages start, how long before the clock does, and which share is due to something else."""
+
+    origin: Any
+    nondecision: Any
+    lapse: Any
+
+
+class PassagePredictor(Predictor):
+    """The log density of each row, or where it is censored the log chance that it comes later.
+
+    observation: (m, 2) time and kind; top: the longest time; window: from when to when lapses are; walls: how many absorb;
+    windows: of contours
+    """
+
+    family: ClassVar[str] = "density"
+    on_cells: ClassVar[bool] = False
+    observation: Any
+    weight: Any
+    size: Any
+    grid: Grid
+    top: Any
+    window: Any
+    walls: Any
+    scheme: Any
+    windows: int = eqx.field(static=True)
+    known: bool = eqx.field(static=True)
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        found, onset = self._passages(equation, initial)
+        times, kinds = self.observation[:, 0], self.observation[:, 1].astype(int)
+        after = times - onset.nondecision
+        value, noise = at_times(found, kinds, after, self.top)
+        largest = jnp.argmax(jnp.where(kinds == LATER, -jnp.inf, value))
+        lost = jnp.where(jnp.any(kinds != LATER), noise[largest] / jnp.maximum(value[largest], 1e-300), 0.0)
+        carried = "the drift carries so far beside diffusion that {value} of the densities is lost in sums that cancel; take a narrower grid, or a larger diffusivity"
+        first = self.top / SPAN**self.windows
+        early, err = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, self.top)
+        hidden = (after > 0) & (after < first) & (kinds != LATER) & (self.weight > 0)
+        resolved = ~jnp.any(hidden) | (early[0] < 100.0 * err[0])
+        density = self.mixed(onset.lapse, self._resolved(value, noise))
+        inside = "origin is {value}, outside the grid; bound it with jd.Bounded"
+        lower, upper = self.grid.edges[0][0], self.grid.edges[0][-1]
+        where = 0.0 if callable(onset.origin) else onset.origin
+        outside = False if callable(onset.origin) else (where < lower) | (where > upper)
+        conditions = [
+            *found.conditions,
+            (inside, outside, 0.0, where),
+            (
+                "nondecision is {value}, and must not be negative; take jd.Positive",
+                onset.nondecision < 0,
+                0.0,
+                onset.nondecision,
+            ),
+            (
+                "lapse is {value}, and must lie within [0, 1); take jd.Bounded",
+                (onset.lapse < 0) | (onset.lapse >= 1),
+                0.0,
+                onset.lapse,
+            ),
+            (carried, lost > _LOST, 0.0, lost),
+        ]
+        return Prediction(jnp.log(density), check(conditions), resolved)
+
+    def _resolved(self, value: Any, noise: Any) -> Any:
+        """Densities and chances, fading smoothly to the least that counts where they are below what they err by."""
+        positive = jnp.maximum(value, 0.0)
+        least = jnp.where(self.observation[:, 1] == LATER, LEAST, LEAST * SLACK / self.top)
+        return positive * positive**2 / (positive**2 + noise**2) + least
+
+    def mixed(self, lapse: Any, density: Any) -> Any:
+        """With a share of what is due to something else."""
+        times, kinds = self.observation[:, 0], self.observation[:, 1]
+        low, high = self.window[0], self.window[1]
+        uniform = jnp.where((times >= low) & (times <= high), 1.0 / (high - low), 0.0)
+        uniform = jnp.where(kinds == EITHER, uniform, uniform / self.walls)
+        uniform = jnp.where(kinds == LATER, jnp.clip((high - times) / (high - low), 0.0, 1.0), uniform)
+        return (1.0 - lapse) * density + lapse * uniform
+
+    def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
+        early, squares = map(float, _left_out()(self, equation, initial))
+        notes, n = [], self.grid.shape[0]
+        if early and float(initial.lapse) == 0:
+            few = f"{early:.0f} of {float(self.size):.0f} passages are earlier than the model allows"
+            notes.append(f"{few}, and count by the least density that is resolved; give a lapse, or look at those rows")
+        if squares > _ROUGH:
+            wanted = 2 * int(np.ceil(n / 2 * (4 * squares / _ROUGH) ** 0.25))
+            notes.append(
+                f"cells are too large: they move the log likelihood by about {squares:.2g}; take {wanted} instead of {n}"
+            )
+        return tuple(notes)
+
+    def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any]:
+        """How many passages come before any density is resolved, and Σ e², e the relative error of second order: what is left of
+        it in the fourth is about its square."""
+        found, onset = self._passages(equation, initial)
+        kinds, after = self.observation[:, 1].astype(int), self.observation[:, 0] - onset.nondecision
+        value, noise = at_times(found, kinds, after, self.top)
+        real = self.weight > 0
+        early = jnp.sum(real & (value <= 10.0 * noise))
+        if found.coarse is None:
+            return early, jnp.zeros(())
+        rough, _ = at_times(found, kinds, after, self.top, coarse=True)
+        density = self.mixed(onset.lapse, self._resolved(value, noise))
+        apart = (1.0 - onset.lapse) * (value - rough) / density / 3.0
+        return early, jnp.sum(jnp.where(real & (value > 10.0 * noise), apart**2, 0.0))
+
+    def _passages(self, equation: Any, initial: Any) -> tuple[Any, Onset]:
+        if not isinstance(initial, Onset):
+            raise ValueError(
+                "passages start from the origin= of their jd.PassageTimes; let the model return the equation alone"
+            )
+        return passages(equation, self.grid, self.scheme, initial.origin, self.top, self.windows), initial
+
+    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
+        if self.windows >= _MOST_WINDOWS:
+            raise Unplannable("passage times span more than 14 decades; are they all of one unit?")
+        return eqx.tree_at(lambda p: p.scheme, self._with_windows(self.windows + 1), self.scheme)
+
+    def _with_windows(self, windows: int) -> PassagePredictor:
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return PassagePredictor(**{**parts, "windows": windows})
+
+
+@cache
+def _left_out() -> Any:
+    return quick_jit(PassagePredictor.lacking)
+
+
+def windows_for(times: np.ndarray, nondecision: Any, top: float) -> int:
+    """Contours for times of passages; a start that is fitted is looked at where it comes to matter."""
+    after = times - (float(nondecision) if isinstance(nondecision, np.ndarray) else 0.0)
+    after = after[after > 0]
+    least = after.min() if len(after) else top
+    return int(np.clip(np.ceil(np.log(top / least) / np.log(SPAN)), 2, _MOST_WINDOWS))
