@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.measurements import tables
+from jaxdiff.quantities import described
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,29 +20,28 @@ def walls(frame: pd.DataFrame, side: str | None, sides: Mapping[Any, str] | None
         if sides is not None:
             raise ValueError("sides says what the entries of a column stand for, and no column is named; give side=")
         return None
-    tables.groups(frame.fillna({side: "-"}) if side in frame.columns else frame, side)  # that there is this column
-    entries = list(frame[side])
+    entries = list(tables.entries_of(frame, side))
     missing = [entry is None or entry != entry or entry == "" for entry in entries]
     if sides is None:
         other = next((e for e, gone in zip(entries, missing, strict=True) if not gone and not isinstance(e, str)), None)
         if other is not None:
             raise ValueError(
-                f"column {side!r} holds {other!r}, and no names of walls; say what they stand for, sides={{1: 'x+', 0: 'x-'}}"
+                f"column {side!r} holds {described(other)}, and no names of walls; say what they stand for, sides={{1: 'x+', 0: 'x-'}}"
             )
         return [None if gone else entry for entry, gone in zip(entries, missing, strict=True)]
     for i, (entry, gone) in enumerate(zip(entries, missing, strict=True)):
         if not gone and entry not in sides:
             known = ", ".join(map(repr, sides))
             raise ValueError(
-                f"row {i + 1} of column {side!r} holds {entry!r}, and sides= has {known}; name it there too"
+                f"row {i + 1} of column {side!r} holds {described(entry)}, and sides= has {known}; name it there too"
             )
     return [None if gone else sides[entry] for entry, gone in zip(entries, missing, strict=True)]
 
 
 def flags(frame: pd.DataFrame, name: str) -> np.ndarray:
     """A column of 1 and 0, or of True and False."""
-    if name in frame.columns and frame[name].dtype == bool:
-        return frame[name].to_numpy()
+    if (entries := tables.entries_of(frame, name)).dtype == bool:
+        return entries
     found = tables.column(frame, name, missing=False)
     if not np.isin(found, (0, 1)).all():
         raise ValueError(
