@@ -81,9 +81,8 @@ def view(m: PassageTimes, fit: Any) -> View:
 
 def _varied(several: list[PassageTimes]) -> str | None:
     """The condition that is a number and differs most between measurements."""
-    names = [
-        name for name in several[0].conditions if all(np.ndim(one.conditions.get(name, [0])) == 0 for one in several)
-    ]
+    number = lambda x: isinstance(x, np.ndarray) and not x.ndim
+    names = [name for name in several[0].conditions if all(number(one.conditions.get(name)) for one in several)]
     counts = {name: len({float(one.conditions[name]) for one in several}) for name in names}
     return max(counts, key=lambda name: counts[name]) if counts and max(counts.values()) > 1 else None
 
