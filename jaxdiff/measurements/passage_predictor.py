@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.integration.passage_times import EITHER, LATER, SPAN, at_times, passages
+from jaxdiff.integration.passage_times import CONTOUR, EITHER, LATER, SPAN, at_times, passages
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.states_at_times import Unplannable
@@ -20,7 +20,7 @@ from jaxdiff.runtime.conditions import Checks, check
 SLACK = 2.0  # of the longest time, that data drawn anew may take
 _MOST_WINDOWS = 8
 LEAST = 1e-8  # of a passage over the longest time, or of what stays: the smallest density that counts
-_ROUGH = 0.1  # of the log likelihood, by what cells leave of each density
+_ROUGH = 0.5  # of the log likelihood, that cells move at most by what they leave of each density
 _LOST = 1e-2  # of the largest density, that cancellation may make
 
 
@@ -112,7 +112,7 @@ class PassagePredictor(Predictor):
         if squares > _ROUGH:
             wanted = 2 * int(np.ceil(n / 2 * (4 * squares / _ROUGH) ** 0.25))
             notes.append(
-                f"cells are too large: they move the log likelihood by about {squares:.2g}; take {wanted} instead of {n}"
+                f"cells are too large: they move the log likelihood by up to {squares:.2g}; take {wanted} instead of {n}"
             )
         return tuple(notes)
 
@@ -137,6 +137,10 @@ class PassagePredictor(Predictor):
                 "passages start from the origin= of their jd.PassageTimes; let the model return the equation alone"
             )
         return passages(equation, self.grid, self.scheme, initial.origin, self.top, self.windows), initial
+
+    @property
+    def numbers_held(self) -> float:
+        return float(self.grid.shape[0]) * self.windows * len(CONTOUR.points)
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
         if self.windows >= _MOST_WINDOWS:

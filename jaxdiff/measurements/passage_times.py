@@ -70,6 +70,7 @@ class PassageTimes(Measurement):
 
     family: ClassVar[str] = "density"
     on_cells: ClassVar[bool] = False
+    start: ClassVar[float] = 0.0
     grid: Grid
     initial: Onset
     values: np.ndarray  # (m, 2) times, and of which kind each is: the number of its side, of either, or censored

@@ -86,6 +86,12 @@ class Predictor(eqx.Module):
         return None
 
     @property
+    def numbers_held(self) -> float:
+        """Numbers that a prediction holds at once, of each fit of a batch."""
+        grid, solve = self.states_at_times.grid, self.states_at_times.solve
+        return float(np.prod(grid.shape)) * (1.0 if solve is None else solve.method.states_in_batch(solve.outputs))
+
+    @property
     def places(self) -> np.ndarray | None:
         """(n, ndim) positions at which states are interpolated; None: they are not."""
         return None

@@ -123,6 +123,14 @@ def test_a_fit_is_drawn_and_told(simulated, tmp_path):
     assert abs(seen[early].mean() - course.upper.sum() / (course.upper + course.lower).sum()) < 0.02
 
 
+def test_data_are_drawn_anew_and_fitted(simulated):
+    _, fit = simulated
+    again = jd.bootstrap(fit, 16, progress=False)
+    assert again.converged.mean() > 0.9
+    for name, error in fit.standard_errors.items():
+        assert 0.5 < again.standard_errors[name] / error < 2.0
+
+
 def test_what_is_earlier_than_the_model_allows_is_told():
     times = [0.05, *np.linspace(0.5, 2.0, 30)]
     data = jd.PassageTimes(COARSE, 0.0, times, "x+", nondecision="t0")
