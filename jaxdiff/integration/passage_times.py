@@ -148,7 +148,7 @@ def _raised(system: Any, operator: Any, origin: Any) -> Any:
 
 def at_times(found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
     """Densities of passage through the wall of each kind at times `(m,)` after the start, of kind `LATER` the chance that it is
-    later, and what they may err by; nothing has left before the last window."""
+    later, and what they err by, roughly; nothing has left before the last window."""
     table = found.coarse if coarse else found.transforms
     windows = table.shape[1]
 
@@ -165,7 +165,9 @@ def at_times(found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = F
         value = jnp.sum((shares * table[kinds, window]).real, axis=-1)
         fading = jnp.exp(-found.delay * t)
         later = kinds == LATER
-        error = NOISE * jnp.exp(jnp.minimum(found.lost[kinds] - jax.lax.stop_gradient(found.delay) * fixed, 80.0))
+        # What cancels is a smooth sum: it errs by less than its largest terms do.
+        terms = jnp.minimum(found.lost[kinds] - jax.lax.stop_gradient(found.delay) * fixed, 80.0)
+        error = max(NOISE, 300.0 * float(jnp.finfo(value.dtype).eps)) * jnp.exp(jnp.where(terms > 0, terms / 2, terms))
         error = error * jnp.where(later, 1.0, 1.0 / fixed)
         return jnp.where(early, 1.0 * later, value * fading), error
 

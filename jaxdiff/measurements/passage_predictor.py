@@ -21,7 +21,10 @@ SLACK = 2.0  # of the longest time, that data drawn anew may take
 _MOST_WINDOWS = 8
 LEAST = 1e-8  # of a passage over the longest time, or of what stays: the smallest density that counts
 _ROUGH = 0.5  # of the log likelihood, that cells move at most by what they leave of each density
-_LOST = 1e-2  # of the largest density, that cancellation may make
+MOST_TERMS = 32.0  # the logarithm of the terms whose sum is a density, beyond which roundoff takes all of it
+HIDDEN = 1e-6  # of all passages, that may come before the contours see any
+_LOST = 1e-4  # of the largest density, that sums may lose that cancel
+OTHER = 1.7  # times as long contours, by which that is found out
 
 
 class Onset(eqx.Module):
@@ -57,14 +60,14 @@ class PassagePredictor(Predictor):
         times, kinds = self.observation[:, 0], self.observation[:, 1].astype(int)
         after = times - onset.nondecision
         value, noise = at_times(found, kinds, after, self.top)
-        largest = jnp.argmax(jnp.where(kinds == LATER, -jnp.inf, value))
-        lost = jnp.where(jnp.any(kinds != LATER), noise[largest] / jnp.maximum(value[largest], 1e-300), 0.0)
-        carried = "the drift carries so far beside diffusion that {value} of the densities is lost in sums that cancel; take a narrower grid, or a larger diffusivity"
         first = self.top / SPAN**self.windows
-        early, err = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, self.top)
+        before = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, self.top)[0][0]
         hidden = (after > 0) & (after < first) & (kinds != LATER) & (self.weight > 0)
-        resolved = ~jnp.any(hidden) | (early[0] < 100.0 * err[0])
+        resolved = ~jnp.any(hidden) | (before * first < HIDDEN)
         density = self.mixed(onset.lapse, self._resolved(value, noise))
+        largest = after[jnp.argmax(jnp.where((kinds == LATER) | (after <= 0), -jnp.inf, value))]
+        terms = found.lost[EITHER] - found.delay * largest
+        carried = "the drift carries so far beside diffusion that densities are sums of terms e^{value} times as large, and are lost; take a narrower grid, or a larger diffusivity"
         inside = "origin is {value}, outside the grid; bound it with jd.Bounded"
         lower, upper = self.grid.edges[0][0], self.grid.edges[0][-1]
         where = 0.0 if callable(onset.origin) else onset.origin
@@ -84,15 +87,16 @@ class PassagePredictor(Predictor):
                 0.0,
                 onset.lapse,
             ),
-            (carried, lost > _LOST, 0.0, lost),
+            (carried, terms > MOST_TERMS, 0.0, terms),
         ]
         return Prediction(jnp.log(density), check(conditions), resolved)
 
     def _resolved(self, value: Any, noise: Any) -> Any:
         """Densities and chances, fading smoothly to the least that counts where they are below what they err by."""
-        positive = jnp.maximum(value, 0.0)
         least = jnp.where(self.observation[:, 1] == LATER, LEAST, LEAST * SLACK / self.top)
-        return positive * positive**2 / (positive**2 + noise**2) + least
+        positive = jnp.maximum(value, 0.0)
+        safe = jnp.maximum(positive, 1e-3 * noise + jnp.finfo(value.dtype).tiny ** 0.45)
+        return positive / (1.0 + (noise / safe) ** 2) + least
 
     def mixed(self, lapse: Any, density: Any) -> Any:
         """With a share of what is due to something else."""
@@ -104,11 +108,19 @@ class PassagePredictor(Predictor):
         return (1.0 - lapse) * density + lapse * uniform
 
     def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
-        early, squares = map(float, _left_out()(self, equation, initial))
+        early, squares, lost = map(float, _left_out()(self, equation, initial))
         notes, n = [], self.grid.shape[0]
         if early and float(initial.lapse) == 0:
             few = f"{early:.0f} of {float(self.size):.0f} passages are earlier than the model allows"
             notes.append(f"{few}, and count by the least density that is resolved; give a lapse, or look at those rows")
+        if lost > _LOST:
+            notes.append(
+                f"sums that cancel take {lost:.1g} of the largest density, as the drift carries far beside diffusion; take a narrower grid"
+            )
+        if self.scheme.order == 2:
+            notes.append(
+                "cells err by their square in densities of passage, as coefficients jump or cells differ; see fit.check_grid()"
+            )
         if squares > _ROUGH:
             wanted = 2 * int(np.ceil(n / 2 * (4 * squares / _ROUGH) ** 0.25))
             notes.append(
@@ -116,20 +128,26 @@ class PassagePredictor(Predictor):
             )
         return tuple(notes)
 
-    def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any]:
-        """How many passages come before any density is resolved, and Σ e², e the relative error of second order: what is left of
-        it in the fourth is about its square."""
+    def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any, Any]:
+        """How many passages come before any density is resolved; Σ e², e the relative error of second order, as what is left of
+        it in the fourth is about its square; what other contours make of the largest density."""
         found, onset = self._passages(equation, initial)
         kinds, after = self.observation[:, 1].astype(int), self.observation[:, 0] - onset.nondecision
         value, noise = at_times(found, kinds, after, self.top)
         real = self.weight > 0
         early = jnp.sum(real & (value <= 10.0 * noise))
+        seen = real & (kinds != LATER)
+        longer = OTHER * self.top
+        other = passages(equation, self.grid, self.scheme, onset.origin, longer, self.windows)
+        moved = jnp.abs(at_times(other, kinds, after, longer)[0] - value)
+        moved = jnp.where(seen & (after > longer / SPAN**self.windows), moved, 0.0)
+        lost = jnp.max(moved) / jnp.maximum(jnp.max(jnp.where(seen, value, 0.0)), jnp.finfo(value.dtype).tiny)
         if found.coarse is None:
-            return early, jnp.zeros(())
+            return early, jnp.zeros(()), lost
         rough, _ = at_times(found, kinds, after, self.top, coarse=True)
         density = self.mixed(onset.lapse, self._resolved(value, noise))
         apart = (1.0 - onset.lapse) * (value - rough) / density / 3.0
-        return early, jnp.sum(jnp.where(real & (value > 10.0 * noise), apart**2, 0.0))
+        return early, jnp.sum(jnp.where(real & (value > 10.0 * noise), apart**2, 0.0)), lost
 
     def _passages(self, equation: Any, initial: Any) -> tuple[Any, Onset]:
         if not isinstance(initial, Onset):

@@ -70,11 +70,11 @@ class PassageTimes(Measurement):
 
     family: ClassVar[str] = "density"
     on_cells: ClassVar[bool] = False
-    start: ClassVar[float] = 0.0
     grid: Grid
     initial: Onset
     values: np.ndarray  # (m, 2) times, and of which kind each is: the number of its side, of either, or censored
     window: tuple[float, float] = eqx.field(static=True)
+    start: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class PassageTimes(Measurement):
             ),
         )
         kinds = _kinds(grid, len(times), sides, censored)
-        self.grid, self.conditions = grid, conditions
+        self.grid, self.conditions, self.start = grid, conditions, 0.0
         self.values = np.stack([times, kinds], axis=1)
         self.initial = Onset(_origin(grid, origin), _number(nondecision, "nondecision"), _number(lapse, "lapse"))
         self.window = _window(window, times)
@@ -235,6 +235,8 @@ class PassageTimes(Measurement):
                         f"row {i} left through {name}, a wall that does not absorb; mend boundaries=, or the sides"
                     ),
                 )
+        if options.scheme.in_modes or options.stepper is not None or options.substeps is not None:
+            raise ValueError("passage times take no steps and no modes; leave stepper, substeps and jd.Spectral() out")
         chosen = options.scheme is SECOND_ORDER  # which nobody asked for
         m, kinds = len(self.values), self.kinds
         length = bucket(m) if pad else m

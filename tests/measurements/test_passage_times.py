@@ -61,6 +61,21 @@ def test_moments_are_those_of_the_closed_forms(densities):
     assert abs((h / 2 + later.sum() * h) / mean - 1) < 1e-4
 
 
+def test_one_wall_and_a_density_of_origins():
+    """Over a barrier to the one wall that absorbs, in times of which the mean is known from the backward equation."""
+    grid, times = jd.Grid.uniform((-1.5, 1.0, 200)), np.geomspace(1e-4, 400.0, 6001)
+    escape = jd.FokkerPlanck(jd.Polynomial([0.0, 2.0, 0.0, -2.0]), 0.25, boundaries={"x+": jd.absorbing})
+    start = lambda x: jnp.exp(-50 * (x + 1) ** 2)
+    data = jd.PassageTimes(grid, start, times, censored=np.ones(len(times)))
+    predictor = data.prepare(escape, pad=False)
+    later = np.exp(np.asarray(jax.jit(lambda onset: predictor.predict(escape, onset).values)(data.initial)))
+    mean = float(
+        grid.integrate(grid.average(start) * jd.mean_first_passage_time(escape, grid))
+        / grid.integrate(grid.average(start))
+    )
+    assert abs((times[0] + np.trapezoid(later, times)) / mean - 1) < 1e-3 and mean > 10
+
+
 def test_decisions_of_roitman_and_shadlen(measured):
     """The published trials of monkey 1, against the optimum of the exact likelihood, 205.486559."""
     trials = pd.read_csv(measured("roitman_monkey1.csv"))
