@@ -16,6 +16,7 @@ import numpy as np
 from jaxdiff.discretisation.fluxes import lets_out
 from jaxdiff.discretisation.line import LineSystem
 from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
+from jaxdiff.model.coefficients import absent
 from jaxdiff.operators import Contour
 from jaxdiff.runtime.conditions import Condition
 
@@ -55,6 +56,8 @@ def open_walls(equation: Any, grid: Any) -> tuple[str, ...]:
         raise ValueError(
             f"passage times are of jd.FokkerPlanck or jd.Diffusion without exchange, got {type(equation).__name__}"
         )
+    if not (absent(system.transport.loss) and absent(system.transport.source)):
+        raise ValueError("passages are of what leaves through walls; leave killing, decay and sources out")
     if not system.time_dependence().steady:
         raise ValueError(
             "passage times need coefficients and walls that are constant in time; of walls that move take xi = x/b(t)"
