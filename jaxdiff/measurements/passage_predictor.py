@@ -21,7 +21,7 @@ SLACK = 2.0  # of the longest time, that data drawn anew may take
 _MOST_WINDOWS = 8
 LEAST = 1e-8  # of a passage over the longest time, or of what stays: the smallest density that counts
 _ROUGH = 0.5  # of the log likelihood, that cells move at most by what they leave of each density
-MOST_TERMS = 32.0  # the logarithm of the terms whose sum is a density, beyond which roundoff takes all of it
+MOST_TERMS = 32.0  # the logarithm of the terms whose sum is a density, vL/4D of a drift, beyond which their sum is lost
 HIDDEN = 1e-6  # of all passages, that may come before the contours see any
 _LOST = 1e-4  # of the largest density, that sums may lose that cancel
 OTHER = 1.7  # times as long contours, by which that is found out
@@ -65,8 +65,6 @@ class PassagePredictor(Predictor):
         hidden = (after > 0) & (after < first) & (kinds != LATER) & (self.weight > 0)
         resolved = ~jnp.any(hidden) | (before * first < HIDDEN)
         density = self.mixed(onset.lapse, self._resolved(value, noise))
-        largest = after[jnp.argmax(jnp.where((kinds == LATER) | (after <= 0), -jnp.inf, value))]
-        terms = found.lost[EITHER] - found.delay * largest
         carried = "the drift carries so far beside diffusion that densities are sums of terms e^{value} times as large, and are lost; take a narrower grid, or a larger diffusivity"
         inside = "origin is {value}, outside the grid; bound it with jd.Bounded"
         lower, upper = self.grid.edges[0][0], self.grid.edges[0][-1]
@@ -87,7 +85,7 @@ class PassagePredictor(Predictor):
                 0.0,
                 onset.lapse,
             ),
-            (carried, terms > MOST_TERMS, 0.0, terms),
+            (carried, found.lost[EITHER] > MOST_TERMS, 0.0, found.lost[EITHER]),
         ]
         return Prediction(jnp.log(density), check(conditions), resolved)
 
