@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -129,16 +130,21 @@ class PassagePredictor(Predictor):
     def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any, Any]:
         """How many passages come before any density is resolved; Σ e², e the relative error of second order, as what is left of
         it in the fourth is about its square; what other contours make of the largest density."""
-        found, onset = self._passages(equation, initial)
+
+        def by(top: Any) -> Any:
+            found = passages(equation, self.grid, self.scheme, initial.origin, top, self.windows)
+            return found._replace(conditions=[])
+
+        onset, tops = initial, self.top * jnp.array([1.0, OTHER])
+        both = jax.lax.map(by, tops)
+        found, other = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
         kinds, after = self.observation[:, 1].astype(int), self.observation[:, 0] - onset.nondecision
         value, noise = at_times(found, kinds, after, self.top)
         real = self.weight > 0
         early = jnp.sum(real & (value <= 10.0 * noise))
         seen = real & (kinds != LATER)
-        longer = OTHER * self.top
-        other = passages(equation, self.grid, self.scheme, onset.origin, longer, self.windows)
-        moved = jnp.abs(at_times(other, kinds, after, longer)[0] - value)
-        moved = jnp.where(seen & (after > longer / SPAN**self.windows), moved, 0.0)
+        moved = jnp.abs(at_times(other, kinds, after, tops[1])[0] - value)
+        moved = jnp.where(seen & (after > tops[1] / SPAN**self.windows), moved, 0.0)
         lost = jnp.max(moved) / jnp.maximum(jnp.max(jnp.where(seen, value, 0.0)), jnp.finfo(value.dtype).tiny)
         if found.coarse is None:
             return early, jnp.zeros(()), lost
