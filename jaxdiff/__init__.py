@@ -53,6 +53,7 @@ What was measured
     Readings                    values at times and places
     Histograms                  counts or densities in bins
     Trajectory                  paths of single particles
+    PassageTimes                when something first left, and through which wall
     Total, Mean, Interval, Moment, Weighted
                                 probes, that read of a whole state: sums over cells
     FluxThrough, CumulativeFlux, BoundaryValue
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
     from jaxdiff.measurements.expectations import Energy, Momentum
     from jaxdiff.measurements.histograms import Histograms
     from jaxdiff.measurements.measurement import Measurement
+    from jaxdiff.measurements.passage_times import PassageTimes
     from jaxdiff.measurements.petab import read_petab
     from jaxdiff.measurements.probes import (
         BoundaryValue,
@@ -164,6 +166,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "measurements.expectations": ("Energy", "Momentum"),
     "measurements.histograms": ("Histograms",),
     "measurements.measurement": ("Measurement",),
+    "measurements.passage_times": ("PassageTimes",),
     "measurements.petab": ("read_petab",),
     "measurements.probes": (
         "BoundaryValue",
@@ -192,7 +195,7 @@ __all__ = [
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
     "probability_current", "entropy_production", "effective_diffusion",
-    "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
+    "Readings", "Histograms", "Trajectory", "PassageTimes", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",

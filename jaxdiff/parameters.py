@@ -68,6 +68,27 @@ def _mixed(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and any(map(more, value))
 
 
+class Named(eqx.Module):
+    """In place of a number: the parameter of this name, of those that a model function is fitted by."""
+
+    name: str = eqx.field(static=True)
+
+
+def is_named(node: Any) -> bool:
+    return isinstance(node, Named)
+
+
+def with_parameters(tree: Any, numbers: Any) -> Any:
+    """The tree with the numbers {name: number} in place of names."""
+
+    def found(node: Any) -> Any:
+        if is_named(node) and node.name not in numbers:
+            raise ValueError(f"{node.name!r} names no parameter; there are {', '.join(numbers) or 'none'}")
+        return numbers[node.name] if is_named(node) else node
+
+    return jax.tree.map(found, tree, is_leaf=is_named)
+
+
 class Mark(eqx.Module):
     """A value that `fit` may change; `value` is a number, an array or a whole pytree of them."""
 

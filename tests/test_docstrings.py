@@ -22,6 +22,7 @@ SOURCES = {
     "ForwardEuler": "10.1007/978-3-662-09017-6",
     "LevenbergMarquardt": "10.1137/0111030",  # Marquardt 1963
     "Potential": "10.1016/0021-9991(70)90001-X",  # Chang & Cooper 1970
+    "PassageTimes": "10.1037/0033-295X.85.2.59",  # Ratcliff 1978
     "RKL2": "10.1016/j.jcp.2013.08.021",  # Meyer, Balsara & Aslam 2014
     "RungeKutta4": "Kutta 1901",
     "Spectral": "10.1137/S0036144598336745",  # Strang 1999

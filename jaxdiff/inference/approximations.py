@@ -39,3 +39,9 @@ def beyond(run: Run, z: np.ndarray) -> tuple[str, ...]:
             values = solve(equation, m.grid, initial, times).values
             found.append(lost_in_words(equation, m.grid, initial, values, _NOTED))
     return tuple(dict.fromkeys(f"{each}, which predictions lack; allow larger ones" for each in found if each))
+
+
+def of_predictors(run: Run, z: np.ndarray) -> tuple[str, ...]:
+    """What predictors say that their predictions lack, at the optimum."""
+    pairs = zip(run.predictors, run.at(z), strict=True)
+    return tuple(dict.fromkeys(note for one, model in pairs for note in one.left_out(model.equation, model.initial)))

@@ -198,7 +198,7 @@ class Batch:
         allowances = joined([self._computed(_needed, index[part], pick(state, part)) for part in parts])
         back, failed, predictors = np.zeros(len(index), bool), np.zeros(len(index), bool), []
         for predictor, needed in zip(run.predictors, allowances, strict=True):
-            solve = predictor.states_at_times.solve
+            solve = predictor.states_at_times.solve if predictor.on_cells else None
             if solve is not None:
                 back |= (needed > LEAP * np.array(solve.method.allowed)).any(1) & ~stuck
         for predictor, m, needed in zip(run.predictors, run.measurements, allowances, strict=True):
@@ -234,9 +234,7 @@ def room(run: Run, device: Any) -> int:
     """How many fits a device takes at once: as many as fit into an eighth of its memory, or a CPU's caches."""
     cells, columns = 0.0, 0.0
     for predictor in run.predictors:
-        grid, solve = predictor.states_at_times.grid, predictor.states_at_times.solve
-        n = float(np.prod(grid.shape))
-        cells += n * (1.0 if solve is None else solve.method.states_in_batch(solve.outputs))
+        cells += predictor.numbers_held
         columns += np.size(predictor.observation)
     each = 16.0 * (cells * (12 + 3 * run.parameters.count) + columns * (1 + run.parameters.count))
     each *= 1.0 if jnp.result_type(float) == jnp.float64 else 0.5

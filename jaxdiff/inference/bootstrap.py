@@ -17,7 +17,7 @@ from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.stacks import Redraw, Stack, check_on_cells
+from jaxdiff.measurements.stacks import Redraw, Stack, check_batched
 from jaxdiff.reports.text import table
 from jaxdiff.runtime.devices import choose
 from jaxdiff.runtime.progress import Progress
@@ -196,7 +196,7 @@ def bootstrap(
         raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.95 is usual")
     problem = fit.required_problem()
     for one in fit.measurements:
-        check_on_cells(one)
+        check_batched(one)
     objective, fitted = problem.objective, problem.parameters
     stacks = draw_data(fit, repeats, kind, generator(key))
     with precision(dtype):

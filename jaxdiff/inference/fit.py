@@ -174,6 +174,7 @@ def finished(
             *notes,
             *approximations.upwind(run, z),
             *approximations.beyond(run, z),
+            *approximations.of_predictors(run, z),
             *(note for one in measured for note in one.notes),
         ),
         correlation_times=found.correlation_times,

@@ -322,7 +322,7 @@ def check_grid(fit: Any) -> GridCheck:
     order = 1 if upwind(own, z) else getattr(fit.options.scheme, "order", 2)
     rest = np.nanmax(np.abs(shares), initial=0.0)
     factor = enough(rest / (1 - 0.5**order), order) if rest > LEAST else 1.0
-    grids = [m.grid for m in fit.measurements if m.on_cells]
+    grids = [m.grid for m in fit.measurements if m.discretised]
     cells = tuple(tuple(int(np.ceil(factor * n)) for n in grid.shape) for grid in grids)
     return GridCheck(parameters.split(moves), parameters.split(shares), cells, parameters.labels)
 
@@ -349,7 +349,7 @@ def _optimum(run: Run, z: np.ndarray, known: np.ndarray, times: Any) -> np.ndarr
 
 def _halved(parameters: Any, measurements: Any) -> tuple[Any, Any]:
     """Parameters and measurements on cells half as wide; arrays over cells hold for both halves."""
-    shapes = {m.grid.shape for m in measurements if m.on_cells}
+    shapes = {m.grid.shape for m in measurements if m.discretised}
     leaves = list(parameters.leaves)
     for i, leaf in enumerate(leaves):
         if np.shape(leaf) in shapes:
@@ -360,7 +360,7 @@ def _halved(parameters: Any, measurements: Any) -> tuple[Any, Any]:
             for k in range(np.ndim(leaf)):
                 leaf = np.repeat(leaf, 2, k)
             leaves[i] = leaf
-    half = lambda m: eqx.tree_at(lambda m: m.grid, m, _finer(m.grid)) if m.on_cells else m
+    half = lambda m: eqx.tree_at(lambda m: m.grid, m, _finer(m.grid)) if m.discretised else m
     return replace(parameters, leaves=tuple(leaves)), tuple(map(half, measurements))
 
 

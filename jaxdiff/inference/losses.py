@@ -118,7 +118,7 @@ class _Density(Loss):
     likelihood = weighted = True
 
     def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
-        keep = _kept(prediction, rows)
+        keep = _kept(prediction, rows) * (predictor.weight > 0)
         return -jnp.sum(keep * prediction) * predictor.size / jnp.sum(keep)
 
 

@@ -20,7 +20,7 @@ from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.model.equations import Equation
 from jaxdiff.model.observed import Observed
-from jaxdiff.parameters import numeric, unmarked
+from jaxdiff.parameters import numeric, unmarked, with_parameters
 from jaxdiff.reports.text import DOUBT, MISFIT, few, finite, short, table
 from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
@@ -139,7 +139,8 @@ class Fit:
         times = self.correlation_times or (None,) * len(self.measurements)
         with jax.enable_x64(True):
             equations = [model.equation for model in self.models]
-            return verdict(self.measurements, self.problem.objective.losses, predictions, times, equations)
+            measured = [m.with_start(model.initial) for m, model in zip(self.measurements, self.models, strict=True)]
+            return verdict(measured, self.problem.objective.losses, predictions, times, equations)
 
     @cached_property
     @as_written
@@ -185,7 +186,7 @@ class Fit:
             measurement, model, experiment = self._seen_by(measurement)
             own = getattr(measurement, "initial", None)
             fitted = [state for initial, state in self.initials if initial is own or initial is None]
-            initial = numeric(fitted[0] if fitted else unmarked(own))
+            initial = with_parameters(numeric(fitted[0] if fitted else unmarked(own)), self.arguments)
             predictor = measurement.prepare(model.equation, initial, False, self.options)
             if self.function is not None and model.observe is not None:
                 arguments, conditions = jax.tree.map(jnp.asarray, (self.arguments, measurement.conditions or {}))

@@ -71,6 +71,9 @@ class Measurement(eqx.Module):
 
     family: ClassVar[str]
     on_cells: ClassVar[bool] = True  # a prediction is read off the states on a grid
+    discretised: ClassVar[bool] = (
+        True  # the model is solved on the cells of `grid`; all but paths, which are no batch either
+    )
     has_residuals: ClassVar[bool] = False  # rows with normal noise at `times` and `positions`, as of readings
     conditions: Any = eqx.field(default=None, kw_only=True)  # {argument of the model: what is known of it}
     phase: Any = eqx.field(default="total", static=True, kw_only=True)  # of an equation with exchange
@@ -108,6 +111,10 @@ class Measurement(eqx.Module):
 
     def with_sensors_of(self, others: Sequence[Any]) -> Measurement:
         """The same with sensors counted as in what was fitted."""
+        return self
+
+    def with_start(self, initial: Any) -> Measurement:
+        """The same by what a fit has made of its initial state, where tests need that; the default, itself."""
         return self
 
     # What a fit needs

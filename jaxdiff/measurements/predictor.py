@@ -77,9 +77,19 @@ class Predictor(eqx.Module):
         """One that resolves these coefficients, where `predict` said that this one does not."""
         return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))
 
+    def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
+        """What predictions lack at these coefficients, which are numbers, in words; the default, nothing."""
+        return ()
+
     def noiseless(self, prediction: np.ndarray) -> np.ndarray | None:
         """Observations that a model fits best by this prediction; None: not known, and the size of cells is not judged."""
         return None
+
+    @property
+    def numbers_held(self) -> float:
+        """Numbers that a prediction holds at once, of each fit of a batch."""
+        grid, solve = self.states_at_times.grid, self.states_at_times.solve
+        return float(np.prod(grid.shape)) * (1.0 if solve is None else solve.method.states_in_batch(solve.outputs))
 
     @property
     def places(self) -> np.ndarray | None:

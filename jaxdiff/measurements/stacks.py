@@ -71,7 +71,7 @@ def stack(measurements: Any, values: Any = None) -> Stack:
     Raises TypeError or ValueError if they are not of one kind, grid and start, or shapes differ.
     """
     if values is not None:
-        check_on_cells(measurements)
+        check_batched(measurements)
         values, shape = numbers(values, "values"), measurements.values.shape
         if values.ndim and not len(values):
             raise ValueError("no data set given, got empty values; pass one at least")
@@ -82,7 +82,7 @@ def stack(measurements: Any, values: Any = None) -> Stack:
         return measurements.stacked(values)
     several = list(measurements)
     first = several[0]
-    check_on_cells(first)
+    check_batched(first)
     for i, one in enumerate(several):
         if type(one) is not type(first):
             raise TypeError(
@@ -112,7 +112,7 @@ def stack(measurements: Any, values: Any = None) -> Stack:
 
 def repeated(measurement: Any, count: int) -> Stack:
     """One data set many times."""
-    check_on_cells(measurement)
+    check_batched(measurement)
     return measurement.stacked(np.broadcast_to(measurement.values, (count, *measurement.values.shape)))
 
 
@@ -146,9 +146,9 @@ def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any,
     return prediction + (1.0 if sigma is None else sigma) * scale * noise
 
 
-def check_on_cells(measurement: Any) -> None:
+def check_batched(measurement: Any) -> None:
     """Refuse what no batch of fits takes."""
-    if not measurement.on_cells:
+    if not measurement.discretised:
         raise TypeError(
-            f"only measurements of states on a grid, as jd.Readings and jd.Histograms, are fitted as one batch, got {type(measurement).__name__}; call jd.fit for each"
+            f"paths are not fitted as one batch, as jd.Readings, jd.Histograms and jd.PassageTimes are, got {type(measurement).__name__}; call jd.fit for each"
         )

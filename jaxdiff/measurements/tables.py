@@ -100,7 +100,7 @@ def column(frame: pd.DataFrame, name: str, *, missing: bool | str = True, scale:
     >>> column(pandas.DataFrame({"x": [10, 14]}), "x", scale=0.01)
     array([0.1 , 0.14])
     """
-    entries = _entries(frame, name)
+    entries = entries_of(frame, name)
     if entries.dtype.kind == "c":
         label = source(frame).label
         raise ValueError(f"column {name!r} of {label} holds complex numbers; take their real part or magnitude first")
@@ -116,7 +116,7 @@ def moments(frame: pd.DataFrame, name: str, unit: str | None) -> np.ndarray:
     """
     if unit is not None:
         checked_unit(unit)
-    entries = _entries(frame, name)
+    entries = entries_of(frame, name)
     found = as_float(_plain(frame, entries))
     if unit is not None and found[1].any():
         what = f"column {name!r} of {source(frame).label}"
@@ -232,7 +232,7 @@ def groups(frame: pd.DataFrame, name: str | None) -> list[np.ndarray]:
         return [np.ones(len(frame), bool)]
     import pandas as pd
 
-    codes, _ = pd.factorize(_entries(frame, name))
+    codes, _ = pd.factorize(entries_of(frame, name))
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))
         raise ValueError(
@@ -264,7 +264,7 @@ def _same(frame: pd.DataFrame, number: np.ndarray, role: str) -> np.ndarray:
     return np.full(len(frame), number)
 
 
-def _entries(frame: pd.DataFrame, name: str) -> np.ndarray:
+def entries_of(frame: pd.DataFrame, name: str) -> np.ndarray:
     """A column as an array, of whatever it holds."""
     label, columns = source(frame).label, list(frame.columns)
     count = columns.count(name)

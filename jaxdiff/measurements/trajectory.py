@@ -68,6 +68,7 @@ class Trajectory(Measurement):
 
     family: ClassVar[str] = "density"
     on_cells: ClassVar[bool] = False
+    discretised: ClassVar[bool] = False
     grid: Grid
     times: tuple[np.ndarray, ...]
     positions: tuple[np.ndarray, ...]

@@ -202,7 +202,7 @@ def test_counts_and_paths_have_conditions_too():
 
 def test_experiments_alike_are_one_program_with_the_numbers_of_each():
     """The program does not grow with their number, and each is predicted as by itself, under its own condition and start."""
-    from jaxdiff.inference.objective import predictions
+    from jaxdiff.inference.predictions import predictions
     from jaxdiff.model.observed import Observed
 
     def several(count):

@@ -14,6 +14,7 @@ from jaxdiff.model.expression import names as expression_names
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Bounded, Free, Mark, Positive
 from jaxdiff.shell.config import initial as initials
+from jaxdiff.shell.config import passages
 from jaxdiff.shell.config.domain import read_grid
 from jaxdiff.shell.config.experiments import (
     Experiment,
@@ -120,6 +121,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
             if data is not None:
                 texts = arithmetic([equation, *one.sides.values()])
                 data = data.driving(texts, {*parameters, *known, "t", *position_names(axes)})
+                data = passages.resolved(data, parameters, own, known)
             written = initials.texts_of(initial)
             spec = {"equation": equation, "boundaries": one.sides, "initial": written, "observe": observe}
             model = TextModel(spec, known, axes, data)

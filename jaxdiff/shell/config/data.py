@@ -20,6 +20,7 @@ from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
 from jaxdiff.quantities import checked_unit, times_as_numbers
+from jaxdiff.shell.config import passages
 from jaxdiff.shell.config.keys import (
     check_keys,
     checked_names,
@@ -43,6 +44,7 @@ KINDS = {
     "readings": ("position", "probe", "value", "sigma", "sensors", "phase"),
     "trajectory": ("interval", "value", "paths"),
     "histograms": ("position", "value", "counts", "edges", "total", "phase"),
+    "passage_times": passages.KEYS,
 }
 TIME = "name the column, or give one number (inf is the steady state)"
 
@@ -142,6 +144,10 @@ class Data:
         if "probe" in self.settings:
             self.settings["probe"].check(grid)
         with tables.named(self.frame):
+            if self.kind == "passage_times":
+                if initial is not None:
+                    raise ValueError("passages start from [data] origin; leave [initial] out")
+                return passages.measurement(self, grid, conditions)
             if self.kind == "trajectory":
                 paths = self.trajectory()
                 columns = paths if len(paths[0]) > 1 else [column[0] for column in paths]
@@ -162,7 +168,7 @@ class Data:
     def times(self, start: float) -> np.ndarray | None:
         """Instants of the table, for a solve."""
         time = self.settings.get("time")
-        if self.kind == "trajectory" or time is None:
+        if self.kind in ("trajectory", "passage_times") or time is None:
             return None
         if not isinstance(time, str):
             return np.asarray([float(time)])
@@ -211,8 +217,8 @@ def read_data(
     """
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
     check_keys(settings, f"[data] of kind {kind}", (*COMMON, *KINDS[kind], *more))
-    if kind == "trajectory" and len(axes) > 1:
-        raise ValueError(f"[data] of kind trajectory holds on a grid of one axis, got {len(axes)}")
+    if kind in ("trajectory", "passage_times") and len(axes) > 1:
+        raise ValueError(f"[data] of kind {kind} holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
     frame = _frame(settings, folder, table)
     kinds = settings.get("interpolation", {})
@@ -281,6 +287,9 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "interpolation": partial(choose, allowed=INTERPOLATIONS),
         "conditions": _conditions,
         "phase": lambda value, where: checked_phase(value),
+        **dict.fromkeys(passages.NUMBERS, text_or_number),
+        "window": passages.window,
+        "sides": passages.walls,
     }
     of_a_column: dict[str, Callable[[Any, str], Any]] = {
         **checks,

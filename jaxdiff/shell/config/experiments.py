@@ -16,6 +16,7 @@ import numpy as np
 from jaxdiff.measurements.predictor import distinct
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Mark
+from jaxdiff.shell.config import passages
 from jaxdiff.shell.config.data import Data, read_data
 from jaxdiff.shell.config.domain import read_boundaries
 from jaxdiff.shell.config.initial import read_initial
@@ -145,6 +146,7 @@ def read_own(section: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
 def check_names(settings: list[Setting], models: list[TextModel], parameters: Mapping[str, Any], own: set[str]) -> None:
     """Refuse a parameter or a condition that stands in no text."""
     used: set[str] = set().union(*(model.names for model in models))
+    used |= {name for one in settings if one.data for name in passages.named(one.data.settings)}
     if idle := set(parameters) - used:
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
     for one, model in zip(settings, models, strict=True):

@@ -1,0 +1,183 @@
+"""How likely a passage is at a time that may be traced: the resolvents of one contour serve all times and both walls.
+
+A density of first passage through a wall transforms to h(s) = rᵀ (s − A)⁻¹ w, r the rates out through it. The weights w read what
+a backward equation would give in each cell off at the origin, by a cubic: all is smooth in that place, as it is not from a point mass
+that cells share. What is not out yet transforms to (1 − h₋ − h₊)/s.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.discretisation.fluxes import lets_out
+from jaxdiff.discretisation.line import LineSystem
+from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
+from jaxdiff.model.coefficients import absent
+from jaxdiff.operators import Contour
+from jaxdiff.runtime.conditions import Condition
+
+LOWER, UPPER, EITHER, LATER = range(4)  # through which wall, through any, or not yet
+SPAN = 60.0  # of times that one contour serves
+CONTOUR = Contour(4e-11)
+NOISE = 1e-9  # of what a contour gives, over the time: what is smaller is not known
+ROWS = 2**14  # times that are looked at together
+FOURTH_ORDER, SECOND_ORDER = FiniteVolume(order=4), FiniteVolume(order=2)
+_FED = (
+    "content enters at {value} per time, and a passage is of what was there; drop sources, and values of walls but zero"
+)
+_SHUT = "nothing ever leaves, so there is no passage time; let a wall absorb (jd.absorbing)"
+
+
+class Passages(NamedTuple):
+    """What is known of the passages from one start, by the nodes of the contours.
+
+    transforms: `(4, windows, nodes)`, of the densities through the lower wall, the upper, and either, and of what stays;
+    coarse: the same of half as many cells, whose difference tells the error, None if there are none; delay: a rate at which all
+    fades at least, taken out; lost: `(4,)`, how far the logarithm of what a contour errs by is raised by a drift that carries
+    """
+
+    transforms: Any
+    coarse: Any
+    delay: Any
+    lost: Any
+    conditions: list[Condition]
+
+
+def open_walls(equation: Any, grid: Any) -> tuple[str, ...]:
+    """The walls through which a passage may be; raise unless passages on this grid are those of a line."""
+    if grid.ndim > 1 or grid.discrete or grid.mask is not None:
+        raise ValueError("passage times are those on one axis, without a mask; give a jd.Grid of one axis")
+    system = semidiscrete(equation, grid, SECOND_ORDER)[0]
+    if not isinstance(system, LineSystem):
+        raise ValueError(
+            f"passage times are of jd.FokkerPlanck or jd.Diffusion without exchange, got {type(equation).__name__}"
+        )
+    if not (absent(system.transport.loss) and absent(system.transport.source)):
+        raise ValueError("passages are of what leaves through walls; leave killing, decay and sources out")
+    if not system.time_dependence().steady:
+        raise ValueError(
+            "passage times need coefficients and walls that are constant in time; of walls that move take xi = x/b(t)"
+        )
+    found = tuple(
+        name
+        for name, side in zip(grid.sides, system.sides, strict=True)
+        if not side.periodic and lets_out(side, system.driftless)
+    )
+    if not found:
+        raise ValueError(
+            'no wall absorbs, so nothing ever passes; give boundaries={"x+": jd.absorbing}, or for both walls jd.absorbing'
+        )
+    return found
+
+
+def order_that_holds(equation: Any, grid: Any) -> FiniteVolume:
+    """The fourth order where cells are equal and even in number, and coefficients smooth functions or numbers; else the second."""
+    try:
+        systems = semidiscrete(equation, grid, FOURTH_ORDER)
+    except ValueError:
+        return SECOND_ORDER
+    even = jnp.full(grid.shape, 1.0)
+    rough = FOURTH_ORDER.conditions(systems[0], 0.0, even)
+    return SECOND_ORDER if any(bool(jnp.any(failed)) for _, failed, _, _ in rough) else FOURTH_ORDER
+
+
+def nodes(top: Any, windows: int) -> Any:
+    """Nodes of contours `(windows, k)` for the times down from `top`, each for those within a factor of `SPAN`."""
+    return CONTOUR.points * (SPAN ** np.arange(1, windows + 1) / top)[:, None]
+
+
+def passages(equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, windows: int) -> Passages:
+    """Passages from a place, or from a density of places, for times up to `top`; traceable."""
+    systems = semidiscrete(equation, grid, scheme)
+    operator, forcing, conditions = systems[0].formed(0.0)
+    operators = [operator, *(system.operator(0.0) for system in systems[1:])]
+    delay = 0.99 * _slowest(operator)  # of half as many cells it is less
+    s = jnp.asarray(nodes(top, windows)).ravel() - delay
+    each = [_transforms(system, A, s, origin) for system, A in zip(systems, operators, strict=True)]
+    fine, coarse = each[0], each[1] if len(each) > 1 else None
+    best = fine if coarse is None else (4.0 * fine - coarse) / 3.0
+    shaped = lambda found: None if found is None else found.reshape(len(found), windows, -1)
+    most, leak = jnp.max(jnp.abs(forcing)), jnp.max(jnp.stack([operator.down[0], operator.up[-1]]))
+    conditions = [*conditions, (_FED, most != 0, 0.0, most), (_SHUT, ~(leak > 0), 0.0, leak)]
+    lost = _raised(systems[0], operator, origin)
+    return Passages(shaped(best), shaped(coarse), delay, lost, conditions)
+
+
+def _transforms(system: Any, operator: Any, s: Any, origin: Any) -> Any:
+    """`(4, k)` of one system."""
+    seen = lambda values: seen_from(system.grid, values, origin)
+    start = jax.linear_transpose(seen, jnp.zeros_like(operator.up))(jnp.ones((), operator.up.dtype))[0]
+    u = operator.resolvent(s, -jnp.ones(len(s), s.real.dtype))(start)
+    lower, upper = operator.down[0] * u[0], operator.up[-1] * u[-1]
+    return jnp.stack([lower, upper, lower + upper, (1.0 - lower - upper) / s])
+
+
+def seen_from(grid: Any, values: Any, origin: Any) -> Any:
+    """Values `(…, n)` of cells as they are from an origin: a place, or a density over places, whatever its mass."""
+    if callable(origin):
+        mass = grid.average(origin) * grid.volumes
+        return values @ (mass / jnp.sum(mass)).astype(values.dtype)
+    smooth = grid.equal[0] and grid.geometry == "cartesian" and grid.shape[0] >= 4
+    return grid.interpolate(values, origin, order=4 if smooth else 2)
+
+
+def _slowest(operator: Any) -> Any:
+    """A rate at which everything fades at least, v²/4D of a drift v that nowhere rests: Gershgorin's, of the symmetric form."""
+    up, down, loss = jax.lax.stop_gradient((operator.up, operator.down, operator.loss))
+    hop = jnp.sqrt(jnp.maximum(up[:-1] * down[1:], 0.0))
+    rows = up + down + loss - jnp.pad(hop, (0, 1)) - jnp.pad(hop, (1, 0))
+    return jnp.maximum(jnp.min(rows), 0.0)
+
+
+def _raised(system: Any, operator: Any, origin: Any) -> Any:
+    """½ ln π(wall)/π(origin) of what would rest, by which a contour, exact to its error for what is symmetric, errs more, `(4,)`."""
+    up, down = jax.lax.stop_gradient((operator.up, operator.down))
+    tiny = jnp.finfo(up.dtype).tiny
+    force = jnp.log(jnp.maximum(up[:-1], tiny)) - jnp.log(jnp.maximum(down[1:], tiny))
+    log = jnp.concatenate([jnp.zeros(1, up.dtype), jnp.cumsum(force)]) / 2.0
+    grid = system.grid
+    here = (
+        seen_from(grid, log, jax.lax.stop_gradient(origin))
+        if callable(origin)
+        else grid.interpolate(log, jax.lax.stop_gradient(origin))
+    )
+    ends = log[0] - here, log[-1] - here
+    return jnp.stack([*ends, jnp.maximum(*ends), jnp.max(log) - here])
+
+
+def at_times(found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
+    """Densities of passage through the wall of each kind at times `(m,)` after the start, of kind `LATER` the chance that it is
+    later, and what they err by, roughly; nothing has left before the last window."""
+    table = found.coarse if coarse else found.transforms
+    windows = table.shape[1]
+
+    def some(part: Any) -> Any:
+        kinds, times = part
+        first = top / SPAN**windows
+        early = times < first
+        t = jnp.where(early, top, times)
+        fixed = jax.lax.stop_gradient(t)
+        window = jnp.clip(jnp.floor(jnp.log(top / fixed) / np.log(SPAN)).astype(int), 0, windows - 1)
+        start = top / SPAN ** (window + 1.0)
+        grown = jnp.exp(t[:, None] * (CONTOUR.points / start[:, None]))
+        shares = grown * (CONTOUR.residues / start[:, None])
+        value = jnp.sum((shares * table[kinds, window]).real, axis=-1)
+        fading = jnp.exp(-found.delay * t)
+        later = kinds == LATER
+        # What cancels is a smooth sum: it errs by less than its largest terms do.
+        terms = jnp.minimum(found.lost[kinds] - jax.lax.stop_gradient(found.delay) * fixed, 80.0)
+        error = max(NOISE, 300.0 * float(jnp.finfo(value.dtype).eps)) * jnp.exp(jnp.where(terms > 0, terms / 2, terms))
+        error = error * jnp.where(later, 1.0, 1.0 / fixed)
+        return jnp.where(early, 1.0 * later, value * fading), error
+
+    if len(times) <= ROWS:
+        return some((kinds, times))
+    return jax.lax.map(
+        jax.checkpoint(lambda one: jax.tree.map(lambda x: x[0], some(jax.tree.map(lambda x: x[None], one)))),
+        (kinds, times),
+        batch_size=ROWS,
+    )

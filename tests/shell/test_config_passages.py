@@ -1,0 +1,71 @@
+"""Passage times in configuration files: columns, walls, and texts that name parameters."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from configurations import problem
+
+import jaxdiff as jd
+from jaxdiff.parameters import Named
+
+TRIALS = pd.DataFrame(
+    {"ms": [500.0, 700.0, 600.0, 900.0], "hit": [1, 0, 1, None], "c": [0.1, 0.1, 0.4, 0.4], "late": [0, 0, 0, 1]}
+)
+EVIDENCE = {
+    "equation": {"kind": "fokker_planck", "drift": "k*coherence/B", "diffusivity": "1/(2*B**2)"},
+    "boundaries": {"all": {"kind": "absorbing"}},
+    "parameters": {"k": 5.0, "B": {"start": 1.0, "positive": True}, "t0": {"start": 0.2, "lower": 0.1, "upper": 0.4}},
+    "constants": {"guesses": 0.02},
+    "grid": {"lower": -1.0, "upper": 1.0, "cells": 20},
+    "initial": None,
+}
+DATA = {
+    "kind": "passage_times", "time": "ms", "scale": {"ms": 1e-3}, "side": "hit", "sides": {"1": "x+", "0": "x-"},
+    "censored": "late", "experiment": "c", "conditions": {"coherence": "c"},
+    "origin": "exp(-x**2/guesses)", "nondecision": "t0", "lapse": "guesses", "window": 2.0,
+}  # fmt: skip
+
+
+def test_trials_in_a_table(tmp_path):
+    done = problem(tmp_path, TRIALS, data=DATA, **EVIDENCE)
+    weak, strong = done.measurement
+    np.testing.assert_allclose(weak.times, [0.5, 0.7])
+    assert list(weak.sides) == ["x+", "x-"] and list(strong.censored) == [False, True]
+    assert weak.initial.nondecision == Named("t0") and float(weak.initial.lapse) == 0.02 and weak.window == (0.0, 2.0)
+    assert abs(float(weak.initial.origin(0.1)) - np.exp(-0.5)) < 1e-12
+    assert float(done.model(k=5.0, B=2.0, t0=0.2, **strong.conditions).drift) == 1.0
+
+
+@pytest.mark.parametrize(
+    "message, changes",
+    [
+        ("\\[data\\] lapse: 'share' in 'share' has no value", {"lapse": "share"}),
+        (
+            "\\[data\\] nondecision: 't0' in '2\\*t0' has no value; a parameter stands there by itself",
+            {"nondecision": "2*t0"},
+        ),
+        ("the parameter 't0' stands in no coefficient", {"nondecision": 0.1}),
+        ("\\[data\\] has no origin; give the place", {"origin": None}),
+        ("holds 1.0, and no names of walls", {"sides": None}),
+        ("unknown key 'position' in \\[data\\] of kind passage_times", {"position": "ms"}),
+    ],
+)
+def test_what_a_file_gets_wrong(tmp_path, message, changes):
+    data = {key: value for key, value in {**DATA, **changes}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        problem(tmp_path, TRIALS, data=data, **EVIDENCE)
+
+
+def test_an_initial_state_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="passages start from \\[data\\] origin"):
+        problem(tmp_path, TRIALS, data=DATA, **{**EVIDENCE, "initial": 1.0})
+
+
+def test_the_example_is_a_problem(measured):
+    from pathlib import Path
+
+    from jaxdiff.shell.config import load
+
+    examples = Path(__file__).resolve().parents[2] / "examples"
+    done = load(examples / "decisions.toml", measured("roitman_monkey1.csv"))
+    assert len(done.measurement) == 6 and all(isinstance(one, jd.PassageTimes) for one in done.measurement)
