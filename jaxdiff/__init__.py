@@ -48,6 +48,7 @@ How it is solved
     probability_current, entropy_production, effective_diffusion
                                 what flows, at what price, and how far in the end
     memory_needed, decompose    bytes that a run holds; several devices for one grid
+    simulate                    paths drawn at random, between walls and among states
 
 What was measured
     Readings                    values at times and places
@@ -149,6 +150,7 @@ if TYPE_CHECKING:
     from jaxdiff.measurements.quantity import Quantity
     from jaxdiff.measurements.readings import Readings
     from jaxdiff.measurements.trajectory import Trajectory
+    from jaxdiff.simulation.simulate import simulate
 
 _LATER = {  # imported when first asked for: half of the time that an import takes
     "inference.bootstrap": ("Bootstrap", "bootstrap"),
@@ -179,6 +181,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "measurements.quantity": ("Quantity",),
     "measurements.readings": ("Readings",),
     "measurements.trajectory": ("Trajectory",),
+    "simulation.simulate": ("simulate",),
 }
 
 __all__ = [
@@ -191,7 +194,7 @@ __all__ = [
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
-    "probability_current", "entropy_production", "effective_diffusion",
+    "probability_current", "entropy_production", "effective_diffusion", "simulate",
     "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "Loss",

@@ -33,6 +33,7 @@ SOURCES = {
     "fit": "10.1016/0304-4076(85)90158-7",  # MacKinnon & White 1985
     "multistart": "10.1080/00401706.1979.10489755",  # McKay, Beckman & Conover 1979
     "kl_divergence": "10.1214/aoms/1177729694",  # Kullback & Leibler 1951
+    "simulate": "10.1016/S0304-4149(99)00109-X",  # Gobet 2000
     "solve": "10.1007/s10543-006-0077-9",
     "Trajectory": "10.1111/1468-0262.00274",  # Aït-Sahalia 2002
 }
