@@ -53,6 +53,7 @@ How it is solved
 What was measured
     Readings                    values at times and places
     Histograms                  counts or densities in bins
+    Samples                     positions of individuals, each seen once
     Trajectory                  paths of single particles
     Total, Mean, Interval, Moment, Weighted
                                 probes, that read of a whole state: sums over cells
@@ -65,6 +66,8 @@ What was measured
 
 How far off
     mse, kl_divergence, negative_log_likelihood
+    energy_distance, wasserstein
+                                of samples, which strangers hardly move
     Loss                        base
 
 Fits
@@ -118,6 +121,7 @@ from jaxdiff.runtime.sharding import decompose
 
 if TYPE_CHECKING:
     from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
+    from jaxdiff.inference.distances import energy_distance, wasserstein
     from jaxdiff.inference.fit import Fit, fit, load
     from jaxdiff.inference.fit_many import fit_many, multistart
     from jaxdiff.inference.fits import Fits
@@ -149,11 +153,13 @@ if TYPE_CHECKING:
     )
     from jaxdiff.measurements.quantity import Quantity
     from jaxdiff.measurements.readings import Readings
+    from jaxdiff.measurements.samples import Samples
     from jaxdiff.measurements.trajectory import Trajectory
     from jaxdiff.simulation.simulate import simulate
 
 _LATER = {  # imported when first asked for: half of the time that an import takes
     "inference.bootstrap": ("Bootstrap", "bootstrap"),
+    "inference.distances": ("energy_distance", "wasserstein"),
     "inference.fit": ("Fit", "fit", "load"),
     "inference.fit_many": ("fit_many", "multistart"),
     "inference.fits": ("Fits",),
@@ -180,6 +186,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     ),
     "measurements.quantity": ("Quantity",),
     "measurements.readings": ("Readings",),
+    "measurements.samples": ("Samples",),
     "measurements.trajectory": ("Trajectory",),
     "simulation.simulate": ("simulate",),
 }
@@ -195,9 +202,9 @@ __all__ = [
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
     "probability_current", "entropy_production", "effective_diffusion", "simulate",
-    "Readings", "Histograms", "Trajectory", "read_petab", "Measurement",
+    "Readings", "Histograms", "Samples", "Trajectory", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
-    "mse", "kl_divergence", "negative_log_likelihood", "Loss",
+    "mse", "kl_divergence", "negative_log_likelihood", "energy_distance", "wasserstein", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "datasets",
 ]  # fmt: skip

@@ -77,6 +77,10 @@ class Predictor(eqx.Module):
         """One that resolves these coefficients, where `predict` said that this one does not."""
         return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))
 
+    def shown(self, prediction: Any) -> Any:
+        """What a user sees of a prediction; the default, itself."""
+        return prediction
+
     def noiseless(self, prediction: np.ndarray) -> np.ndarray | None:
         """Observations that a model fits best by this prediction; None: not known, and the size of cells is not judged."""
         return None
