@@ -48,10 +48,12 @@ How it is solved
     probability_current, entropy_production, effective_diffusion
                                 what flows, at what price, and how far in the end
     memory_needed, decompose    bytes that a run holds; several devices for one grid
+    simulate                    paths drawn at random, between walls and among states
 
 What was measured
     Readings                    values at times and places
     Histograms                  counts or densities in bins
+    Samples                     positions of individuals, each seen once
     Trajectory                  paths of single particles
     PassageTimes                when something first left, and through which wall
     Total, Mean, Interval, Moment, Weighted
@@ -65,6 +67,8 @@ What was measured
 
 How far off
     mse, kl_divergence, negative_log_likelihood
+    energy_distance, wasserstein
+                                of samples, which strangers hardly move
     Loss                        base
 
 Fits
@@ -118,6 +122,7 @@ from jaxdiff.runtime.sharding import decompose
 
 if TYPE_CHECKING:
     from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
+    from jaxdiff.inference.distances import energy_distance, wasserstein
     from jaxdiff.inference.fit import Fit, fit, load
     from jaxdiff.inference.fit_many import fit_many, multistart
     from jaxdiff.inference.fits import Fits
@@ -150,10 +155,13 @@ if TYPE_CHECKING:
     )
     from jaxdiff.measurements.quantity import Quantity
     from jaxdiff.measurements.readings import Readings
+    from jaxdiff.measurements.samples import Samples
     from jaxdiff.measurements.trajectory import Trajectory
+    from jaxdiff.simulation.simulate import simulate
 
 _LATER = {  # imported when first asked for: half of the time that an import takes
     "inference.bootstrap": ("Bootstrap", "bootstrap"),
+    "inference.distances": ("energy_distance", "wasserstein"),
     "inference.fit": ("Fit", "fit", "load"),
     "inference.fit_many": ("fit_many", "multistart"),
     "inference.fits": ("Fits",),
@@ -181,7 +189,9 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     ),
     "measurements.quantity": ("Quantity",),
     "measurements.readings": ("Readings",),
+    "measurements.samples": ("Samples",),
     "measurements.trajectory": ("Trajectory",),
+    "simulation.simulate": ("simulate",),
 }
 
 __all__ = [
@@ -194,10 +204,10 @@ __all__ = [
     "ForwardEuler", "RungeKutta4", "BackwardEuler", "CrankNicolson", "TRBDF2", "Exponential", "Strang", "RKL2", "Stepper", "Method",
     "solve", "Solution", "steady_state", "memory_needed", "decompose",
     "mean_first_passage_time", "splitting_probability", "survival", "first_passage_density", "spectrum",
-    "probability_current", "entropy_production", "effective_diffusion",
-    "Readings", "Histograms", "Trajectory", "PassageTimes", "read_petab", "Measurement",
+    "probability_current", "entropy_production", "effective_diffusion", "simulate",
+    "Readings", "Histograms", "Samples", "Trajectory", "PassageTimes", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
-    "mse", "kl_divergence", "negative_log_likelihood", "Loss",
+    "mse", "kl_divergence", "negative_log_likelihood", "energy_distance", "wasserstein", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "datasets",
 ]  # fmt: skip

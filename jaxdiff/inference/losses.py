@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -122,19 +123,41 @@ class _Density(Loss):
         return -jnp.sum(keep * prediction) * predictor.size / jnp.sum(keep)
 
 
-class _BuiltIn(_Named):
+class _Cloud(Loss):
+    """Of samples, by the shares that a model puts into the cells."""
+
+    likelihood = weighted = True
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        keep = _kept(prediction, rows) * (predictor.weight > 0)
+        total, seen = jnp.sum(predictor.weight), jnp.sum(keep * predictor.weight)
+        return -jnp.sum(keep[predictor.when] * predictor.log_densities(prediction)) * total / seen
+
+    def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
+        """Fisher scoring over the cells, Σ N ∂p ∂p / p, with the gradient of the density between them."""
+        total, slope = jax.value_and_grad(lambda shares: self.value(predictor, shares))(prediction)
+        p = jnp.maximum(prediction, FLOOR)
+        curvature = jnp.einsum(
+            "t,tcp,tcq->pq", predictor.weight, jacobian / p[..., None], jacobian, precision="highest"
+        )
+        gradient = jnp.einsum("tc,tcp->p", slope, jacobian)
+        return Expansion(total, gradient, curvature, curvature)
+
+
+class BuiltIn(_Named):
     """Losses whose noise model is that of the measurement."""
 
     weighted = True
     family: ClassVar[str]
+    others: ClassVar[tuple[str, ...]] = ()  # families that it takes too
 
     @property
     def as_likelihood(self) -> Loss | None:
         return negative_log_likelihood
 
     def suits(self, measurement: Any) -> None:
-        if (family := measurement.family) != self.family:
-            takes = "" if family == "density" else f"jd.{DEFAULTS[family].name}, "
+        if (family := measurement.family) not in (self.family, *self.others):
+            takes = "" if family in ("density", "samples") else f"jd.{DEFAULTS[family].name}, "
             raise ValueError(
                 f"{type(measurement).__name__} cannot be compared by jd.{self.name}; use {takes}jd.negative_log_likelihood or your own loss"
             )
@@ -149,7 +172,7 @@ class _BuiltIn(_Named):
         return self.name
 
 
-class _MeanSquare(_BuiltIn, _Squares):
+class _MeanSquare(BuiltIn, _Squares):
     family = "gaussian"
 
     def total(self, predictor: Any, squares: Any, count: Any) -> Any:
@@ -162,8 +185,8 @@ class _MeanSquare(_BuiltIn, _Squares):
         return float(np.var(measurement.residuals(0.0))) or 1.0
 
 
-class _KullbackLeibler(_BuiltIn, _Multinomial):
-    family, likelihood = "multinomial", False
+class _KullbackLeibler(BuiltIn, _Multinomial):
+    family, others, likelihood = "multinomial", ("samples",), False
 
     def share(self, predictor: Any) -> Any:
         return (predictor.weight > 0) / predictor.size
@@ -177,7 +200,7 @@ class _KullbackLeibler(_BuiltIn, _Multinomial):
         return None if measurement.known else "densities do not tell how many were counted; give counts, or total=N"
 
 
-class _Likelihood(_BuiltIn):
+class _Likelihood(BuiltIn):
     """Minus the log likelihood of each family of measurements."""
 
     likelihood = squares = True
@@ -185,6 +208,7 @@ class _Likelihood(_BuiltIn):
         "gaussian": _Gaussian(),
         "multinomial": _Multinomial(),
         "density": _Density(),
+        "samples": _Cloud(),
     }
 
     def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
@@ -256,7 +280,7 @@ def negative_log_likelihood(prediction: Any, observation: Any = None) -> Any:
         observation: of no account: the densities are of what was observed.
 
     As the loss of a fit it asks each measurement for its own likelihood: Gaussian for readings (the variance from the residuals
-    if sigma is not given), multinomial for histograms without its constant coefficient, the transition density for paths.
+    if sigma is not given), multinomial for histograms without its constant coefficient, the density for samples, that of each transition for paths.
 
     >>> import jaxdiff as jd
     >>> float(jd.negative_log_likelihood([-1.0, -2.5]))
@@ -265,7 +289,12 @@ def negative_log_likelihood(prediction: Any, observation: Any = None) -> Any:
     return -jnp.sum(jnp.asarray(prediction))
 
 
-DEFAULTS: dict[str, _BuiltIn] = {"gaussian": mse, "multinomial": kl_divergence, "density": negative_log_likelihood}
+DEFAULTS: dict[str, BuiltIn] = {
+    "gaussian": mse,
+    "multinomial": kl_divergence,
+    "density": negative_log_likelihood,
+    "samples": negative_log_likelihood,
+}
 
 
 def as_loss(loss: Any) -> Loss:

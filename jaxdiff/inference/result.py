@@ -203,7 +203,7 @@ class Fit:
                     "the fitted coefficients outrun every predictor of this measurement; predict fewer times"
                 )
             raise_failed(prediction.checks)
-            return np.asarray(prediction.values)
+            return np.asarray(predictor.shown(prediction.values))
 
     def equation_of(self, measurement: Measurement) -> Equation:
         """The fitted equation under the conditions of a measurement."""

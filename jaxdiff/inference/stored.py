@@ -67,13 +67,15 @@ def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
         raise ValueError(f"{path} is a damaged stored fit: it has no {error}; store it again") from None
     if model is None:
         return found
-    models = _filled(model, found.parameters, found.conditions)
+    # of a function those of initial states are no arguments: measurements hold them
+    own = {name: x for name, x in found.parameters.items() if not name.startswith(("initial.", "initial["))}
+    models = _filled(model, found.parameters if isinstance(model, Equation) else own, found.conditions)
     equations, states = one_or_all([one.equation for one in models]), one_or_all([one.initial for one in models])
     initials = tuple((None, one.initial) for one in models if one.initial is not None)
     loaded = replace(found, model=equations, initial=states, initials=initials, models=models)
     if isinstance(model, Equation):
         return loaded
-    return replace(loaded, function=model, arguments={name: np.asarray(x) for name, x in found.parameters.items()})
+    return replace(loaded, function=model, arguments={name: np.asarray(x) for name, x in own.items()})
 
 
 def _restored(stored: dict[str, Any]) -> Fit:

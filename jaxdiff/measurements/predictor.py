@@ -81,6 +81,10 @@ class Predictor(eqx.Module):
         """What predictions lack at these coefficients, which are numbers, in words; the default, nothing."""
         return ()
 
+    def shown(self, prediction: Any) -> Any:
+        """What a user sees of a prediction; the default, itself."""
+        return prediction
+
     def noiseless(self, prediction: np.ndarray) -> np.ndarray | None:
         """Observations that a model fits best by this prediction; None: not known, and the size of cells is not judged."""
         return None

@@ -119,6 +119,12 @@ class Boundary(eqx.Module):
         """What a path meets at the wall: "reflecting", "absorbing" or "periodic"; None where paths are refused."""
         return None
 
+    @property
+    def absorption(self) -> Any:
+        """κ of J·n = κ u, by which paths end where they touch the wall: 0 where it reflects, inf where it absorbs; None where
+        they do not follow it."""
+        return {"reflecting": 0.0, "absorbing": np.inf}.get(self.path or "")
+
     @abstractmethod
     def eliminate(self, cell: HalfCell, *numbers: Any, **named: Any) -> tuple[Any, Any]:
         """(outflow, inflow) per area in J·n = outflow·u − inflow [length/time], [u·length/time]; traceable.
@@ -229,6 +235,10 @@ class Robin(Boundary):
     rate: Any
     ambient: Any = 0.0
     levels = ("ambient",)
+
+    @property
+    def absorption(self) -> Any:
+        return self.rate if _zero(self.ambient) else None
 
     def eliminate(self, cell: HalfCell, rate: Any, ambient: Any) -> tuple[Any, Any]:
         total = cell.back + rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -20,6 +20,8 @@ from jaxdiff.model.time_dependent import TimeDependent
 from jaxdiff.operators import Dense, ShiftSum, Sparse, Tridiagonal
 from jaxdiff.parameters import numeric, plain
 
+Moves = Callable[[Any], tuple[Any, Any]]
+
 
 class Rates(eqx.Module):
     """Where a system jumps, and how often: a base."""
@@ -33,6 +35,11 @@ class Rates(eqx.Module):
     @abstractmethod
     def states(self, least: int) -> States:
         """The states where none are given, of an unbounded count up to at least so many."""
+
+    @abstractmethod
+    def moves(self, states: States) -> Moves:
+        """(rates (r,), targets (r, species)) out of one state (species,), constant in time; a target of −1 is none, for what
+        is lost. Where rates are functions of the counts, of states beyond the last too."""
 
     @property
     def given(self) -> int:
@@ -64,6 +71,11 @@ class Matrix(Rates):
                 f"rates between {len(found.loss)} states do not hold for {states.shape}; give both as many"
             )
         return found
+
+    def moves(self, states: States) -> Moves:
+        operator = self.operator(states, 0.0)
+        targets = np.append(np.arange(len(operator.loss)), -1)[:, None]
+        return lambda state: (jnp.append(operator.rates[:, state[0]], operator.loss[state[0]]), targets)
 
     def states(self, least: int) -> States:
         value = plain(self.matrix)
@@ -107,6 +119,23 @@ class SparseMatrix(Rates):
         losses = jnp.asarray(self.losses, values.dtype)
         return Sparse(values, losses, np.asarray(self.sources), np.asarray(self.targets))
 
+    def moves(self, states: States) -> Moves:
+        self.operator(states, 0.0)  # raises unless there are as many states
+        sources = np.asarray(self.sources, int)
+        order, counts = np.argsort(sources, kind="stable"), np.bincount(sources, minlength=self.count)
+        place = np.arange(len(sources)) - np.repeat(np.cumsum(counts) - counts, counts)
+        which = np.full((self.count, counts.max(initial=0)), len(sources))
+        which[sources[order], place] = order
+        targets = jnp.asarray(np.append(np.asarray(self.targets, int), -1)[which])
+        rates = jnp.append(jnp.asarray(self.values, jnp.result_type(float)), 0.0)[which]
+        losses = jnp.asarray(self.losses, rates.dtype)
+
+        def of(state: Any) -> tuple[Any, Any]:
+            i = state[0]
+            return jnp.append(rates[i], losses[i]), jnp.append(targets[i], -1)[:, None]
+
+        return of
+
     def states(self, least: int) -> States:
         return States(self.count)
 
@@ -125,6 +154,15 @@ class BirthDeath(Rates):
         named = ((self.birth, "birth"), (self.death, "death"))
         up, down = (jnp.broadcast_to(_value(rate, states, t, name), states.shape) for rate, name in named)
         return Tridiagonal(up, down.at[0].set(0.0), jnp.zeros_like(up))
+
+    def moves(self, states: States) -> Moves:
+        def of(state: Any) -> tuple[Any, Any]:
+            up, down = (
+                _value_at(rate, states, state, what) for rate, what in ((self.birth, "birth"), (self.death, "death"))
+            )
+            return jnp.stack([up, jnp.where(state[0] > 0, down, 0.0)]), state + np.array([[1], [-1]])
+
+        return of
 
     def states(self, least: int) -> States:
         return States({"n": (self.given or least) - 1})
@@ -197,6 +235,19 @@ class Reaction(eqx.Module):
             ways = ways * np.array([math.comb(n, count) for n in range(counts[name].max() + 1)], float)[counts[name]]
         return rate * (ways * enough)
 
+    def propensity_at(self, states: States, counts: Any) -> Any:
+        """a at one state (species,), where the rate does not depend on time."""
+        changes = np.array([self.shift.get(name, 0) for name in states.names])
+        enough = jnp.all(counts >= -changes)
+        if callable(self.rate):
+            value = _value_at(self.rate, states, jnp.maximum(counts, np.maximum(0, -changes)), "a rate")
+            return jnp.where(enough, value, 0.0)
+        ways = jnp.ones(())
+        for name, count in self.reactants:
+            n = counts[states.names.index(name)]
+            ways = ways * math.prod(jnp.maximum(n - k, 0) / (k + 1.0) for k in range(count))
+        return self.rate * ways * enough
+
 
 class Network(Rates):
     """Reactions among species."""
@@ -216,6 +267,11 @@ class Network(Rates):
         rates = jnp.stack([reaction.propensity(states, t).ravel() for reaction in self.reactions])
         shifts = tuple(tuple(one.shift.get(name, 0) for name in states.names) for one in self.reactions)
         return ShiftSum(rates, jnp.zeros(rates.shape[1:], rates.dtype), states.shape, shifts)
+
+    def moves(self, states: States) -> Moves:
+        shifts = np.array([[one.shift.get(name, 0) for name in states.names] for one in self.reactions])
+        of = lambda state: jnp.stack([one.propensity_at(states, state) for one in self.reactions])
+        return lambda state: (of(state), state + shifts)
 
     def states(self, least: int) -> States:
         given = dict(self.box)
@@ -291,6 +347,14 @@ def _value(rate: Any, states: States, t: Any, what: str, least: Any = 0) -> Any:
     if not isinstance(rate, TimeDependent):
         return states.evaluated(rate, what, least=least)
     return jnp.asarray(at_place(rate, ("t",), t)) if takes(rate, ("t",)) else states.evaluated(rate, what, t, least)
+
+
+def _value_at(rate: Any, states: States, counts: Any, what: str) -> Any:
+    """A rate that is constant in time in one state (species,)."""
+    if callable(rate):
+        return states.value_at(rate, jnp.asarray(counts, jnp.result_type(float)), what)
+    value = jnp.asarray(rate, jnp.result_type(float))
+    return value[tuple(counts)] if value.ndim else value
 
 
 def _stacked(matrix: Any) -> Any:

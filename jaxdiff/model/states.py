@@ -88,17 +88,18 @@ class States(Grid):
     ) -> Float[Array, "*cells"]:
         """A function of the counts, and of t if it is given, at every state: of some of them by name, or of all in order; where
         there are fewer than `least`, of those."""
-        dtype = jnp.result_type(float)
-        names, time = (self.names, ()) if t is None else (("t", *self.names), (t,))
+        of_one = lambda n: self.value_at(function, n, what, t)
+        counts = jnp.asarray(np.maximum(self.counts, least), jnp.result_type(float))
+        return jax.vmap(of_one)(counts).reshape(self.shape)
+
+    def value_at(self, function: Callable[..., Any], counts: Any, what: str, t: Any = None) -> Any:
+        """A function of the counts, and of t if it is given, at one state (species,), which may be beyond the last."""
+        names, values = (self.names, tuple(counts)) if t is None else (("t", *self.names), (t, *counts))
         own = list(inspect.signature(function).parameters)
-
-        def of_one(*n: Any) -> Any:
-            given = dict(zip(names, (*time, *n), strict=True))
-            if own and set(own) <= set(names):
-                return one_number(function(**{name: given[name] for name in own}), dtype, what)
-            return one_number(at_place(function, names, *time, *n), dtype, what)
-
-        return jax.vmap(of_one)(*jnp.asarray(np.maximum(self.counts, least).T, dtype)).reshape(self.shape)
+        if own and set(own) <= set(names):
+            given = dict(zip(names, values, strict=True))
+            return one_number(function(**{name: given[name] for name in own}), jnp.result_type(float), what)
+        return one_number(at_place(function, names, *values), jnp.result_type(float), what)
 
     @as_written
     def average(self, function: Any) -> Float[Array, "*cells"]:

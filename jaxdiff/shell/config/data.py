@@ -14,11 +14,13 @@ import numpy as np
 from jaxdiff.measurements import tables
 from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.readings import Readings
+from jaxdiff.measurements.samples import Samples
 from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.exchange import checked_phase
 from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
+from jaxdiff.parameters import Bounded
 from jaxdiff.quantities import checked_unit, times_as_numbers
 from jaxdiff.shell.config import passages
 from jaxdiff.shell.config.keys import (
@@ -44,6 +46,7 @@ KINDS = {
     "readings": ("position", "probe", "value", "sigma", "sensors", "phase"),
     "trajectory": ("interval", "value", "paths"),
     "histograms": ("position", "value", "counts", "edges", "total", "phase"),
+    "samples": ("position", "background", "phase"),
     "passage_times": passages.KEYS,
 }
 TIME = "name the column, or give one number (inf is the steady state)"
@@ -137,6 +140,13 @@ class Data:
         paths = tables.groups(self.frame, s.get("paths"))
         return [times[rows] for rows in paths], [values[rows] for rows in paths]
 
+    def samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """(times (m,), positions (m, ndim)) of individuals, one a row."""
+        time = self.required("time", TIME)
+        times = self.column(time) if isinstance(time, str) else np.full(len(self.frame), float(time))
+        names = self.required("position", "name the column of positions, on several axes one for each")
+        return times, np.stack([self.column(name, missing=True) for name in names], axis=1)
+
     def measurement(
         self, grid: Grid, initial: Any, start: float, after: bool, noise: Any = None, conditions: Any = None
     ) -> Any:
@@ -150,15 +160,19 @@ class Data:
                 return passages.measurement(self, grid, conditions)
             if self.kind == "trajectory":
                 paths = self.trajectory()
-                columns = paths if len(paths[0]) > 1 else [column[0] for column in paths]
-                return Trajectory(grid, *columns, conditions=conditions)
+                paths = paths if len(paths[0]) > 1 else [column[0] for column in paths]
+                return Trajectory(grid, *paths, conditions=conditions)
             of_experiment = {"conditions": conditions, "phase": self.settings.get("phase", "total")}
             if self.kind == "histograms":
                 times, counts, edges = self.histograms(grid)
                 used = (times > start) | (not after)
-                total = self.settings.get("total")
-                bins = times[used], counts[used], edges, total, start
+                bins = times[used], counts[used], edges, self.settings.get("total"), start
                 return Histograms(grid, _state(initial, times), *bins, **of_experiment)
+            if self.kind == "samples":
+                times, places = self.samples()
+                used = (times > start) | (not after)
+                cloud = times[used], places[used], start, self.settings.get("background", 0.0)
+                return Samples(grid, _state(initial, times), *cloud, **of_experiment)
             times, positions, values, sigma = self.readings()
             used = (times > start) | (not after)
             places = self.settings.get("probe", positions[used])
@@ -281,6 +295,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "probe": read_probe,
         "interval": number,
         "total": number,
+        "background": _share,
         "time": partial(text_or_number, finite=False),
         "time_unit": _unit,
         "sigma": text_or_number,
@@ -314,6 +329,18 @@ def _conditions(value: Any, where: str) -> dict[str, Any]:
     if "experiment" in table:
         raise ValueError(f"{where} 'experiment' is the number of the experiment; choose another name")
     return {name: text_or_number(one, f"{where} {name}") for name, one in checked_names(table, where).items()}
+
+
+def _share(value: Any, where: str) -> Any:
+    """A number, or {start, lower, upper} of one that is fitted."""
+    if not isinstance(value, Mapping):
+        return number(value, where)
+    known = {"lower": 0.0, "upper": 1.0}
+    check_keys(value, where, ("start", *known))
+    if "start" not in value:
+        raise ValueError(f"{where} has no start; write {{ start = 0.02, upper = 0.5 }}")
+    given = {**known, **{name: number(one, f"{where} {name}") for name, one in value.items()}}
+    return Bounded(given["start"], given["lower"], given["upper"])
 
 
 def _at_least(least: int, value: Any, where: str) -> int:

@@ -13,14 +13,15 @@ import numpy as np
 
 from jaxdiff.discretisation.modes import Spectral
 from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.inference import losses
+from jaxdiff.inference.distances import energy_distance, wasserstein
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.inference.noise_models import ERRORS
 from jaxdiff.integration.options import STEPPERS as CLASSES
 from jaxdiff.shell.config.keys import check_keys, choose, count, flag, number
 
 METHOD = ("scheme", "stepper", "substeps", "tolerance")
-LOSSES = ("mse", "kl_divergence", "negative_log_likelihood")
+LOSSES = {loss.name: loss for loss in (mse, kl_divergence, negative_log_likelihood, energy_distance, wasserstein)}
 OPTIMIZERS = ("levenberg_marquardt", "adam", "adamw", "sgd", "rmsprop", "lbfgs")
 SCHEMES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "finite_volume": (FiniteVolume, ("order",)),
@@ -65,7 +66,7 @@ def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
     checks: dict[str, Callable[[Any, str], Any]] = {
-        "loss": lambda value, where: getattr(losses, choose(value, where, LOSSES)),
+        "loss": lambda value, where: LOSSES[choose(value, where, tuple(LOSSES))],
         "optimizer": _optimizer,
         "steps": count,
         "batch_size": count,
