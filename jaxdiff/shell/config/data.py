@@ -159,7 +159,7 @@ class Data:
                     raise ValueError("passages start from [data] origin; leave [initial] out")
                 return passages.measurement(self, grid, conditions)
             if self.kind == "trajectory":
-                paths = self.trajectory()
+                paths: Any = self.trajectory()
                 paths = paths if len(paths[0]) > 1 else [column[0] for column in paths]
                 return Trajectory(grid, *paths, conditions=conditions)
             of_experiment = {"conditions": conditions, "phase": self.settings.get("phase", "total")}
