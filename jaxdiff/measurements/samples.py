@@ -198,6 +198,8 @@ class Samples(Measurement):
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
     ) -> SamplesPredictor:
+        if equation.wave:
+            raise ValueError("samples are not of waves, whose densities vanish at nodes; count them in jd.Histograms")
         times, _ = self.distinct
         states, row = states_at_times(self._with(times=times), equation, initial, options)
         return SamplesPredictor(

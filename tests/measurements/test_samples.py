@@ -237,6 +237,7 @@ REFUSED = {
     "squares": (lambda: jd.fit(jd.Diffusion(jd.Positive(1.0)), jd.Samples(LINE, 1.0, [1.0], [[0.5]]), loss=jd.mse), "Samples cannot be compared by jd.mse"),
     "a plane": (lambda: jd.fit(jd.Diffusion(jd.Positive(1.0)), jd.Samples(PLANE, 1.0, [1.0], [[[0.5, 0.5]]]), loss=jd.energy_distance), "along one axis, got 2 axes"),
     "readings": (lambda: jd.fit(jd.Diffusion(jd.Positive(1.0)), jd.Readings(LINE, 1.0, [1.0], [0.5], [1.0]), loss=jd.wasserstein), "Readings cannot be compared by jd.wasserstein"),
+    "waves": (lambda: jd.fit(jd.Schrodinger(jd.Free(1.0)), jd.Samples(LINE, 1.0, [1.0], [[0.5]])), "not of waves"),
     "two starts": (
         lambda: jd.fit(lambda D: (jd.Diffusion(D), 1.0), jd.Samples(LINE, None, [1.0], [[0.5]], background=jd.Bounded(0.1, 0.0, 0.5)), parameters={"D": jd.Positive(1.0)}),
         "the model brings another",
