@@ -116,7 +116,7 @@ def table(rows: Entries) -> str:
 
 def main(options: Options) -> None:
     """Write waves.json and waves.md."""
-    cells, shapes, time = ((64, 64), ((16, 16),), 1.0) if options.smoke else ((256, 128), ((256, 256), (64, 64, 64)), 5.0)  # fmt: skip
+    cells, shapes, time = ((64, 64), ((32, 32),), 1.0) if options.smoke else ((256, 128), ((256, 256), (64, 64, 64)), 5.0)  # fmt: skip
     rows: Entries = []
     with jax.enable_x64(True):
         for make, n in zip((coherent, driven), cells, strict=True):
