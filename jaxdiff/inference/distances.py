@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import jax
@@ -29,9 +30,9 @@ class _Distance(BuiltIn):
                 f"jd.{self.name} is of positions along one axis, got {got}; use jd.negative_log_likelihood"
             )
 
+    @abstractmethod
     def of_clouds(self, predictor: Any, below: Any) -> Any:
         """(T,) distances to the distribution functions `below` (T, n + 1), linear between the edges."""
-        raise NotImplementedError
 
     def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
         weight = predictor.weight

@@ -114,7 +114,7 @@ class Measurement(eqx.Module):
         return self
 
     def with_start(self, initial: Any) -> Measurement:
-        """The same by what a fit has made of its initial state, where tests need that; the default, itself."""
+        """The same from another initial state, such as what a fit has made of it, where tests need that; the default, itself."""
         return self
 
     # What a fit needs

@@ -178,7 +178,7 @@ class PassageTimes(Measurement):
         part.__check_init__()
         return part
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # where others keep a field, a column of values, so that rows are cut in one place
     def times(self) -> np.ndarray:
         """`(m,)` [time]."""
         return self.values[:, 0]

@@ -175,8 +175,7 @@ class Samples(Measurement):
         """The same experiment at other times (m,) and positions (m,) or (m, ndim), of which a fit predicts log densities."""
         return self._with(times=np.asarray(times, float), values=np.asarray(positions, float), as_cells=False)
 
-    def started(self, initial: Any) -> Samples:
-        """The same from another initial state."""
+    def with_start(self, initial: Any) -> Samples:
         return self._with(initial=initial)
 
     def rows(self, kept: np.ndarray) -> Samples:

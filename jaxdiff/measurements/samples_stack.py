@@ -22,7 +22,7 @@ class SamplesStack(Stack):
     def __getitem__(self, i: int) -> Samples:
         one = self.template
         if self.initials is not None:
-            one = one.started(self.initial_of(i))
+            one = one.with_start(self.initial_of(i))
         return self.under_own_conditions(one.at(one.times, self.values[i]), i)
 
     def data(self) -> dict[str, np.ndarray]:
