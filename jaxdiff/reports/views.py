@@ -23,7 +23,8 @@ class FitView:
 
     def __init__(self, fit: Any, labels: Mapping[str, str] | None = None, names: Sequence[str] = ()):
         self.fit = fit
-        self.labels = {**LABELS, **(labels or {})}
+        places = {"x": "state"} if fit.measurements[0].grid.discrete else {}
+        self.labels = {**LABELS, **places, **(labels or {})}
         several = len(fit.measurements) > 1
         self.names = [name or str(i) for i, name in enumerate(names, 1)] if several else []
         self.names = self.names or [str(i) for i in range(1, len(fit.measurements) + 1)]
