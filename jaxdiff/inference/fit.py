@@ -147,6 +147,7 @@ def finished(
     run: Run, outcome: SearchResult, loss: Any, measured: tuple[Measurement, ...], optimizer: Any, errors: str
 ) -> tuple[Fit, np.ndarray]:
     """(the fit that a search ended with, with error bars and notes; its z)."""
+    outcome = outcome._replace(here=run.observed(outcome.z, outcome.here))
     many = f"more than {MANY} parameters are fitted"
     reason = many if outcome.here is None else no_noise(run.objective, run.measurements)
     inputs = input_noise(run, outcome.z, outcome.here) if reason is None else InputNoise()

@@ -55,6 +55,7 @@ class Loss(ABC):
 
     likelihood: ClassVar[bool] = False
     weighted: ClassVar[bool] = False
+    sums: ClassVar[bool] = False  # of log densities are all that it needs, which many steps share
     squares: ClassVar[bool] = False  # of rows with normal noise it sees Σ w r² alone, of which `factor` knows the slope
 
     @property

@@ -123,6 +123,23 @@ class _Density(Loss):
         return -jnp.sum(keep * prediction) * predictor.size / jnp.sum(keep)
 
 
+class _Transitions(Loss):
+    """Of paths whose steps share the densities between nodes, by a table of these."""
+
+    likelihood = weighted = True
+
+    def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
+        if rows is None:
+            return -jnp.sum(predictor.weights * prediction)
+        return -jnp.sum(predictor.of_steps(prediction, rows)) * predictor.size / len(rows)
+
+    def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
+        """Fisher scoring, Σ N p ∂ln p ∂ln p: positive, and without second derivatives."""
+        expected = predictor.expected(prediction)[:, None] * jacobian
+        curvature = jnp.matmul(expected.T, jacobian, precision="highest")
+        return Expansion(self.value(predictor, prediction), -predictor.weights @ jacobian, curvature, curvature)
+
+
 class _Cloud(Loss):
     """Of samples, by the shares that a model puts into the cells."""
 
@@ -203,12 +220,13 @@ class _KullbackLeibler(BuiltIn, _Multinomial):
 class _Likelihood(BuiltIn):
     """Minus the log likelihood of each family of measurements."""
 
-    likelihood = squares = True
+    likelihood = squares = sums = True
     families: ClassVar[dict[str, Loss]] = {
         "gaussian": _Gaussian(),
         "multinomial": _Multinomial(),
         "density": _Density(),
         "samples": _Cloud(),
+        "transitions": _Transitions(),
     }
 
     def value(self, predictor: Any, prediction: Any, rows: Any = None) -> Any:
@@ -327,6 +345,11 @@ def choose(loss: Any, measurements: Any) -> tuple[Loss, ...]:
 def is_log_density(predictor: Any) -> bool:
     """Whether predictions enter a loss linearly, so that all curvature is their own, and the Jacobian has none of it."""
     return predictor.family == "density"
+
+
+def is_table(predictor: Any) -> bool:
+    """Whether a search by the expected information of log densities will do, and error bars ask for the observed."""
+    return predictor.family == "transitions"
 
 
 def _kept(prediction: Any, rows: Any) -> Any:

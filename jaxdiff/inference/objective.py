@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.inference.loss import Expansion, Loss
-from jaxdiff.inference.losses import is_log_density
+from jaxdiff.inference.losses import is_log_density, is_table
 from jaxdiff.inference.predictions import KEPT, predictions
 from jaxdiff.inference.shared_parameters import named, sharing
 from jaxdiff.measurements.predictor import Prediction
@@ -99,9 +99,13 @@ class Problem:
         resolved = jnp.stack([jnp.asarray(prediction.resolved) for prediction in predictions])
         return jnp.where(passed(predictions), total, jnp.nan), resolved
 
-    def expand(self, z: Any) -> Expansion:
-        """The loss with gradient and curvature; `noise`, `squares` and `predictions` have one entry per measurement."""
-        log_densities = [i for i, predictor in enumerate(self.predictors) if is_log_density(predictor)]
+    def expand(self, z: Any, observed: bool = False) -> Expansion:
+        """The loss with gradient and curvature; `noise`, `squares` and `predictions` have one entry per measurement.
+
+        observed: by the observed information of all log densities, also of those that are searched by the expected
+        """
+        twice = lambda predictor: is_log_density(predictor) or (observed and is_table(predictor))
+        log_densities = [i for i, predictor in enumerate(self.predictors) if twice(predictor)]
         others = [i for i in range(len(self.predictors)) if i not in log_densities]
         parts: dict[int, Expansion] = self._expand_log_densities(log_densities, z) if log_densities else {}
         good = jnp.array(True)
@@ -122,7 +126,8 @@ class Problem:
             for i, prediction, jacobian, resolved in zip(others, values, jacobians, fine, strict=True):
                 part = self.objective.losses[i].expand(self.predictors[i], prediction, jacobian)
                 kept = jacobian if jacobian.size <= KEPT else jacobian[:0]
-                parts[i] = part._replace(resolved=resolved, predictions=(prediction, kept))
+                kept = () if is_table(self.predictors[i]) else (prediction, kept)
+                parts[i] = part._replace(resolved=resolved, predictions=kept)
         each = [parts[i] for i in range(len(self.predictors))]
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
@@ -353,6 +358,6 @@ def start_vector(parameters: Parameters) -> np.ndarray:
 def empty_predictions(predictors: Any, z: Any) -> tuple[Any, ...]:
     """What `Expansion.predictions` holds before anything is predicted."""
     none = lambda *shape: np.zeros(shape, z.dtype)
-    shapes = [() if is_log_density(one) else np.shape(one.observation) for one in predictors]
+    shapes = [() if is_log_density(one) or is_table(one) else np.shape(one.observation) for one in predictors]
     kept = [shape if np.prod(shape) * len(z) <= KEPT else (0, *shape[1:]) for shape in shapes]
     return tuple((none(*shape), none(*part, len(z))) if shape else () for shape, part in zip(shapes, kept, strict=True))

@@ -19,6 +19,7 @@ from jaxdiff.inference.gradient_descent import OptaxState, finite, searches_line
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, quadratic, rescaled, resumed
 from jaxdiff.inference.loss import Expansion
+from jaxdiff.inference.losses import is_table
 from jaxdiff.inference.objective import Objective, Problem, draw, empty_predictions, start_vector
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.states_at_times import Unplannable
@@ -107,9 +108,11 @@ class Run:
         models = self.at(np.where(free & (np.asarray(z) == 0), 1.0, z) if not self.paths else z)
         parts = zip(self.measurements, models, self.objective.losses, strict=True)
         try:
-            self.predictors = tuple(
-                one.prepare(model.equation, model.initial, loss.weighted, self.options) for one, model, loss in parts
-            )
+            made = [
+                (one.prepare(model.equation, model.initial, loss.weighted, self.options), loss)
+                for one, model, loss in parts
+            ]
+            self.predictors = tuple(one.summed() if loss.sums else one for one, loss in made)
             if any(model.observe is not None for model in models):
                 self._check_observed(z)
         except Unplannable as error:
@@ -215,6 +218,13 @@ class Run:
             _PACES.clear()
         _PACES[self.objective] = self.pace
         return state
+
+    def observed(self, z: Any, here: Expansion | None) -> Expansion | None:
+        """The loss around z by the observed information, where the search took the expected."""
+        if here is None or not any(map(is_table, self.predictors)):
+            return here
+        found = jax.tree.map(np.asarray, _observed(self.problem, np.asarray(z)))
+        return found if found.resolved.all() and np.isfinite(found.curvature).all() else here
 
     def around(
         self, z: Any, predictors: tuple[Any, ...] | None = None, parameters: Parameters | None = None
@@ -374,6 +384,7 @@ def _euler(problem: Problem, z: Any) -> Any:
 
 
 _value = quick_jit(Problem.value)
+_observed = quick_jit(partial(Problem.expand, observed=True))
 _predict = quick_jit(Problem.predict)
 
 

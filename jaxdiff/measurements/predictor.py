@@ -73,6 +73,10 @@ class Predictor(eqx.Module):
         """The same with other data of the same shapes, {field: array}."""
         return eqx.tree_at(lambda one: [getattr(one, name) for name in data], self, list(data.values()))
 
+    def summed(self) -> Predictor:
+        """The same for a loss that needs no more than the sum of log densities (`Loss.sums`); the default, itself."""
+        return self
+
     def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
         """One that resolves these coefficients, where `predict` said that this one does not."""
         return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
-from jaxdiff.measurements import jumps, jumps_examination, trajectory_examination
+from jaxdiff.measurements import jumps, jumps_examination, trajectory_counts, trajectory_examination
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
@@ -188,6 +188,8 @@ class Trajectory(Measurement):
         (drift, diffusivity, killing), walls = self.dynamics(equation)
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
         try:
+            if (shared := trajectory_counts.prepared(self, (drift, diffusivity, killing), walls)) is not None:
+                return shared
             with np.errstate(all="ignore"):  # what is not finite is found, and refused
                 steps = prepare(
                     drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls

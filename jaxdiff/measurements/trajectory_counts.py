@@ -1,0 +1,81 @@
+"""The predictor of paths of few distinct intervals, whose steps share the densities between fixed nodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.model.grid import Grid
+from jaxdiff.runtime.conditions import Checks
+from jaxdiff.transition import counts
+
+FAINT = 1e-8  # of the largest density from a node, below which nothing is expected
+
+
+class CountsPredictor(Predictor):
+    """observation: (m,) where each step ends; plan: of their densities; weights, begun: of this data set, as `counts.counted` gives them
+
+    tabulated: whether a prediction is the table of ln p between nodes, whose sum by the weights is that of all steps, or ln p (m,) of each
+    """
+
+    on_cells: ClassVar[bool] = False
+    observation: Any
+    weight: Any
+    size: Any
+    known: bool = eqx.field(static=True)
+    grid: Grid
+    plan: counts.CountPlan
+    weights: Any
+    begun: Any
+    tabulated: bool = eqx.field(static=True, default=False)
+
+    @property
+    def family(self) -> str:
+        return "transitions" if self.tabulated else "density"
+
+    def predict(self, equation: Any, initial: Any) -> Prediction:
+        drift, diffusivity, killing = equation.sde(self.grid)
+        values, resolved = counts.table(drift, diffusivity, killing, self.plan, self.weights)
+        return Prediction(values if self.tabulated else counts.of_steps(self.plan, values), resolved=resolved)
+
+    def summed(self) -> CountsPredictor:
+        return replace(self, tabulated=True)
+
+    def of_steps(self, table: Any, rows: Any) -> Any:
+        """ln p of some steps."""
+        return counts.of_steps(self.plan, table, rows)
+
+    def expected(self, table: Any) -> Any:
+        """How often each row of a table is expected to be seen; of the steps far out, how often it was."""
+        n, pairs = self.plan.nodes.x.shape[0], self.plan.pairs
+        p = jnp.exp(table[:pairs].reshape(-1, n, n))
+        p = jnp.where(p > FAINT * jnp.max(p, axis=2, keepdims=True), p * self.plan.nodes.weight, 0.0)
+        return jnp.concatenate([(self.begun[:, :, None] * p).ravel(), self.weights[pairs:]])
+
+    def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
+        again = measurement.prepare(equation)
+        return again.summed() if self.tabulated else again
+
+
+def prepared(
+    measurement: Any, terms: tuple[Any, Any, Any], walls: tuple[str, str], slack: float = 1.0
+) -> CountsPredictor | None:
+    """Where a path is for it; else None. Raises ValueError as `density.prepare`."""
+    if jnp.result_type(float) != jnp.float64:
+        return None  # whose eigenvectors leave too little of a density
+    lower, upper = (float(measurement.grid.edges[0][i]) for i in (0, -1))
+    start, stop, duration = measurement.starts, measurement.stops, measurement.durations
+    plan = counts.prepare(*terms, start, stop, duration, lower, upper, walls, slack=slack)
+    if plan is None:
+        return None
+    weights, begun = counts.counted(plan)
+    count = len(measurement.durations)
+    return CountsPredictor(
+        observation=measurement.stops, weight=np.ones(count), size=np.float64(count), known=True,
+        grid=measurement.grid, plan=plan, weights=weights, begun=begun,
+    )  # fmt: skip
