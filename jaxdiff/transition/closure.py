@@ -21,19 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Butcher 1964, sixth order in seven stages, doi:10.1017/S1446788700023387; the last row are the weights
-STAGES = np.array([0, 1 / 3, 2 / 3, 1 / 3, 1 / 2, 1 / 2, 1])
-ROWS = np.array(
-    [
-        [1 / 3, 0, 0, 0, 0, 0, 0],
-        [0, 2 / 3, 0, 0, 0, 0, 0],
-        [1 / 12, 1 / 3, -1 / 12, 0, 0, 0, 0],
-        [-1 / 16, 9 / 8, -3 / 16, -3 / 8, 0, 0, 0],
-        [0, 9 / 8, -3 / 8, -3 / 4, 1 / 2, 0, 0],
-        [9 / 44, -9 / 11, 63 / 44, 18 / 11, 0, -16 / 11, 0],
-        [11 / 120, 0, 27 / 40, 27 / 40, -4 / 15, -4 / 15, 11 / 120],
-    ]
-)
+# The method of Runge and Kutta of fourth order: where a stage looks, how far it goes from the start, and its weight
+STAGES, AHEAD, WEIGHTS = np.array([0, 1 / 2, 1 / 2, 1]), np.array([1 / 2, 1 / 2, 1, 0]), np.array([1, 2, 2, 1]) / 6
 INSIDE = 1e-8  # of a stretch of time, by which its ends are looked at from within: coefficients may jump there
 BATCH = 2048  # points at which the host evaluates at once, so that it compiles once
 
@@ -50,12 +39,13 @@ class Dynamics(eqx.Module):
         f, J, bend = _derivatives(lambda x: self.drift(t, x), m)
         D, _, curve = _derivatives(lambda x: self.diffusivity(t, x), m)
         mass, mean = jnp.zeros_like(t), f + 0.5 * jnp.sum(bend * P, (1, 2))
-        across = J @ P
+        across = times(J, P)
         covariance = across + across.T + 2 * D + jnp.sum(curve * P, (2, 3))
         if self.killing is not None:
             killing = self.killing
             k, pull, press = _derivatives(lambda x: killing(t, x), m)
-            mass, mean, covariance = -k - 0.5 * jnp.sum(press * P), mean - P @ pull, covariance - P @ press @ P
+            mass, mean = -k - 0.5 * jnp.sum(press * P), mean - jnp.sum(P * pull, 1)
+            covariance = covariance - times(times(P, press), P)
         return mass, mean, covariance, J
 
     def traced(self, t: Any, m: Any, P: Any) -> tuple[Any, Any, Any, Any]:
@@ -88,47 +78,55 @@ def moments(xp: Any, dynamics: Dynamics, knots: Any, start: Any, parts: int, flo
     parts: steps of Runge and Kutta in each of the s stretches
     """
     n, d = start.shape
-    slopes = dynamics.on_host if xp is np else dynamics.traced
-    cuts = np.cumsum([1, d, d * d, d * d])
+    cuts = [1, 1 + d, 1 + d + d * d, 1 + d + 2 * d * d]
 
     def split(state: Any) -> tuple[Any, ...]:
-        mass, mean = state[:, 0], state[:, 1 : cuts[1]]
-        return (
-            mass,
-            mean,
-            *(state[:, a:b].reshape(n, d, d) for a, b in zip(cuts[1:-1], cuts[2:]) if b <= state.shape[1]),
-        )
+        """(λ, m, P, slope) of a state whose last axis are the steps, which is how a compiler is fast with many."""
+        squares = [state[i:j].reshape(d, d, n) for i, j in zip(cuts[1:], cuts[2:], strict=False) if j <= len(state)]
+        return state[0], state[1 : 1 + d], *squares
 
     def rate(t: Any, state: Any) -> Any:
         _, mean, covariance, *more = split(state)
-        mass, mean, covariance, J = slopes(t, mean, covariance)
-        columns = [mass[:, None], mean, covariance.reshape(n, -1), *((J @ F).reshape(n, -1) for F in more)]
-        return xp.concatenate(columns, 1)
+        if xp is np:
+            found = dynamics.on_host(t, mean.T, np.moveaxis(covariance, 2, 0))
+            mass, mean, covariance, J = (np.moveaxis(one, 0, -1) for one in found)
+        else:
+            mass, mean, covariance, J = jax.vmap(dynamics.slopes, -1, -1)(t, mean, covariance)
+        moved = [times(J, F).reshape(d * d, n) for F in more]
+        return xp.concatenate([mass[None], mean, covariance.reshape(d * d, n), *moved])
 
-    state = xp.concatenate(
-        [xp.zeros((n, 1)), start, xp.zeros((n, d * d)), *([xp.tile(xp.eye(d).ravel(), (n, 1))] * flow)], 1
-    )
+    one = [xp.tile(xp.eye(d).reshape(-1, 1), (1, n))] * flow
+    state = xp.concatenate([xp.zeros((1, n)), start.T, xp.zeros((d * d, n)), *one])
     lengths = xp.repeat((knots[:, 1:] - knots[:, :-1]) / parts, parts, 1).T
     begins = xp.repeat(knots[:, :-1], parts, 1).T + lengths * np.tile(np.arange(parts), knots.shape[1] - 1)[:, None]
     looked_at = INSIDE + (1 - 2 * INSIDE) * STAGES
+
+    def stage(carry: Any, i: Any, begin: Any, length: Any, coefficients: Any) -> tuple[Any, Any, Any]:
+        (last, here, total), (share, ahead, weight) = carry, coefficients
+        slope = rate(begin + share * length, here)
+        total = total + weight * length * slope
+        here = xp.where(i == 3, total, last + ahead * length * slope)
+        return xp.where(i == 3, total, last), here, total
+
+    carry, rows = (state, state, state), (looked_at, AHEAD, WEIGHTS)
     if xp is np:
         for begin, length in zip(begins, lengths, strict=True):
-            here, found = state, np.zeros((len(STAGES), *state.shape))
-            for i, (share, weights) in enumerate(zip(looked_at, ROWS, strict=True)):
-                found[i] = rate(begin + share * length, here)
-                here = state + length[:, None] * np.tensordot(weights, found, 1)
-            state = here
-        return split(state)
+            for i, row in enumerate(zip(*rows, strict=True)):
+                carry = stage(carry, i, begin, length, row)
+    else:  # one loop over the stages of all parts, which compiles soonest
+        tables = [jnp.asarray(row) for row in rows]
 
-    def stage(carry: Any, k: Any) -> tuple[Any, None]:  # one loop over all stages of all parts, which compiles soonest
-        last, here, found = carry
-        j, i = k // len(STAGES), k % len(STAGES)
-        found = found.at[i].set(rate(begins[j] + jnp.asarray(looked_at)[i] * lengths[j], here))
-        here = last + lengths[j][:, None] * jnp.tensordot(jnp.asarray(ROWS)[i], found, 1)
-        return (jnp.where(i == len(STAGES) - 1, here, last), here, found), None
+        def turn(carry: Any, k: Any) -> tuple[Any, None]:
+            i, j = k % 4, k // 4
+            return stage(carry, i, begins[j], lengths[j], [table[i] for table in tables]), None
 
-    none = jnp.zeros((len(STAGES), *state.shape), state.dtype)
-    return split(jax.lax.scan(stage, (state, state, none), jnp.arange(len(lengths) * len(STAGES)))[0][0])
+        carry = jax.lax.scan(turn, carry, jnp.arange(4 * len(lengths)))[0]
+    return tuple(xp.moveaxis(part, -1, 0) for part in split(carry[0]))
+
+
+def times(A: Any, B: Any) -> Any:
+    """The product of small matrices in the first two axes, written as sums, as those of many small ones are slow."""
+    return (A[:, :, None] * B[None]).sum(1)
 
 
 def cholesky(xp: Any, matrix: Any) -> list[list[Any]]:

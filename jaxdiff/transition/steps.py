@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxdiff.runtime.compilation import bucket
 from jaxdiff.transition.bridge import log_densities
 from jaxdiff.transition.closure import Dynamics, moments
 from jaxdiff.transition.near_walls import CLEAR, FLAT, Kinds, clearance, log_factor
@@ -26,7 +27,7 @@ FINEST = 0.003  # or of the standard deviation that one step gives, whichever is
 ROUGH, WORST = 0.1, 1.0  # nat, of the root mean square and of the largest error in a sample
 EXACT, NEARLY = 1e-10, 1e-4  # nat, of Runge–Kutta steps where Gaussians are exact, and where they are not
 SAMPLE = (1024, 256, 32)  # steps on which 1 and 2, 2 and 4, 4 and 8 pieces are compared
-MOST_PARTS = 512
+MOST_PARTS = 1024
 ROUNDS = 3  # ways round a periodic axis, each way
 FAINT = 40.0  # nat, below which another way round is left out
 LANES = 2**17  # Gaussians at once
@@ -173,18 +174,12 @@ def prepare(
             None, drift[rows], diffusivity[rows], 1, 1, bool(near[rows[0]]),
         )  # fmt: skip
         chosen = _Trial(dynamics, whole, plan, n, varying).chosen()
-        padded = np.concatenate([np.arange(len(rows)), np.zeros(_round_up(len(rows)) - len(rows), int)])
+        padded = np.concatenate([np.arange(len(rows)), np.zeros(bucket(len(rows)) - len(rows), int)])
         blocks.append(
             replace(chosen, **{name: getattr(chosen, name)[padded] for name in (*PER_STEP, "drift", "diffusivity")})
         )
         order[rows], laid = laid + np.arange(len(rows)), laid + len(padded)
     return replace(plan, blocks=tuple(blocks), order=order)
-
-
-def _round_up(count: int) -> int:
-    """A length of few, so that other plans of a path compile nothing new."""
-    power = 2 ** int(np.ceil(np.log2(count)))
-    return 3 * power // 4 if count <= 3 * power // 4 and power >= 4 else power
 
 
 def _check(drift: np.ndarray, diffusivity: np.ndarray, start: np.ndarray, time: np.ndarray) -> None:
@@ -323,7 +318,7 @@ class _Trial:
         value, before, stuck = self.values(rows, pieces, parts), np.inf, 0
         while parts < MOST_PARTS // pieces:
             better = self.values(rows, pieces, 2 * parts)
-            error = float(np.nan_to_num(np.max(abs(value - better)), nan=np.inf))
+            error = float(np.nan_to_num(np.mean(abs(value - better)), nan=np.inf))
             stuck = stuck + 1 if error > before / 4 else 0
             if error <= tolerance or stuck == 3:
                 break
