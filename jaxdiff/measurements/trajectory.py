@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
-import jax
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
-from jaxdiff.measurements import jumps, jumps_examination, trajectory_counts, trajectory_examination
+from jaxdiff.measurements import (
+    jumps,
+    jumps_examination,
+    paths_examination,
+    paths_predictor,
+    trajectory_counts,
+    trajectory_examination,
+)
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
@@ -89,10 +95,8 @@ class Trajectory(Measurement):
             raise ValueError(
                 f"what jumps alone is seen all along; continuous takes jd.States, got {type(grid).__name__}"
             )
-        if grid.ndim > 1 and not grid.discrete:
-            raise ValueError(
-                f"a path holds on a grid of one axis, got {grid.ndim}; where the axes know nothing of each other, each coordinate is a path of its own on one axis"
-            )
+        if not grid.discrete and grid.geometry != "cartesian":
+            raise ValueError(f"paths run along x, y and z, got a {grid.geometry} grid; take a Cartesian one")
         several = lambda paths: isinstance(paths, (list, tuple)) and len(paths) > 0 and np.ndim(paths[0]) > 0
         many = several(times)
         if many and not (several(positions) and len(times) == len(positions)):
@@ -115,13 +119,14 @@ class Trajectory(Measurement):
         grid: Grid,
         *,
         time: str,
-        position: str,
+        position: str | Sequence[str],
         track: str | None = None,
         time_unit: str | None = None,
     ) -> Trajectory:
         """A path from a table, by the names of the columns, or many: one for each different entry of the column `track`.
 
-        table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file; time_unit: as in `Trajectory`
+        table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file; position: a column, or one for each axis;
+        time_unit: as in `Trajectory`
 
         >>> import jaxdiff as jd
         >>> beads = {"t": [0.0, 1.0, 0.0, 1.0], "x": [0.1, 0.3, 0.2, 0.1], "bead": ["a", "a", "b", "b"]}
@@ -132,7 +137,9 @@ class Trajectory(Measurement):
         from jaxdiff.measurements import tables
 
         frame = tables.read(table)
-        columns = tables.moments(frame, time, time_unit), tables.column(frame, position)
+        names = [position] if isinstance(position, str) else list(position)
+        places = np.stack([tables.column(frame, name) for name in names], 1)
+        columns = tables.moments(frame, time, time_unit), places[:, 0] if len(names) == 1 else places
         times, positions = ([column[path] for path in tables.groups(frame, track)] for column in columns)
         with tables.named(frame):
             many = len(times) > 1
@@ -185,6 +192,8 @@ class Trajectory(Measurement):
     ) -> Predictor:
         if self.grid.discrete:
             return jumps.prepared(self, equation)
+        if self.in_pieces(equation):
+            return paths_predictor.prepared(self, equation)
         (drift, diffusivity, killing), walls = self.dynamics(equation)
         lower, upper = float(self.grid.edges[0][0]), float(self.grid.edges[0][-1])
         try:
@@ -217,9 +226,13 @@ class Trajectory(Measurement):
         drift, diffusivity, killing = (Term(equation, self.grid, which) for which in range(3))
         return (drift, diffusivity, killing), (left.path, right.path)
 
-    def rough(self) -> TrajectoryPredictor | None:
+    def in_pieces(self, equation: Any) -> bool:
+        """Whether steps are Gaussian pieces: on several axes, and where drift or D depends on time."""
+        return not self.grid.discrete and (self.grid.ndim > 1 or paths_predictor.depends_on_time(equation))
+
+    def rough(self) -> Predictor | None:
         """A plan that knows Euler steps only."""
-        return None if self.grid.discrete else self._euler()
+        return None if self.grid.discrete else paths_predictor.rough(self)
 
     def _euler(self) -> TrajectoryPredictor:
         count = len(self.durations)
@@ -235,14 +248,16 @@ class Trajectory(Measurement):
         )
 
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        if equation is not None and self.in_pieces(equation):
+            return paths_examination.examined(self, equation)
         return (jumps_examination if self.grid.discrete else trajectory_examination).examined(self, equation)
 
     def view(self, fit: Any, held_out: Any = None) -> View:
         if self.grid.discrete:
             return super().view(fit, held_out)
-        from jaxdiff.measurements.trajectory_view import view
+        from jaxdiff.measurements import paths_view, trajectory_view
 
-        return view(self, fit)
+        return (paths_view if self.in_pieces(fit.equation_of(self)) else trajectory_view).view(self, fit)
 
 
 class Term(eqx.Module):
@@ -275,12 +290,6 @@ class TrajectoryPredictor(Predictor):
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
         return measurement.prepare(equation)
-
-    def euler(self, equation: Any) -> tuple[Any, Any]:
-        """Means and variances of Euler steps: crude, but they know where to start."""
-        drift, diffusivity, _ = equation.sde(self.grid)
-        means = self.starts + jax.vmap(drift)(self.starts) * self.durations
-        return means, 2 * jax.vmap(diffusivity)(self.starts) * self.durations
 
 
 def _checked_path(
