@@ -23,7 +23,7 @@ class FitView:
 
     def __init__(self, fit: Any, labels: Mapping[str, str] | None = None, names: Sequence[str] = ()):
         self.fit = fit
-        places = {"x": "state"} if fit.measurements[0].grid.discrete else {}
+        places = {"x": "state"} if any(m.grid.discrete for m in fit.measurements) else {}
         self.labels = {**LABELS, **places, **(labels or {})}
         several = len(fit.measurements) > 1
         self.names = [name or str(i) for i, name in enumerate(names, 1)] if several else []
