@@ -19,6 +19,7 @@ CASES = {
     "attacks": "random problems, tables and configurations: right, refused in one line, or found out",
     "nist": "27 certified problems of nonlinear regression, beside SciPy",
     "receptor": "fourteen rates of a receptor from random starts: how many fits end at the optimum",
+    "tracks": "tracks with localisation noise and motion blur: scatter beside the Cramér–Rao bound, bias, intervals that hold",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 

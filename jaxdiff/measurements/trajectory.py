@@ -14,6 +14,8 @@ from jaxdiff.measurements import (
     jumps_examination,
     paths_examination,
     paths_predictor,
+    tracks,
+    tracks_examination,
     trajectory_counts,
     trajectory_examination,
 )
@@ -39,8 +41,12 @@ class Trajectory(Measurement):
     Args:
         grid: its ends are the walls; or `States`, of a `MasterEquation`.
         times: `(n,)` [time], increasing, at any distances; a list of such for many paths.
-        positions: `(n,)` or `(n, 1)` [length], NaN where a frame is missing, which is left out, as a fit notes; of states their
-            numbers or names, or `(n, species)` counts; a list of such for many paths.
+        positions: `(n,)` or `(n, 1)` [length], `(n, ndim)` on several axes, NaN where a frame is missing, which is left out, as a fit
+            notes; of states their numbers or names, or `(n, species)` counts; a list of such for many paths, of which those with
+            fewer than two points are left out, as a fit notes.
+        noise: standard deviation of each coordinate [length], localisation noise: a number, a mark, or the name of a parameter of
+            `fit`; None: positions are exact.
+        exposure: [time] up to each frame's time, over which a position is a mean, motion blur; at most the shortest interval.
         continuous: of states, whether every jump was seen: times are then those of the jumps, positions the states after them,
             the first and the last time are the ends of what was observed. A state that stays, or NaN at the last time, is
             no jump.
@@ -52,10 +58,14 @@ class Trajectory(Measurement):
     lower + (x - lower) % period. The density of a step sums over all ways round, so that steps are short beside the period
     where these are to be distinguished.
 
+    With noise or an exposure the likelihood is that of all that is seen of a track given its first position, exact for free diffusion
+    and for a drift linear in position far from walls, and else without blur by a filter on the cells; a prediction is the log
+    density of each track. On several axes these are independent of each other: their log densities add up.
+
     Raises:
-        ValueError: shapes that differ, times that do not increase, a path of fewer than two points, a position that is
-            infinite or outside the grid, dates without a unit, or what is no real number; continuous positions, or those
-            with a frame missing in between.
+        ValueError: shapes that differ, times that do not increase, no path of two points, a noise below zero, an exposure longer than
+            an interval; a position that is infinite or outside the grid, dates without a unit, or what is no real number;
+            continuous positions, or those with a frame missing in between.
 
     >>> import jaxdiff as jd
     >>> jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 60)), [0.0, 0.1, 0.3], [0.0, 0.2, -0.1]).durations
@@ -69,7 +79,7 @@ class Trajectory(Measurement):
     >>> [round(float(rate), 6) for rate in fit.parameters.values()]
     [0.4, 1.333333]
 
-    Paths of states: Kalbfleisch & Lawless 1985, doi:10.1080/01621459.1985.10478195. The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
+    Tracks: Berglund 2010, doi:10.1103/PhysRevE.82.011917. Paths of states: Kalbfleisch & Lawless 1985, doi:10.1080/01621459.1985.10478195. The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
     """
 
     family: ClassVar[str] = "density"
@@ -78,7 +88,10 @@ class Trajectory(Measurement):
     grid: Grid
     times: tuple[np.ndarray, ...]
     positions: tuple[np.ndarray, ...]
+    initial: Any  # tracks.Localisation, None where positions are exact
     missing: int = eqx.field(static=True)  # frames that were given without a position
+    dropped: int = eqx.field(static=True)  # paths that were given with fewer than two points
+    exposure: float | None = eqx.field(static=True)
     continuous: bool = eqx.field(static=True)
 
     def __init__(
@@ -86,6 +99,8 @@ class Trajectory(Measurement):
         grid: Grid,
         times: Any,
         positions: Any,
+        noise: Any = None,
+        exposure: Any = None,
         *,
         continuous: bool = False,
         time_unit: str | None = None,
@@ -97,6 +112,9 @@ class Trajectory(Measurement):
             )
         if not grid.discrete and grid.geometry != "cartesian":
             raise ValueError(f"paths run along x, y and z, got a {grid.geometry} grid; take a Cartesian one")
+        seen = noise is not None or exposure is not None
+        if grid.discrete and seen:
+            raise ValueError("noise and exposure are those of positions, got states; leave them out")
         several = lambda paths: isinstance(paths, (list, tuple)) and len(paths) > 0 and np.ndim(paths[0]) > 0
         many = several(times)
         if many and not (several(positions) and len(times) == len(positions)):
@@ -104,12 +122,20 @@ class Trajectory(Measurement):
             raise ValueError(f"times and positions must be as many paths, got {len(times)} and {count}")
         paths = list(zip(times, positions, strict=True)) if many else [(times, positions)]
         checked = [
-            _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit, continuous)
+            _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit, continuous, many, seen)
             for i, (t, x) in enumerate(paths)
         ]
+        if not (kept := [part for part in checked if len(part[0]) > 1]):
+            raise ValueError(
+                f"a path needs at least two points, got none of {len(paths)} with as many; drop this measurement"
+            )
+        self.dropped, checked = len(checked) - len(kept), kept
         self.grid, self.conditions, self.continuous = grid, conditions, continuous
         self.times = tuple(t for t, _, _ in checked)
         self.positions = tuple(x for _, x, _ in checked)
+        self.initial, self.exposure = None, None
+        if seen:
+            self.initial, self.exposure = tracks.localisation(noise, exposure, self.times, self.positions)
         self.missing = sum(count for _, _, count in checked)
 
     @classmethod
@@ -121,12 +147,15 @@ class Trajectory(Measurement):
         time: str,
         position: str | Sequence[str],
         track: str | None = None,
+        noise: Any = None,
+        exposure: Any = None,
         time_unit: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> Trajectory:
         """A path from a table, by the names of the columns, or many: one for each different entry of the column `track`.
 
         table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file; position: a column, or one for each axis;
-        time_unit: as in `Trajectory`
+        noise, exposure, time_unit, conditions: as in `Trajectory`
 
         >>> import jaxdiff as jd
         >>> beads = {"t": [0.0, 1.0, 0.0, 1.0], "x": [0.1, 0.3, 0.2, 0.1], "bead": ["a", "a", "b", "b"]}
@@ -143,16 +172,23 @@ class Trajectory(Measurement):
         times, positions = ([column[path] for path in tables.groups(frame, track)] for column in columns)
         with tables.named(frame):
             many = len(times) > 1
-            return cls(grid, times if many else times[0], positions if many else positions[0], time_unit=time_unit)
+            paths = (times, positions) if many else (times[0], positions[0])
+            return cls(
+                grid, paths[0], paths[1], noise=noise, exposure=exposure, time_unit=time_unit, conditions=conditions
+            )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        count = sum(map(len, self.times))
-        return (f"{count} of {count + self.missing} frames used; {self.missing} missing",) if self.missing else ()
+        count, paths, notes = sum(map(len, self.times)), len(self.times), []
+        if self.missing:
+            notes.append(f"{count} of {count + self.missing} frames used; {self.missing} missing")
+        if self.dropped:
+            notes.append(f"{paths} of {paths + self.dropped} paths used; {self.dropped} with fewer than two points")
+        return tuple(notes)
 
     @property
     def count(self) -> int:
-        return len(self.durations)
+        return len(self.durations) * (1 if self.initial is None else self.grid.ndim)
 
     @property
     def durations(self) -> np.ndarray:
@@ -183,15 +219,31 @@ class Trajectory(Measurement):
         last = [(t[c:], x[c:]) for t, x, c in paths if c < len(t) - 1]
         if not last:
             raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
-        own = {"continuous": self.continuous, "conditions": self.conditions}
-        of = lambda parts: Trajectory(self.grid, *map(list, zip(*parts, strict=True)), **own)
-        return of(first), of(last)
+        return self.of(first), self.of(last)
+
+    def of(self, paths: list[Any]) -> Trajectory:
+        """Other paths [(times, positions), …], seen in the same way; what is marked stays one and the same."""
+        times, positions = map(list, zip(*paths, strict=True))
+        own: dict[str, Any] = {name: getattr(self, name) for name in ("continuous", "conditions", "exposure")}
+        found = Trajectory(self.grid, times, positions, None if self.initial is None else 0.0, **own)
+        object.__setattr__(found, "initial", self.initial)
+        return found
+
+    def belongs_to(self, other: Measurement) -> bool:
+        if self.initial is None:
+            return self is other
+        return isinstance(other, Trajectory) and self.initial is other.initial and self.conditions is other.conditions
+
+    def with_start(self, initial: Any) -> Trajectory:
+        return self if self.initial is None else eqx.tree_at(lambda m: m.initial, self, initial)
 
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
     ) -> Predictor:
         if self.grid.discrete:
             return jumps.prepared(self, equation)
+        if self.initial is not None:
+            return tracks.prepared(self, equation, options)
         if self.in_pieces(equation):
             return paths_predictor.prepared(self, equation)
         (drift, diffusivity, killing), walls = self.dynamics(equation)
@@ -232,7 +284,7 @@ class Trajectory(Measurement):
 
     def rough(self) -> Predictor | None:
         """A plan that knows Euler steps only."""
-        return None if self.grid.discrete else paths_predictor.rough(self)
+        return None if self.grid.discrete or self.initial is not None else paths_predictor.rough(self)
 
     def _euler(self) -> TrajectoryPredictor:
         count = len(self.durations)
@@ -248,12 +300,14 @@ class Trajectory(Measurement):
         )
 
     def examine(self, prediction: Any, jacobian: Any, tau: Any, equation: Any) -> Examination:
+        if self.initial is not None:
+            return tracks_examination.examined(self, equation)
         if equation is not None and self.in_pieces(equation):
             return paths_examination.examined(self, equation)
         return (jumps_examination if self.grid.discrete else trajectory_examination).examined(self, equation)
 
     def view(self, fit: Any, held_out: Any = None) -> View:
-        if self.grid.discrete:
+        if self.grid.discrete or self.initial is not None:
             return super().view(fit, held_out)
         from jaxdiff.measurements import paths_view, trajectory_view
 
@@ -293,7 +347,7 @@ class TrajectoryPredictor(Predictor):
 
 
 def _checked_path(
-    grid: Grid, times: Any, positions: Any, which: str, unit: str | None, continuous: bool
+    grid: Grid, times: Any, positions: Any, which: str, unit: str | None, continuous: bool, short: bool, seen: bool
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Times and positions of the frames that have one, and how many have none."""
     times, _ = times_as_numbers(times, 0.0, unit, f"times{which}")
@@ -303,10 +357,10 @@ def _checked_path(
     if times.ndim != 1 or shape != positions.shape:
         columns = "the same shape (n,)" if grid.ndim == 1 else f"shapes (n,) and (n, {grid.ndim})"
         raise ValueError(f"times and positions{which} must have {columns}, got {times.shape} and {positions.shape}")
-    if len(times) < 2:
+    if len(times) < 2 and not short:
         raise ValueError(f"a path needs at least two points, got {len(times)}{which}")
     each = (lambda x: x) if grid.ndim == 1 else (lambda x: x.any(1))
-    if continuous and each(np.isnan(positions[-1:]))[0]:
+    if continuous and len(times) > 1 and each(np.isnan(positions[-1:]))[0]:
         positions[-1] = positions[-2]
     kept = ~each(np.isnan(positions))
     refuse(
@@ -315,7 +369,7 @@ def _checked_path(
             f"the state{which} must be seen all along, got none in row {i}; leave continuous out, or end the path"
         ),
     )
-    kept = kept if kept.sum() > 1 else np.ones_like(kept)
+    kept = kept if kept.sum() > 1 or short else np.ones_like(kept)
     times, positions, missing = times[kept], positions[kept], int(np.sum(~kept))
     refuse(
         ~np.isfinite(times) | each(~np.isfinite(positions)),
@@ -333,5 +387,8 @@ def _checked_path(
         raise ValueError(
             "a path takes no mask, whose outline transition densities do not see; narrow the grid to its part"
         )
-    grid.require_inside(positions, f"position{which}")
+    if not seen:
+        grid.require_inside(positions, f"position{which}")
+    else:
+        tracks.require_near(grid, positions, which)
     return times, positions, missing

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from jaxdiff.measurements.trajectory import Trajectory
 
 
-def examined(m: Trajectory, equation: Any) -> Examination:
-    """Tests of the normal scores of its steps: their distribution, their autocorrelation, and their means along the path."""
+def examined(m: Trajectory, equation: Any, scores: Any = None) -> Examination:
+    """Tests of the normal scores of its steps, where they are not known those of exact positions: their distribution, their autocorrelation, and their means along the path."""
     from scipy import special
 
-    tests, s = Examination(), None if equation is None else innovations(m, equation)
+    tests, s = Examination(), scores
+    if scores is None and equation is not None:
+        s = innovations(m, equation)
     if s is None or len(s) < 8:
         return tests
     n, u = len(s), special.ndtr(s)
-    root, order, steps = np.sqrt(n), np.sort(u), np.arange(n + 1) / n
-    far = max(float(np.max(steps[1:] - order)), float(np.max(order - steps[:-1])))
-    p = float(special.kolmogorov((root + 0.12 + 0.11 / root) * far))
+    root, (far, p) = np.sqrt(n), uniform(u)
     text = f"the steps are not distributed as the model says, by {far:.2g} of all (Kolmogorov–Smirnov)"
     tests.add(Finding(p, far, text))
     i = int(np.argmax(np.abs(s)))
@@ -60,3 +60,13 @@ def examined(m: Trajectory, equation: Any) -> Examination:
 
         tests.add(groups(plain, labels, drift), groups(sizes, labels, noise))
     return tests
+
+
+def uniform(u: np.ndarray) -> tuple[float, float]:
+    """How far numbers are from being uniform on (0, 1), by Kolmogorov and Smirnov, and how likely that is."""
+    from scipy import special
+
+    n, order = len(u), np.sort(u)
+    root, steps = np.sqrt(n), np.arange(n + 1) / n
+    far = max(float(np.max(steps[1:] - order)), float(np.max(order - steps[:-1])))
+    return far, float(special.kolmogorov((root + 0.12 + 0.11 / root) * far))

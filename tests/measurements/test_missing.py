@@ -52,8 +52,10 @@ def test_frames_that_are_missing_are_left_out_of_a_path():
     assert paths.notes == ("4 of 6 frames used; 2 missing",)
     with pytest.raises(ValueError, match="must be finite, got inf at time 1.0 in row 1"):
         jd.Trajectory(GRID, [0.0, 1.0, 2.0], [0.1, np.inf, 0.2])
-    with pytest.raises(ValueError, match="of path 1 must be finite, got nan at time 0.0 in row 0"):
-        jd.Trajectory(GRID, [[0.0, 1.0]] * 2, [[0.1, 0.2], [np.nan, 0.3]])
+    short = jd.Trajectory(GRID, [[0.0, 1.0]] * 2, [[0.1, 0.2], [np.nan, 0.3]])
+    assert short.notes == ("1 of 2 paths used; 1 with fewer than two points",)
+    with pytest.raises(ValueError, match="none of 2 with as many"):
+        jd.Trajectory(GRID, [[0.0, 1.0]] * 2, [[0.1, np.nan], [np.nan, 0.3]])
     with pytest.raises(ValueError, match="must be as many paths, got 2 and 1"):
         jd.Trajectory(GRID, [[0.0, 1.0]] * 2, [0.1, 0.2])
 

@@ -138,9 +138,13 @@ WALK = {"kind": "fokker_planck", "drift": "-D*(x - 0.5)", "diffusivity": 0.1}
 
 def test_trajectories(tmp_path):
     table = pd.DataFrame({"t": [0.0, 1.0, 2.0, 0.0, 1.0], "x": [1, 2, 3, 4, 5], "bead": [1, 1, 1, 2, 2]})
-    data = {"kind": "trajectory", "time": "t", "value": "x", "paths": "bead", "scale": {"x": 0.1}}
+    data = {"kind": "trajectory", "time": "t", "value": "x", "track": "bead", "scale": {"x": 0.1}}
     m = problem(tmp_path, table, equation=WALK, data=data).measurement
     np.testing.assert_allclose(m.stops, [0.2, 0.3, 0.5])
+    seen = problem(tmp_path, table, equation=WALK, data={**data, "noise": {"start": 0.02}, "exposure": 0.5}).measurement
+    assert (float(seen.initial.noise.value), seen.exposure) == (0.02, 0.5)
+    named = problem(tmp_path, table, equation=WALK, data={**data, "noise": "D"}).measurement
+    assert named.initial.noise.name == "D"
     one = {"kind": "trajectory", "interval": 0.5, "value": "x", "scale": {"x": 0.1}}
     np.testing.assert_allclose(problem(tmp_path, table, equation=WALK, data=one).measurement.durations, 0.5)
 

@@ -15,14 +15,13 @@ from jaxdiff.measurements import tables
 from jaxdiff.measurements.histograms import Histograms
 from jaxdiff.measurements.readings import Readings
 from jaxdiff.measurements.samples import Samples
-from jaxdiff.measurements.trajectory import Trajectory
 from jaxdiff.model.exchange import checked_phase
 from jaxdiff.model.expression import names
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.series import INTERPOLATIONS
 from jaxdiff.parameters import Bounded
 from jaxdiff.quantities import checked_unit, times_as_numbers
-from jaxdiff.shell.config import passages
+from jaxdiff.shell.config import passages, tracks
 from jaxdiff.shell.config.keys import (
     check_keys,
     checked_names,
@@ -44,7 +43,7 @@ COMMON = """kind table dataset names skip rows every separator decimal comment s
 conditions""".split()
 KINDS = {
     "readings": ("position", "probe", "value", "sigma", "sensors", "phase"),
-    "trajectory": ("interval", "value", "paths"),
+    "trajectory": tracks.KEYS,
     "histograms": ("position", "value", "counts", "edges", "total", "phase"),
     "samples": ("position", "background", "phase"),
     "passage_times": passages.KEYS,
@@ -129,17 +128,6 @@ class Data:
         columns = s.get("counts") or [name for name in self.frame.columns if name not in others]
         return times, np.stack([self.column(name) for name in columns], axis=1), edges
 
-    def trajectory(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        s = self.settings
-        values = self.column(self.required("value", "name the column of positions"), missing=True)
-        if ("time" in s) == ("interval" in s):
-            raise ValueError(
-                "[data] of a trajectory needs time = a column or interval = the constant step; give one of them"
-            )
-        times = self.column(s["time"]) if "time" in s else float(s["interval"]) * np.arange(len(values))
-        paths = tables.groups(self.frame, s.get("paths"))
-        return [times[rows] for rows in paths], [values[rows] for rows in paths]
-
     def samples(self) -> tuple[np.ndarray, np.ndarray]:
         """(times (m,), positions (m, ndim)) of individuals, one a row."""
         time = self.required("time", TIME)
@@ -159,9 +147,7 @@ class Data:
                     raise ValueError("passages start from [data] origin; leave [initial] out")
                 return passages.measurement(self, grid, conditions)
             if self.kind == "trajectory":
-                paths: Any = self.trajectory()
-                paths = paths if len(paths[0]) > 1 else [column[0] for column in paths]
-                return Trajectory(grid, *paths, conditions=conditions)
+                return tracks.measurement(self, grid, conditions)
             of_experiment = {"conditions": conditions, "phase": self.settings.get("phase", "total")}
             if self.kind == "histograms":
                 times, counts, edges = self.histograms(grid)
@@ -231,7 +217,7 @@ def read_data(
     """
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
     check_keys(settings, f"[data] of kind {kind}", (*COMMON, *KINDS[kind], *more))
-    if kind in ("trajectory", "passage_times") and len(axes) > 1:
+    if kind == "passage_times" and len(axes) > 1:
         raise ValueError(f"[data] of kind {kind} holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
     frame = _frame(settings, folder, table)
@@ -296,13 +282,15 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "interval": number,
         "total": number,
         "background": _share,
+        "noise": tracks.noise,
+        "exposure": number,
         "time": partial(text_or_number, finite=False),
         "time_unit": _unit,
         "sigma": text_or_number,
         "interpolation": partial(choose, allowed=INTERPOLATIONS),
         "conditions": _conditions,
         "phase": lambda value, where: checked_phase(value),
-        **dict.fromkeys(passages.NUMBERS, text_or_number),
+        **dict.fromkeys(("origin", "nondecision", "lapse"), text_or_number),
         "window": passages.window,
         "sides": passages.walls,
     }
@@ -311,6 +299,9 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "scale": number,
         "sensors": partial(per_axis, axes=axes, check=number),
     }
+
+    if settings["kind"] == "trajectory":
+        checks["value"] = partial(tracks.columns, axes=axes)
 
     def checked(key: str, value: Any) -> Any:
         where = f"[data] {key}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxdiff.shell.config.data import Data
 
 KEYS = ("side", "sides", "censored", "origin", "nondecision", "lapse", "window")
-NUMBERS = ("origin", "nondecision", "lapse")
+NUMBERS = ("origin", "nondecision", "lapse", "noise")  # that may be texts, noise of tracks
 
 
 def window(value: Any, where: str) -> Any:
