@@ -21,6 +21,7 @@ What moves
     schrodinger_form            that of a FokkerPlanck equation
     Exchange                    with a phase that does not move: bound, trapped, immobile
     Mixture                     tracks of a few kinds, each of an equation of its own
+    Moving                      between walls at given places, which may move
     Observed                    what an instrument sees of it: gain, offset, mixture
     Equation                    base
 
@@ -113,6 +114,7 @@ from jaxdiff.model.families import MLP, Polynomial, Spline
 from jaxdiff.model.grid import Grid
 from jaxdiff.model.master import MasterEquation
 from jaxdiff.model.mixture import Mixture
+from jaxdiff.model.moving import Moving
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.rates import Reaction
 from jaxdiff.model.schrodinger import Schrodinger
@@ -199,7 +201,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
 __all__ = [
     "Grid", "States",
     "Dirichlet", "Neumann", "Robin", "Flux", "Periodic", "reflecting", "absorbing", "Boundary",
-    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Schrodinger", "schrodinger_form", "Exchange", "Mixture", "Observed", "Equation",
+    "Diffusion", "FokkerPlanck", "MasterEquation", "Reaction", "Schrodinger", "schrodinger_form", "Exchange", "Mixture", "Moving", "Observed", "Equation",
     "TimeDependent", "Series", "PerAxis", "Tensor", "Potential", "Polynomial", "Spline", "MLP", "Expression",
     "Free", "Positive", "Bounded", "Fixed",
     "FiniteVolume", "Spectral",

@@ -7,8 +7,9 @@ that cells share. What is not out yet transforms to (1 − h₋ − h₊)/s.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,11 +26,16 @@ SPAN = 60.0  # of times that one contour serves
 CONTOUR = Contour(4e-11)
 NOISE = 1e-9  # of what a contour gives, over the time: what is smaller is not known
 ROWS = 2**14  # times that are looked at together
+HIDDEN = 1e-6  # of all passages, that may come before the contours see any
+OTHER = 1.7  # times as long contours, by which is found out what sums lose that cancel
 FOURTH_ORDER, SECOND_ORDER = FiniteVolume(order=4), FiniteVolume(order=2)
-_FED = (
+FED = (
     "content enters at {value} per time, and a passage is of what was there; drop sources, and values of walls but zero"
 )
-_SHUT = "nothing ever leaves, so there is no passage time; let a wall absorb (jd.absorbing)"
+SHUT = "nothing ever leaves, so there is no passage time; let a wall absorb (jd.absorbing)"
+_CARRIED = "the drift carries so far beside diffusion that densities are sums of terms e^{value} times as large, and are lost; take a narrower grid, or a larger diffusivity"
+# The logarithm of the terms whose sum is a density, vL/4D of a drift, whose sum errs by `NOISE` times its root: by a hundredth.
+MOST_TERMS = 2.0 * float(np.log(1e-2 / NOISE))
 
 
 class Passages(NamedTuple):
@@ -47,8 +53,9 @@ class Passages(NamedTuple):
     conditions: list[Condition]
 
 
-def open_walls(equation: Any, grid: Any) -> tuple[str, ...]:
-    """The walls through which a passage may be; raise unless passages on this grid are those of a line."""
+def open_walls(equation: Any, grid: Any) -> tuple[tuple[str, ...], bool]:
+    """The walls through which a passage may be, and whether anything varies in time; raise unless passages on this grid are those of
+    a line."""
     if grid.ndim > 1 or grid.discrete or grid.mask is not None:
         raise ValueError("passage times are those on one axis, without a mask; give a jd.Grid of one axis")
     system = semidiscrete(equation, grid, SECOND_ORDER)[0]
@@ -58,10 +65,6 @@ def open_walls(equation: Any, grid: Any) -> tuple[str, ...]:
         )
     if not (absent(system.transport.loss) and absent(system.transport.source)):
         raise ValueError("passages are of what leaves through walls; leave killing, decay and sources out")
-    if not system.time_dependence().steady:
-        raise ValueError(
-            "passage times need coefficients and walls that are constant in time; of walls that move take xi = x/b(t)"
-        )
     found = tuple(
         name
         for name, side in zip(grid.sides, system.sides, strict=True)
@@ -71,7 +74,7 @@ def open_walls(equation: Any, grid: Any) -> tuple[str, ...]:
         raise ValueError(
             'no wall absorbs, so nothing ever passes; give boundaries={"x+": jd.absorbing}, or for both walls jd.absorbing'
         )
-    return found
+    return found, not system.time_dependence().steady
 
 
 def order_that_holds(equation: Any, grid: Any) -> FiniteVolume:
@@ -102,8 +105,9 @@ def passages(equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, windo
     best = fine if coarse is None else (4.0 * fine - coarse) / 3.0
     shaped = lambda found: None if found is None else found.reshape(len(found), windows, -1)
     most, leak = jnp.max(jnp.abs(forcing)), jnp.max(jnp.stack([operator.down[0], operator.up[-1]]))
-    conditions = [*conditions, (_FED, most != 0, 0.0, most), (_SHUT, ~(leak > 0), 0.0, leak)]
+    conditions = [*conditions, (FED, most != 0, 0.0, most), (SHUT, ~(leak > 0), 0.0, leak)]
     lost = _raised(systems[0], operator, origin)
+    conditions.append((_CARRIED, lost[EITHER] > MOST_TERMS, 0.0, lost[EITHER]))
     return Passages(shaped(best), shaped(coarse), delay, lost, conditions)
 
 
@@ -181,3 +185,52 @@ def at_times(found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = F
         (kinds, times),
         batch_size=ROWS,
     )
+
+
+class ByContours(eqx.Module):
+    """Passages where nothing varies in time, by contours that go down from the longest time in so many windows."""
+
+    windows: int = eqx.field(static=True)
+    most: ClassVar[int] = 8
+
+    @classmethod
+    def reaching(cls, least: float, top: float) -> ByContours:
+        """With windows down to the least time."""
+        return cls(int(np.clip(np.ceil(np.log(top / least) / np.log(SPAN)), 2, cls.most)))
+
+    def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Passages:
+        return passages(equation, grid, scheme, origin, top, self.windows)
+
+    def at(self, found: Passages, kinds: Any, times: Any, top: Any) -> tuple[Any, Any]:
+        """Densities or chances, and what they err by."""
+        return at_times(found, kinds, times, top)
+
+    def of_cells(self, found: Passages, kinds: Any, times: Any, top: Any) -> Any:
+        """What was taken out as the error of cells; None: nothing was."""
+        if found.coarse is None:
+            return None
+        return (at_times(found, kinds, times, top)[0] - at_times(found, kinds, times, top, coarse=True)[0]) / 3.0
+
+    def resolved(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+        """Whether hardly any passage comes before the last window, where rows with a share are."""
+        first = top / SPAN**self.windows
+        before = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, top)[0][0]
+        hidden = (times > 0) & (times < first) & (kinds != LATER) & (share > 0)
+        return ~jnp.any(hidden) | (before * first < HIDDEN)
+
+    def lost(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, kinds: Any, times: Any) -> Any:
+        """What other contours make of densities and chances, `(m,)`: what roundoff takes from sums that cancel."""
+        tops = top * jnp.array([1.0, OTHER])
+        both = jax.lax.map(lambda end: self.passages(equation, grid, scheme, origin, end)._replace(conditions=[]), tops)
+        found, other = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
+        moved = jnp.abs(at_times(other, kinds, times, tops[1])[0] - at_times(found, kinds, times, top)[0])
+        return jnp.where(times > tops[1] / SPAN**self.windows, moved, 0.0)
+
+    def refined(self) -> ByContours | None:
+        """With another window; None beyond what times are of one unit."""
+        return ByContours(self.windows + 1) if self.windows < self.most else None
+
+    @property
+    def numbers(self) -> float:
+        """How many for each cell are held."""
+        return float(self.windows * len(CONTOUR.points))

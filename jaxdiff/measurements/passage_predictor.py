@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.integration.passage_times import CONTOUR, EITHER, LATER, SPAN, at_times, passages
+from jaxdiff.integration.passage_steps import BySteps
+from jaxdiff.integration.passage_times import EITHER, LATER, ByContours
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.states_at_times import Unplannable
@@ -18,29 +20,28 @@ from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.compilation import quick_jit
 from jaxdiff.runtime.conditions import Checks, check
 
-SLACK = 2.0  # of the longest time, that data drawn anew may take
-_MOST_WINDOWS = 8
+SLACK = 2.0  # of the longest time, up to where contours go
 LEAST = 1e-8  # of a passage over the longest time, or of what stays: the smallest density that counts
 _ROUGH = 0.5  # of the log likelihood, that cells move at most by what they leave of each density
-MOST_TERMS = 32.0  # the logarithm of the terms whose sum is a density, vL/4D of a drift, beyond which their sum is lost
-HIDDEN = 1e-6  # of all passages, that may come before the contours see any
 _LOST = 1e-4  # of the largest density, that sums may lose that cancel
-OTHER = 1.7  # times as long contours, by which that is found out
+_SPREAD, _SHARES = (x / 2.0 for x in np.polynomial.legendre.leggauss(8))  # places in a width of one, and weights
 
 
 class Onset(eqx.Module):
-    """Where passages start, how long before the clock does, and which share is due to something else."""
+    """Where passages start, how long before the clock does and over which width that is spread, and which share is due to something
+    else."""
 
     origin: Any
     nondecision: Any
     lapse: Any
+    spread: Any = 0.0
 
 
 class PassagePredictor(Predictor):
     """The log density of each row, or where it is censored the log chance that it comes later.
 
     observation: (m, 2) time and kind; top: the longest time; window: from when to when lapses are; walls: how many absorb;
-    windows: of contours
+    way: contours, or steps where something varies in time; spreads: whether the nondecision time is spread
     """
 
     family: ClassVar[str] = "density"
@@ -53,20 +54,17 @@ class PassagePredictor(Predictor):
     window: Any
     walls: Any
     scheme: Any
-    windows: int = eqx.field(static=True)
+    way: ByContours | BySteps
+    spreads: bool = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
     def predict(self, equation: Any, initial: Any) -> Prediction:
         found, onset = self._passages(equation, initial)
-        times, kinds = self.observation[:, 0], self.observation[:, 1].astype(int)
-        after = times - onset.nondecision
-        value, noise = at_times(found, kinds, after, self.top)
-        first = self.top / SPAN**self.windows
-        before = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, self.top)[0][0]
-        hidden = (after > 0) & (after < first) & (kinds != LATER) & (self.weight > 0)
-        resolved = ~jnp.any(hidden) | (before * first < HIDDEN)
+        rows = self._rows(onset)
+        value, noise = map(self._mean, self.way.at(found, *rows, self.top))
         density = self.mixed(onset.lapse, self._resolved(value, noise))
-        carried = "the drift carries so far beside diffusion that densities are sums of terms e^{value} times as large, and are lost; take a narrower grid, or a larger diffusivity"
+        share = jnp.where(self.weight > 0, (1.0 - onset.lapse) / jax.lax.stop_gradient(density), 0.0)
+        resolved = self.way.resolved(found, *rows, self.top, (self._shares[:, None] * share).ravel())
         inside = "origin is {value}, outside the grid; bound it with jd.Bounded"
         lower, upper = self.grid.edges[0][0], self.grid.edges[0][-1]
         where = 0.0 if callable(onset.origin) else onset.origin
@@ -86,7 +84,12 @@ class PassagePredictor(Predictor):
                 0.0,
                 onset.lapse,
             ),
-            (carried, found.lost[EITHER] > MOST_TERMS, 0.0, found.lost[EITHER]),
+            (
+                "spread is {value}, and must lie between zero and twice nondecision, before which nothing ends; take jd.Bounded",
+                (onset.spread < 0) | (onset.spread > 2.0 * onset.nondecision),
+                0.0,
+                onset.spread,
+            ),
         ]
         return Prediction(jnp.log(density), check(conditions), resolved)
 
@@ -130,58 +133,53 @@ class PassagePredictor(Predictor):
     def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any, Any]:
         """How many passages come before any density is resolved; Σ e², e the relative error of second order, as what is left of
         it in the fourth is about its square; what other contours make of the largest density."""
-
-        def by(top: Any) -> Any:
-            found = passages(equation, self.grid, self.scheme, initial.origin, top, self.windows)
-            return found._replace(conditions=[])
-
-        onset, tops = initial, self.top * jnp.array([1.0, OTHER])
-        both = jax.lax.map(by, tops)
-        found, other = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-        kinds, after = self.observation[:, 1].astype(int), self.observation[:, 0] - onset.nondecision
-        value, noise = at_times(found, kinds, after, self.top)
+        found, onset = self._passages(equation, initial)
+        rows = self._rows(onset)
+        value, noise = map(self._mean, self.way.at(found, *rows, self.top))
         real = self.weight > 0
         early = jnp.sum(real & (value <= 10.0 * noise))
-        seen = real & (kinds != LATER)
-        moved = jnp.abs(at_times(other, kinds, after, tops[1])[0] - value)
-        moved = jnp.where(seen & (after > tops[1] / SPAN**self.windows), moved, 0.0)
-        lost = jnp.max(moved) / jnp.maximum(jnp.max(jnp.where(seen, value, 0.0)), jnp.finfo(value.dtype).tiny)
-        if found.coarse is None:
+        seen = real & (self.observation[:, 1] != LATER)
+        moved = self.way.lost(equation, self.grid, self.scheme, onset.origin, self.top, *rows)
+        largest = jnp.maximum(jnp.max(jnp.where(seen, value, 0.0)), jnp.finfo(value.dtype).tiny)
+        lost = jnp.max(jnp.where(seen, self._mean(moved), 0.0)) / largest
+        if (rough := self.way.of_cells(found, *rows, self.top)) is None:
             return early, jnp.zeros(()), lost
-        rough, _ = at_times(found, kinds, after, self.top, coarse=True)
-        density = self.mixed(onset.lapse, self._resolved(value, noise))
-        apart = (1.0 - onset.lapse) * (value - rough) / density / 3.0
+        apart = (1.0 - onset.lapse) * self._mean(rough) / self.mixed(onset.lapse, self._resolved(value, noise))
         return early, jnp.sum(jnp.where(real & (value > 10.0 * noise), apart**2, 0.0)), lost
+
+    @property
+    def _shares(self) -> Any:
+        """Of each of the non-decision times that a density is a mean over."""
+        return jnp.asarray(_SHARES if self.spreads else [1.0], self.weight.dtype)
+
+    def _rows(self, onset: Onset) -> tuple[Any, Any]:
+        """Kinds, and times since the start, of all rows for each of the non-decision times."""
+        after = self.observation[:, 0] - onset.nondecision
+        places = onset.spread * jnp.asarray(_SPREAD) if self.spreads else jnp.zeros(1)
+        kinds = self.observation[:, 1].astype(int)
+        return jnp.tile(kinds, len(places)), (after - places[:, None]).ravel()
+
+    def _mean(self, each: Any) -> Any:
+        """Over the non-decision times, of what there is for each row and each of them."""
+        return self._shares @ each.reshape(len(self._shares), -1)
 
     def _passages(self, equation: Any, initial: Any) -> tuple[Any, Onset]:
         if not isinstance(initial, Onset):
             raise ValueError(
                 "passages start from the origin= of their jd.PassageTimes; let the model return the equation alone"
             )
-        return passages(equation, self.grid, self.scheme, initial.origin, self.top, self.windows), initial
+        return self.way.passages(equation, self.grid, self.scheme, initial.origin, self.top), initial
 
     @property
     def numbers_held(self) -> float:
-        return float(self.grid.shape[0]) * self.windows * len(CONTOUR.points)
+        return float(self.grid.shape[0]) * self.way.numbers
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
-        if self.windows >= _MOST_WINDOWS:
+        if (way := self.way.refined()) is None:
             raise Unplannable("passage times span more than 14 decades; are they all of one unit?")
-        return eqx.tree_at(lambda p: p.scheme, self._with_windows(self.windows + 1), self.scheme)
-
-    def _with_windows(self, windows: int) -> PassagePredictor:
-        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return PassagePredictor(**{**parts, "windows": windows})
+        return replace(self, way=way)
 
 
 @cache
 def _left_out() -> Any:
     return quick_jit(PassagePredictor.lacking)
-
-
-def windows_for(times: np.ndarray, nondecision: Any, top: float) -> int:
-    """Contours for times of passages; a start that is fitted is looked at where it comes to matter."""
-    after = times - (float(nondecision) if isinstance(nondecision, np.ndarray) else 0.0)
-    after = after[after > 0]
-    least = after.min() if len(after) else top
-    return int(np.clip(np.ceil(np.log(top / least) / np.log(SPAN)), 2, _MOST_WINDOWS))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SECOND_ORDER, SolverOptions
-from jaxdiff.integration.passage_times import EITHER, LATER, open_walls, order_that_holds
+from jaxdiff.integration.passage_integrals import ByIntegrals, linear
+from jaxdiff.integration.passage_steps import BySteps
+from jaxdiff.integration.passage_times import EITHER, LATER, ByContours, open_walls, order_that_holds
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.passage_predictor import SLACK, Onset, PassagePredictor, windows_for
-from jaxdiff.measurements.predictor import Predictor, padded
+from jaxdiff.measurements.passage_predictor import SLACK, Onset, PassagePredictor
+from jaxdiff.measurements.predictor import Predictor, padded, require_whole
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.stacks import Redraw
+from jaxdiff.measurements.stacks import Redraw, Stack
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Named, marked, numeric, plain
 from jaxdiff.quantities import numbers, refuse, times_as_numbers
@@ -41,17 +43,18 @@ class PassageTimes(Measurement):
         nondecision: t₀ [time], what passes before the start and after the passage.
         lapse: ε, the share of passages that are due to something else: uniform over the window and the walls.
         window: T [time], or (from, to); None: up to the last of the times.
+        spread: the width [time] over which t₀ is spread evenly, g then a mean; at most 2 t₀.
         time_unit, conditions: as in `Readings`.
 
-    origin, nondecision and lapse may be marked, or be texts that name parameters of `fit`, so that several measurements share
-    them. A bound B that is fitted wants the equation in ξ = x/B on (−1, 1): drift v/B, diffusivity D/B².
+    origin, nondecision, lapse and spread may be marked, or be texts that name parameters of `fit`, so that several measurements share
+    them. Bounds that are fitted, or collapse, are those of `Moving`, whose origin is a place ξ of the grid.
 
     Without a lapse a time that no passage takes counts as the smallest density that is resolved, some 1e-8 of the peak; a fit says of
     how many it is so.
 
     Raises:
         ValueError: times that are not above zero, or not above a known t₀ where nothing lapses; another side; a lapse outside [0, 1); an
-            origin outside the grid; in `fit`, no wall that absorbs, coefficients that vary in time.
+            origin outside the grid; in `fit`, no wall that absorbs.
 
     Decisions of a drift v between bounds at ±B, both fitted, of which one in fifty is a guess:
 
@@ -75,6 +78,7 @@ class PassageTimes(Measurement):
     values: np.ndarray  # (m, 2) times, and of which kind each is: the number of its side, of either, or censored
     window: tuple[float, float] = eqx.field(static=True)
     start: float = eqx.field(static=True)
+    longest: float = eqx.field(static=True, default=0.0)  # of the times of other data sets that one predictor serves
 
     def __init__(
         self,
@@ -87,6 +91,7 @@ class PassageTimes(Measurement):
         lapse: Any = 0.0,
         window: Any = None,
         *,
+        spread: Any = 0.0,
         time_unit: str | None = None,
         conditions: Mapping[str, Any] | None = None,
     ):
@@ -102,22 +107,30 @@ class PassageTimes(Measurement):
             ),
         )
         kinds = _kinds(grid, len(times), sides, censored)
-        self.grid, self.conditions, self.start = grid, conditions, 0.0
+        self.grid, self.conditions, self.start, self.longest = grid, conditions, 0.0, 0.0
         self.values = np.stack([times, kinds], axis=1)
-        self.initial = Onset(_origin(grid, origin), _number(nondecision, "nondecision"), _number(lapse, "lapse"))
+        named = (("nondecision", nondecision), ("lapse", lapse), ("spread", spread))
+        self.initial = Onset(_origin(grid, origin), *(_number(value, name) for name, value in named))
         self.window = _window(window, times)
-        delay, share = self.initial.nondecision, self.initial.lapse
+        delay, share, width = self.initial.nondecision, self.initial.lapse, self.initial.spread
         if isinstance(share, np.ndarray) and not 0 <= share < 1:
             raise ValueError(
                 f"lapse is the share of passages that are due to something else, within [0, 1), got {share:g}"
             )
         if isinstance(delay, np.ndarray) and not (delay >= 0 and np.isfinite(delay)):
             raise ValueError(f"nondecision must be a time of zero or more, got {delay:g}")
-        if isinstance(delay, np.ndarray) and isinstance(share, np.ndarray) and share == 0:
+        if isinstance(width, np.ndarray) and not (width >= 0 and np.isfinite(width)):
+            raise ValueError(f"spread is the width over which nondecision is spread, zero or more, got {width:g}")
+        if isinstance(width, np.ndarray) and isinstance(delay, np.ndarray) and width > 2 * delay:
+            raise ValueError(
+                f"spread must not exceed twice nondecision, {delay:g}, as no time is negative, got {width:g}"
+            )
+        if all(isinstance(one, np.ndarray) for one in (delay, share, width)) and share == 0:
+            first = float(delay - width / 2)
             refuse(
-                (times <= delay) & (kinds != LATER),
+                (times <= first) & (kinds != LATER),
                 lambda i: (
-                    f"the time {times[i]:g} in row {i} is not above nondecision, {delay:g}; drop that row, or allow a lapse"
+                    f"the time {times[i]:g} in row {i} is not above nondecision, {first:g}; drop that row, or allow a lapse"
                 ),
             )
 
@@ -136,6 +149,7 @@ class PassageTimes(Measurement):
         nondecision: Any = 0.0,
         lapse: Any = 0.0,
         window: Any = None,
+        spread: Any = 0.0,
         time_unit: str | None = None,
     ) -> Any:
         """Passages from a table, one a row; where columns hold conditions, a list of measurements, one for each different condition.
@@ -145,7 +159,7 @@ class PassageTimes(Measurement):
             time, side, censored: names of columns; a side is left empty where it is not known, censored is 1 or 0.
             sides: which wall each entry of the column `side` stands for, {1: "x+", 0: "x-"}; None: it holds the names of walls.
             conditions: columns of what is known of each trial, a list of them or {argument of the model: column or number}.
-            grid, origin, nondecision, lapse, window, time_unit: as in `PassageTimes`.
+            grid, origin, nondecision, lapse, window, spread, time_unit: as in `PassageTimes`.
 
         >>> import jaxdiff as jd
         >>> trials = {"rt": [0.5, 0.7, 0.6], "correct": [1, 0, 1], "coherence": [0.1, 0.1, 0.4]}
@@ -160,10 +174,10 @@ class PassageTimes(Measurement):
         frame = tables.read(table)
         with tables.named(frame):
             moments = tables.moments(frame, time, time_unit)
-            rest = {"nondecision": nondecision, "lapse": lapse, "window": window, "time_unit": time_unit}
+            rest = {"nondecision": nondecision, "lapse": lapse, "window": window, "spread": spread}
             walls = passage_tables.walls(frame, side, sides)
             late = None if censored is None else passage_tables.flags(frame, censored)
-            whole = cls(grid, origin, moments, walls, late, **rest)
+            whole = cls(grid, origin, moments, walls, late, time_unit=time_unit, **rest)
             parts = passage_tables.conditions(frame, conditions)
             if parts is None:
                 return whole
@@ -226,7 +240,7 @@ class PassageTimes(Measurement):
     def prepare(
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
     ) -> Predictor:
-        walls = open_walls(equation, self.grid)
+        walls, varies = open_walls(equation, self.grid)
         for kind, name in enumerate(self.grid.sides):
             if name not in walls:
                 refuse(
@@ -240,18 +254,45 @@ class PassageTimes(Measurement):
         chosen = options.scheme is SECOND_ORDER  # which nobody asked for
         m, kinds = len(self.values), self.kinds
         length = bucket(m) if pad else m
+        delay, spread = self.initial.nondecision, self.initial.spread
+        after = self.times[kinds != LATER] - (float(delay) if isinstance(delay, np.ndarray) else 0.0)
+        longest = float(max(self.times.max(), self.longest))
+        top = longest if varies else SLACK * longest
+        least = after[after > 0].min(initial=top)
         return PassagePredictor(
             observation=np.concatenate([self.values, np.tile([[self.times.max(), EITHER]], (length - m, 1))]),
             weight=padded(np.ones(m), length),
             size=np.float64(m),
             grid=self.grid,
-            top=SLACK * self.times.max(),
+            top=np.float64(top),
             window=np.array(self.window),
             walls=float(len(walls)),
             scheme=order_that_holds(equation, self.grid) if chosen else options.scheme,
-            windows=windows_for(self.times[kinds != LATER], self.initial.nondecision, SLACK * self.times.max()),
+            way=self._way(equation, varies, least, top),
+            spreads=not (isinstance(spread, np.ndarray) and spread == 0),
             known=True,
         )
+
+    def _way(self, equation: Any, varies: bool, least: float, top: float) -> Any:
+        """How passages are found: by contours where nothing varies, by integral equations where they hold, else by steps."""
+        if not varies:
+            return ByContours.reaching(least, top)
+        solvable = not callable(plain(self.initial.origin)) and linear(equation, self.grid)
+        return ByIntegrals(ByIntegrals.fewest) if solvable else BySteps(BySteps.fewest)
+
+    def stacked(self, values: np.ndarray) -> Stack:
+        require_whole(self, values)
+        return Stack(self._until(values[..., 0].max()), None, values)
+
+    def joined(self, several: Sequence[Any], initials: Any) -> Stack:
+        longest = max(one.times.max() for one in several)
+        return super().joined([one._until(longest) for one in several], initials)
+
+    def _until(self, longest: float) -> PassageTimes:
+        """The same, whose predictor serves passages up to then."""
+        found = self.at(*self.values.T)
+        object.__setattr__(found, "longest", float(longest))
+        return found
 
     def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
         from jaxdiff.measurements.passage_curves import drawn

@@ -200,7 +200,6 @@ def test_data_that_cannot_be_are_refused(message, given):
             jd.FokkerPlanck(1.0, 1.0, boundaries={"x+": jd.absorbing}),
         ),
         ("leave killing, decay and sources out", jd.FokkerPlanck(0.0, 1.0, killing=0.1, boundaries=jd.absorbing)),
-        ("constant in time", jd.FokkerPlanck(jd.TimeDependent(lambda t: t), 1.0, boundaries=jd.absorbing)),
     ],
 )
 def test_models_without_passages_are_refused(message, equation):
