@@ -19,6 +19,7 @@ CASES = {
     "attacks": "random problems, tables and configurations: right, refused in one line, or found out",
     "nist": "27 certified problems of nonlinear regression, beside SciPy",
     "receptor": "fourteen rates of a receptor from random starts: how many fits end at the optimum",
+    "paths_in_space": "paths in the plane: bias, intervals and times over repeats on known truth",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 
