@@ -32,8 +32,8 @@ class Trajectory(Measurement):
     Args:
         grid: its ends are the walls; or `States`, of a `MasterEquation`.
         times: `(n,)` [time], increasing, at any distances; a list of such for many paths.
-        positions: `(n,)` or `(n, 1)` [length], NaN where a frame is missing, which is left out, as a fit notes; of states their
-            numbers or names, or `(n, species)` counts; a list of such for many paths.
+        positions: `(n,)` or `(n, 1)` [length], on several axes `(n, ndim)`, NaN where a frame is missing, which is left out, as a
+            fit notes; of states their numbers or names, or `(n, species)` counts; a list of such for many paths.
         continuous: of states, whether every jump was seen: times are then those of the jumps, positions the states after them,
             the first and the last time are the ends of what was observed. A state that stays, or NaN at the last time, is
             no jump.
@@ -44,6 +44,9 @@ class Trajectory(Measurement):
     On a periodic axis positions lie within the grid, one period: wrap an angle that was counted on and on,
     lower + (x - lower) % period. The density of a step sums over all ways round, so that steps are short beside the period
     where these are to be distinguished.
+
+    On several axes, and where drift, D or killing depends on time, times counting as in the equation, a step is a Gaussian with moments
+    of second order, or the integral over as many as four of them, by quadrature; a fit refuses steps that these do not resolve.
 
     Raises:
         ValueError: shapes that differ, times that do not increase, a path of fewer than two points, a position that is
@@ -61,6 +64,13 @@ class Trajectory(Measurement):
     >>> fit = jd.fit(jd.MasterEquation([[0.0, jd.Positive(1.0)], [jd.Positive(1.0), 0.0]]), seen, progress=False)
     >>> [round(float(rate), 6) for rate in fit.parameters.values()]
     [0.4, 1.333333]
+
+    A bead in the plane, pulled to the middle:
+
+    >>> plane = jd.Grid.uniform((-5.0, 5.0, 10), (-5.0, 5.0, 10))
+    >>> bead = jd.Trajectory(plane, [0.0, 0.5, 1.0], [[0.0, 0.3], [0.2, 0.1], [-0.1, 0.0]])
+    >>> bead.stops.shape
+    (2, 2)
 
     Paths of states: Kalbfleisch & Lawless 1985, doi:10.1080/01621459.1985.10478195. The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
     """
@@ -154,12 +164,12 @@ class Trajectory(Measurement):
 
     @property
     def starts(self) -> np.ndarray:
-        """`(m,)` [length], where each step begins."""
+        """`(m,)` or `(m, ndim)` [length], where each step begins."""
         return np.concatenate([x[:-1] for x in self.positions])
 
     @property
     def stops(self) -> np.ndarray:
-        """`(m,)` [length], where each step ends."""
+        """`(m,)` or `(m, ndim)` [length], where each step ends."""
         return np.concatenate([x[1:] for x in self.positions])
 
     @property

@@ -131,7 +131,9 @@ class Data:
 
     def trajectory(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         s = self.settings
-        values = self.column(self.required("value", "name the column of positions"), missing=True)
+        given = self.required("value", "name the column of positions, on several axes one for each")
+        columns = [self.column(name, missing=True) for name in ([given] if isinstance(given, str) else given)]
+        values = columns[0] if len(columns) == 1 else np.stack(columns, 1)
         if ("time" in s) == ("interval" in s):
             raise ValueError(
                 "[data] of a trajectory needs time = a column or interval = the constant step; give one of them"
@@ -231,7 +233,7 @@ def read_data(
     """
     kind = choose(settings.get("kind", "readings"), "[data] kind", tuple(KINDS))
     check_keys(settings, f"[data] of kind {kind}", (*COMMON, *KINDS[kind], *more))
-    if kind in ("trajectory", "passage_times") and len(axes) > 1:
+    if kind == "passage_times" and len(axes) > 1:
         raise ValueError(f"[data] of kind {kind} holds on a grid of one axis, got {len(axes)}")
     settings = _checked({**settings, "kind": kind}, axes)
     frame = _frame(settings, folder, table)
