@@ -20,6 +20,7 @@ CASES = {
     "nist": "27 certified problems of nonlinear regression, beside SciPy",
     "receptor": "fourteen rates of a receptor from random starts: how many fits end at the optimum",
     "tracks": "tracks with localisation noise and motion blur: scatter beside the Cramér–Rao bound, bias, intervals that hold",
+    "paths_in_space": "paths in the plane: bias, intervals and times over repeats on known truth",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 

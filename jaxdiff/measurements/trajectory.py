@@ -19,12 +19,12 @@ from jaxdiff.measurements import (
     trajectory_counts,
     trajectory_examination,
 )
+from jaxdiff.measurements.checked_path import checked_path
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.grid import Grid
-from jaxdiff.quantities import refuse, times_as_numbers
 from jaxdiff.runtime.conditions import Checks
 from jaxdiff.transition.density import log_density, prepare
 
@@ -62,6 +62,9 @@ class Trajectory(Measurement):
     and for a drift linear in position far from walls, and else without blur by a filter on the cells; a prediction is the log
     density of each track. On several axes these are independent of each other: their log densities add up.
 
+    On several axes, and where drift, D or killing depends on time, times counting as in the equation, a step is a Gaussian with moments
+    of second order, or the integral over as many as four of them, by quadrature; a fit refuses steps that these do not resolve.
+
     Raises:
         ValueError: shapes that differ, times that do not increase, no path of two points, a noise below zero, an exposure longer than
             an interval; a position that is infinite or outside the grid, dates without a unit, or what is no real number;
@@ -78,6 +81,13 @@ class Trajectory(Measurement):
     >>> fit = jd.fit(jd.MasterEquation([[0.0, jd.Positive(1.0)], [jd.Positive(1.0), 0.0]]), seen, progress=False)
     >>> [round(float(rate), 6) for rate in fit.parameters.values()]
     [0.4, 1.333333]
+
+    A bead in the plane, pulled to the middle:
+
+    >>> plane = jd.Grid.uniform((-5.0, 5.0, 10), (-5.0, 5.0, 10))
+    >>> bead = jd.Trajectory(plane, [0.0, 0.5, 1.0], [[0.0, 0.3], [0.2, 0.1], [-0.1, 0.0]])
+    >>> bead.stops.shape
+    (2, 2)
 
     Tracks: Berglund 2010, doi:10.1103/PhysRevE.82.011917. Paths of states: Kalbfleisch & Lawless 1985, doi:10.1080/01621459.1985.10478195. The density: Aït-Sahalia 2002, doi:10.1111/1468-0262.00274; Chin 1997, doi:10.1016/S0375-9601(97)00003-0.
     """
@@ -122,7 +132,7 @@ class Trajectory(Measurement):
             raise ValueError(f"times and positions must be as many paths, got {len(times)} and {count}")
         paths = list(zip(times, positions, strict=True)) if many else [(times, positions)]
         checked = [
-            _checked_path(grid, t, x, f" of path {i}" if many else "", time_unit, continuous, many, seen)
+            checked_path(grid, t, x, f" of path {i}" if many else "", time_unit, continuous, many, seen)
             for i, (t, x) in enumerate(paths)
         ]
         if not (kept := [part for part in checked if len(part[0]) > 1]):
@@ -197,12 +207,12 @@ class Trajectory(Measurement):
 
     @property
     def starts(self) -> np.ndarray:
-        """`(m,)` [length], where each step begins."""
+        """`(m,)` or `(m, ndim)` [length], where each step begins."""
         return np.concatenate([x[:-1] for x in self.positions])
 
     @property
     def stops(self) -> np.ndarray:
-        """`(m,)` [length], where each step ends."""
+        """`(m,)` or `(m, ndim)` [length], where each step ends."""
         return np.concatenate([x[1:] for x in self.positions])
 
     @property
@@ -344,51 +354,3 @@ class TrajectoryPredictor(Predictor):
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
         return measurement.prepare(equation)
-
-
-def _checked_path(
-    grid: Grid, times: Any, positions: Any, which: str, unit: str | None, continuous: bool, short: bool, seen: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Times and positions of the frames that have one, and how many have none."""
-    times, _ = times_as_numbers(times, 0.0, unit, f"times{which}")
-    positions = grid.numbered(positions, f"positions{which}")
-    positions = positions[:, 0] if positions.ndim == 2 and positions.shape[1] == 1 else positions
-    shape = (len(times), grid.ndim) if times.ndim == 1 and grid.ndim > 1 else times.shape
-    if times.ndim != 1 or shape != positions.shape:
-        columns = "the same shape (n,)" if grid.ndim == 1 else f"shapes (n,) and (n, {grid.ndim})"
-        raise ValueError(f"times and positions{which} must have {columns}, got {times.shape} and {positions.shape}")
-    if len(times) < 2 and not short:
-        raise ValueError(f"a path needs at least two points, got {len(times)}{which}")
-    each = (lambda x: x) if grid.ndim == 1 else (lambda x: x.any(1))
-    if continuous and len(times) > 1 and each(np.isnan(positions[-1:]))[0]:
-        positions[-1] = positions[-2]
-    kept = ~each(np.isnan(positions))
-    refuse(
-        ~kept & continuous,
-        lambda i: (
-            f"the state{which} must be seen all along, got none in row {i}; leave continuous out, or end the path"
-        ),
-    )
-    kept = kept if kept.sum() > 1 or short else np.ones_like(kept)
-    times, positions, missing = times[kept], positions[kept], int(np.sum(~kept))
-    refuse(
-        ~np.isfinite(times) | each(~np.isfinite(positions)),
-        lambda i: (
-            f"times and positions{which} must be finite, got {positions[i]} at time {times[i]} in row {i}; drop that row"
-        ),
-    )
-    refuse(
-        np.diff(times) <= 0,
-        lambda i: (
-            f"times{which} must increase, got {times[i + 1]:g} after {times[i]:g} in row {i + 1}; sort or drop rows"
-        ),
-    )
-    if grid.mask is not None:
-        raise ValueError(
-            "a path takes no mask, whose outline transition densities do not see; narrow the grid to its part"
-        )
-    if not seen:
-        grid.require_inside(positions, f"position{which}")
-    else:
-        tracks.require_near(grid, positions, which)
-    return times, positions, missing

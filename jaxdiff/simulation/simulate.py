@@ -47,7 +47,7 @@ def simulate(
 
     Returns:
         `(paths, T)`, on several axes or with several species `(paths, T, ndim)`. To fit them,
-        `Trajectory(grid, [times] * paths, list(x))` takes paths of one axis, less their frames of NaN.
+        `Trajectory(grid, [times] * paths, list(x))` takes them, less their frames of NaN.
 
     Raises:
         ValueError: sources, exchange, walls that let in, coefficients that grow, negative diffusivities, steps too long for

@@ -17,7 +17,7 @@ import numpy as np
 from jaxdiff.transition.closure import Dynamics
 
 CLEAR = 20.0  # exponent from which a wall is not felt: two parts in a thousand million
-IMAGES = 4  # each way
+IMAGES = 6  # each way
 FLAT = 1e-6  # of the factor that the images left out, or drift between two walls, may be
 
 Kinds = tuple[str, ...]  # "reflecting", "absorbing" or "periodic", of the lower and upper wall of each axis

@@ -25,7 +25,7 @@ from jaxdiff.transition.near_walls import CLEAR, FLAT, Kinds, clearance, log_fac
 ASTRAY = 0.25  # standard errors that the steps of a path may lead an estimate astray
 FINEST = 0.003  # or of the standard deviation that one step gives, whichever is more
 ROUGH, WORST = 0.1, 1.0  # nat, of the root mean square and of the largest error in a sample
-EXACT, NEARLY = 1e-10, 1e-4  # nat, of Runge–Kutta steps where Gaussians are exact, and where they are not
+EXACT, NEARLY = 1e-10, 3e-4  # nat, of Runge–Kutta steps where Gaussians are exact, and where they are not
 SAMPLE = (1024, 256, 32)  # steps on which 1 and 2, 2 and 4, 4 and 8 pieces are compared
 MOST_PARTS = 1024
 ROUNDS = 3  # ways round a periodic axis, each way
@@ -255,18 +255,18 @@ class _Trial:
 
     def chosen(self) -> Block:
         """The block with the least effort that serves; ValueError if none does."""
-        d, n = self.block.start.shape[1], len(self.block.start)
-        rows, scores = self._sample(SAMPLE[0])
+        d = self.block.start.shape[1]
+        rows, scores, weights = self._sample(SAMPLE[0])
         linear = np.max(abs(self.values(rows[:64], 1, 4) - self.values(rows[:64], 2, 2))) < 1e-6
         parts = self._parts(rows, 1, 1, EXACT if linear else NEARLY)
         values = {1: self.values(rows, 1, parts), 2: self.values(rows, 2, max(parts // 2, 1))}
         unknown = self._walls(rows)
-        if self._serves((values[1] - values[2]) * 4 / 3, unknown, scores, n):
+        if self._serves((values[1] - values[2]) * 4 / 3, unknown, scores, weights):
             return replace(self.block, parts=parts)
         for pieces, count in zip((2, 4, 8), SAMPLE[1:] if d > 1 else (256, 256)):
             if d == 3 and pieces > 2:
                 break
-            some, scores = self._sample(count)
+            some, scores, weights = self._sample(count)
             each = self._parts(some[:32], pieces, max(parts // pieces, 1), NEARLY)
             whole = [self.values(some, m, max(each * pieces // m, 1)) for m in (pieces // 2, pieces, 2 * pieces)]
             one, two = whole[1] - whole[0], whole[2] - whole[1]
@@ -275,7 +275,7 @@ class _Trial:
             smooth = bool(fine.all() and 0.0 < ratio < 0.75)
             share = ratio / (1 - ratio) if smooth else 0.0
             error = (two + share * (two - one)) if smooth else two  # of what is extrapolated, against twice as many
-            if self._serves(error, self._walls(some), scores, n):
+            if self._serves(error, self._walls(some), scores, weights):
                 return replace(self.block, pieces=pieces, parts=each, share=share if smooth else None)
         i = rows[int(np.argmax(np.nan_to_num(abs(values[1] - values[2]), nan=np.inf)))]
         begin, end = self.block.time[i]
@@ -287,8 +287,9 @@ class _Trial:
             f"the densities of steps as long as that from time {begin:.6g} to {end:.6g} are not resolved by {pieces} Gaussian pieces and twice as many; the coefficients change too much within a step: take shorter steps"
         )
 
-    def _sample(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Some steps, those that leap farthest and are pushed most among them; and scores (s, q) of unit variance."""
+    def _sample(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Some steps, those that leap farthest and are pushed most among them; scores (s, q) of unit variance; and the share of
+        all steps (s,) that each stands for."""
         time, start, stop = self.block.time, self.block.start, self.block.stop[:, 0]
         span = (time[:, 1] - time[:, 0])[:, None]
         unit = np.sqrt(2 * self.block.diffusivity * span)
@@ -300,6 +301,8 @@ class _Trial:
         )
         others = np.setdiff1d(np.arange(len(start)), special)
         rows = np.concatenate([special, self.random.permutation(others)])[:count]
+        others_taken = max(len(rows) - len(special), 1)
+        weights = np.where(np.arange(len(rows)) < len(special), 1.0, len(others) / others_taken) / len(start)
         z = (stop - start - self.block.drift * span)[rows] / unit[rows]
         z = np.clip(z / np.maximum(z.std(0), 1e-300), -6, 6)
         where = start[rows] - start[rows].mean(0)
@@ -310,7 +313,7 @@ class _Trial:
             for j in range(i + 1)
         ]
         first = np.concatenate([np.ones((len(rows), 1)), z, np.stack(pairs, 1)], 1)
-        return rows, np.concatenate([first, *(first[:, 1:] * one[:, None] for one in where.T)], 1)
+        return rows, np.concatenate([first, *(first[:, 1:] * one[:, None] for one in where.T)], 1), weights
 
     def _parts(self, rows: np.ndarray, pieces: int, parts: int, tolerance: float) -> int:
         """Parts of each piece, from so many on, that agree with twice as many to a tolerance [nat], or as far as jumps let them."""
@@ -338,14 +341,15 @@ class _Trial:
         wide = np.nan_to_num(np.max(logs, 0) - np.min(logs, 0), nan=np.inf)
         return np.where(lost > FLAT, np.inf, wide / 2)
 
-    def _serves(self, error: np.ndarray, unknown: np.ndarray, scores: np.ndarray, n: int) -> bool:
-        """Whether errors (s,) lead no estimate astray."""
+    def _serves(self, error: np.ndarray, unknown: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> bool:
+        """Whether errors (s,) lead no estimate astray, beyond the chance of the sample."""
         if not (np.isfinite(error).all() and np.isfinite(unknown).all()):
             return False
         whole = abs(error) + unknown
-        if whole.max() > WORST or np.sqrt(np.mean(whole**2)) > ROUGH:
+        if whole.max() > WORST or np.sqrt(weights @ whole**2) > ROUGH:
             return False
         each = error[:, None] * scores
-        chance = 2 * each.std(0) * np.sqrt(max(1 / len(error) - 1 / n, 0.0))
-        astray = abs(each.mean(0)) - chance + np.mean(unknown[:, None] * abs(scores), 0) / 2
+        many = weights[-1] * len(self.block.start)  # steps that each one drawn stands for
+        chance = 2 * np.sqrt(max(1 - 1 / many, 0.0) * (weights**2 @ each**2))
+        astray = abs(weights @ each) - chance + weights @ (unknown[:, None] * abs(scores)) / 2
         return bool((astray <= self.limit).all())

@@ -334,7 +334,7 @@ BAD = {
     "order": (lambda: jd.solve(jd.Diffusion(1.0), PLANE, 1.0, [0, 1], scheme=jd.FiniteVolume(order=4)), "order=4 holds on one axis"),
     "outside": (lambda: jd.Readings(PLANE, 0.0, [1.0], [[0.5, 2.5]], [1.0]), "position 0 at y = 2.5 lies outside"),
     "places": (lambda: jd.Readings(PLANE, 0.0, [1.0], [0.5], [1.0]), "1 rows of 2 coordinates"),
-    "path": (lambda: jd.Trajectory(PLANE, [0.0, 1.0], [0.1, 0.2]), "a path holds on a grid of one axis"),
+    "path": (lambda: jd.Trajectory(PLANE, [0.0, 1.0], [0.1, 0.2]), r"shapes \(n,\) and \(n, 2\), got"),
     "counts": (lambda: jd.Histograms(PLANE, 1.0, [1.0], np.ones((1, 12))), r"\(1, 12, 10\), got \(1, 12\)"),
 }  # fmt: skip
 

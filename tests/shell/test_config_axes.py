@@ -198,7 +198,10 @@ REFUSED = [
     ({"data": {**SHORT, "kind": "histograms", "scale": {"x": 2.0}}}, "x = 0.2 is not the middle of a bin"),
     ({"data": {**SHORT, "kind": "histograms", "edges": [0.0, 1.0]}}, "[data] edges must be 2 lists"),
     ({"data": {"table": "short.csv", "kind": "histograms", "time": "t"}}, "a row per bin: name position"),
-    ({"data": {"table": "short.csv", "kind": "trajectory", "interval": 1.0, "value": "x"}}, "a grid of one axis"),
+    (
+        {"data": {"table": "short.csv", "kind": "trajectory", "interval": 1.0, "value": "x"}},
+        "shapes (n,) and (n, 2), got",
+    ),
     ({"labels": {"r": "radius"}}, "allowed are x, y, t, value"),
     ({"fit": {"scheme": {"name": "spectral", "order": 4}}}, "unknown key 'order' in [fit] scheme"),
 ]
