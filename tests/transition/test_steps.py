@@ -38,7 +38,7 @@ def evaluated(model, path):
 class Chain:
     """p(x₁, t | x₀) of dX = f dt + √(2D) dW on one axis, of a fine walk between cells, by the exponential of its rates."""
 
-    def __init__(self, drift, diffusivity, t, width=4.0, cells=600):
+    def __init__(self, drift, diffusivity, t, width=3.2, cells=480):
         self.x, self.h = (np.arange(cells) + 0.5) * 2 * width / cells - width, 2 * width / cells
         up, down = (diffusivity(self.x) / self.h**2 + sign * drift(self.x) / (2 * self.h) for sign in (1, -1))
         assert up.min() >= 0 and down.min() >= 0
