@@ -182,7 +182,7 @@ def test_walls(h):
 
 
 def test_a_drift_into_a_reflecting_wall():
-    """A number is exact (Smoluchowski); a drift that turns about within a step is refused."""
+    """A number is exact (Smoluchowski)."""
     rng, v, D, h, n = np.random.default_rng(6), -1.5, 0.5, 0.05, 100
     x = np.abs(rng.exponential(0.3, (n + 1, 2))) + 0.01
     grid = jd.Grid.uniform((0.0, 60.0, 4), (-60.0, 60.0, 4))
@@ -192,9 +192,6 @@ def test_a_drift_into_a_reflecting_wall():
     law = law - v / D * np.exp(v * b / D) * norm.sf((a + b + v * h) / s)
     exact = np.log(law) + norm.logpdf(x[1:, 1], x[:-1, 1], s)
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-8)
-    steep = jd.FokkerPlanck((lambda x, y: 40 * jnp.cos(20 * x), 0.0), D)
-    with pytest.raises(ValueError, match=r"steps near a wall, .* not resolved|are not resolved by"):
-        jd.Trajectory(grid, h * np.arange(n + 1), x).prepare(steep)
 
 
 def test_killing_that_is_quadratic_is_exact():
@@ -244,7 +241,7 @@ NOTHING = {
     ),
     "source": (lambda: jd.Diffusion(1.0, source=1.0), "got a source"),
     "components": (lambda: jd.FokkerPlanck((1.0, 2.0, 3.0), 1.0), "a drift on 2 axes has 2 components, got 3"),
-    "huge": (lambda: jd.FokkerPlanck(lambda x, y: (1e308 * x, y), 1.0), "not resolved|finite drift"),
+    "huge": (lambda: jd.FokkerPlanck(lambda x, y: (1e308 * x, y), 1.0), "times faster than steps of the path"),
 }
 
 
