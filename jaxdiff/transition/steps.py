@@ -25,7 +25,7 @@ from jaxdiff.transition.near_walls import CLEAR, FLAT, Kinds, clearance, log_fac
 ASTRAY = 0.25  # standard errors that the steps of a path may lead an estimate astray
 FINEST = 0.003  # or of the standard deviation that one step gives, whichever is more
 ROUGH, WORST = 0.1, 1.0  # nat, of the root mean square and of the largest error in a sample
-EXACT, NEARLY = 1e-10, 3e-4  # nat, of Runge–Kutta steps where Gaussians are exact, and where they are not
+EXACT, NEARLY = 2e-11, 3e-4  # nat a step, of Runge–Kutta steps where Gaussians are exact, and where they are not
 SAMPLE = (1024, 256, 64)  # steps on which 1 and 2, 2 and 4, 4 and 8 pieces are compared
 MOST_PARTS = 1024
 ROUNDS = 4  # ways round a periodic axis, each way

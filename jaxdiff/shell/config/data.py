@@ -279,7 +279,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "edges": edges,
         "position": partial(per_axis, axes=axes, check=text_or_number),
         "probe": read_probe,
-        "value": _column_or_columns,
+        "value": lambda value, where: (partial(listed, check=text) if isinstance(value, list) else text)(value, where),
         "interval": number,
         "total": number,
         "background": _share,
@@ -312,10 +312,6 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         return checks.get(key, text)(value, where)
 
     return {key: checked(key, value) for key, value in settings.items()}
-
-
-def _column_or_columns(value: Any, where: str) -> Any:
-    return listed(value, where, check=text) if isinstance(value, list) else text(value, where)
 
 
 def _conditions(value: Any, where: str) -> dict[str, Any]:
