@@ -71,7 +71,7 @@ def by_scoring(process: Process, path: jd.Trajectory) -> tuple[np.ndarray, np.nd
     errors; the seconds of a value with gradient, compiled; and the Gaussian pieces of the steps."""
     with jax.enable_x64(True):
         z = np.array(list(process.truth.values()))
-        predictor = path.prepare(process.model(**process.truth))
+        predictor: Any = path.prepare(process.model(**process.truth))
         for _ in range(ROUNDS):
             scores = np.asarray(_scores(process.model, z, predictor))
             information = scores.T @ scores

@@ -61,7 +61,8 @@ def scores(path: Trajectory, equation: Any) -> tuple[np.ndarray, np.ndarray]:
                 period = walls[k, 1] - walls[k, 0]
                 about = mean[:, mean.shape[1] // 2, k]
                 stop[:, k] += np.round((about - stop[:, k]) / period) * period
-        found, before = [], []
+        found: list[Any] = []
+        before: list[Any] = []
         for k, row in enumerate(rows_of):
             here = mean[:, :, k] + sum(a * b for a, b in zip(row, before, strict=False))
             away = (stop[:, k, None] - here) / row[k]

@@ -49,8 +49,8 @@ def log_densities(xp: Any, dynamics: Dynamics, knots: Any, start: Any, stop: Any
         after = log_densities(xp, dynamics, each(second), y, each(stop), 1, parts)
     else:
         halves = [each(first), each(second)], [each(start), y], [y, each(stop)]
-        both = [xp.concatenate(half) for half in halves]
-        before, after = xp.split(log_densities(xp, dynamics, *both, pieces // 2, parts), 2)
+        when, begin, end = (xp.concatenate(half) for half in halves)
+        before, after = xp.split(log_densities(xp, dynamics, when, begin, end, pieces // 2, parts), 2)
     found = (before + after).reshape(n, -1) - chance + np.log(weights)
     most = xp.max(found, 1)
     return most + xp.log(xp.sum(xp.exp(found - most[:, None]), 1))

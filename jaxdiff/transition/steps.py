@@ -25,11 +25,11 @@ from jaxdiff.transition.near_walls import CLEAR, FLAT, Kinds, clearance, log_fac
 ASTRAY = 0.25  # standard errors that the steps of a path may lead an estimate astray
 FINEST = 0.003  # or of the standard deviation that one step gives, whichever is more
 ROUGH, WORST = 0.1, 1.0  # nat, of the root mean square and of the largest error in a sample
-EXACT, NEARLY = 1e-10, 3e-4  # nat, of Runge–Kutta steps where Gaussians are exact, and where they are not
-SAMPLE = (1024, 256, 32)  # steps on which 1 and 2, 2 and 4, 4 and 8 pieces are compared
+EXACT, NEARLY = 2e-11, 3e-4  # nat a step, of Runge–Kutta steps where Gaussians are exact, and where they are not
+SAMPLE = (1024, 256, 64)  # steps on which 1 and 2, 2 and 4, 4 and 8 pieces are compared
 MOST_PARTS = 1024
-ROUNDS = 3  # ways round a periodic axis, each way
-FAINT = 40.0  # nat, below which another way round is left out
+ROUNDS = 4  # ways round a periodic axis, each way
+FAINT = 25.0  # nat, below which another way round is left out
 LANES = 2**17  # Gaussians at once
 MOVED = 0.4  # of drift and log D along a path, from which a plan is made anew
 
@@ -257,17 +257,18 @@ class _Trial:
         """The block with the least effort that serves; ValueError if none does."""
         d = self.block.start.shape[1]
         rows, scores, weights = self._sample(SAMPLE[0])
-        linear = np.max(abs(self.values(rows[:64], 1, 4) - self.values(rows[:64], 2, 2))) < 1e-6
-        parts = self._parts(rows, 1, 1, EXACT if linear else NEARLY)
+        least = self._least_parts(rows)
+        linear = np.max(abs(self.values(rows[:64], 1, 16 * least) - self.values(rows[:64], 2, 8 * least))) < 1e-6
+        parts = self._parts(rows, 1, least, EXACT if linear else NEARLY)
         values = {1: self.values(rows, 1, parts), 2: self.values(rows, 2, max(parts // 2, 1))}
         unknown = self._walls(rows)
         if self._serves((values[1] - values[2]) * 4 / 3, unknown, scores, weights):
             return replace(self.block, parts=parts)
-        for pieces, count in zip((2, 4, 8), SAMPLE[1:] if d > 1 else (256, 256)):
+        for pieces, count in ((2, SAMPLE[1]), (4, SAMPLE[2])):
             if d == 3 and pieces > 2:
                 break
             some, scores, weights = self._sample(count)
-            each = self._parts(some[:32], pieces, max(parts // pieces, 1), NEARLY)
+            each = self._parts(some[: 64 // pieces], pieces, max(parts // pieces, 1), NEARLY)
             whole = [self.values(some, m, max(each * pieces // m, 1)) for m in (pieces // 2, pieces, 2 * pieces)]
             one, two = whole[1] - whole[0], whole[2] - whole[1]
             fine = np.isfinite(one) & np.isfinite(two)
@@ -315,14 +316,26 @@ class _Trial:
         first = np.concatenate([np.ones((len(rows), 1)), z, np.stack(pairs, 1)], 1)
         return rows, np.concatenate([first, *(first[:, 1:] * one[:, None] for one in where.T)], 1), weights
 
+    def _least_parts(self, rows: np.ndarray) -> int:
+        """Parts with which steps of Runge and Kutta are stable at the coefficients where steps begin."""
+        time, start = self.block.time[rows], self.block.start[rows]
+        n, d = start.shape
+        J = self.dynamics.on_host(time[:, 0], start, np.zeros((n, d, d)))[3]
+        stiff = np.max(np.sqrt(np.sum(J**2, (1, 2))) * (time[:, 1] - time[:, 0])) / 2
+        if not stiff <= MOST_PARTS / 4:
+            raise ValueError(
+                f"the drift changes what is {stiff:.3g} times faster than steps of the path, which is beyond what is followed; take shorter steps, or bound what is fitted"
+            )
+        return int(2 ** np.ceil(np.log2(max(stiff, 1.0))))
+
     def _parts(self, rows: np.ndarray, pieces: int, parts: int, tolerance: float) -> int:
         """Parts of each piece, from so many on, that agree with twice as many to a tolerance [nat], or as far as jumps let them."""
         rows = rows if self.varying and pieces == 1 else rows[:64]
         value, before, stuck = self.values(rows, pieces, parts), np.inf, 0
-        while parts < MOST_PARTS // pieces:
+        while parts < MOST_PARTS // pieces**2:
             better = self.values(rows, pieces, 2 * parts)
             error = float(np.nan_to_num(np.mean(abs(value - better)), nan=np.inf))
-            stuck = stuck + 1 if error > before / 4 else 0
+            stuck = stuck + 1 if not error <= before / 4 or error == np.inf else 0
             if error <= tolerance or stuck == 3:
                 break
             parts, value, before = 2 * parts, better, error

@@ -279,6 +279,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "edges": edges,
         "position": partial(per_axis, axes=axes, check=text_or_number),
         "probe": read_probe,
+        "value": lambda value, where: (partial(listed, check=text) if isinstance(value, list) else text)(value, where),
         "interval": number,
         "total": number,
         "background": _share,
