@@ -12,7 +12,7 @@ from jaxdiff.benchmarks.harness import Entries, Options, markdown, publish
 
 PARTS = 30  # of an interval, of which tracks are made
 WIDE = jd.Grid.uniform((-1e4, 1e4, 10))  # free space
-REPEATS = {"free": 200, "trap": 30, "mixture": 60}
+REPEATS = {"free": 100, "trap": 10, "mixture": 40}
 SHORT = {"free": 3, "trap": 2, "mixture": 2}
 
 

@@ -169,7 +169,9 @@ class TracksPredictor(Predictor):
         notes += self._limits(equation, float(noise_of(initial))) if self.fitted else []
         if OTHER in kinds:
             moved = float(_by_size_of_cells()(self, equation, initial))
-            if moved > _TOLD:
+            if np.isinf(moved):
+                notes.append("by how much cells move the log likelihood is not known; take equal ones, an even number")
+            elif moved > _TOLD:
                 notes.append(f"cells move the log likelihood by up to {moved:.2g}; take half as wide ones")
         return tuple(notes)
 

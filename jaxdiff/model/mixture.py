@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.model.equations import Equation
+from jaxdiff.model.equations import Equation, Transport
 from jaxdiff.parameters import numeric, plain
 
 
@@ -78,7 +78,7 @@ class Mixture(Equation):
         kinds: list[Any] = [jax.tree.structure(plain(state)) for state in self.states]
         return [(i, i + 1) for i in range(len(kinds) - 1) if kinds[i] == kinds[i + 1]]
 
-    def transport(self) -> Any:
+    def transport(self) -> Transport:
         raise ValueError(
             "a mixture is of tracks as they are seen; give jd.Trajectory their noise=, 0.0 where positions are exact"
         )
