@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,9 +70,25 @@ def _mixed(value: Any) -> bool:
 
 
 class Named(eqx.Module):
-    """In place of a number: the parameter of this name, of those that a model function is fitted by."""
+    """In place of a number: the parameter of this name, of those that a model function is fitted by, or an entry of it, "name[i]"."""
 
     name: str = eqx.field(static=True)
+    entry: int | None = eqx.field(static=True, default=None)
+
+    def __init__(self, text: str):
+        found = re.fullmatch(r"(.*)\[(\d+)\]", text)
+        self.name, self.entry = (found[1], int(found[2])) if found else (text, None)
+
+    def of(self, numbers: Any) -> Any:
+        """What stands there among numbers {name: number}."""
+        if self.name not in numbers:
+            raise ValueError(f"{self.name!r} names no parameter; there are {', '.join(numbers) or 'none'}")
+        value = numbers[self.name]
+        if self.entry is None:
+            return value
+        if np.ndim(value) != 1 or self.entry >= len(value):
+            raise ValueError(f"'{self.name}[{self.entry}]' names an entry that there is not, of shape {np.shape(value)}")
+        return value[self.entry]
 
 
 def is_named(node: Any) -> bool:
@@ -80,13 +97,7 @@ def is_named(node: Any) -> bool:
 
 def with_parameters(tree: Any, numbers: Any) -> Any:
     """The tree with the numbers {name: number} in place of names."""
-
-    def found(node: Any) -> Any:
-        if is_named(node) and node.name not in numbers:
-            raise ValueError(f"{node.name!r} names no parameter; there are {', '.join(numbers) or 'none'}")
-        return numbers[node.name] if is_named(node) else node
-
-    return jax.tree.map(found, tree, is_leaf=is_named)
+    return jax.tree.map(lambda node: node.of(numbers) if is_named(node) else node, tree, is_leaf=is_named)
 
 
 class Mark(eqx.Module):
