@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,25 +69,20 @@ def _mixed(value: Any) -> bool:
 
 
 class Named(eqx.Module):
-    """In place of a number: the parameter of this name, of those that a model function is fitted by, or an entry of it, "name[i]"."""
+    """In place of a number: a parameter of a model function by its name, or an entry of it, "name[i]"."""
 
     name: str = eqx.field(static=True)
-    entry: int | None = eqx.field(static=True, default=None)
+    entry: int = eqx.field(static=True)
 
     def __init__(self, text: str):
-        found = re.fullmatch(r"(.*)\[(\d+)\]", text)
-        self.name, self.entry = (found[1], int(found[2])) if found else (text, None)
+        name, _, entry = text.removesuffix("]").partition("[")
+        self.name, self.entry = (name, int(entry)) if entry.isdecimal() else (text, -1)
 
     def of(self, numbers: Any) -> Any:
-        """What stands there among numbers {name: number}."""
-        if self.name not in numbers:
-            raise ValueError(f"{self.name!r} names no parameter; there are {', '.join(numbers) or 'none'}")
-        value = numbers[self.name]
-        if self.entry is None:
-            return value
-        if np.ndim(value) != 1 or self.entry >= len(value):
-            raise ValueError(f"'{self.name}[{self.entry}]' names an entry that there is not, of shape {np.shape(value)}")
-        return value[self.entry]
+        value, i = numbers.get(self.name), self.entry
+        if value is None or (i >= 0 and (np.ndim(value) != 1 or i >= len(value))):
+            raise ValueError(f"{self!r} names no parameter, nor an entry; there are {', '.join(numbers) or 'none'}")
+        return value if i < 0 else value[i]
 
 
 def is_named(node: Any) -> bool:
@@ -317,8 +311,7 @@ class Parameters:
         """The leaves that are fitted, of the flat numbers x (p,)."""
         at = 0
         for place in self.places:
-            shape = np.shape(self.leaves[place])
-            size = int(np.prod(shape))
+            size = int(np.prod(shape := np.shape(self.leaves[place])))
             yield x[at : at + size].reshape(shape) if shape else x[at]
             at += size
 
