@@ -69,9 +69,20 @@ def _mixed(value: Any) -> bool:
 
 
 class Named(eqx.Module):
-    """In place of a number: the parameter of this name, of those that a model function is fitted by."""
+    """In place of a number: a parameter of a model function by its name, or an entry of it, "name[i]"."""
 
     name: str = eqx.field(static=True)
+    entry: int = eqx.field(static=True)
+
+    def __init__(self, text: str):
+        name, _, entry = text.removesuffix("]").partition("[")
+        self.name, self.entry = (name, int(entry)) if entry.isdecimal() else (text, -1)
+
+    def of(self, numbers: Any) -> Any:
+        value, i = numbers.get(self.name), self.entry
+        if value is None or (i >= 0 and (np.ndim(value) != 1 or i >= len(value))):
+            raise ValueError(f"{self!r} names no parameter, nor an entry; there are {', '.join(numbers) or 'none'}")
+        return value if i < 0 else value[i]
 
 
 def is_named(node: Any) -> bool:
@@ -80,13 +91,7 @@ def is_named(node: Any) -> bool:
 
 def with_parameters(tree: Any, numbers: Any) -> Any:
     """The tree with the numbers {name: number} in place of names."""
-
-    def found(node: Any) -> Any:
-        if is_named(node) and node.name not in numbers:
-            raise ValueError(f"{node.name!r} names no parameter; there are {', '.join(numbers) or 'none'}")
-        return numbers[node.name] if is_named(node) else node
-
-    return jax.tree.map(found, tree, is_leaf=is_named)
+    return jax.tree.map(lambda node: node.of(numbers) if is_named(node) else node, tree, is_leaf=is_named)
 
 
 class Mark(eqx.Module):
@@ -306,8 +311,7 @@ class Parameters:
         """The leaves that are fitted, of the flat numbers x (p,)."""
         at = 0
         for place in self.places:
-            shape = np.shape(self.leaves[place])
-            size = int(np.prod(shape))
+            size = int(np.prod(shape := np.shape(self.leaves[place])))
             yield x[at : at + size].reshape(shape) if shape else x[at]
             at += size
 

@@ -65,20 +65,20 @@ def solved(of: Any, start: Any, top: Any, count: int) -> Followed:
     origin = at_start[0] + start * (at_start[2] - at_start[0])
     pushes = (velocities - drift + pull * places) / 2.0
 
-    def psi(wall: int, y: Any, since: Any) -> Any:
-        """Ψ at all times `(N, 1)` of a wall, from places y at times `since` before, where those are positive."""
+    def psi(y: Any, since: Any) -> Any:
+        """±2 Ψ `(2, …, N, …)` at all times of each wall, from places y at times `since` before, where those are positive."""
         before = since > 0
         d = jnp.where(before, since, 1.0)
         mean = y + (drift - pull * y) * d * _faded(pull * d)
         variance = 2.0 * spreads * d * _faded(2.0 * pull * d)
-        off = places[wall][:, None] - mean
+        of_wall = lambda x: x.reshape(2, *(1,) * (mean.ndim - 2), count, 1)
+        off = of_wall(places) - mean
         density = jnp.exp(-(off**2) / (2.0 * variance)) / jnp.sqrt(2.0 * np.pi * variance)
-        return jnp.where(before, density * (pushes[wall][:, None] - spreads * off / variance), 0.0)
+        found = density * (of_wall(pushes) - spreads * off / variance)
+        return of_wall(jnp.array([[-2.0], [2.0]]) * jnp.ones(count)) * jnp.where(before, found, 0.0)
 
-    signs = jnp.array([-1.0, 1.0])
-    first = jnp.stack([-2.0 * signs[i] * psi(i, origin, times[:, None])[:, 0] for i in (0, 1)])
-    since = times[:, None] - times
-    kernel = jnp.stack([jnp.stack([-2.0 * signs[i] * psi(i, places[j], since) for j in (0, 1)]) for i in (0, 1)])
+    first = -psi(jnp.full((1, 1), origin), times[:, None])[..., 0]
+    kernel = -psi(places[:, None, :], times[:, None] - times)
 
     def on_each(every: int) -> Any:
         """Densities `(2, N/every + 1)` by sums over each so-many-th node."""
@@ -134,8 +134,10 @@ def _summed(rates: Any) -> Any:
 class ByIntegrals(BySteps):
     """Passages of a linear drift between walls that move, by sums over so many nodes, a multiple of eight."""
 
-    fewest: ClassVar[int] = 128
-    most: ClassVar[int] = 1024
+    fewest: ClassVar[int] = 192
+    most: ClassVar[int] = 1536
+    left: ClassVar[float] = 1.0  # of the last that was taken out, where nodes are few
+    moved: ClassVar[float] = 0.03
     power: ClassVar[float] = 1.0
 
     def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Followed:

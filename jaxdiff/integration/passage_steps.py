@@ -20,8 +20,6 @@ from jaxdiff.integration.steppers import TRBDF2
 from jaxdiff.runtime.conditions import Condition
 
 POINTS = 6  # of an interpolation
-LEFT = 0.1  # of an error of second order, what is left of it in the fourth
-MOVED = 0.1  # of the log likelihood, by what is taken out as the error of steps: a tenth of it is left
 
 
 class Followed(NamedTuple):
@@ -148,17 +146,19 @@ class BySteps(eqx.Module):
     count: int = eqx.field(static=True)
     fewest: ClassVar[int] = 128
     most: ClassVar[int] = 2048
+    left: ClassVar[float] = 0.1  # of what was taken out as errors of second order, what values err by
+    moved: ClassVar[float] = 0.1  # of the log likelihood, by what was taken out as the error of steps
     power: ClassVar[float] = 2.0  # of the nodes, as shares of the longest time: closer together at first
 
     def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Followed:
         return followed(equation, grid, scheme, origin, top, self.count)
 
     def at(self, found: Followed, kinds: Any, times: Any, top: Any) -> tuple[Any, Any]:
-        """Densities or chances, and what they err by: about a tenth of what was taken out."""
+        """Densities or chances, and what they err by, roughly."""
         parts = [found.steps] if found.cells is None else [found.steps, found.cells]
         sizes = sum(jnp.abs(at_nodes(part, kinds, times, top, self.power)) for part in parts)
         sizes = jnp.where(times > 0, sizes, 0.0)
-        noise = LEFT * sizes + NOISE * jnp.where(kinds == LATER, 1.0, 1.0 / top)
+        noise = self.left * sizes + NOISE * jnp.where(kinds == LATER, 1.0, 1.0 / top)
         return at_nodes(found.values, kinds, times, top, self.power), jax.lax.stop_gradient(noise)
 
     def of_cells(self, found: Followed, kinds: Any, times: Any, top: Any) -> Any:
@@ -170,10 +170,10 @@ class BySteps(eqx.Module):
         )
 
     def resolved(self, found: Followed, kinds: Any, times: Any, top: Any, share: Any) -> Any:
-        """Whether what was taken out as the error of steps moves the log likelihood by less than `MOVED`; share: of what a row
+        """Whether what was taken out as the error of steps moves the log likelihood by no more than is allowed; share: of what a row
         is of a density there, over it."""
         moves = jnp.where(times > 0, at_nodes(found.steps, kinds, times, top, self.power) * share, 0.0)
-        return (jnp.abs(jnp.sum(moves)) < MOVED) & (jnp.sum(moves**2) < MOVED) | (self.count >= self.most)
+        return (jnp.abs(jnp.sum(moves)) < self.moved) & (jnp.sum(moves**2) < self.moved) | (self.count >= self.most)
 
     def lost(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, kinds: Any, times: Any) -> Any:
         """No sums cancel."""

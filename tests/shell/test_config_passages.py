@@ -69,3 +69,12 @@ def test_the_example_is_a_problem(measured):
     examples = Path(__file__).resolve().parents[2] / "examples"
     done = load(examples / "decisions.toml", measured("roitman_monkey1.csv"))
     assert len(done.measurement) == 6 and all(isinstance(one, jd.PassageTimes) for one in done.measurement)
+
+
+def test_each_experiment_may_have_a_nondecision_time(tmp_path):
+    own = {**EVIDENCE["parameters"], "t0": {"start": 0.2, "positive": True, "per": "experiment"}}
+    done = problem(tmp_path, TRIALS, data={**DATA, "spread": 0.1}, **{**EVIDENCE, "parameters": own})
+    assert [one.initial.nondecision for one in done.measurement] == [Named("t0[0]"), Named("t0[1]")]
+    assert done.parameters["t0"].value.shape == (2,) and float(done.measurement[0].initial.spread) == 0.1
+    with pytest.raises(ValueError, match="'t0', entry=1\\) names no parameter, nor an entry; there are t0"):
+        Named("t0[1]").of({"t0": np.zeros(1)})

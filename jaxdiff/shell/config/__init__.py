@@ -121,7 +121,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
             if data is not None:
                 texts = arithmetic([equation, *one.sides.values()])
                 data = data.driving(texts, {*parameters, *known, "t", *position_names(axes)})
-                data = passages.resolved(data, parameters, own, known)
+                data = passages.resolved(data, parameters, own, known, i)
             written = initials.texts_of(initial)
             spec = {"equation": equation, "boundaries": one.sides, "initial": written, "observe": observe}
             model = TextModel(spec, known, axes, data)

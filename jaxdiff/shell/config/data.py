@@ -291,7 +291,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "interpolation": partial(choose, allowed=INTERPOLATIONS),
         "conditions": _conditions,
         "phase": lambda value, where: checked_phase(value),
-        **dict.fromkeys(("origin", "nondecision", "lapse"), text_or_number),
+        **dict.fromkeys(("origin", "nondecision", "lapse", "spread"), text_or_number),
         "window": passages.window,
         "sides": passages.walls,
     }

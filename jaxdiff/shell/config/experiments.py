@@ -150,7 +150,7 @@ def check_names(settings: list[Setting], models: list[TextModel], parameters: Ma
     if idle := set(parameters) - used:
         raise ValueError(f"the parameter {sorted(idle)[0]!r} stands in no coefficient; use it or leave it out")
     for one, model in zip(settings, models, strict=True):
-        if idle := own - model.names:
+        if idle := own - model.names - (passages.named(one.data.settings) if one.data else set()):
             raise ValueError(
                 f"the parameter {sorted(idle)[0]!r} is one for each experiment, and stands in no text of {one.name!r}; use it there or leave per out"
             )

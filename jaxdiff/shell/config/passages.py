@@ -15,8 +15,8 @@ from jaxdiff.shell.config.keys import mapping, number, shown, text
 if TYPE_CHECKING:
     from jaxdiff.shell.config.data import Data
 
-KEYS = ("side", "sides", "censored", "origin", "nondecision", "lapse", "window")
-NUMBERS = ("origin", "nondecision", "lapse", "noise")  # that may be texts, noise of tracks
+KEYS = ("side", "sides", "censored", "origin", "nondecision", "lapse", "window", "spread")
+NUMBERS = ("origin", "nondecision", "lapse", "spread", "noise")  # that may be texts, noise of tracks
 
 
 def window(value: Any, where: str) -> Any:
@@ -37,8 +37,11 @@ def named(settings: Mapping[str, Any]) -> set[str]:
     return {name for one in given for name in names(one)}
 
 
-def resolved(data: Data, parameters: Collection[str], own: Collection[str], known: Mapping[str, float]) -> Data:
-    """With numbers in place of constants, and functions in place of texts of the position; parameters stay names."""
+def resolved(
+    data: Data, parameters: Collection[str], own: Collection[str], known: Mapping[str, float], experiment: int
+) -> Data:
+    """With numbers in place of constants, and functions in place of texts of the position; parameters stay names, of those that
+    each experiment has for itself the one of this experiment."""
     found: dict[str, Any] = {}
     for key in NUMBERS:
         given, where = data.settings.get(key), f"[data] {key}"
@@ -46,9 +49,7 @@ def resolved(data: Data, parameters: Collection[str], own: Collection[str], know
             continue
         if given in parameters:
             if given in own:
-                raise ValueError(
-                    f"{where} is {given!r}, which each experiment has for itself; give one for all, or no per"
-                )
+                found[key] = f"{given}[{experiment}]"
             continue
         constants = {name: known[name] for name in names(given) if name in known}
         place = ("x",) if key == "origin" and "x" in names(given) else ()
@@ -72,6 +73,6 @@ def measurement(data: Data, grid: Grid, conditions: Any) -> PassageTimes:
         sides = {float(key): wall for key, wall in sides.items()}
     late = None if "censored" not in s else passage_tables.flags(data.frame, s["censored"])
     found = passage_tables.walls(data.frame, side, sides)
-    rest = {key: s[key] for key in ("nondecision", "lapse", "window") if key in s}
+    rest = {key: s[key] for key in ("nondecision", "lapse", "window", "spread") if key in s}
     origin = data.required("origin", "give the place from which all start")
     return PassageTimes(grid, origin, times, found, late, **rest, conditions=conditions)
