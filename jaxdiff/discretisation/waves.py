@@ -49,6 +49,11 @@ class WaveSystem(System):
         equation, grid = self.equation, self.grid
         if grid.discrete:
             raise ValueError("waves are solved on a grid of space, got states; use jd.Grid.uniform")
+        for number in ("mass", "hbar"):
+            value = getattr(equation, number)
+            if np.ndim(value) or jnp.iscomplexobj(value):
+                got = "a complex one" if jnp.iscomplexobj(value) else f"shape {np.shape(value)}"
+                raise ValueError(f"{number} is one real number, got {got}; for several use jax.vmap")
         if grid.geometry != "cartesian":
             raise ValueError(f"waves are solved on Cartesian grids, got a {grid.geometry} one; for r ψ take an axis r")
         if name := uneven_axis(grid):
@@ -65,22 +70,30 @@ class WaveSystem(System):
 
     def potential(self, t: Any) -> Any:
         """V/ħ at time t `(*cells,)` [1/time]."""
-        return at_centers(self.grid, self.equation.potential, "potential", t) / self._hbar
+        return self._over_hbar(at_centers(self.grid, self.equation.potential, "potential", t))
+
+    def glimpse(self, t: Any) -> Any:
+        """V/ħ at time t in a few cells, wherever they are."""
+        few = {1: 16, 2: 4, 3: 3}[self.grid.ndim]
+        return self._over_hbar(at_centers(self.grid, self.equation.potential, "potential", t, few=few)).ravel()
 
     @property
     def absorption(self) -> Any:
         """Γ/ħ `(*cells,)` [1/time], None for none."""
         if self.equation.absorption is None:
             return None
-        return at_centers(self.grid, self.equation.absorption, "absorption") / self._hbar
+        return self._over_hbar(at_centers(self.grid, self.equation.absorption, "absorption"))
 
     def kinetic(self, basis: Basis) -> Any:
         """ħk²/2m `(*modes,)` [1/time]."""
         found: Any = 0.0
-        for k, edges in enumerate(self.grid.edges):
-            squared = (jnp.asarray(basis.wavenumbers(k)) / (edges[-1] - edges[0])) ** 2
+        for k, edges in enumerate(map(jnp.asarray, self.grid.edges)):
+            squared = (jnp.asarray(basis.wavenumbers(k), edges.dtype) / (edges[-1] - edges[0])) ** 2
             found = found + squared.reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
         return self._hbar / (2 * jnp.asarray(self.equation.mass)) * found
+
+    def _over_hbar(self, energies: Any) -> Any:
+        return energies.astype(jnp.asarray(self.grid.edges[0]).dtype) / self._hbar
 
     @property
     def _hbar(self) -> Any:
@@ -97,7 +110,7 @@ class WaveSystem(System):
     def begin(self, u: Any, t: Any) -> tuple[Any, list[Condition]]:
         """The wave, which must have a norm, and be longer than cells."""
         u, _ = super().begin(u, t)
-        norm, share = self.resolved(jax.lax.stop_gradient(u))
+        norm, share = jax.lax.stop_gradient((self.norm(u), self.unresolved(u)))
         none = "the wave at the start has the norm {value}; it must be positive and finite"
         short = "the wave at the start has {value} of its norm in waves that are hardly longer than two cells; take smaller cells"
         found = [
@@ -109,22 +122,30 @@ class WaveSystem(System):
             u = u.astype(jnp.result_type(u, jnp.complex64))
         return u, found
 
-    def resolved(self, u: Any) -> tuple[Any, Any]:
-        """The norm of a wave, and the share of it in waves that cells hardly hold."""
+    def norm(self, u: Any) -> Any:
+        """The root of ∫|ψ|² dV."""
+        return jnp.sqrt(jnp.sum(density(u)) * jnp.asarray(self.grid.volumes).ravel()[0])
+
+    def unresolved(self, u: Any) -> Any:
+        """The share of the norm of a wave that is in waves that cells hardly hold."""
         basis, short = self.modes(real=False), np.zeros((), bool)
         for k, n in enumerate(self.grid.shape):
             fine = np.abs(basis.wavenumbers(k)) > _FINE * np.pi * n
             short = short | fine.reshape(-1, *(1,) * (self.grid.ndim - 1 - k))
         held = density(basis.analyse(u.astype(jnp.result_type(u, jnp.complex64)))) / basis.squares
         whole, missed = jnp.sum(held), jnp.sum(jnp.where(short, held, 0.0))
-        norm = jnp.sqrt(whole * jnp.asarray(self.grid.volumes).ravel()[0])
-        return norm, jnp.sqrt(missed / jnp.where(whole > 0, whole, 1.0))
+        return jnp.sqrt(missed / jnp.where(whole > 0, whole, 1.0))
 
-    def held(self, waves: Any) -> list[Condition]:
-        """That cells hold the waves `(T, *cells)`."""
-        share = jnp.max(jax.vmap(lambda wave: self.resolved(wave)[1])(jax.lax.stop_gradient(waves)))
+    def watched(self, u: Any) -> Any:
+        """What is watched of a wave on its way: the share that is `unresolved`, and the largest density beside each side."""
+        each = density(u)
+        beside = [jnp.max(jnp.take(each, cells, axis=k)) for k, n in enumerate(self.grid.shape) for cells in _beside(n)]
+        return jnp.stack([self.unresolved(u), *beside])
+
+    def held(self, watched: Any, known: Any) -> list[Condition]:
+        """That cells hold a wave of which the most was `watched`, if it is `known`."""
         words = "the wave comes to have {value} of its norm in waves that are hardly longer than two cells; take smaller cells"
-        return [(words, share > _UNRESOLVED, 0.0, share)]
+        return [(words, known & (watched[0] > _UNRESOLVED), 0.0, watched[0])]
 
     def conditions(self, t: Any) -> list[Condition]:
         """Finite numbers, a positive mass and ħ, nothing that grows, and walls at zero."""
@@ -132,7 +153,8 @@ class WaveSystem(System):
         found: list[Condition] = []
         for name in ("mass", "hbar"):
             value = jnp.asarray(getattr(self.equation, name))
-            found.append((f"{name} is {{value}}; it must be positive", ~(value > 0), 0.0, value))
+            good = jnp.isfinite(value) & (value > 0)
+            found.append((f"{name} is {{value}}; it must be positive and finite", ~good, 0.0, value))
         found.append((f"potential is {{value}} in cell {place}; it must be finite", None, None, self.potential(t)))
         if (absorption := self.absorption) is not None:
             words = f"absorption is {{value}} over hbar in cell {place}; it must not be negative"
@@ -211,15 +233,23 @@ def density(wave: Any) -> Any:
     return wave.real**2 + wave.imag**2 if jnp.iscomplexobj(wave) else wave**2
 
 
-def met_walls(equation: Any, grid: Any, values: Any) -> str:
-    """Which walls the waves `(T, *cells)` meet, in words; empty where they meet none, and for other equations."""
+def _beside(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells beside the lower and the upper of two walls."""
+    few = np.arange(max(1, n // 50))
+    return few, n - 1 - few
+
+
+def met_walls(equation: Any, grid: Any, values: Any, on_the_way: Any = None) -> str:
+    """Which walls waves meet whose values at some times are `(T, *cells)`, with the densities beside walls that were `watched`
+    between them, in words; empty where they meet none, and for other equations."""
     if not equation.wave or isinstance(values, jax.core.Tracer):
         return ""
     found, densities = [], np.asarray(density(values))
     sides = equation.sides(grid)
     for i, (name, wall) in enumerate(zip(grid.sides, sides, strict=True)):
-        k, n = i // 2, grid.shape[i // 2]
-        edge = np.take(densities, range(max(1, n // 50)) if i % 2 == 0 else range(n - max(1, n // 50), n), axis=1 + k)
-        if edge.max() > _MEETS * densities.max() and not (wall.periodic and i % 2):
+        edge = np.take(densities, _beside(grid.shape[i // 2])[i % 2], axis=1 + i // 2).max()
+        if on_the_way is not None and len(on_the_way):
+            edge = max(edge, float(on_the_way[1 + i]))
+        if edge > _MEETS * densities.max() and not (wall.periodic and i % 2):
             found.append(f"comes around along {name[:-1]}" if wall.periodic else f"meets the wall at {name}")
     return "the wave " + ", ".join(found) if found else ""

@@ -17,6 +17,8 @@ from jaxdiff.runtime.conditions import Checks, check
 _PASSES = 400
 _CONVERGED = 1e-6  # residual of a mode, of its energy above the bottom; of the energy it is the square
 _UNRESOLVED = 1e-3
+_NEAR = 1e3  # roundoffs of the largest energy within which modes mix
+_APART = 1e2  # residuals
 
 
 @cache
@@ -33,24 +35,38 @@ def lowest(count: int) -> Any:
             units = jnp.eye(n, dtype=hamiltonian.potential.dtype).reshape(n, *grid.shape)
             # One by one: XLA would lay the matrix out in columns for LAPACK, of which its transforms take none.
             matrix = -jax.lax.map(hamiltonian.__matmul__, units).reshape(n, n)
-            modes, error = _of_matrix((matrix + matrix.T) / 2, count), jnp.zeros(())
+            modes, error = _of_matrix((matrix + matrix.T) / 2, count), jnp.zeros((), matrix.dtype)
         else:
             modes, error = _iterated(jax.lax.stop_gradient(hamiltonian), count)
         modes = modes.reshape(count, *grid.shape)
         # By Hellmann and Feynman: an energy moves as that of a mode that stays.
         fixed = jax.lax.stop_gradient(modes)
         values = -jnp.sum((fixed * (hamiltonian @ fixed)).reshape(count, -1), axis=1) * jnp.asarray(equation.hbar)
+        values = _shared(values, hamiltonian, error, jnp.asarray(equation.hbar))
         sizes = jnp.abs(fixed).reshape(count, -1)
         first = jnp.argmax(sizes > 0.999 * jnp.max(sizes, axis=1, keepdims=True), axis=1)[:, None]
         sign = jnp.sign(jnp.take_along_axis(fixed.reshape(count, -1), first, 1))
         modes = modes * sign.reshape(-1, *(1,) * grid.ndim) / jnp.sqrt(volume)
-        short = jnp.max(jax.vmap(lambda mode: system.resolved(mode)[1])(fixed))
+        short = jnp.max(jax.vmap(system.unresolved)(fixed))
         words = "the modes did not converge: {value} is left of one of them; ask for fewer, or take fewer cells"
         fine = "a mode has {value} of its norm in waves that are hardly longer than two cells; take smaller cells, or ask for fewer"
-        found = [(words, ~(error <= _CONVERGED), 0.0, error), (fine, short > _UNRESOLVED, 0.0, short)]
+        found = [(words, ~(error <= _converged(error.dtype)), 0.0, error), (fine, short > _UNRESOLVED, 0.0, short)]
         return (values, modes), check([*system.conditions(0.0), *found])
 
     return solver_jit(energies)
+
+
+def _converged(dtype: Any) -> float:
+    return max(_CONVERGED, 256 * float(jnp.finfo(dtype).eps))
+
+
+def _shared(values: Any, hamiltonian: Any, error: Any, hbar: Any) -> Any:
+    """Energies of which those that modes do not tell apart share the mean of their derivatives."""
+    levels, least = jax.lax.stop_gradient((values, hbar * jnp.min(hamiltonian.potential)))
+    noise = jax.lax.stop_gradient(_NEAR * jnp.finfo(values.dtype).eps * hbar * hamiltonian.spread())
+    gaps = jnp.abs(levels[:, None] - levels)
+    near = gaps <= jnp.maximum(noise, _APART * error * (jnp.max(levels) - least))
+    return levels + jnp.matmul(near / jnp.sum(near, axis=1, keepdims=True), values - levels, precision="highest")
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -65,7 +81,7 @@ def _of_matrix_jvp(count: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
     values, vectors = jnp.linalg.eigh(primals[0])
     first = vectors[:, :count]
     gaps = values[None, :count] - values[:, None]
-    near = jnp.abs(gaps) < 1e3 * float(jnp.finfo(values.dtype).eps) * jnp.max(jnp.abs(values))
+    near = jnp.abs(gaps) < _NEAR * float(jnp.finfo(values.dtype).eps) * jnp.max(jnp.abs(values))
     own = jnp.arange(len(values))[:, None] == jnp.arange(count)
     share = jnp.where(own, 0.0, jnp.where(near, jnp.nan, 1.0 / jnp.where(near, 1.0, gaps)))
     dot = partial(jnp.matmul, precision="highest")
@@ -79,7 +95,7 @@ def _iterated(hamiltonian: Any, count: int) -> tuple[Any, Any]:
     n, size, dtype = hamiltonian.potential.size, count + 4, hamiltonian.potential.dtype
     dot = partial(jnp.matmul, precision="highest")
     on = lambda rows: -(hamiltonian @ rows.reshape(-1, *shape)).reshape(-1, n)
-    bottom = jnp.min(hamiltonian.potential)
+    bottom, enough = jnp.min(hamiltonian.potential), _converged(dtype)
 
     def ritz(rows: Any) -> tuple[Any, Any, Any]:
         basis_rows = jnp.linalg.qr(rows.T)[0].T
@@ -90,7 +106,7 @@ def _iterated(hamiltonian: Any, count: int) -> tuple[Any, Any]:
         return values[:size], dot(turn, basis_rows), dot(turn, image)
 
     def more(state: Any) -> Any:
-        return (state[4] < _PASSES) & ~(state[3] < 1e-2 * _CONVERGED)
+        return (state[4] < _PASSES) & ~(state[3] < 1e-2 * _CONVERGED + 0.25 * (enough - _CONVERGED))
 
     def again(state: Any) -> Any:
         modes, image, before, _, passes = state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -58,9 +59,9 @@ def evolve(
         *plan.scheme.conditions(systems[0], times[0], u),
         (f"the solution is not finite{doubt}; check the coefficients and the size of the step", ~finite, 0.0, 0.0),
     ]
-    most = jnp.max(jnp.stack([jnp.zeros(2, u.real.dtype), *needed]), axis=0)
+    most = jnp.max(jnp.stack([jnp.zeros_like(needed[0]), *needed]), axis=0)
     values = spread(grid.within(values), grid.names) if observe is None else gathered(values, grid.names)
-    return values, gathered(check(conditions, most), grid.names)
+    return values, gathered(replace(check(conditions, most[:2]), watched=jax.lax.stop_gradient(most[2:])), grid.names)
 
 
 def _of_one_precision(equation: Any, grid: Any, initial: Any) -> tuple[Any, Any, Any]:

@@ -78,7 +78,8 @@ class Method(ABC):
     def run(
         self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True
     ) -> tuple[Any, Any, list[Condition]]:
-        """Contents `(T, *cells)` at the times `(T + 1,)` after the first, (substeps, steps) needed, and conditions; traceable.
+        """Contents `(T, *cells)` at the times `(T + 1,)` after the first, (substeps, steps) needed and what was
+        watched on the way, and conditions; traceable.
 
         start: contents `(*cells,)` at the first time; observe: a linear map of contents, None for themselves; sound: whether
         the coefficients are fit to be followed

@@ -147,7 +147,9 @@ def solve(
         return growing(equation, initial, on, tolerance, save is not None)
     plan = prepare(equation, grid, times, options)
     u = equation.on_cells(grid, initial) if equation.wave and callable(initial) else state_of(grid, initial)
-    dtype = jnp.finfo(jax.dtypes.canonicalize_dtype(getattr(u, "dtype", float))).dtype
+    kind = getattr(u, "dtype", np.dtype(float))
+    kind = kind if jnp.issubdtype(kind, jnp.inexact) else np.dtype(float)  # whole numbers are states too
+    dtype = jnp.finfo(jax.dtypes.canonicalize_dtype(kind)).dtype
     times = plan.times
     _require_resolved(times, dtype)
     _require_cells_resolved(grid, dtype)
@@ -170,7 +172,7 @@ def solve(
     how = (
         plan.method.describe(checks.needed),
         upwinded(equation, grid, plan.scheme, times),
-        met_walls(equation, grid, values),
+        met_walls(equation, grid, values, checks.watched),
         lost_in_words(equation, grid, initial, values),
     )
     return Solution(times, values, grid, "; ".join(filter(None, how)))

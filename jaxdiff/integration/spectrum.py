@@ -71,7 +71,8 @@ def spectrum(equation: Any, grid: Any, count: int) -> tuple[Inexact[Array, " k"]
     On an open axis every rate has all its digits however small, be it of a barrier of many kT, with walls or killing too, and so have
     its derivatives. Elsewhere rates are good to some 1e-15 of the fastest hops; where that may leave fewer than three digits of
     one that is asked for, they are refused. Rates nearer to each other than 1e-9 of themselves share the mean of their derivatives:
-    of any symmetric function of them, as their sum, it makes the right one; one by one they have none. On an open axis that holds among those asked for: ask for all of a kind.
+    of any symmetric function of them, as their sum, it makes the right one; one by one they have none. On an open axis, and of energies
+    of waves, which share it where roundoff mixes their modes, that holds among those asked for: ask for all of a kind.
 
     Args:
         equation: its coefficients constant in time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,9 @@ _TOLERANCE = 1e-9  # of the norm
 _MOST_STEPS = 2**17
 _MOST_TERMS = 2**17
 _PRODUCTS = 9.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
+_GLIMPSES = 4096  # at a potential of time, over all the time
+_LOOKS, _CELLS_LOOKED_AT = 17, 2**20  # between outputs, at the sum for all times; at most so many cells in all
+_ROUNDOFF, _GROWN = 64, 1e-5  # of a sum and of the start, in last digits; which may have grown to so much of the wave
 _FADES = 10.0  # logarithm by which a wave may fade in one sum in imaginary time: roundoff grows by as much
 
 
@@ -45,14 +49,18 @@ class SplitSteps(Method):
         terms = turns_needed(operator, times[-1] - times[0], self.tolerance)
         most = jnp.minimum(terms / _PRODUCTS, _MOST_STEPS) if self.by_terms else jnp.asarray(_MOST_STEPS, dtype)
         tolerance = jnp.where(sound, self.tolerance, jnp.inf)
-        waves, counts, error = split(parts, starts, durations, start, tolerance, most)
+        least = 0.0 if steady else _changes(system.glimpse, times[0], times[-1], inside, self.tolerance)
+        watch = lambda wave: system.watched(wave)
+        waves, counts, error, watched = split(parts, starts, durations, start, tolerance, most, least, watch)
         taken = jnp.sum(counts)
-        cheaper = self.by_terms & (taken > most)
+        cheaper, good = self.by_terms & (taken > most), error <= tolerance
+        jumps = "" if steady else " say when the potential jumps by where(t < …) in a jd.Expression,"
         found = [
-            ("the wave turns so often that {value} of its norm is in doubt after all steps that are taken; give more output times, take larger cells, or check the potential and the units", ~cheaper & ~(error <= tolerance), 0.0, error)
+            (f"the wave turns so often that {{value}} of its norm is in doubt after all steps that are taken; give more output times, take larger cells,{jumps} or check the potential and the units", ~cheaper & ~good, 0.0, error)
         ]  # fmt: skip
         waves = waves[jnp.searchsorted(ends, outputs, side="right") - 1]
-        return waves, jnp.stack([1.0 + cheaper, taken]).astype(dtype), [*found, *system.held(waves)]
+        needed = jnp.concatenate([jnp.stack([1.0 + cheaper, taken]), watched]).astype(dtype)
+        return waves, needed, [*found, *system.held(watched, good)]
 
     def describe(self, needed: Any = None) -> str:
         steps = "" if needed is None else f" {int(needed[1])}"
@@ -72,6 +80,20 @@ class SplitSteps(Method):
         return replace(self, by_terms=False)
 
 
+def _changes(potential: Any, start: Any, end: Any, jumps: list[Any], tolerance: float) -> Any:
+    """How fast a potential of time (k,) changes, of what it changes by, between jumps that are known [1/time]: so many steps at
+    least see a pulse between the times at which the steps before it look."""
+    times = start + (end - start) * jnp.arange(_GLIMPSES + 1, dtype=start.dtype) / _GLIMPSES
+    values = jax.lax.stop_gradient(jax.vmap(potential)(times))
+    known = jnp.concatenate(jumps)[:, None] if jumps else jnp.zeros((0, 1), times.dtype)
+    across = ((known >= times[:-1]) & (known <= times[1:])).any(axis=0)
+    by = jnp.where(across[:, None], 0.0, jnp.abs(jnp.diff(values, axis=0)))
+    span = jnp.max(values, axis=0) - jnp.min(values, axis=0)
+    matters = span * (end - start) > tolerance
+    share = jnp.max(jnp.where(matters, jnp.max(by, axis=0) / jnp.where(matters, span, 1.0), 0.0))
+    return jax.lax.stop_gradient(share * _GLIMPSES / (end - start))
+
+
 class Turning(Method):
     """One sum of Chebyshev polynomials of the energy for all times.
 
@@ -86,8 +108,12 @@ class Turning(Method):
     def run(self, system: Any, times: Any, start: Any, *, observe: Any = None, sound: Any = True) -> Any:
         operator, after = system.operator(times[0]), times[1:] - times[0]
         needed = turns_needed(operator, after[-1], self.tolerance)
-        waves = turned(operator, after, start, terms=self.capacity, needed=needed)
-        return waves, jnp.stack([jnp.ones_like(needed), needed]), system.held(waves)
+        looks = max(2, min(_LOOKS, _CELLS_LOOKED_AT // start.size))
+        between = after[-1] * jnp.arange(1, looks, dtype=after.dtype) / looks
+        waves = turned(operator, jnp.concatenate([after, between]), start, terms=self.capacity, needed=needed)
+        watched = jnp.max(jax.vmap(system.watched)(jax.lax.stop_gradient(waves)), axis=0)
+        needed = jnp.concatenate([jnp.stack([jnp.ones_like(needed), needed]), watched])
+        return waves[: len(after)], needed, system.held(watched, needed[1] <= self.capacity)
 
     def describe(self, needed: Any = None) -> str:
         return "Chebyshev" if needed is None else f"Chebyshev, {int(needed[1])} products"
@@ -129,27 +155,33 @@ class Fading(Method):
         eps = float(jnp.finfo(start.real.dtype).eps)
         size = lambda wave: jnp.sqrt(jnp.sum(jnp.abs(wave) ** 2))
         parts = start if jnp.iscomplexobj(start) else None
+        still = jax.lax.stop_gradient(risen)
+        noise = jax.random.normal(jax.random.key(0), start.shape, start.real.dtype)
+        noise = noise * (jax.lax.stop_gradient(size(start)) / size(noise))
         wave = jnp.stack([start.real, start.imag]) if parts is not None else start[None]
 
-        def one(dt: Any, wave: Any, terms: Any) -> Any:
-            sums = lambda each: chebyshev(risen, dt[None], each, terms=self.capacity, needed=terms)[0]
-            return jnp.stack([sums(each) for each in wave])
+        def one(operator: Any, dt: Any, wave: Any, terms: Any) -> Any:
+            return chebyshev(operator, dt[None], wave, terms=self.capacity, needed=terms)[0]
 
-        def interval(wave: Any, duration: Any) -> Any:
+        def interval(both: Any, duration: Any) -> Any:
             dt = duration / self.substeps
             terms = terms_needed(risen, dt, 2 * eps)[1]
 
             @jax.checkpoint
-            def substep(wave: Any, _: Any) -> Any:
-                new = one(dt, wave, terms)
+            def substep(both: Any, _: Any) -> Any:
+                wave, noise = both
+                new = jnp.stack([one(risen, dt, each, terms) for each in wave])
+                other = one(still, jax.lax.stop_gradient(dt), noise, terms)
                 fades = jax.lax.stop_gradient(-jnp.log(size(new) / size(wave)))
                 good = (fades <= _FADES) & (terms <= self.capacity)
-                return jnp.where(good, new * jnp.exp(-least * dt), wave), fades
+                all_ = new * jnp.exp(-least * dt), other * jax.lax.stop_gradient(jnp.exp(-least * dt))
+                return jax.tree.map(partial(jnp.where, good), all_, both), fades
 
-            wave, fades = jax.lax.scan(substep, wave, None, length=self.substeps)
-            return wave, (wave, terms, jnp.max(fades))
+            both, fades = jax.lax.scan(substep, both, None, length=self.substeps)
+            grown = _ROUNDOFF * eps * size(both[1]) / size(both[0])
+            return both, (both[0], terms, jnp.max(fades), grown)
 
-        _, (waves, terms, fades) = jax.lax.scan(interval, wave, times[1:] - times[:-1])
+        _, (waves, terms, fades, grown) = jax.lax.scan(interval, (wave, noise), times[1:] - times[:-1])
         waves = waves[:, 0] if parts is None else jax.lax.complex(waves[:, 0], waves[:, 1])
         good = jnp.max(fades) <= _FADES
         # A wave fades at the rate of its energy above the bottom, which falls.
@@ -159,7 +191,9 @@ class Fading(Method):
         substeps = jax.lax.stop_gradient(jnp.where(good, self.substeps, wanted))
         gone = "the wave fades to nothing in imaginary time, which leaves no ground state; add a constant to the potential, so that its lowest energy is near zero"
         lost = ~(jnp.min(jnp.max(jnp.abs(waves), axis=tuple(range(1, waves.ndim)))) > 0)
-        found = [(gone, lost & good, 0.0, 0.0)]
+        grown = jax.lax.stop_gradient(jnp.max(grown))
+        rounded = "roundoff may have grown to {value} of the wave, as the start has next to nothing of the ground state; shorten the time, start otherwise, or ask jd.spectrum for the modes"
+        found = [(gone, lost & good, 0.0, 0.0), (rounded, good & (grown > max(_GROWN, 2**14 * eps)), 0.0, grown)]
         return waves, jnp.stack([substeps, jnp.max(terms)]).astype(start.real.dtype), found
 
     def describe(self, needed: Any = None) -> str:

@@ -13,7 +13,7 @@ from jaxdiff.model.grid import Grid
 class Energy(Probe):
     """The energy that is expected of a wave.
 
-        y = ∫ ψ* H ψ dV  [energy], of ∫|ψ|² dV = 1
+        y = ∫ ψ* H ψ dV / ∫|ψ|² dV  [energy], so that of what layers absorb it is the energy of what is left
 
     >>> import jax.numpy as jnp, jaxdiff as jd
     >>> grid, rest = jd.Grid.uniform((-6.0, 6.0, 64)), lambda x: jnp.pi**-0.25 * jnp.exp(-(x**2) / 2)
@@ -23,10 +23,10 @@ class Energy(Probe):
     0.8
     """
 
-    of_rates = True
+    of_rates = of_shape = True
 
     def value(self, system: Any, t: Any, u: Any) -> Any:
-        return system.energy(t, u)
+        return system.energy(t, u) / system.norm(u) ** 2
 
     @property
     def label(self) -> str:
@@ -36,7 +36,7 @@ class Energy(Probe):
 class Momentum(Probe):
     """The momentum that is expected of a wave along an axis.
 
-        y = ∫ ψ* (−iħ ∂ψ) dV  [mass·length/time], of ∫|ψ|² dV = 1
+        y = ∫ ψ* (−iħ ∂ψ) dV / ∫|ψ|² dV  [mass·length/time]
 
     Args:
         axis: its name, "x", "y" or "z".
@@ -49,11 +49,11 @@ class Momentum(Probe):
     'x'
     """
 
-    of_rates = True
+    of_rates = of_shape = True
     axis: str = eqx.field(static=True, default="x")
 
     def value(self, system: Any, t: Any, u: Any) -> Any:
-        return system.momentum(u, system.grid.names.index(self.axis))
+        return system.momentum(u, system.grid.names.index(self.axis)) / system.norm(u) ** 2
 
     def check(self, grid: Grid) -> None:
         if self.axis not in grid.names:

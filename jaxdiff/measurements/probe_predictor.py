@@ -114,7 +114,7 @@ def probed(
     if probe.of_rates and options.tolerance is None:
         in_time = semidiscrete(equation, readings.grid, FiniteVolume())[0].time_dependence()
         options = options if any(map(bool, in_time)) else replace(options, tolerance=_CLOSE)
-    states, row = states_at_times(wanted, equation, initial, options)
+    states, row = states_at_times(wanted, equation, initial, options, as_they_are=not probe.of_shape)
     by_row = (lambda column: column) if probe.cumulative else padded
     found = {"states_at_times": states, "row": by_row(row), "time": by_row(times)}
     return found | {"probe": probe, "stretches": stretches}

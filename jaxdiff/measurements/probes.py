@@ -34,6 +34,7 @@ class Probe(eqx.Module):
 
     of_rates: ClassVar[bool] = False
     cumulative: ClassVar[bool] = False  # from the start to the time of the reading
+    of_shape: ClassVar[bool] = False  # whether twice the state reads alike
 
     @abstractmethod
     def value(self, system: Any, t: Any, u: Any) -> Any:

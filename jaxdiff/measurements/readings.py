@@ -318,7 +318,7 @@ class Readings(Measurement):
         if self.probe is not None:
             return ProbePredictor(**known, **probed(self, equation, initial, options, partial(padded, length=rows)))
         by_modes = equation.wave and between_centers(self.grid, self.positions)
-        states, row = states_at_times(self, equation, initial, options, 0 if by_modes else self.phase)
+        states, row = states_at_times(self, equation, initial, options, 0 if by_modes else self.phase, as_they_are=True)
         sensors, sensor = np.unique(self.positions, axis=0, return_inverse=True)
         dense = len(sensors) * (row.max() + 1) <= 8 * count
         places, which = (sensors, bucket(len(sensors))) if dense else (self.positions, rows)

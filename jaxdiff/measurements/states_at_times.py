@@ -22,6 +22,8 @@ from jaxdiff.parameters import plain
 from jaxdiff.quantities import numbers, refuse
 from jaxdiff.runtime.conditions import Checks, check
 
+_NORMALISED = 1e-3  # from 1
+
 
 class Unplannable(ValueError):
     """At these coefficients a measurement cannot be predicted with any effort that is within reason."""
@@ -50,6 +52,7 @@ class StatesAtTimes:
     solve: Any  # plan of the solver, None if only the steady state is wanted
     steady: bool = field(metadata={"static": True})
     phase: Any = field(metadata={"static": True}, default="total")  # which of them is seen
+    normalised: bool = field(metadata={"static": True}, default=False)  # whether the start, a wave, must be
 
     def __call__(self, equation: Any, initial: Any, observe: Any = lambda states: states) -> tuple[Any, Checks, Any]:
         """(observed states, checks, whether the plan of the solver is fine enough for these coefficients)."""
@@ -58,6 +61,10 @@ class StatesAtTimes:
             initial = equation.on_cells(self.grid, initial)
         start = None if initial is None else initial if equation.wave else start_of(self.grid, initial)
         checks = check([self.grid.unresolved(initial, "initial")]) if callable(initial) else Checks()
+        if self.normalised:
+            norm = semidiscrete(equation, self.grid, FiniteVolume())[0].norm(jnp.asarray(start))
+            words = "the wave at the start has the norm {value}, and readings are those of the norm 1; divide it by that, or scale what is read by jd.Observed"
+            checks = checks + check([(words, jnp.abs(norm - 1) > _NORMALISED, 0.0, norm)])
         if self.solve is not None:
             values, found = evolve(equation, self.grid, start, self.solve, observe, self.phase)
             checks, needed, fine = checks + found, found.needed, self.solve.allows(found.needed)
@@ -81,10 +88,15 @@ class StatesAtTimes:
 
 
 def states_at_times(
-    measurement: Any, equation: Any, initial: Any, options: SolverOptions, phase: Any = None
+    measurement: Any,
+    equation: Any,
+    initial: Any,
+    options: SolverOptions,
+    phase: Any = None,
+    as_they_are: bool = False,
 ) -> tuple[StatesAtTimes, np.ndarray]:
     """The states at the times of a measurement, and where each time stands among them; `initial` is the model's, `phase` another
-    than that of the measurement."""
+    than that of the measurement; as_they_are: whether they are not normalised before they are seen."""
     grid, times, start = measurement.grid, measurement.times, measurement.start
     phase = measurement.phase if phase is None else phase
     if initial is None and measurement.initial is None and (times < np.inf).any():
@@ -107,7 +119,10 @@ def states_at_times(
     if len(outputs) == 1:  # only the start itself
         outputs = np.append(outputs, outputs + 1.0)
     solve = prepare(equation, grid, outputs, options, observed=True)
-    return StatesAtTimes(grid, solve, steady, phase), np.where(times == np.inf, solve.outputs + 1, where + lead)
+    normalised = as_they_are and equation.wave and not equation.imaginary_time
+    return StatesAtTimes(grid, solve, steady, phase, normalised), np.where(
+        times == np.inf, solve.outputs + 1, where + lead
+    )
 
 
 def start_inside(initial: Any, grid: Grid) -> Any:

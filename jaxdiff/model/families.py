@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -85,6 +85,7 @@ class Spline(eqx.Module):
     knots: Any
     values: Any
     positive: bool = eqx.field(static=True)
+    continuous: ClassVar[bool] = True  # whatever it compares
 
     def __init__(self, knots: Any, values: Any, *, positive: bool = False):
         several = isinstance(knots, tuple) and len(knots) > 0 and np.ndim(knots[0]) == 1

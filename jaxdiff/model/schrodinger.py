@@ -13,6 +13,7 @@ import numpy as np
 from jaxdiff.model.arguments import at_place, one_number
 from jaxdiff.model.boundaries import Dirichlet, sides
 from jaxdiff.model.coefficients import at_time, varies
+from jaxdiff.model.discontinuities import at_equal_places
 from jaxdiff.model.equations import Equation, copied
 
 
@@ -23,8 +24,11 @@ class Schrodinger(Equation):
 
     A state is complex, the values of ψ at the centres of the cells, on one to three axes of equal cells; a callable initial state is
     evaluated there. Derivatives are those of the modes that the walls allow, so that errors fall faster than any power of the width
-    of the cells while V and ψ are smooth. Where V jumps they fall as its square if the jump is at a face, else as the width itself. Measurements see the density |ψ|² [1/length^d] of ∫|ψ|² dV = 1; probes of fluxes the
-    current (ħ/m) Im ψ*∇ψ; `Energy` and `Momentum` what they say.
+    of the cells while V and ψ are smooth. Where a function V jumps by a comparison of its own they fall as the cube of the width on
+    one axis, wherever the jump is; on several, and of arrays, as its square if the jump is at a face, else as the width itself. When V
+    jumps in time is read off an `Expression`; a pulse shorter than 1/4000 of all the time may be stepped over, unless output times
+    stand around it. `Readings` see the density |ψ|² [1/length^d] of waves that begin with ∫|ψ|² dV = 1, probes of fluxes the current
+    (ħ/m) Im ψ*∇ψ, `Energy` and `Momentum` what they say.
 
     Args:
         potential: V [energy]: a number, an array over cells, a callable of one position, `TimeDependent`, or a `Series`.
@@ -32,15 +36,15 @@ class Schrodinger(Equation):
         hbar: ħ [energy·time], a number.
         absorption: Γ ≥ 0 [energy], None for none, constant in time, of layers at the edges that take up what comes: |ψ|² fades there at the rate 2Γ/ħ. Where it
             sets in slower than a wavelength little comes back.
-        imaginary_time: whether times are those of e^{−Hτ/ħ}, in which the ground state stays: divide by the norm. V is constant then.
+        imaginary_time: whether times are those of e^{−Hτ/ħ}, in which the ground state stays: divide by the norm. V is constant then,
+            and of a start that has next to nothing of that state what roundoff makes is refused.
         boundaries: `Dirichlet()`, a wall that no wave enters, `Neumann()`, a mirror, or `Periodic()`; one for all sides, or a
-            dictionary {"x-": …, "x+": …}, in which a side not named is a wall. What comes to a wall is sent back; `Solution.method` says so
-            where it is there at an output time.
+            dictionary {"x-": …, "x+": …}, in which a side not named is a wall. What comes to a wall is sent back; `Solution.method` says so.
 
     Numbers of the potential, mass, ħ and absorption may be marked for fitting.
 
     Raises:
-        ValueError: a mass or ħ that is a function, an absorption of time; in imaginary time, a potential of time or an absorption.
+        ValueError: a potential that is None, a mass or ħ that is a function, an absorption of time; in imaginary time, a potential of time or an absorption.
 
     A wave in a harmonic well comes back after a period, with its sign turned:
 
@@ -63,6 +67,10 @@ class Schrodinger(Equation):
     wave = True
 
     def __check_init__(self) -> None:
+        if self.potential is None:
+            raise ValueError(
+                "potential is None; it is a number, an array over cells or a function of position, 0.0 for none"
+            )
         for name in ("mass", "hbar"):
             if callable(getattr(self, name)):
                 raise ValueError(f"{name} is one number, got a function; leave position and time out")
@@ -84,9 +92,17 @@ class Schrodinger(Equation):
         return at_centers(grid, function, "a wave", complexes=True)
 
 
-def at_centers(grid: Any, coefficient: Any, what: str, t: Any = None, complexes: bool = False) -> Any:
-    """A number, an array over cells or a function of position at the centres of the cells `(*cells,)`; at time t."""
+def at_centers(
+    grid: Any, coefficient: Any, what: str, t: Any = None, complexes: bool = False, few: int | None = None
+) -> Any:
+    """A number, an array over cells or a function of position at the centres of the cells `(*cells,)`; at time t.
+
+    Of an axis alone what integrates a real function where it jumps, see `at_equal_places`. few: of about so many centres along each axis.
+    """
+    chosen = tuple(slice(None, None, max(1, n // few) if few else 1) for n in grid.shape)
     value = at_time(coefficient, t, grid.names)
+    mend = "leave i out" if what == "absorption" else "what is taken up is absorption="
+    imaginary = f"{what} is real, got complex numbers; {mend}"
     if not callable(value):
         value = jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value)
         if value.ndim and value.shape != grid.shape:
@@ -94,20 +110,28 @@ def at_centers(grid: Any, coefficient: Any, what: str, t: Any = None, complexes:
                 f"{what}: expected a number, a function of position or {grid.shape} values, got shape {value.shape}"
             )
         if jnp.iscomplexobj(value) and not complexes:
-            raise ValueError(f"{what} is real, got complex numbers; what is taken up is absorption=")
-        return jnp.broadcast_to(value, grid.shape)
+            raise ValueError(imaginary)
+        return jnp.broadcast_to(value, grid.shape)[chosen]
 
     def at_one(*x: Any) -> Any:
         found = jnp.asarray(at_place(value, grid.names, *x))
         if not complexes:
+            if jnp.iscomplexobj(found):
+                raise ValueError(imaginary)
             return one_number(found, x[0].dtype, what)
         if found.shape:
             raise ValueError(f"{what}: expected one number at each point, got shape {found.shape}")
         return found.astype(jnp.result_type(found, x[0].dtype))
 
+    at_all: Any = at_one
     for k in reversed(range(grid.ndim)):
-        at_one = jax.vmap(at_one, in_axes=[0 if j == k else None for j in range(grid.ndim)])
-    return at_one(*(jnp.asarray(x, jnp.result_type(float)) for x in grid.centers))
+        at_all = jax.vmap(at_all, in_axes=[0 if j == k else None for j in range(grid.ndim)])
+    found = at_all(
+        *(jnp.asarray(x, jnp.result_type(float))[each] for x, each in zip(grid.centers, chosen, strict=True))
+    )
+    if complexes or few or grid.ndim > 1 or getattr(value, "continuous", False):
+        return found
+    return at_equal_places(at_one, jnp.asarray(grid.centers[0], found.dtype), found)
 
 
 def between_centers(grid: Any, points: np.ndarray) -> bool:

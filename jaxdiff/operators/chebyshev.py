@@ -136,7 +136,7 @@ def turned(
     """
     t = jnp.asarray(t, u.real.dtype)
     lower, upper, _ = jax.lax.stop_gradient(operator.spectrum())
-    half, centre = (lower + upper) / 2, (upper - lower) / 2
+    half, centre = jnp.maximum((lower + upper) / 2, jnp.finfo(t.dtype).tiny), (upper - lower) / 2
     theta = jnp.arange(2 * terms, dtype=t.dtype) * jnp.asarray(np.pi / terms, t.dtype)
     angle = t[:, None] * (centre + half * jnp.cos(theta))
     waves = jnp.fft.fft(jax.lax.complex(jnp.cos(angle), jnp.sin(angle)), axis=-1)[:, :terms] / (2 * terms)

@@ -22,7 +22,9 @@ _DRIFTS = np.array([*_A, 0.5 - sum(_A)])[[0, 1, 2, 2, 1, 0]]
 _MIRRORED = np.array([0, 1, 2, 2, 1, 0])
 _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at the clock of the drifts
 
-_FEWEST = 16.0  # steps over all the time, so that nothing that a wave passes is stepped over
+_FEWEST = (
+    34.0  # steps over all the time, so that nothing that a wave passes is stepped over; no simple fractions of a period
+)
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _KEPT = 256  # waves that a gradient keeps of a stretch where they cannot be followed backwards
 _TRIES = 40
@@ -43,8 +45,8 @@ class Parts(eqx.Module):
         if self.steady:
             each = jax.vmap(lambda share: self._kick(self.potential(t), share * h))(jnp.asarray(_KICKS[:4], h.dtype))
             return each[np.array([0, 1, 2, 3, 2, 1, 0])]
-        at = lambda clock, share: self._kick(self.potential(t + clock * h), share * h)
-        return jax.vmap(at)(jnp.asarray(_CLOCK, h.dtype), jnp.asarray(_KICKS, h.dtype))
+        at = lambda t, share: self._kick(self.potential(t), share * h)
+        return jax.vmap(at)(_clock(t, h), jnp.asarray(_KICKS, h.dtype))
 
     def _kick(self, potential: Any, h: Any) -> Any:
         turned = turn(potential * h)
@@ -71,80 +73,103 @@ class Parts(eqx.Module):
         return step
 
 
+def _clock(t: Any, h: Any) -> Any:
+    """When a step from t on kicks `(7,)`, kept off its ends: V may jump there, and the value would be that of the other side."""
+    edge = jax.lax.stop_gradient(jnp.minimum(16 * jnp.finfo(h.dtype).eps * (jnp.abs(t) + h), h / 4))
+    return t + jnp.clip(jnp.asarray(_CLOCK, h.dtype) * h, edge, h - edge)
+
+
 def turn(angle: Any) -> Any:
     """e^{−i angle}."""
     return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
 
 
-def split(parts: Parts, starts: Any, durations: Any, wave: Any, tolerance: Any, most: Any) -> tuple[Any, Any, Any]:
-    """Waves `(s, *cells)` at the ends of stretches that follow each other, how many steps each took `(s,)`, and the error, of the norm.
+def split(
+    parts: Parts,
+    starts: Any,
+    durations: Any,
+    wave: Any,
+    tolerance: Any,
+    most: Any,
+    least: Any,
+    watch: Callable[[Any], Any],
+) -> tuple[Any, Any, Any, Any]:
+    """Waves `(s, *cells)` at the ends of stretches that follow each other, how many steps each took `(s,)`, the error, of the norm,
+    and the most that `watch` makes `(m,)` of a wave after every two steps.
 
         e^{−ihb₆V} Π e^{−ihaⱼT} e^{−ihbⱼV}
 
-    The error of two steps is that against one of twice their length; as steps keep the norm, errors add up at most. What is more than `most` steps in all is not followed. Reverse mode follows waves backwards, which costs as many
+    The error of two steps is that against one of twice their length; as steps keep the norm, errors add up at most. What is more than `most` steps in all is not followed; `least` are taken
+    in a unit of time. Reverse mode follows waves backwards, which costs as many
     transforms as two forward runs and keeps those at the ends; where waves fade it forms them again.
     """
-    return _split(parts, (starts, durations), wave, tolerance, most)
+    return _split(parts, (starts, durations), wave, tolerance, most, least, watch)
 
 
 @eqx.filter_custom_jvp
-def _split(parts: Parts, stretches: Any, wave: Any, tolerance: Any, most: Any) -> tuple[Any, Any, Any]:
+def _split(
+    parts: Parts, stretches: Any, wave: Any, tolerance: Any, most: Any, least: Any, watch: Callable[[Any], Any]
+) -> tuple[Any, Any, Any, Any]:
     starts, durations = stretches
     whole = jnp.sum(durations)
+    slowest = jnp.maximum(_FEWEST / whole, least).astype(durations.dtype)
 
     def stretch(carry: Any, row: Any) -> Any:
-        wave, pace, taken, error = carry
+        wave, pace, taken, error, watched = carry
         start, duration = row
         allowed = tolerance * duration / whole
 
         def again(state: Any) -> Any:
-            count, _, _, _, tries = state
-            end, error = _looked_at(parts, start, duration / count, count, wave, allowed)
+            count, tries = state[0], state[-1]
+            end, error, seen = _looked_at(parts, start, duration / count, count, wave, allowed, watch)
             ratio = (error / jnp.maximum(allowed, jnp.finfo(durations.dtype).tiny)) ** 0.25
             wanted = _even(count * jnp.clip(1.1 * ratio, 1.1, _MORE))
             wanted = jnp.where(jnp.isfinite(ratio), wanted, count * _MORE)
-            return jnp.where(error <= allowed, count, wanted), end, error, ratio, tries + 1
+            return jnp.where(error <= allowed, count, wanted), end, error, ratio, seen, tries + 1
 
         def short(state: Any) -> Any:
-            count, _, error, _, tries = state
+            count, _, error, _, _, tries = state
             return ~(error <= allowed) & (tries < _TRIES) & (taken + count <= most)
 
         first = _even(duration * pace)
-        begin = (first, wave, jnp.full_like(error, jnp.inf), jnp.ones_like(error), 0)
-        count, end, missed, ratio, _ = jax.lax.while_loop(short, again, begin)
+        begin = (first, wave, jnp.full_like(error, jnp.inf), jnp.ones_like(error), watched, 0)
+        count, end, missed, ratio, seen, _ = jax.lax.while_loop(short, again, begin)
         less = count / jnp.where(duration > 0, duration, 1.0) * jnp.clip(1.1 * ratio, _LESS, 1.0)
-        pace = jnp.where(duration > 0, jnp.maximum(less, _FEWEST / whole), pace)
-        return (end, pace, taken + count, error + missed), (end, count)
+        pace = jnp.where(duration > 0, jnp.maximum(less, slowest), pace)
+        return (end, pace, taken + count, error + missed, jnp.maximum(watched, seen)), (end, count)
 
     size = jnp.zeros((), durations.dtype)
-    first = (wave, _FEWEST / whole, size, size)
-    (_, _, _, error), (waves, counts) = jax.lax.scan(stretch, first, (starts, durations))
-    return waves, counts, error
+    first = (wave, slowest, size, size, watch(wave))
+    (_, _, _, error, watched), (waves, counts) = jax.lax.scan(stretch, first, (starts, durations))
+    return waves, counts, error, watched
 
 
 def _even(count: Any) -> Any:
     return jnp.maximum(2.0 * jnp.ceil(count / 2.0), 2.0)
 
 
-def _looked_at(parts: Parts, start: Any, h: Any, count: Any, wave: Any, allowed: Any) -> tuple[Any, Any]:
-    """The wave after an even number of steps, and their error, of the norm; what it would be at this pace where more than is allowed."""
+def _looked_at(
+    parts: Parts, start: Any, h: Any, count: Any, wave: Any, allowed: Any, watch: Callable[[Any], Any]
+) -> tuple[Any, Any, Any]:
+    """The wave after an even number of steps, their error, of the norm, what it would be at this pace where more than is allowed,
+    and what was watched."""
     noise = 16 * float(jnp.finfo(h.dtype).eps)
     step, double = parts.stepper(h), parts.stepper(2 * h)
     size = lambda wave: jnp.sqrt(jnp.sum(jnp.real(wave) ** 2 + jnp.imag(wave) ** 2))
     of = jnp.maximum(size(wave), jnp.finfo(h.dtype).tiny)
 
     def pair(state: Any) -> Any:
-        done, wave, error = state
+        done, wave, error, seen = state
         t = start + done * h
         one = double(t, wave)
         two = jax.lax.fori_loop(0, 2, lambda i, wave: step(t + i * h, wave), wave)
         missed = size(one - two) / of / 15  # of two; sixteen times as much is that of one
-        return done + 2, two, error + jnp.maximum(missed - noise, 0.0)
+        return done + 2, two, error + jnp.maximum(missed - noise, 0.0), jnp.maximum(seen, watch(two))
 
-    begin = (jnp.zeros_like(count), wave, jnp.zeros_like(h))
+    begin = (jnp.zeros_like(count), wave, jnp.zeros_like(h), watch(wave))
     good = lambda state: (state[0] < count) & (state[2] <= allowed)
-    done, wave, error = jax.lax.while_loop(good, pair, begin)
-    return wave, error * count / done
+    done, wave, error, seen = jax.lax.while_loop(good, pair, begin)
+    return wave, error * count / done, seen
 
 
 def _again(counts: Any, parts: Parts, stretches: Any, wave: Any) -> Any:
@@ -162,7 +187,7 @@ def _again(counts: Any, parts: Parts, stretches: Any, wave: Any) -> Any:
 
 @_split.def_jvp
 def _split_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    found = waves, counts, error = _split(*primals)
+    found = waves, counts, error, watched = _split(*primals)
     moves = tuple(tangents[:3])
     moved = jax.tree.map(lambda x: x is not None, moves, is_leaf=lambda x: x is None)
     arrays, static = eqx.partition(tuple(primals[:3]), eqx.is_array)
@@ -179,7 +204,7 @@ def _split_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
         return eqx.filter(pulled, moved)
 
     change = linear(forward, backward, (arrays, counts, waves), moves, like=waves)
-    return found, (change, jnp.zeros_like(counts), jnp.zeros_like(error))
+    return found, (change, *map(jnp.zeros_like, (counts, error, watched)))
 
 
 def _numbers(parts: Any) -> Any:
@@ -221,8 +246,7 @@ def _followed(parts: Parts, start: Any, h: Any, count: Any, first: Any, last: An
     shares = [jnp.asarray(x, h.dtype) for x in (_KICKS, _DRIFTS)]
 
     def potentials(i: Any, parts: Parts, start: Any, h: Any) -> Any:
-        t = start + i * h
-        return jax.vmap(lambda clock: parts.potential(t + clock * h))(jnp.asarray(_CLOCK, h.dtype))
+        return jax.vmap(parts.potential)(_clock(start + i * h, h))
 
     def back(i: Any, carry: Any) -> Any:
         both, kinetic, turned, totals, by_start, by_h = carry

@@ -26,6 +26,7 @@ class Checks(eqx.Module):
     messages: tuple[str, ...] = eqx.field(static=True, default=())
     table: Any = None
     needed: Any = None  # (substeps, steps) that a plan must allow, see `Method.refined`
+    watched: Any = None  # what else a method says of its way
 
     def __add__(self, other: Checks) -> Checks:
         if not self.messages or not other.messages:
