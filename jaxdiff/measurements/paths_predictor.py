@@ -144,7 +144,8 @@ class PathsPredictor(Predictor):
 
     def euler(self, equation: Any) -> tuple[Any, Any]:
         """Means and variances (m·d,) of Euler steps: crude, but they know where to start."""
-        kinds = tuple(side.path or "reflecting" for side in equation.sides(self.grid))
+        # what a wall does to a path may depend on its number, which is traced here; whether it goes round does not
+        kinds = tuple("periodic" if side.periodic else "reflecting" for side in equation.sides(self.grid))
         dynamics, (n, d) = _dynamics(self.grid, equation, kinds), self.start.shape
         _, drift, twice, _ = dynamics.traced(self.time[:, 0], self.start, jnp.zeros((n, d, d)))
         span = (self.time[:, 1] - self.time[:, 0])[:, None]
