@@ -62,9 +62,9 @@ def fit_many(
         measurements: one measurement, whose data are taken from `values`; or a sequence with an entry for each data set,
             a measurement or a tuple of several experiments, of the same kinds and on the same grids. Readings may differ
             in times and positions (all are solved for all of them) and in sigma, histograms in counts and totals, both
-            in their initial states and conditions. `sensor` in `Observed` counts those of each data set.
-        values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`; NaN is
-            missing, each data set with its own gaps.
+            in their initial states and conditions; paths on one axis in anything but the grid, at few distinct intervals. `sensor` in `Observed` counts those of each data set.
+        values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`, or `(B, n)` like
+            all frames of a `Trajectory`, one after the other; NaN is missing, each data set with its own gaps.
         optimizer: None or `LevenbergMarquardt(…)`.
         devices: over which the batch is cut: None for the default one, a number, "all", or a sequence of jax devices. On
             several hosts call `jax.distributed.initialize` first, and the same program on each with "all".
