@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, replaced, resumed
 from jaxdiff.inference.loss import Expansion
+from jaxdiff.inference.losses import is_table
 from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import NO_STEP, Run
 from jaxdiff.measurements.states_at_times import Unplannable
@@ -86,13 +87,16 @@ class Batch:
             raise ValueError(
                 'devices of some processes only cannot share many fits; pass devices="all", or leave them out for fits of each process by itself'
             )
-        self.run, self.data, self.method, self.steps = run, data, method, steps
+        self.run, self.method, self.steps = run, method, steps
         self.mesh = line(devices) if len(devices) > 1 else None
         self.sharding: Any = SingleDeviceSharding(devices[0])
         if self.mesh is not None:
             self.sharding = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names[0]))
         self.retreats = np.zeros(len(data.start), int)
-        run.prepare(run.start)
+        run.prepare(data.start[0] if run.paths else run.start)
+        parts = [one.of_many(observed) for one, observed in zip(run.predictors, data.observed, strict=True)]
+        run.predictors = tuple(one for one, _ in parts)
+        self.data = data._replace(observed=tuple(observed for _, observed in parts))
         size = min(size or len(devices) * room(run, devices[0]), len(data.start))
         self.size = -(-size // len(devices)) * len(devices)
 
@@ -132,6 +136,11 @@ class Batch:
         return self._ended(index, self._begin(index), WAITING)
 
     def _ended(self, index: np.ndarray, state: State, status: int | None = None) -> Results:
+        if any(map(is_table, self.run.predictors)) and status != WAITING:
+            parts = [self._computed(_observed, index[part], pick(state, part)) for part in self._chunks(index)]
+            found = joined(parts) if parts else state.here
+            sound = np.isfinite(found.curvature).all((1, 2))
+            state = state._replace(here=jax.tree.map(partial(_where, sound), found, state.here))
         fine = np.isfinite(state.here.value)
         how = np.where(state.converged, CONVERGED, np.where(state.stalled, np.where(fine, STALLED, FAILED), LATE))
         how = how if status is None else np.full(len(index), status)
@@ -199,9 +208,15 @@ class Batch:
         back, failed, predictors = np.zeros(len(index), bool), np.zeros(len(index), bool), []
         for predictor, needed in zip(run.predictors, allowances, strict=True):
             solve = predictor.states_at_times.solve if predictor.on_cells else None
-            if solve is not None:
+            if is_table(predictor):  # those that the nodes do not resolve have nowhere else to go
+                back |= ~stuck
+            elif solve is not None:
                 back |= (needed > LEAP * np.array(solve.method.allowed)).any(1) & ~stuck
-        for predictor, m, needed in zip(run.predictors, run.measurements, allowances, strict=True):
+        models = run.at(state.z.mean(0))
+        for predictor, m, needed, model in zip(run.predictors, run.measurements, allowances, models, strict=True):
+            if is_table(predictor):
+                predictors.append(predictor.renewed(m, model.equation, Checks()))
+                continue
 
             def renewed(which: Any, predictor: Any = predictor, m: Any = m, needed: Any = needed) -> Any:
                 if not len(needed[which]):
@@ -281,6 +296,17 @@ def _advance(tolerance: float, mesh: Any, problem: Problem, data: BatchData, sta
 def _predictions(mesh: Any, problem: Problem, data: BatchData, states: State) -> Any:
     one = lambda problem, data, state: _each(problem, data).expand(state.z).predictions
     return _each_fit(one, mesh, problem, (data, states))
+
+
+@partial(quick_jit, static=0)
+def _observed(mesh: Any, problem: Problem, data: BatchData, states: State) -> Any:
+    """The loss around where each fit has ended, by its observed information."""
+    one = lambda problem, data, state: _each(problem, data).expand(state.z, True)._replace(predictions=())
+    return _each_fit(one, mesh, problem, (data, states))
+
+
+def _where(which: np.ndarray, one: Any, other: Any) -> np.ndarray:
+    return np.where(which.reshape(-1, *(1,) * (np.ndim(one) - 1)), one, other)
 
 
 @partial(quick_jit, static=0)

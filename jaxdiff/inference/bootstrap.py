@@ -154,10 +154,10 @@ def bootstrap(
         y* ~ p(y | θ̂),  θ̂* = argmin loss(prediction(θ), y*)
 
     Args:
-        fit: what `fit` returned, for readings or counts; each experiment is drawn anew.
+        fit: what `fit` returned; each experiment is drawn anew.
         repeats: how many.
         kind: "parametric" draws from the fitted model: readings Gaussian, with their sigma or the variance of the
-            residuals over n − p; counts multinomial. "residual" asks less of the noise: residuals in units of sigma are
+            residuals over n − p; counts multinomial; paths from where they begin. "residual" asks less of the noise: residuals in units of sigma are
             drawn with replacement, centred and widened by √(n/(n − p)); individuals are drawn from the measured
             histograms. Where the fit found readings correlated in time, both draw correlated noise.
         level: of the intervals.
@@ -171,7 +171,7 @@ def bootstrap(
 
     Raises:
         ValueError: the fit has no data or model at hand (it was loaded), or its data carry no noise.
-        TypeError: a fit of paths, or no `Fit`.
+        TypeError: a fit of paths of states, or no `Fit`.
 
     >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -201,7 +201,7 @@ def bootstrap(
     stacks = draw_data(fit, repeats, kind, generator(key))
     with precision(dtype):
         fitted = replace(fitted, start=fit.columns()[0])
-        run = Run(objective, fitted, fit.measurements, fit.options, Progress(False))
+        run = Run(objective, fitted, tuple(one.template for one in stacks), fit.options, Progress(False))
         start = np.tile(start_vector(fitted), (repeats, 1))
         data = BatchData(start, tuple(one.data() for one in stacks), {})
         many = Batch(run, data, LevenbergMarquardt(), steps, choose(devices), checked_count(batch, "batch"))
@@ -227,5 +227,5 @@ def draw_data(fit: Fit, repeats: int, kind: str, rng: Any) -> tuple[Stack, ...]:
     for m, tau in zip(measured, times, strict=True):
         rows = estimated if m.unknown else resampled
         values = m.draw(fit, repeats, rng, Redraw(kind, rows / (rows - count) if rows else 1.0, tau))
-        stacks.append(replace(m.stacked(m.values[None]), values=values))
+        stacks.append(m.redrawn(values))
     return tuple(stacks)

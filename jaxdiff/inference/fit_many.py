@@ -62,9 +62,9 @@ def fit_many(
         measurements: one measurement, whose data are taken from `values`; or a sequence with an entry for each data set,
             a measurement or a tuple of several experiments, of the same kinds and on the same grids. Readings may differ
             in times and positions (all are solved for all of them) and in sigma, histograms in counts and totals, both
-            in their initial states and conditions. `sensor` in `Observed` counts those of each data set.
-        values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`; NaN is
-            missing, each data set with its own gaps.
+            in their initial states and conditions; paths on one axis in anything but the grid, at few distinct intervals. `sensor` in `Observed` counts those of each data set.
+        values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`, or `(B, n)` like
+            all frames of a `Trajectory`, one after the other; NaN is missing, each data set with its own gaps.
         optimizer: None or `LevenbergMarquardt(…)`.
         devices: over which the batch is cut: None for the default one, a number, "all", or a sequence of jax devices. On
             several hosts call `jax.distributed.initialize` first, and the same program on each with "all".
@@ -108,6 +108,7 @@ def fit_many(
         start, leaves = _own_initials(model, parameters, stacks, fitted)
         data = BatchData(start, tuple(one.data() for one in stacks), leaves)
         run = Run(objective, fitted, templates, SolverOptions(scheme, stepper, substeps, tolerance), Progress(False))
+        data = data._replace(start=_rough(run, data.start))
         many = Batch(run, data, method, steps, over, size)
         return fit_batch(many, stacks, loss_name(objective, loss, len(stacks)), progress, save)
 
@@ -219,8 +220,10 @@ def multistart(
         objective = Objective(function, choose(loss, measured), *sources)
         stacks = tuple(repeated(one, count) for one in measured)
         options = SolverOptions(scheme, stepper, substeps, tolerance)
-        run = Run(objective, fitted, measured, options, Progress(False))
-        data = BatchData(_starts(fitted, count, float(spread), generator(key)), ({},) * len(stacks), {})
+        run = Run(objective, fitted, tuple(one.template for one in stacks), options, Progress(False))
+        begun = _rough(run, _starts(fitted, count, float(spread), generator(key)))
+        own = tuple({} if one.template.discretised else one.data() for one in stacks)
+        data = BatchData(begun, own, {})
         many = Batch(run, data, method, steps, chosen(devices), size)
         fits = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
         optima = _optima(fits)
@@ -265,6 +268,13 @@ def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarr
     z = np.clip(z, -limit, limit)
     z[0] = own
     return z
+
+
+def _rough(run: Run, starts: np.ndarray) -> np.ndarray:
+    """Where the Euler densities of paths are largest, from each of some starts."""
+    distinct, which = np.unique(starts, axis=0, return_inverse=True)
+    found = [run.rough(start) for start in distinct]
+    return np.stack([start if z is None else z for start, z in zip(distinct, found, strict=True)])[which.ravel()]
 
 
 def _optima(fits: Fits) -> list[tuple[int, int]]:

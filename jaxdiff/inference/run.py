@@ -239,7 +239,7 @@ class Run:
 
         go_on: take the first steps at once, where they are quick and no scale depends on the start
         """
-        start, rough = self.start, self._rough()
+        start, rough = self.start, self.rough(self.start)
         if rough is not None:
             try:
                 self.prepare(rough)
@@ -257,15 +257,15 @@ class Run:
             self.complain(start)
         return state
 
-    def _rough(self) -> np.ndarray | None:
-        """Where the Euler densities of all paths are largest."""
+    def rough(self, start: np.ndarray) -> np.ndarray | None:
+        """Where the Euler densities of all paths are largest, from a start."""
         paths = tuple(one.rough() for one in self.measurements)
         if all(path is None for path in paths):
             return None
-        self.at(self.start)
-        z, here = _euler(replace(self.problem, predictors=paths), self.start)
+        self.at(start)
+        z, here = _euler(replace(self.problem, predictors=paths), start)
         if self.rescale(here):
-            z, _ = _euler(replace(self.problem, predictors=paths), self.start)
+            z, _ = _euler(replace(self.problem, predictors=paths), start)
         return np.asarray(z) if np.isfinite(z).all() else None
 
     def rescale(self, here: Expansion) -> bool:

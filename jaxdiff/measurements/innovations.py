@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdiff.measurements import trajectory_euler
 from jaxdiff.model.coefficients import absent
 from jaxdiff.transition.lamperti import BATCH, Coefficients, at_points, wrap
 from jaxdiff.transition.quadrature import cumulative
@@ -36,6 +37,8 @@ def innovations(measurement: Trajectory, equation: Any) -> np.ndarray | None:
     from scipy import special
 
     start, stop, duration = measurement.starts, measurement.stops, measurement.durations
+    if measurement.density == "euler":
+        return trajectory_euler.innovations(measurement, equation)
     terms: Any
     terms, walls = measurement.dynamics(equation)
     lower, upper = (float(measurement.grid.edges[0][i]) for i in (0, -1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
@@ -217,6 +217,19 @@ class Measurement(eqx.Module):
             if not eqx.tree_equal(one, bare[0]):
                 raise ValueError(f"data set {i} differs from the first in more than values; fit those on their own")
         return Stack(self, initials, np.stack([one.values for one in several]))
+
+    def repeated(self, count: int) -> Stack:
+        """This data set many times."""
+        return self.stacked(np.broadcast_to(self.values, (count, *self.values.shape)))
+
+    def redrawn(self, values: np.ndarray) -> Stack:
+        """Data sets of the values (B, …) that `draw` gave."""
+        return replace(self.stacked(self.values[None]), values=values)
+
+    @property
+    def alone(self) -> str | None:
+        """What of this kind cannot be fitted as one batch, in words; None: it can."""
+        return None
 
     def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
         """Values drawn anew, (repeats, *values.shape), for the bootstrap; the default, with normal noise about a prediction.

@@ -144,6 +144,7 @@ class PathsPredictor(Predictor):
 
     def euler(self, equation: Any) -> tuple[Any, Any]:
         """Means and variances (m·d,) of Euler steps: crude, but they know where to start."""
+        # what a wall does to a path may depend on its number, which is traced here; whether it goes round does not
         kinds = tuple("periodic" if side.periodic else "reflecting" for side in equation.sides(self.grid))
         dynamics, (n, d) = _dynamics(self.grid, equation, kinds), self.start.shape
         _, drift, twice, _ = dynamics.traced(self.time[:, 0], self.start, jnp.zeros((n, d, d)))

@@ -73,6 +73,10 @@ class Predictor(eqx.Module):
         """The same with other data of the same shapes, {field: array}."""
         return eqx.tree_at(lambda one: [getattr(one, name) for name in data], self, list(data.values()))
 
+    def of_many(self, data: dict[str, Any]) -> tuple[Predictor, dict[str, Any]]:
+        """One for many data sets, and what it holds of each, {field: (B, …)}, from what their stack says of them; the default, as they are."""
+        return self, data
+
     def summed(self) -> Predictor:
         """The same for a loss that needs no more than the sum of log densities (`Loss.sums`); the default, itself."""
         return self

@@ -113,7 +113,7 @@ def stack(measurements: Any, values: Any = None) -> Stack:
 def repeated(measurement: Any, count: int) -> Stack:
     """One data set many times."""
     check_batched(measurement)
-    return measurement.stacked(np.broadcast_to(measurement.values, (count, *measurement.values.shape)))
+    return measurement.repeated(count)
 
 
 class Redraw(NamedTuple):
@@ -148,7 +148,7 @@ def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any,
 
 def check_batched(measurement: Any) -> None:
     """Refuse what no batch of fits takes."""
-    if not measurement.discretised:
+    if measurement.alone is not None:
         raise TypeError(
-            f"paths are not fitted as one batch, as jd.Readings, jd.Histograms and jd.PassageTimes are, got {type(measurement).__name__}; call jd.fit for each"
+            f"{measurement.alone} are not fitted as one batch, got {type(measurement).__name__}; call jd.fit for each"
         )

@@ -17,12 +17,15 @@ from jaxdiff.measurements import (
     tracks,
     tracks_examination,
     trajectory_counts,
+    trajectory_euler,
     trajectory_examination,
+    trajectory_stack,
 )
 from jaxdiff.measurements.checked_path import checked_path
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.residuals import Examination
+from jaxdiff.measurements.stacks import Redraw, Stack
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.conditions import Checks
@@ -47,6 +50,8 @@ class Trajectory(Measurement):
         noise: standard deviation of each coordinate [length], localisation noise: a number, a mark, or the name of a parameter of
             `fit`; None: positions are exact.
         exposure: [time] up to each frame's time, over which a position is a mean, motion blur; at most the shortest interval.
+        density: "exact", or "euler" for normal steps of mean f Δt and variance 2 D Δt, as published estimates often are; they are
+            biased by the interval, as a fit notes.
         continuous: of states, whether every jump was seen: times are then those of the jumps, positions the states after them,
             the first and the last time are the ends of what was observed. A state that stays, or NaN at the last time, is
             no jump.
@@ -95,6 +100,7 @@ class Trajectory(Measurement):
     family: ClassVar[str] = "density"
     on_cells: ClassVar[bool] = False
     discretised: ClassVar[bool] = False
+    start: ClassVar[float] = 0.0  # type: ignore[misc]
     grid: Grid
     times: tuple[np.ndarray, ...]
     positions: tuple[np.ndarray, ...]
@@ -103,6 +109,7 @@ class Trajectory(Measurement):
     dropped: int = eqx.field(static=True)  # paths that were given with fewer than two points
     exposure: float | None = eqx.field(static=True)
     continuous: bool = eqx.field(static=True)
+    density: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -112,17 +119,20 @@ class Trajectory(Measurement):
         noise: Any = None,
         exposure: Any = None,
         *,
+        density: str = "exact",
         continuous: bool = False,
         time_unit: str | None = None,
         conditions: Mapping[str, Any] | None = None,
     ):
+        seen = noise is not None or exposure is not None
+        if density not in ("exact", "euler") or (density == "euler" and (grid.discrete or grid.ndim > 1 or seen)):
+            raise ValueError(f"density must be 'exact', or on one axis and without noise 'euler', got {density!r}")
         if continuous and not grid.discrete:
             raise ValueError(
                 f"what jumps alone is seen all along; continuous takes jd.States, got {type(grid).__name__}"
             )
         if not grid.discrete and grid.geometry != "cartesian":
             raise ValueError(f"paths run along x, y and z, got a {grid.geometry} grid; take a Cartesian one")
-        seen = noise is not None or exposure is not None
         if grid.discrete and seen:
             raise ValueError("noise and exposure are those of positions, got states; leave them out")
         several = lambda paths: isinstance(paths, (list, tuple)) and len(paths) > 0 and np.ndim(paths[0]) > 0
@@ -140,7 +150,7 @@ class Trajectory(Measurement):
                 f"a path needs at least two points, got none of {len(paths)} with as many; drop this measurement"
             )
         self.dropped, checked = len(checked) - len(kept), kept
-        self.grid, self.conditions, self.continuous = grid, conditions, continuous
+        self.grid, self.conditions, self.continuous, self.density = grid, conditions, continuous, density
         self.times = tuple(t for t, _, _ in checked)
         self.positions = tuple(x for _, x, _ in checked)
         self.initial, self.exposure = None, None
@@ -159,13 +169,14 @@ class Trajectory(Measurement):
         track: str | None = None,
         noise: Any = None,
         exposure: Any = None,
+        density: str = "exact",
         time_unit: str | None = None,
         conditions: Mapping[str, Any] | None = None,
     ) -> Trajectory:
         """A path from a table, by the names of the columns, or many: one for each different entry of the column `track`.
 
         table: path of a CSV file, a DataFrame, a dictionary of columns, or an open file; position: a column, or one for each axis;
-        noise, exposure, time_unit, conditions: as in `Trajectory`
+        noise, exposure, density, time_unit, conditions: as in `Trajectory`
 
         >>> import jaxdiff as jd
         >>> beads = {"t": [0.0, 1.0, 0.0, 1.0], "x": [0.1, 0.3, 0.2, 0.1], "bead": ["a", "a", "b", "b"]}
@@ -183,9 +194,8 @@ class Trajectory(Measurement):
         with tables.named(frame):
             many = len(times) > 1
             paths = (times, positions) if many else (times[0], positions[0])
-            return cls(
-                grid, paths[0], paths[1], noise=noise, exposure=exposure, time_unit=time_unit, conditions=conditions
-            )
+            own = {"exposure": exposure, "density": density, "time_unit": time_unit, "conditions": conditions}
+            return cls(grid, paths[0], paths[1], noise, **own)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -195,6 +205,36 @@ class Trajectory(Measurement):
         if self.dropped:
             notes.append(f"{paths} of {paths + self.dropped} paths used; {self.dropped} with fewer than two points")
         return tuple(notes)
+
+    @property
+    def values(self) -> np.ndarray:
+        """`(n,)` the positions of all frames, path after path."""
+        return np.concatenate(self.positions)
+
+    @property
+    def alone(self) -> str | None:
+        if self.grid.discrete or self.density == "euler":
+            return "paths of states" if self.grid.discrete else "Euler steps"
+        return None if self.initial is None else "tracks with noise"
+
+    def every(self, k: int) -> Trajectory:
+        """Every k-th frame, of frames at multiples of one interval: if D then differs, the path is no diffusion at its resolution."""
+        return trajectory_stack.every(self, k)
+
+    def stacked(self, values: np.ndarray) -> Stack:
+        return trajectory_stack.with_positions(self, values)
+
+    def joined(self, several: Sequence[Any], initials: Any) -> Stack:
+        return trajectory_stack.joined(several)
+
+    def repeated(self, count: int) -> Stack:
+        return self.joined([self] * count, None)
+
+    def redrawn(self, values: np.ndarray) -> Stack:
+        return self.stacked(values)
+
+    def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
+        return trajectory_stack.drawn(self, fit, repeats, rng, how.kind)
 
     @property
     def count(self) -> int:
@@ -234,7 +274,9 @@ class Trajectory(Measurement):
     def of(self, paths: list[Any]) -> Trajectory:
         """Other paths [(times, positions), …], seen in the same way; what is marked stays one and the same."""
         times, positions = map(list, zip(*paths, strict=True))
-        own: dict[str, Any] = {name: getattr(self, name) for name in ("continuous", "conditions", "exposure")}
+        own: dict[str, Any] = {
+            name: getattr(self, name) for name in ("continuous", "conditions", "exposure", "density")
+        }
         found = Trajectory(self.grid, times, positions, None if self.initial is None else 0.0, **own)
         object.__setattr__(found, "initial", self.initial)
         return found
@@ -252,6 +294,8 @@ class Trajectory(Measurement):
     ) -> Predictor:
         if self.grid.discrete:
             return jumps.prepared(self, equation)
+        if self.density == "euler":
+            return trajectory_euler.prepared(self, equation)
         if self.initial is not None:
             return tracks.prepared(self, equation, options)
         if self.in_pieces(equation):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.conditions import Checks
-from jaxdiff.transition import counts
+from jaxdiff.transition import counts, density
 
 FAINT = 1e-8  # of the largest density from a node, below which nothing is expected
 
@@ -33,6 +33,7 @@ class CountsPredictor(Predictor):
     weights: Any
     begun: Any
     tabulated: bool = eqx.field(static=True, default=False)
+    alone: bool = eqx.field(static=True, default=True)  # or one of many fits, which share the nodes
 
     @property
     def family(self) -> str:
@@ -46,6 +47,18 @@ class CountsPredictor(Predictor):
     def summed(self) -> CountsPredictor:
         return replace(self, tabulated=True)
 
+    def of_many(self, data: dict[str, Any]) -> tuple[CountsPredictor, dict[str, Any]]:
+        if not self.tabulated:
+            raise ValueError("many paths are fitted by their likelihood, got another loss; call jd.fit for each")
+        own = {tuple(rows): counts.counted(self.plan, slice(*rows)) for rows in np.unique(data["steps"], axis=0)}
+        weights, begun = (np.stack([own[tuple(rows)][k] for rows in data["steps"]]) for k in (0, 1))
+        bare = replace(self, plan=self.plan.bare, observation=np.zeros(1), weight=np.ones(1), alone=False)
+        return bare, {"weights": weights, "begun": begun}
+
+    @property
+    def numbers_held(self) -> float:
+        return 4.0 * self.plan.pairs
+
     def of_steps(self, table: Any, rows: Any) -> Any:
         """ln p of some steps."""
         return counts.of_steps(self.plan, table, rows)
@@ -58,8 +71,21 @@ class CountsPredictor(Predictor):
         return jnp.concatenate([(self.begun[:, :, None] * p).ravel(), self.weights[pairs:]])
 
     def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
+        if not self.alone:
+            return replace(self, plan=_far_anew(self.plan, measurement.paths, equation))
         again = measurement.prepare(equation)
         return again.summed() if self.tabulated else again
+
+
+def _far_anew(plan: counts.CountPlan, measurement: Any, equation: Any) -> counts.CountPlan:
+    """The same with another plan of its far steps, by the split kernel, which holds less far around its coefficients."""
+    if plan.beyond is None:
+        return plan
+    (drift, diffusivity, killing), walls = measurement.dynamics(equation)
+    start, stop, duration = (part[plan.far] for part in (measurement.starts, measurement.stops, measurement.durations))
+    lower, upper = (float(measurement.grid.edges[0][i]) for i in (0, -1))
+    beyond = density.prepare(drift, diffusivity, killing, start, stop, duration, lower, upper, walls)
+    return eqx.tree_at(lambda one: one.beyond, plan, beyond)
 
 
 def prepared(

@@ -37,7 +37,9 @@ def examined(m: Trajectory, equation: Any, scores: Any = None) -> Examination:
     pairs = lambda lag: np.flatnonzero(number[lag:] == number[:-lag])
     if n >= 20 and len(pairs(1)) >= 10:
         one = pairs(1)
-        lag_one = lambda r: f"the steps remember the one before, lag-1 {r:.2g} of their innovations"
+        lag_one = lambda r: (
+            f"the steps remember the one before, lag-1 {r:.2g} of their innovations: no diffusion at this resolution; see whether D changes in path.every(2)"
+        )
         both = neighbours(plain, one, one + 1, lag_one)
         lags = [k for k in range(1, 11) if k < n and len(pairs(k)) > n // 2]
         r = [float(s[pairs(k)] @ s[pairs(k) + k]) / float(s @ s) for k in lags]

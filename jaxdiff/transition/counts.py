@@ -31,6 +31,8 @@ FAR = 2e-4  # doubt about the ln p of a step from which on it is left to `densit
 CLEAR = 1e-7  # doubt at the nearest nodes up to which it is that of a step
 MANY_FAR = 0.02  # share of such steps from which on all are
 TOLERANCE = 1e-6  # of ln p, a step, that two plans differ by [nat]
+LEAST = 1e-3  # of ln p in all, that counts [nat]
+ON_THE_WAY = 10.0  # times that, from coefficients where data are less likely than where a search ends
 SMOOTH = 1e-11  # last Chebyshev coefficients of f/D, beside its integral
 CHECKED = 64  # steps at which two plans are compared
 Terms = tuple[Scalar, Scalar, Scalar]
@@ -49,6 +51,12 @@ class CountPlan(eqx.Module):
     beyond: Any  # plan of these, None where there are none
 
     @property
+    def bare(self) -> CountPlan:
+        """Without the steps, of which a table asks for nothing but weights."""
+        none = np.zeros((2, 0), np.int64), np.zeros((2, 0, STENCIL)), np.zeros(0, np.int64), np.zeros(0, bool)
+        return CountPlan(self.nodes, *none, self.far, self.beyond)
+
+    @property
     def pairs(self) -> int:
         """T n n, how many pairs of nodes there are."""
         return len(self.nodes.durations) * self.nodes.x.shape[0] ** 2
@@ -63,11 +71,13 @@ def table(
     """
     found = densities(drift, diffusivity, killing, plan.nodes)
     doubt = jnp.sum(jnp.abs(weights[: plan.pairs]) * found.doubt.ravel())
-    resolved = found.resolved & (doubt <= _allowed(plan.kept.shape[0]))
+    count = jax.lax.stop_gradient(jnp.sum(weights))  # each step has one in all
+    resolved = found.resolved & (doubt <= ON_THE_WAY * jnp.maximum(LEAST, TOLERANCE * count))
     if plan.beyond is None:
         return found.logs.ravel(), resolved
     logs, fine = density.log_density(drift, diffusivity, killing, plan.beyond)
-    return jnp.concatenate([found.logs.ravel(), logs]), resolved & fine
+    own = jnp.any(weights[plan.pairs :] > 0)  # of many paths, the far steps of others do not count
+    return jnp.concatenate([found.logs.ravel(), jnp.where(own, logs, 0.0)]), resolved & (fine | ~own)
 
 
 def of_steps(plan: CountPlan, table: Any, rows: Any = slice(None)) -> Float[Array, " m"]:
@@ -115,10 +125,6 @@ def _near(xp: Any, first: Any, n: int) -> Any:
 def _sum(xp: Any, logs: Any, interval: Any, near: Any, share: Any) -> Any:
     found = logs[interval[:, None, None], near[0][:, :, None], near[1][:, None, :]]
     return xp.einsum("mab,ma,mb->m", found, share[0], share[1])
-
-
-def _allowed(count: int) -> float:
-    return max(1e-3, TOLERANCE * count)
 
 
 def prepare(
@@ -331,7 +337,7 @@ def _shared(
     rows = np.flatnonzero(doubt > CLEAR)
     doubt[rows] = _sum(np, now.found.doubt, interval[rows], _near(np, first[:, rows], n), np.abs(share[:, rows]))
     order, kept = np.argsort(doubt), np.zeros(m, bool)
-    kept[order] = (np.cumsum(doubt[order]) <= _allowed(m) / 8) & (doubt[order] <= FAR)
+    kept[order] = (np.cumsum(doubt[order]) <= max(LEAST, TOLERANCE * m) / 8) & (doubt[order] <= FAR)
     far = np.flatnonzero(~kept)
     if len(far) > max(4, MANY_FAR * m):
         return None

@@ -267,8 +267,9 @@ def test_eight_devices_find_the_same(fits, tmp_path):
         np.testing.assert_allclose(there, here[:42], rtol=rtol)
 
 
-def path():
-    return jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 40)), np.arange(5.0), [0.0, 0.1, 0.2, 0.1, 0.0])
+def path(times=(0.0, 1.0, 2.0, 3.0, 4.0)):
+    places = 0.1 * np.sin(np.arange(len(times)))
+    return jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 40)), times, places)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,11 @@ def path():
         (lambda: jd.fit_many(MODEL, readings()), ValueError, "needs many data sets, got one measurement"),
         (lambda: jd.fit_many(MODEL, []), ValueError, "a list with at least one"),
         (lambda: jd.fit_many(MODEL, readings(), np.ones((3, 5))), ValueError, r"shape \(data sets, 12\).*got \(3, 5\)"),
-        (lambda: jd.fit_many(MODEL, [path(), path()]), TypeError, "got Trajectory; call jd.fit for each"),
+        (
+            lambda: jd.fit_many(MODEL, [path(np.arange(12.0) ** 1.5)] * 2),
+            ValueError,
+            "intervals are few .* call jd.fit for each",
+        ),
         (lambda: jd.fit_many(MODEL, [readings(), readings(None)]), ValueError, "got both at data set 1"),
         (lambda: jd.fit_many(MODEL, [readings(), path()]), TypeError, "data set 1 is Trajectory"),
         (lambda: jd.fit_many(MODEL, readings(), noisy(2), devices=9999), ValueError, "jax finds .* ask for at most"),
