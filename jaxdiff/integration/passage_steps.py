@@ -169,11 +169,15 @@ class BySteps(eqx.Module):
             else jnp.where(times > 0, at_nodes(found.cells, kinds, times, top, self.power), 0.0)
         )
 
-    def resolved(self, found: Followed, kinds: Any, times: Any, top: Any, share: Any) -> Any:
-        """Whether what was taken out as the error of steps moves the log likelihood by no more than is allowed; share: of what a row
-        is of a density there, over it."""
+    def by_steps(self, found: Followed, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+        """How far what was taken out as the error of steps moves the log likelihood, or the standard errors of what is fitted; share: of
+        what a row is of a density there, over it."""
         moves = jnp.where(times > 0, at_nodes(found.steps, kinds, times, top, self.power) * share, 0.0)
-        return (jnp.abs(jnp.sum(moves)) < self.moved) & (jnp.sum(moves**2) < self.moved) | (self.count >= self.most)
+        return jnp.maximum(jnp.abs(jnp.sum(moves)), jnp.sum(moves**2))
+
+    def resolved(self, found: Followed, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+        """Whether that is no more than is allowed, or as little as the most steps make it, which is told."""
+        return (self.by_steps(found, kinds, times, top, share) < self.moved) | (self.count >= self.most)
 
     def lost(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, kinds: Any, times: Any) -> Any:
         """No sums cancel."""

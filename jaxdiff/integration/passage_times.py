@@ -218,6 +218,10 @@ class ByContours(eqx.Module):
         hidden = (times > 0) & (times < first) & (kinds != LATER) & (share > 0)
         return ~jnp.any(hidden) | (before * first < HIDDEN)
 
+    def by_steps(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+        """There are none."""
+        return jnp.zeros(())
+
     def lost(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, kinds: Any, times: Any) -> Any:
         """What other contours make of densities and chances, `(m,)`: what roundoff takes from sums that cancel."""
         tops = top * jnp.array([1.0, OTHER])

@@ -63,8 +63,7 @@ class PassagePredictor(Predictor):
         rows = self._rows(onset)
         value, noise = map(self._mean, self.way.at(found, *rows, self.top))
         density = self.mixed(onset.lapse, self._resolved(value, noise))
-        share = jnp.where(self.weight > 0, (1.0 - onset.lapse) / jax.lax.stop_gradient(density), 0.0)
-        resolved = self.way.resolved(found, *rows, self.top, (self._shares[:, None] * share).ravel())
+        resolved = self.way.resolved(found, *rows, self.top, self._of_rows(onset, density))
         inside = "origin is {value}, outside the grid; bound it with jd.Bounded"
         lower, upper = self.grid.edges[0][0], self.grid.edges[0][-1]
         where = 0.0 if callable(onset.origin) else onset.origin
@@ -110,7 +109,7 @@ class PassagePredictor(Predictor):
         return (1.0 - lapse) * density + lapse * uniform
 
     def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
-        early, squares, lost = map(float, _left_out()(self, equation, initial))
+        early, squares, lost, steps = map(float, _left_out()(self, equation, initial))
         notes, n = [], self.grid.shape[0]
         if early and float(initial.lapse) == 0:
             few = f"{early:.0f} of {float(self.size):.0f} passages are earlier than the model allows"
@@ -118,6 +117,10 @@ class PassagePredictor(Predictor):
         if lost > _LOST:
             notes.append(
                 f"sums that cancel take {lost:.1g} of the largest density, as the drift carries far beside diffusion; take a narrower grid"
+            )
+        if steps > _ROUGH:
+            notes.append(
+                f"steps in time are too large: the last halving of them moves the log likelihood by {steps:.2g}; let walls and coefficients vary more slowly, or leave out late times"
             )
         if self.scheme.order == 2:
             notes.append(
@@ -130,9 +133,10 @@ class PassagePredictor(Predictor):
             )
         return tuple(notes)
 
-    def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any, Any]:
+    def lacking(self, equation: Any, initial: Any) -> tuple[Any, Any, Any, Any]:
         """How many passages come before any density is resolved; Σ e², e the relative error of second order, as what is left of
-        it in the fourth is about its square; what other contours make of the largest density."""
+        it in the fourth is about its square; what other contours make of the largest density; how far steps in time move
+        the log likelihood."""
         found, onset = self._passages(equation, initial)
         rows = self._rows(onset)
         value, noise = map(self._mean, self.way.at(found, *rows, self.top))
@@ -142,10 +146,12 @@ class PassagePredictor(Predictor):
         moved = self.way.lost(equation, self.grid, self.scheme, onset.origin, self.top, *rows)
         largest = jnp.maximum(jnp.max(jnp.where(seen, value, 0.0)), jnp.finfo(value.dtype).tiny)
         lost = jnp.max(jnp.where(seen, self._mean(moved), 0.0)) / largest
+        density = self.mixed(onset.lapse, self._resolved(value, noise))
+        steps = self.way.by_steps(found, *rows, self.top, self._of_rows(onset, density))
         if (rough := self.way.of_cells(found, *rows, self.top)) is None:
-            return early, jnp.zeros(()), lost
-        apart = (1.0 - onset.lapse) * self._mean(rough) / self.mixed(onset.lapse, self._resolved(value, noise))
-        return early, jnp.sum(jnp.where(real & (value > 10.0 * noise), apart**2, 0.0)), lost
+            return early, jnp.zeros(()), lost, steps
+        apart = (1.0 - onset.lapse) * self._mean(rough) / density
+        return early, jnp.sum(jnp.where(real & (value > 10.0 * noise), apart**2, 0.0)), lost, steps
 
     @property
     def _shares(self) -> Any:
@@ -158,6 +164,11 @@ class PassagePredictor(Predictor):
         places = onset.spread * jnp.asarray(_SPREAD) if self.spreads else jnp.zeros(1)
         kinds = self.observation[:, 1].astype(int)
         return jnp.tile(kinds, len(places)), (after - places[:, None]).ravel()
+
+    def _of_rows(self, onset: Onset, density: Any) -> Any:
+        """What each of the densities that a row is a mean of counts for, over that of the row."""
+        share = jnp.where(self.weight > 0, (1.0 - onset.lapse) / jax.lax.stop_gradient(density), 0.0)
+        return (self._shares[:, None] * share).ravel()
 
     def _mean(self, each: Any) -> Any:
         """Over the non-decision times, of what there is for each row and each of them."""
