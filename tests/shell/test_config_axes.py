@@ -200,7 +200,7 @@ REFUSED = [
     ({"data": {"table": "short.csv", "kind": "histograms", "time": "t"}}, "a row per bin: name position"),
     (
         {"data": {"table": "short.csv", "kind": "trajectory", "interval": 1.0, "value": "x"}},
-        "shapes (n,) and (n, 2), got",
+        "value must be one for each of x, y on this grid",
     ),
     ({"labels": {"r": "radius"}}, "allowed are x, y, t, value"),
     ({"fit": {"scheme": {"name": "spectral", "order": 4}}}, "unknown key 'order' in [fit] scheme"),
