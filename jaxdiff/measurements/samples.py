@@ -38,8 +38,9 @@ class Samples(Measurement):
             a mark, such as `Bounded(0.02, 0.0, 0.5)`, to fit it as "initial.background" beside the initial state, or a text that
             names a parameter of `fit`, which several measurements may share.
 
-    The logarithm of the density is interpolated between cells, on one axis of equal cells by cubics, as a density itself would be cut
-    at its peaks. Where the model puts less than 1e-9 of its peak (1e-5 in float32), a sample counts as if it put that, which the verdict of a fit tells. Losses:
+    p is that of those who are still there, whatever was absorbed or killed. Its logarithm is interpolated between cells, on one axis of
+    equal cells by cubics, as p itself would be cut at its peaks; at an absorbing wall after division by the way to it, but with a
+    background. Where the model puts less than 1e-9 of its peak (1e-5 in float32), a sample counts as if it put that, which the verdict of a fit tells. Losses:
     `negative_log_likelihood` by default, which is efficient; `energy_distance` and `wasserstein` on one axis, which a few
     individuals of another origin hardly move; `kl_divergence` of the counts in the cells.
 
