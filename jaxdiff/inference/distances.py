@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxdiff.inference.loss import Expansion, Loss
 from jaxdiff.inference.losses import BuiltIn
-from jaxdiff.measurements.samples_predictor import cumulated
+from jaxdiff.measurements.samples_predictor import between, cumulated
 
 
 class _Distance(BuiltIn):
@@ -38,7 +38,7 @@ class _Distance(BuiltIn):
         weight = predictor.weight
         if rows is not None:
             weight = weight * jnp.zeros_like(weight).at[rows].set(1.0)
-        return jnp.sum(weight * self.of_clouds(predictor, cumulated(prediction))) / jnp.sum(weight)
+        return jnp.sum(weight * self.of_clouds(predictor, between(prediction, _widths(predictor)))) / jnp.sum(weight)
 
 
 class _Energy(_Distance):
@@ -50,9 +50,8 @@ class _Energy(_Distance):
 
     def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
         """With F the model's: Σₜ nₜ/N · 4∫∂F ∂Fᵀ dx, and the noise Σᵢ sᵢ sᵢᵀ of the scores sᵢ = −4/N ∫(1[xᵢ ≤ x] − F) ∂F dx."""
-        below = cumulated(prediction)
-        slope = jnp.concatenate([jnp.zeros_like(jacobian[:, :1]), jnp.cumsum(jacobian, axis=1)], axis=1)
         width, total = _widths(predictor), jnp.sum(predictor.weight)
+        below, slope = _with_slopes(prediction, jacobian, width)
         share, steps = predictor.weight / total, Steps(predictor)
         hats = jax.vmap(jax.vmap(lambda column: _through_hats(width, column), -1, -1))(slope)
         gradient = 4 * jnp.einsum("t,tk,tkp->p", share, below, hats)
@@ -61,7 +60,18 @@ class _Energy(_Distance):
         mean = jnp.einsum("tk,tkp->tp", below, hats)
         score = (_above(predictor, width, slope) - mean[predictor.when]) * 4 / total
         score = score * (predictor.weight > 0)[predictor.when][:, None]
-        return Expansion(self.value(predictor, prediction), gradient, curvature, score.T @ score)
+        left = total - score.shape[1]  # of the samples, which the fit leaves free
+        seen = score.T @ score * total / jnp.maximum(left, 1.0)
+        noise = jnp.where(left > 0, seen, self._expected_noise(predictor, prediction, width, slope))
+        return Expansion(self.value(predictor, prediction), gradient, curvature, noise)
+
+    def _expected_noise(self, predictor: Any, prediction: Any, width: Any, slope: Any) -> Any:
+        """The noise of the gradient by the model itself (p, p), where there are no more samples than parameters."""
+        each = width[:, None] * (slope[:, :-1] + slope[:, 1:]) / 2
+        middle = jnp.cumsum(each[:, ::-1], axis=1)[:, ::-1] - each / 2
+        middle = middle - jnp.sum(prediction[..., None] * middle, axis=1, keepdims=True)
+        share = predictor.weight[:, None] * prediction * (4 / jnp.sum(predictor.weight)) ** 2
+        return jnp.einsum("tc,tcp,tcq->pq", share, middle, middle)
 
 
 class _Wasserstein(_Distance):
@@ -70,9 +80,8 @@ class _Wasserstein(_Distance):
 
     def expand(self, predictor: Any, prediction: Any, jacobian: Any) -> Expansion:
         """The curvature is that on average, ∫√(2/π)/σ ∂F ∂Fᵀ dx with the noise σ² = F(1 − F)/n of the samples'."""
-        below = cumulated(prediction)
-        slope = jnp.concatenate([jnp.zeros_like(jacobian[:, :1]), jnp.cumsum(jacobian, axis=1)], axis=1)
         width, share = _widths(predictor), predictor.weight / jnp.sum(predictor.weight)
+        below, slope = _with_slopes(prediction, jacobian, width)
         total, pull = jax.value_and_grad(lambda below: jnp.sum(share * Steps(predictor).apart(below)))(below)
         edges = (jnp.pad(width, (1, 0)) + jnp.pad(width, (0, 1))) / 2
         count = jnp.maximum(predictor.weight, 1.0)[:, None]
@@ -147,6 +156,12 @@ def _widths(predictor: Any) -> Any:
     return jnp.asarray(predictor.states_at_times.grid.widths[0])
 
 
+def _with_slopes(prediction: Any, jacobian: Any, width: Any) -> tuple[Any, Any]:
+    """Distribution functions (T, n + 1) and their derivatives (T, n + 1, p)."""
+    linear = lambda shares: between(shares, width)
+    return linear(prediction), jax.vmap(linear, -1, -1)(jacobian)
+
+
 def _through_hats(width: Any, column: Any) -> Any:
     """(n + 1,): ∫φ f dx of the hat of each edge with f, linear between its values at the edges."""
     left = width / 6 * (2 * column[:-1] + column[1:])
@@ -184,7 +199,7 @@ def energy_distance(prediction: Any, observation: Any) -> Any:
 
     As the loss of a fit of `Samples` it takes F of the model in the cells, whose integral is exact. A share of strangers moves an estimate in
     proportion to it and no more, at the price of a tenth of precision. Error bars are those of a sandwich, from the score
-    of each sample. SciPy's `energy_distance` is its square root.
+    of each sample; of no more samples than parameters, as the model expects. SciPy's `energy_distance` is its square root.
 
     >>> import jaxdiff as jd
     >>> round(float(jd.energy_distance([0.0, 1.0], [0.5])), 6)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.inference.alternating_cells import alternated, binning_error, combined, interpolation_error, refilled
+from jaxdiff.inference.alternating_cells import (
+    alternated,
+    combined,
+    errors_of_bins,
+    interpolation_error,
+    on_own,
+    read_at,
+    refilled,
+    sensors_along,
+)
 from jaxdiff.inference.approximations import upwind
 from jaxdiff.inference.loss import Expansion
-from jaxdiff.inference.run import Run
+from jaxdiff.inference.run import Run, predicted
 from jaxdiff.model.grid import Grid
+from jaxdiff.runtime.compilation import quick_jit
 from jaxdiff.runtime.progress import Progress
 
 LEAST = 1 / 3  # of an error bar, from which on it is said
@@ -49,6 +61,9 @@ def shifts(run: Run, z: np.ndarray, here: Expansion | None, errors: np.ndarray) 
 
 def _estimated_shifts(run: Run, z: np.ndarray, here: Expansion, errors: np.ndarray) -> np.ndarray | None:
     """`shifts`, of a problem for which none are stored."""
+    if any(predictor.of_cells and predictor.states_at_times.in_modes for predictor in run.predictors):
+        found = _shifts_in_modes(run, z, here, np.isfinite(errors))
+        return None if found is None else found * run.parameters.transform.slope(z)
     if (predictors := _noiseless_predictors(run, z, here)) is None:
         return None
     known, slope = np.isfinite(errors), run.parameters.transform.slope(z)
@@ -58,6 +73,9 @@ def _estimated_shifts(run: Run, z: np.ndarray, here: Expansion, errors: np.ndarr
         return -slope * _newton_step(there.curvature, there.gradient - rest, known)
 
     axes = range(max(predictor.states_at_times.grid.ndim for predictor in predictors if predictor.on_cells))
+    if any(predictor.of_cells for predictor in predictors):
+        wrong = _errors_of_predictions(run, z, here, predictors, axes)
+        return None if wrong is None else _moved_by(run, here, wrong, known) * slope
     changed = tuple(_alternate(predictor, axes, 0) for predictor in predictors)
     there = run.around(z, changed, _alternate_parameters(run, axes, 0))
     first = shift(there) / (3 * WIDER**2)
@@ -73,6 +91,37 @@ def _estimated_shifts(run: Run, z: np.ndarray, here: Expansion, errors: np.ndarr
         for predictor, e in zip(predictors, wrong, strict=True)
     ]
     return -shift(run.around(z, tuple(exact)))
+
+
+def _shifts_in_modes(run: Run, z: np.ndarray, here: Expansion, known: np.ndarray) -> np.ndarray | None:
+    """`shifts` of what is solved in modes, which are those of equal cells: by the shares of cells half as wide."""
+    fine = Run(run.objective, *_halved(run.parameters, run.measurements), run.options, Progress(False))
+    fine.prepare(z)
+    wrong: list[Any] = []
+    for predictor, part, found in zip(run.predictors, here.predictions, predicted(fine.problem, z), strict=True):
+        if not (predictor.of_cells and found.resolved and len(part) and len(part[1])):
+            return None
+        halves = np.asarray(found.values).reshape(
+            len(part[0]), *(m for n in predictor.states_at_times.grid.shape for m in (n, 2))
+        )
+        whole = halves.sum(tuple(range(2, halves.ndim, 2))).reshape(np.shape(part[0]))
+        wrong.append(4 / 3 * (np.asarray(part[0]) - whole))
+    return _moved_by(run, here, wrong, known)
+
+
+def _moved_by(run: Run, here: Expansion, wrong: list[Any], known: np.ndarray) -> np.ndarray:
+    """By how much errors of the predictions move the optimum: the Gauss–Newton step of a parameter that adds them."""
+    pull = np.zeros(len(known))
+    for loss, predictor, part, e in zip(run.objective.losses, run.predictors, here.predictions, wrong, strict=True):
+        if e is not None and part:
+            pull = pull + np.asarray(_cross(loss, predictor, *part, e), float)
+    return -_newton_step(here.curvature, pull, known)
+
+
+@partial(quick_jit, static=0)
+def _cross(loss: Any, predictor: Any, prediction: Any, jacobian: Any, e: Any) -> Any:
+    columns = jnp.concatenate([jacobian, e.reshape(*jacobian.shape[:-1], 1)], -1)
+    return loss.expand(predictor, prediction, columns).curvature[:-1, -1]
 
 
 def warning(run: Run, z: np.ndarray, here: Expansion | None, errors: np.ndarray) -> tuple[str, ...]:
@@ -145,7 +194,12 @@ def _noiseless_predictors(run: Run, z: np.ndarray, here: Expansion) -> list[Any]
             second_order = scheme is None or getattr(scheme, "order", 0) == 2
             if min(predictor.states_at_times.grid.shape) < 4 or in_modes or not second_order:
                 return None
-            if not part or (noiseless := _noiseless(predictor, loss, part, len(run.predictors) > 1)) is None:
+            if not part or np.ndim(part[1]) != np.ndim(part[0]) + 1 or len(part[1]) != len(part[0]):
+                return None
+            if predictor.of_cells:
+                found.append(predictor)
+                continue
+            if (noiseless := _noiseless(predictor, loss, part, len(run.predictors) > 1)) is None:
                 return None
             predictor = predictor.holding({"observation": noiseless})
         found.append(predictor)
@@ -198,12 +252,13 @@ def _errors_of_predictions(
 
     def noise_free(there: Expansion) -> list[Any]:
         pairs = zip(predictors, there.predictions, strict=True)
-        return [predictor.noiseless(np.asarray(part[0], float)) if part else 0.0 for predictor, part in pairs]
+        shown = lambda one, part: part if one.of_cells else one.noiseless(part)
+        return [shown(predictor, np.asarray(part[0], float)) if part else 0.0 for predictor, part in pairs]
 
     found: list[Any] = [0.0 if predictor.on_cells else None for predictor in predictors]
     now = noise_free(here)
     for k in axes:
-        sensors = [_sensors(predictor, k) for predictor in predictors]
+        sensors = [sensors_along(predictor, k) for predictor in predictors]
         mean: list[Any] = [0.0] * len(predictors)
         for first in (0, 1):
             changed: list[Any] = [_alternate(predictor, (k,), first) for predictor in predictors]
@@ -211,15 +266,16 @@ def _errors_of_predictions(
             for i, one in enumerate(sensors):
                 if one is not None:
                     place, share = combined(one.edges, one.x, WIDER, first)
-                    changed[i], shares[i] = _read_at(changed[i], k, place), one.by_row(share)
+                    changed[i], shares[i] = read_at(changed[i], k, place), one.by_row(share)
             there = run.around(z, tuple(changed), _alternate_parameters(run, (k,), first))
             if not there.resolved.all():
                 return None
-            mean = [sum_ + share * part for sum_, share, part in zip(mean, shares, noise_free(there), strict=True)]
+            parts = [on_own(predictor, part, k, WIDER, first) for predictor, part in zip(predictors, noise_free(there))]
+            mean = [sum_ + share * part for sum_, share, part in zip(mean, shares, parts, strict=True)]
         second: list[Any] = [0.0] * len(predictors)  # differences of predictions at places moved by a cell
         for side, weight in ((-1, 1.0), (0, -2.0), (1, 1.0)) if any(one is not None for one in sensors) else ():
             moved = tuple(
-                predictor if one is None else _read_at(predictor, k, one.inner + side * one.step)
+                predictor if one is None else read_at(predictor, k, one.inner + side * one.step)
                 for predictor, one in zip(predictors, sensors, strict=True)
             )
             second = [sum_ + weight * part for sum_, part in zip(second, noise_free(run.around(z, moved)), strict=True)]
@@ -230,46 +286,11 @@ def _errors_of_predictions(
                 middle = (one.edges[1:] + one.edges[:-1]) / 2
                 rest = second[i] * one.by_row(interpolation_error(middle, one.x) / one.step**2)
             elif hasattr(m, "bins"):
-                rest = _errors_of_bins(predictor, m, k, now[i])
+                rest = errors_of_bins(predictor, m, k, now[i])
             else:  # what is read of whole states lies between no centres
                 rest = 0.0
             found[i] = found[i] + (mean[i] - now[i]) / (3 * WIDER**2) + rest
     return found
-
-
-def _errors_of_bins(predictor: Any, m: Any, k: int, mass: np.ndarray) -> np.ndarray:
-    """What bins that cut cells along one axis add to the errors of their masses (times, bins and rest)."""
-    inside = mass[:, : mass.shape[1] - predictor.rest].reshape(-1, *(len(one) - 1 for one in m.bins))
-    wrong = binning_error(predictor.states_at_times.grid.axis(k), m.bins[k], np.moveaxis(inside, k + 1, -1))
-    return np.pad(np.moveaxis(wrong, -1, k + 1).reshape(len(mass), -1), ((0, 0), (0, int(predictor.rest))))
-
-
-class _Sensors(NamedTuple):
-    """Along one axis: edges, places of sensors, the same off the walls, the widths of cells there, and the sensor of each row."""
-
-    edges: np.ndarray
-    x: np.ndarray
-    inner: np.ndarray
-    step: np.ndarray
-    sensor: Any
-
-    def by_row(self, each: np.ndarray) -> np.ndarray:
-        return each if self.sensor is None else each[np.asarray(self.sensor)]
-
-
-def _sensors(predictor: Any, k: int) -> _Sensors | None:
-    if not predictor.on_cells or predictor.places is None or k >= predictor.states_at_times.grid.ndim:
-        return None
-    edges, x = np.asarray(predictor.states_at_times.grid.edges[k]), predictor.places[:, k]
-    step = np.diff(edges)[np.clip(np.searchsorted(edges, x) - 1, 0, len(edges) - 2)]
-    return _Sensors(edges, x, np.clip(x, edges[0] + 1.5 * step, edges[-1] - 1.5 * step), step, predictor.sensor)
-
-
-def _read_at(predictor: Any, k: int, x: np.ndarray) -> Any:
-    """The predictor with other places along one axis."""
-    place = np.array(predictor.place)
-    place.reshape(len(place), -1)[:, k] = x
-    return eqx.tree_at(lambda p: p.place, predictor, place)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class Run:
         models = self.at(z)
         checks: Any = (None,) * len(self.predictors)
         if any(m.on_cells and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
-            checks = [p.checks for p in _predict(self.problem, np.asarray(z))]
+            checks = [p.checks for p in predicted(self.problem, np.asarray(z))]
         parts = zip(self.predictors, self.measurements, models, resolved, checks, strict=True)
         self.predictors = tuple(
             p if fine else p.renewed(one, model.equation, found) for p, one, model, fine, found in parts
@@ -355,7 +355,7 @@ class Run:
 
     def complain(self, z: Any) -> None:
         """Raise why the model fails at the start."""
-        for prediction in _predict(self.problem, np.asarray(z)):
+        for prediction in predicted(self.problem, np.asarray(z)):
             raise_failed(prediction.checks)
         raise ValueError(
             f"the loss is not finite at the start, {self._named(z)}; start elsewhere, or check coefficients and data"
@@ -385,7 +385,7 @@ def _euler(problem: Problem, z: Any) -> Any:
 
 _value = quick_jit(Problem.value)
 _observed = quick_jit(partial(Problem.expand, observed=True))
-_predict = quick_jit(Problem.predict)
+predicted = quick_jit(Problem.predict)
 
 
 @partial(quick_jit, static=(0, 1))

@@ -32,6 +32,7 @@ class Predictor(eqx.Module):
     """
 
     on_cells: ClassVar[bool] = True
+    of_cells: ClassVar[bool] = False  # whether a prediction is (m, cells), the share of each cell
     observation: eqx.AbstractVar[Any]
     weight: eqx.AbstractVar[Any]
     size: eqx.AbstractVar[Any]

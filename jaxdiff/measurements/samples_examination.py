@@ -19,14 +19,55 @@ LEAST = 8  # samples that a distribution is tested by
 
 def probabilities(m: Samples, shares: np.ndarray) -> np.ndarray:
     """The probability integral transform: F(tᵢ, xᵢ) of the model (m,), uniform where it is right."""
+    from scipy.interpolate import PchipInterpolator
+
     _, when = m.distinct
-    edges = np.asarray(m.grid.edges[0])
+    edges, points = np.asarray(m.grid.edges[0]), spread(m)[:, 0]
     upto = cumulated(np.maximum(np.asarray(shares, float), 0.0))
     found = np.empty(len(when))
     for t, row in enumerate(upto):
         at = when == t
-        found[at] = np.interp(m.values[at], edges, row / row[-1])
+        found[at] = PchipInterpolator(edges, row / row[-1])(points[at])
+    return np.clip(found, 0.0, 1.0)
+
+
+def rounding(m: Samples) -> np.ndarray:
+    """To what samples are rounded along each axis (ndim,), zero where most are alone at their place."""
+    found = np.zeros(m.grid.ndim)
+    for k, x in enumerate(m.values.reshape(len(m.values), -1).T):
+        different = np.unique(_same(m.grid.edges[k], x))
+        if 1 < len(different) <= len(x) / 2 and not m.grid.discrete:
+            found[k] = float(np.diff(different).min()) * _least(m.grid.edges[k])
     return found
+
+
+def spread(m: Samples) -> np.ndarray:
+    """Positions (m, ndim), rounded ones evenly over what they are rounded to, as cells and distribution functions expect."""
+    _, when = m.distinct
+    points, rng = np.array(m.values.reshape(len(when), -1), float), np.random.default_rng(0)
+    for k, r in enumerate(rounding(m)):
+        if r == 0:
+            continue
+        edges, x = m.grid.edges[k], points[:, k]
+        order = rng.permutation(len(x))
+        order = order[np.lexsort((_same(edges, x)[order], when[order]))]
+        place = np.stack([when, _same(edges, x)])[:, order]
+        fresh = np.append(True, (np.diff(place, axis=1) != 0).any(0))
+        group = np.cumsum(fresh) - 1
+        rank = np.arange(len(x)) - np.flatnonzero(fresh)[group]
+        x[order] += r * ((rank + 0.5) / np.bincount(group)[group] - 0.5)
+        lower, upper = float(edges[0]), float(edges[-1])
+        points[:, k] = upper - np.abs(upper - lower - np.abs(x - lower))
+    return points
+
+
+def _least(edges: Any) -> float:
+    return 1e-9 * float(edges[-1] - edges[0])
+
+
+def _same(edges: Any, x: np.ndarray) -> np.ndarray:
+    """Whole numbers, alike for places that differ by roundoff."""
+    return np.rint((x - float(edges[0])) / _least(edges)).astype(np.int64)
 
 
 def examined(m: Samples, prediction: Any, jacobian: Any) -> Examination:
@@ -61,8 +102,8 @@ def counted(m: Samples, together: int = 1) -> Histograms:
     """The samples as counts in the cells, or in bins of so many cells along each axis."""
     times, when = m.distinct
     edges = tuple(_every(np.asarray(e), together) for e in m.grid.edges)
-    points = m.values.reshape(len(when), -1).T
-    counts = [np.histogramdd(points[:, when == t].T, bins=edges)[0] for t in range(len(times))]
+    points = m.values.reshape(len(when), -1) if m.grid.discrete else spread(m)
+    counts = [np.histogramdd(points[when == t], bins=edges)[0] for t in range(len(times))]
     return Histograms(m.grid, None, times, np.stack(counts), edges, start=m.start)
 
 

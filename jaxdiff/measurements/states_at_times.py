@@ -77,6 +77,11 @@ class StatesAtTimes:
         checks = eqx.tree_at(lambda c: c.needed, checks, needed, is_leaf=lambda x: x is None)
         return jnp.concatenate(states) if len(states) > 1 else states[0], checks, fine
 
+    @property
+    def in_modes(self) -> bool:
+        """Whether time is followed in modes, which are those of equal cells."""
+        return self.solve is not None and self.solve.method.in_modes
+
     def refined(self, checks: Checks) -> StatesAtTimes:
         """The same by a plan that is fine enough for what a run reported."""
         if self.solve is None:

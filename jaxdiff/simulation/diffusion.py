@@ -13,6 +13,8 @@ from jaxdiff.runtime.compilation import solver_jit
 from jaxdiff.runtime.conditions import Checks, check
 from jaxdiff.simulation.ito import Ito
 
+STIFF = 1 / 2  # of the drift may change within a step: at rest in a trap that is 8 % of the variance
+BEFORE = 1 - 1e-6  # of a step, where coefficients have not yet jumped that jump at its end
 WANDER = 1 / 3  # of the way between two walls, in one standard deviation of a step: both are met once in 500 steps
 
 
@@ -90,16 +92,15 @@ def paths(
     equation: Any,
     grid: Any,
     start: Any,
-    times: Any,
+    steps: Any,
     keys: Any,
     absorptions: Any,
     kinds: tuple[str, ...],
     mortal: bool,
-    substeps: int,
 ) -> tuple[Any, Checks]:
     """Positions (paths, times, ndim), NaN of those that are no more, and what must not be.
 
-    start: (paths, ndim); keys: (paths,); absorptions, kinds: of the walls, see `kinds_of`; mortal: whether
+    start: (paths, ndim); steps: (times, n + 1) the ends of the steps up to each time but the first; keys: (paths,); absorptions, kinds: of the walls, see `kinds_of`; mortal: whether
     paths may end by chance
     """
     ndim = start.shape[1]
@@ -114,7 +115,9 @@ def paths(
         drift, diffusivity = ito.drift(t, x), ito.diffusivity(t + dt / 2, x)
         along = jnp.diagonal(diffusivity) if ito.oblique else diffusivity
         shaken = jnp.linalg.cholesky(diffusivity) @ drawn if ito.oblique else jnp.sqrt(along) * drawn
-        ahead = ito.drift(t + dt, walls.inside(x + drift * dt + shaken))
+        ahead = ito.drift(t + BEFORE * dt, walls.inside(x + (move := drift * dt + shaken)))
+        beside = ito.drift(t + BEFORE * dt, x) if ito.drift_varies else drift
+        changed = jnp.stack([jnp.sum(((ahead - beside) * dt) ** 2), jnp.sum(move**2)])
         end, pushes = walls.met(x, (drift + ahead) / 2 * dt + shaken, diffusivity, dt, chances[: len(walls.active)])
         gone, fate, least = jnp.array(False), jnp.zeros((), x.dtype), jnp.zeros((), x.dtype)
         for i, push in pushes.items():
@@ -125,39 +128,42 @@ def paths(
                 least = jnp.minimum(least, rate)
                 fate = fate + jnp.where(push > 0, rate * push / along[i // 2], 0.0)
         if mortal:
-            before, after = ito.killing(t, x), ito.killing(t + dt, end)
+            before, after = ito.killing(t, x), ito.killing(t + BEFORE * dt, end)
             fate, least = fate + (before + after) / 2 * dt, jnp.minimum(least, jnp.minimum(before, after))
             gone = gone | (fate > chances[-1])
         wander = jnp.zeros((), x.dtype)
         for k, (lower, upper) in enumerate(walls.ends or ()):
             if kinds[2 * k] != "periodic":
                 wander = jnp.maximum(wander, jnp.sqrt(2 * jnp.maximum(along[k], 0.0) * dt) / (upper - lower))
-        return end, gone, (jnp.min(along), least, wander), jnp.isfinite(end).all()
+        return end, gone, (jnp.min(along), least, wander, changed), jnp.isfinite(end).all()
 
     def path(x: Any, key: Any) -> Any:
         def interval(carry: Any, row: Any) -> Any:
-            number, begin, length = row
-            dt, own = length / substeps, jax.random.fold_in(key, number)
+            number, ends = row
+            own = jax.random.fold_in(key, number)
 
-            def substep(carry: Any, j: Any) -> Any:
+            def substep(carry: Any, row: Any) -> Any:
+                j, t, dt = row
                 x, alive, extremes, lost = carry
-                end, gone, found, finite = step(begin + j * dt, dt, x, jax.random.fold_in(own, j))
-                lost = jnp.where(alive & ~finite, jnp.minimum(lost, begin + j * dt), lost)
+                end, gone, found, finite = step(t, dt, x, jax.random.fold_in(own, j))
+                lost = jnp.where(alive & ~finite, jnp.minimum(lost, t), lost)
                 keep = lambda worse, seen, new: jnp.where(alive, worse(seen, new), seen)
-                worse = (jnp.fmin, jnp.fmin, jnp.fmax)  # what is no number is told apart
+                worse = (jnp.fmin, jnp.fmin, jnp.fmax, jnp.add)  # what is no number is told apart
                 extremes = tuple(map(keep, worse, extremes, found))
                 return (end, alive & ~gone, extremes, lost), None
 
-            carry, _ = jax.lax.scan(substep, carry, jnp.arange(substeps))
+            carry, _ = jax.lax.scan(substep, carry, (jnp.arange(len(ends) - 1), ends[:-1], jnp.diff(ends)))
             return carry, jnp.where(carry[1], carry[0], jnp.nan)
 
         none = jnp.zeros((), x.dtype)
-        begin = (x, jnp.array(True), (none + jnp.inf, none, none), none + jnp.inf)
-        rows = jnp.arange(len(times) - 1), times[:-1], jnp.diff(times)
+        begin = (x, jnp.array(True), (none + jnp.inf, none, none, jnp.zeros(2, x.dtype)), none + jnp.inf)
+        rows = jnp.arange(len(steps)), steps
         (_, _, extremes, lost), out = jax.lax.scan(interval, begin, rows)
         return jnp.concatenate([x[None], out]), extremes, lost
 
-    found, (spread, growth, wander), lost = jax.vmap(path)(start, keys)
+    found, (spread, growth, wander, changed), lost = jax.vmap(path)(start, keys)
+    changes, moves = jnp.sum(changed, 0)
+    stiff = jnp.sqrt(changes / jnp.where(moves > 0, moves, 1.0))
     spread, growth, wander, lost = jnp.nanmin(spread), jnp.nanmin(growth), jnp.nanmax(wander), jnp.min(lost)
     finer = "take more substeps, or wider walls"
     return found, check(
@@ -165,6 +171,12 @@ def paths(
             ("the diffusivity is {value} on a path; it must not be negative", spread < 0, 0.0, spread),
             ("killing, or the rate of a wall, is {value} on a path; what grows has no paths", growth < 0, 0.0, growth),
             (f"a step wanders {{value}} of the way between two walls; {finer}", wander > WANDER, 0.0, wander),
+            (
+                "steps are too long for the drift, which turns {value} of their way around within each; take more substeps",
+                (stiff > STIFF) & jnp.isfinite(stiff),
+                0.0,
+                stiff,
+            ),
             (
                 "a path is no number after time {where}: coefficients are not finite there, or too steep for the step; take more substeps, or check them",
                 jnp.isfinite(lost),

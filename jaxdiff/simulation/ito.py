@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.model.arguments import at_place, one_number
-from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, absent, as_number, at_time, is_cells, is_number
+from jaxdiff.model.coefficients import (
+    PerAxis,
+    Potential,
+    Tensor,
+    absent,
+    as_number,
+    at_time,
+    is_cells,
+    is_number,
+    varies,
+)
 from jaxdiff.model.discontinuities import breakpoints
 
 
@@ -24,6 +34,13 @@ class Ito:
         self.names = ("x", "y", "z")[:ndim]
         self.oblique = isinstance(self.transport.diffusivity, Tensor)
         self.capacity = 1.0 if self.transport.capacity is None else self.transport.capacity
+
+    @property
+    def drift_varies(self) -> bool:
+        """Whether the drift depends on time."""
+        drift = self.transport.drift
+        parts = drift if isinstance(drift, (tuple, list)) else (getattr(drift, "energy", drift),)
+        return any(map(varies, parts))
 
     def require(self) -> None:
         """Raise where no path stands for the equation."""

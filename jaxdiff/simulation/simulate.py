@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.model.coefficients import PerAxis, Tensor, absent
+from jaxdiff.model.coefficients import jumps as jumps_of
 from jaxdiff.parameters import plain
 from jaxdiff.quantities import numbers, refuse
 from jaxdiff.runtime.compilation import as_written
@@ -35,12 +37,13 @@ def simulate(
         times: `(T,)` increasing [time], at least two.
         paths: how many.
         key: of jax.random, or a whole number.
-        substeps: equal steps between two times; of jumps there are none.
+        substeps: equal steps between two times, and between these and the instants where a `Series` or an `Expression` in a
+            coefficient jumps or bends; what a Python function of t does within a step is not seen. Of jumps there are none.
         grid: at its ends stand the walls of the equation, and its cells are those of coefficients that are arrays. None: there
             is no wall. Of a `MasterEquation` the `States`, beyond which a path is lost; None: counts have no end.
 
     A step is one of Heun for the drift, with the noise of its beginning: of second order in law where D is constant in space, of first
-    where it is not. The local time at a wall is drawn exactly for a step of constant drift and D, so that reflecting, absorbing
+    where it is not: at rest in a trap −k x steps of Δ err by (kΔ)²/4 or so in the variance. The local time at a wall is drawn exactly for a step of constant drift and D, so that reflecting, absorbing
     and partly absorbing walls (`Robin`) are of first order too, and exact where coefficients are numbers and one wall is near.
     Killing and absorbing walls end a path: it is NaN from then on. A periodic axis wraps, as `Trajectory` takes it; `numpy.unwrap`
     undoes that where steps are short. Jumps are Gillespie's, exact at any times.
@@ -51,7 +54,7 @@ def simulate(
 
     Raises:
         ValueError: sources, exchange, walls that let in, coefficients that grow, negative diffusivities, steps too long for
-            the walls, masks and radial grids, rates that depend on time, starts outside the grid.
+            the walls, or so long that the drift changes by half within one, masks and radial grids, rates that depend on time, starts outside the grid.
 
     A bead in a trap, and its mean square when it has come to rest, D/k:
 
@@ -74,6 +77,8 @@ def simulate(
     equation = plain(equation)
     paths, substeps = _count(paths, "paths"), _count(substeps, "substeps")
     times = _checked_times(times)
+    if isinstance(key, bool) or not isinstance(key, (int, np.integer, jax.Array)):
+        raise TypeError(f"key must be one of jax.random.key(…), or a whole number, got {key!r}")
     key = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
     chosen, drawn = jax.random.split(key)
     keys = jax.random.split(drawn, paths)
@@ -99,7 +104,8 @@ def simulate(
     kinds, absorptions = diffusion.kinds_of(walls), tuple(wall.absorption for wall in walls)
     mortal = "partial" in kinds or not absent(transport.loss)
     begin = _first_points(grid, start, paths, ndim, chosen)
-    found, checks = diffusion.paths(equation, grid, begin, times, keys, absorptions, kinds, mortal, substeps)
+    steps = _steps(equation, times, substeps)
+    found, checks = diffusion.paths(equation, grid, begin, steps, keys, absorptions, kinds, mortal)
     return _checked(found, checks, ndim)
 
 
@@ -125,6 +131,26 @@ def _checked_times(times: Any) -> Any:
         got = np.array2string(times, threshold=6)
         raise ValueError(f"times must be at least two finite, increasing numbers, got {got}; the first is the start")
     return times
+
+
+def _steps(equation: Any, times: Any, substeps: int) -> Any:
+    """The ends of steps (times less one, n + 1): equal ones, but that some end where a coefficient jumps or bends in time."""
+    knots = [np.ravel(one) for one in jumps_of(equation) if not isinstance(one, jax.core.Tracer)]
+    inner = np.unique(np.concatenate([np.zeros(0), *knots]))
+    if isinstance(times, jax.core.Tracer) or not (inside := (inner > times[0]) & (inner < times[-1])).any():
+        ends = times[:-1, None] + jnp.diff(times)[:, None] * (jnp.arange(substeps) / substeps)
+        return jnp.concatenate([ends, times[1:, None]], axis=1)
+    cuts = [inner[inside & (inner > a) & (inner < b)] for a, b in pairwise(times)]
+    most = max(map(len, cuts)) + 1
+    rows = []
+    for a, b, own in zip(times[:-1], times[1:], cuts, strict=True):
+        ends = np.concatenate([[a], own, [b]])
+        parts = np.ones(len(ends) - 1, int)
+        for _ in range(most - len(parts)):  # as many in each interval
+            parts[np.argmax(np.diff(ends) / parts)] += 1
+        at = np.concatenate([i + np.arange(n * substeps) / (n * substeps) for i, n in enumerate(parts)])
+        rows.append(np.append(np.interp(at, np.arange(len(ends)), ends), b))
+    return np.stack(rows)
 
 
 def _check_grid(grid: Any, boundaries: Any) -> None:

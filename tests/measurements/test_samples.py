@@ -5,7 +5,7 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import interpolate, optimize, stats
 
 import jaxdiff as jd
 
@@ -80,15 +80,15 @@ def test_error_bars_are_the_observed_information():
 def test_distances_are_those_of_distribution_functions():
     shares = fitted(jd.energy_distance).predict(clouds().in_cells)
     far = np.linspace(-5, 5, 400_001)
-    squares, absolute = [], []
+    squares, absolute = [], []  # of a smooth density, which cells hold the averages of
     for share, cloud in zip(shares, clouds().values.reshape(3, -1)):
-        below = np.interp(far, GRID.edges[0], np.append(0.0, np.cumsum(share)))
+        below = interpolate.CubicSpline(GRID.edges[0], np.append(0.0, np.cumsum(share)))(far)
         gap = np.searchsorted(np.sort(cloud), far, side="right") / 300 - below
         squares.append(2 * np.trapezoid(gap**2, far))
         absolute.append(np.trapezoid(np.abs(gap), far))
-    assert fitted(jd.energy_distance).loss == pytest.approx(np.mean(squares), rel=1e-4)
+    assert fitted(jd.energy_distance).loss == pytest.approx(np.mean(squares), rel=3e-4)
     predictor = clouds().prepare(model(K, M, D), begin)
-    assert float(jd.wasserstein.value(predictor, jnp.asarray(shares))) == pytest.approx(np.mean(absolute), rel=1e-4)
+    assert float(jd.wasserstein.value(predictor, jnp.asarray(shares))) == pytest.approx(np.mean(absolute), rel=3e-4)
     one, other = np.random.default_rng(1).normal(size=(2, 50))
     assert float(jd.energy_distance(one, other)) == pytest.approx(stats.energy_distance(one, other) ** 2, rel=1e-12)
     assert float(jd.wasserstein(one, other[:20])) == pytest.approx(
@@ -149,6 +149,62 @@ def test_two_per_cent_of_strangers(tmp_path):
     assert np.abs(distances(jd.fit(model, known, parameters=STARTS, progress=False))).max() < 3
 
 
+@pytest.mark.parametrize("wall", [jd.absorbing, jd.reflecting], ids=["absorbing", "reflecting"])
+def test_densities_up_to_a_wall(wall):
+    """Images, of what is not absorbed; in 50 cells, within the first of which a density that vanishes has every logarithm."""
+    grid, sign = jd.Grid.uniform((0.0, 6.0, 50)), -1 if wall is jd.absorbing else 1
+    begin = lambda x: jnp.exp(-((x - 1.5) ** 2) / 0.18)
+    x = np.array([1e-4, 0.01, 0.05, 0.12, 0.5, 1.0, 3.0])
+    seen = jd.Samples(grid, begin, np.ones(len(x)), x)
+    equation = jd.FokkerPlanck(0.0, 0.5, boundaries={"x-": wall})
+    predictor = seen.prepare(equation, begin)
+    logs = predictor.log_densities(predictor.predict(equation, begin).values)
+    there, image = (stats.norm(at, np.sqrt(0.09 + 1.0)) for at in (1.5, -1.5))
+    exact = np.log((there.pdf(x) + sign * image.pdf(x)) / (there.sf(0) + sign * image.sf(0)))
+    np.testing.assert_allclose(logs, exact, atol=0.004)
+
+
+def test_cells_that_move_an_estimate_are_told():
+    """Cells as wide as clouds, by three losses; those of `GRID` are small."""
+    coarse = jd.Grid.uniform((-5.0, 5.0, 22))
+    for loss in (None, jd.energy_distance):
+        fit = jd.fit(
+            model,
+            jd.Samples(coarse, begin, TIMES, list(clouds().values.reshape(3, -1))),
+            parameters=STARTS,
+            loss=loss,
+            progress=False,
+        )
+        assert any("cells are too large" in note for note in fit.notes)
+        assert not fitted(loss).notes
+
+
+def test_rounded_samples():
+    """Of those on the edges of cells every other counts below; tests spread them; what rounding adds to their variance is told."""
+    grid = jd.Grid.uniform((-5.0, 5.0, 50))
+    x = np.round(stats.norm(0.33, 0.6).rvs(4000, 1), 1)
+    predictor = jd.Samples(grid, begin, [1.0], [x]).prepare(model(K, M, D), begin)
+    assert float(predictor.observation[0] @ grid.centers[0]) == pytest.approx(x.mean(), abs=0.003)
+    rounded = lambda r: jd.Samples(GRID, begin, TIMES, r * np.round(clouds().values.reshape(3, -1) / r))
+    assert rounded(0.1).notes == clouds().notes == ()
+    fit = jd.fit(model, rounded(0.1), parameters=STARTS, progress=False)
+    assert fit.verdict.describes and np.abs(distances(fit)).max() < 3
+    assert "rounded to 0.5 along x" in rounded(0.5).notes[0]
+
+
+def test_noise_of_the_energy_distance_is_what_the_model_expects():
+    """Of as few samples as parameters there is no other: of one sample the score vanishes where the loss is least."""
+    predictor = clouds().prepare(model(K, M, D), begin)
+    shares = predictor.predict(model(K, M, D), begin).values
+    slopes = shares[..., None] * jnp.stack([GRID.centers[0], GRID.centers[0] ** 2], -1)
+    slopes = slopes - shares[..., None] * slopes.sum(1, keepdims=True)
+    seen, each = jd.energy_distance.expand(predictor, shares, slopes).noise, []
+    for i, t in enumerate(TIMES):
+        alone = jd.Samples(GRID, begin, [t], [[0.3]]).prepare(model(K, M, D), begin)
+        each.append(jd.energy_distance.expand(alone, shares[i : i + 1], slopes[i : i + 1]).noise)
+    np.testing.assert_allclose(np.diag(seen), 300 / 900**2 * np.diag(sum(each)), rtol=0.25)
+
+
 def test_a_plane_a_ring_and_a_ball():
     rng = np.random.default_rng(4)
     plane = jd.Grid.uniform((-4.0, 4.0, 40), (-4.0, 4.0, 40))
@@ -198,6 +254,7 @@ def test_rows_tables_gaps_and_what_is_held_out():
     data = clouds()
     rows = jd.Samples(GRID, begin, np.repeat(TIMES, 300), data.values[:, None])
     table = {"t": np.repeat(TIMES, 300), "x": np.append(data.values[:-1], np.nan)}
+    assert len(jd.Samples(GRID, begin, TIMES[:2], [data.values[:5], []]).values) == 5
     read = jd.Samples.from_table(table, GRID, begin, time="t", position="x")
     square = jd.Samples(GRID, begin, TIMES, data.values.reshape(3, -1))
     for one in (rows, square):
@@ -231,6 +288,7 @@ REFUSED = {
     "outside": (lambda: jd.Samples(LINE, 1.0, [1.0], [[0.5, 1.5]]), "sample 1 at 1.5 lies outside the grid"),
     "clouds": (lambda: jd.Samples(LINE, 1.0, [1.0, 2.0], [[0.5]]), "a list of a cloud for each of 2 times"),
     "coordinates": (lambda: jd.Samples(PLANE, 1.0, [1.0], [[0.5, 0.5, 0.5]]), "has 2 coordinates on this grid, got 3"),
+    "nothing": (lambda: jd.Samples(LINE, 1.0, [1.0], [[]]), "no sample given"),
     "none": (lambda: jd.Samples(LINE, 1.0, [1.0], [[np.nan]]), "no sample given"),
     "background": (lambda: jd.Samples(LINE, 1.0, [1.0], [[0.5]], background=1.0), r"within \[0, 1\), got 1"),
     "early": (lambda: jd.Samples(LINE, 1.0, [-1.0], [[0.5]]), "must not come before the start"),

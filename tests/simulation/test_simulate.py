@@ -36,14 +36,14 @@ def test_steps_of_constant_diffusivity_are_of_second_order_in_law():
     """Of one linear step after the other mean and variance are known: x ↦ (1 − kΔ + k²Δ²/2) x + (1 − kΔ/2) √(2DΔ) ξ."""
     k, d, t = 1.0, 1.0, 2.0
     trap, errors = jd.FokkerPlanck(lambda x: -k * x, d), []
-    for n in (2, 4, 8):
+    for n in (6, 12, 24):
         shrink, noise = 1 - k * t / n + (k * t / n) ** 2 / 2, (1 - k * t / n / 2) ** 2 * 2 * d * t / n
         variance = noise * (1 - shrink ** (2 * n)) / (1 - shrink**2)
         x = drawn(trap, 1.0, [0.0, t], MANY, n, n)[:, 1]
         mean_is(x, shrink**n)
         mean_is((x - shrink**n) ** 2, variance)
         errors.append(abs(variance - d / k * (1 - np.exp(-2 * k * t))))
-    assert errors[0] / errors[1] > 3 and errors[1] / errors[2] > 3.4
+    assert errors[0] / errors[1] > 3.4 and errors[1] / errors[2] > 3.7
 
 
 @pytest.mark.parametrize("name", ["ito", "stratonovich", "isothermal"])
@@ -81,14 +81,14 @@ def test_one_wall_is_exact_in_one_step(drift):
 
 
 def test_absorption_is_of_first_order_in_the_step():
-    """Down a hill between two walls, with a drift that no step knows exactly. Order ½ would halve the error of four steps in
-    sixteen."""
+    """Down a hill between two walls, with a drift that no step knows exactly. Order ½ would halve the error of five steps in
+    twenty."""
     hill = jd.FokkerPlanck(lambda x: 2.0 * x, 0.2, boundaries=jd.absorbing)
     fine = jd.Grid.uniform((-1.0, 1.0, 800))
     exact = float(jd.survival(hill, fine, fine.delta(0.3), [0.0, 1.0])[-1])
-    few, more = (np.isfinite(drawn(hill, 0.3, [0.0, 1.0], 200_000, 7, n, grid=BOX)[:, 1]).mean() for n in (4, 16))
+    few, more = (np.isfinite(drawn(hill, 0.3, [0.0, 1.0], 200_000, 7, n, grid=BOX)[:, 1]).mean() for n in (5, 20))
     noise = np.sqrt(exact * (1 - exact) / 2e5)
-    assert 0.005 < abs(few - exact) and abs(more - exact) < abs(few - exact) / 4 + 2 * noise
+    assert 0.004 < abs(few - exact) and abs(more - exact) < abs(few - exact) / 4 + 2 * noise
 
 
 def test_equilibrium_of_a_double_well_in_the_plane():
@@ -132,6 +132,17 @@ def test_coefficients_of_time_and_a_ring():
     y = drawn(fading, np.zeros(2), [0.0, 1.0], MANY, 11, 8)[:, 1]
     mean_is(1.0 * np.isfinite(y[:, 0]), np.exp(-0.5))
     mean_is(y[np.isfinite(y[:, 0]), 1] ** 2, 2 * (1 - np.exp(-1)))
+
+
+def test_a_pulse_shorter_than_a_step():
+    """Steps end where a series jumps or bends, of a drift and of a diffusivity."""
+    jump = lambda rest: jd.Series([0.0, 0.4, 0.41, 1.0], [rest, 100.0, rest, rest], "previous")
+    bend = jd.Series([0.0, 0.4, 0.41, 0.42, 1.0], [0.0, 0.0, 100.0, 0.0, 0.0])
+    for push in (jump(0.0), bend):
+        x = drawn(jd.FokkerPlanck(push, 0.01), 0.0, [0.0, 0.5, 1.0], MANY, 19)
+        mean_is(x[:, 1], 1.0)
+        mean_is((x[:, 2] - 1.0) ** 2, 0.02)
+    mean_is(drawn(jd.FokkerPlanck(0.0, jump(0.01)), 0.0, [0.0, 1.0], MANY, 20, 3)[:, 1] ** 2, 2 * (1 + 0.0099))
 
 
 def test_births_and_deaths():
@@ -206,6 +217,8 @@ REFUSED = {
     "a negative diffusivity": (lambda: jd.simulate(jd.FokkerPlanck(0.0, lambda x: -1.0), 0.0, [0, 1], 5, 0), "the diffusivity is -1"),
     "a step beyond the walls": (lambda: jd.simulate(brownian, 0.0, [0, 1], 5, 0, grid=BOX), "a step wanders 0.707.* take more substeps"),
     "a step too steep": (lambda: jd.simulate(jd.FokkerPlanck(lambda x: -(x**5), 1.0), 9.0, np.arange(9.0), 5, 0), "no number after time"),
+    "a stiff drift": (lambda: jd.simulate(jd.FokkerPlanck(lambda x: -10.0 * x, 1.0), 0.0, np.arange(4.0), 50, 0), "too long for the drift, which turns"),
+    "no key": (lambda: jd.simulate(brownian, 0.0, [0, 1], 5, None), "key must be one of jax.random.key"),
     "a jump of D": (lambda: jd.simulate(jd.Diffusion(lambda x: jnp.where(x < 0.3, 1.0, 2.0)), 0.0, [0, 1], 5, 0, 99, grid=BOX), "jumps near x = 0.3"),
     "a mask": (lambda: jd.simulate(brownian, 0.0, [0, 1], 5, 0, grid=jd.Grid.uniform((0, 1, 4), mask=np.arange(4) < 3)), "narrow the grid"),
     "a radius": (lambda: jd.simulate(brownian, 0.5, [0, 1], 5, 0, grid=jd.Grid.radial((0, 1, 4), geometry="spherical")), "Cartesian"),
