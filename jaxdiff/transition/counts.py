@@ -8,6 +8,8 @@ and the sum costs the same however many steps there are. What is too far out for
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -36,6 +38,7 @@ ON_THE_WAY = 10.0  # times that, from coefficients where data are less likely th
 SMOOTH = 1e-11  # last Chebyshev coefficients of f/D, beside its integral
 CHECKED = 64  # steps at which two plans are compared
 Terms = tuple[Scalar, Scalar, Scalar]
+Reader = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 BEYOND = 1.25  # what the reach of a plan is wider than needed, so that coefficients may move
 
 
@@ -152,16 +155,17 @@ def prepare(
         return None
     terms = drift, diffusivity, killing
     with jax.enable_x64(True), np.errstate(all="ignore"):
-        span = Span.of(terms, start, stop, durations, (lower, upper), walls, slack)
+        read = _reader(terms)
+        span = Span.of(read, start, stop, durations, (lower, upper), walls, slack)
         if span is None:
             return None
         wanted = slack * PER_ROOT * (span.y[-1] - span.y[0]) / np.sqrt(durations.min())
         wanted += 2 * (AT_WALL if any(span.at_wall) else LAYER)
         ends = np.stack([start, stop])
         rows = _sample(span, ends)
-        now = Trial.of(terms, span, durations, bucket(max(wanted, 16), 16))
+        now = Trial.of(read, span, durations, bucket(max(wanted, 16), 16))
         while now is not None:
-            finer = Trial.of(terms, span, durations, bucket(4 / 3 * len(now.nodes.x), 16))
+            finer = Trial.of(read, span, durations, bucket(4 / 3 * len(now.nodes.x), 16))
             if finer is None:
                 return None
             (one, doubt), (other, _) = (each.logs(ends[:, rows], interval[rows]) for each in (now, finer))
@@ -191,16 +195,16 @@ class Span(NamedTuple):
 
     @classmethod
     def of(
-        cls, terms: Any, start: Any, stop: Any, durations: Any, bounds: Any, walls: Any, slack: float
+        cls, read: Reader, start: Any, stop: Any, durations: Any, bounds: Any, walls: Any, slack: float
     ) -> Span | None:
         low, high = min(start.min(), stop.min()), max(start.max(), stop.max())
         longest = durations.max()
-        beside = 12 * slack * np.sqrt(2 * np.nanmax(_read(terms, np.linspace(low, high, 65))[1]) * longest)
+        beside = 12 * slack * np.sqrt(2 * np.nanmax(read(np.linspace(low, high, 65))[1]) * longest)
         if not beside > 0 or not np.isfinite(beside):
             return None
         for _ in range(4):
             x = np.linspace(max(low - beside, bounds[0]), min(high + beside, bounds[1]), BATCH)
-            f, D, slope, killed = _read(terms, x)
+            f, D, slope, killed = read(x)
             y = cumulative(1 / np.sqrt(2 * D), x)
             inside = np.isfinite(y) & np.isfinite(f)
             data = np.searchsorted(x, [low, high])
@@ -262,14 +266,14 @@ class Trial(NamedTuple):
     span: Span
 
     @classmethod
-    def of(cls, terms: Any, span: Span, durations: Any, count: int) -> Trial | None:
+    def of(cls, read: Reader, span: Span, durations: Any, count: int) -> Trial | None:
         from scipy.fft import dct
 
         if count > MOST:
             return None
         frame = Frame(span.series, count, any(span.at_wall))
         at = chebyshev_points(MOST)
-        f, D, _, _ = _read(terms, frame.series(at))
+        f, D, _, _ = read(frame.series(at))
         size = np.abs(dct(f / D * frame.slope(at))) / MOST
         needed = np.flatnonzero(size[::-1].cumsum()[::-1] > SMOOTH * (1 + size.sum()))
         points = bucket(1.2 * (needed[-1] + 2) if len(needed) else 2)
@@ -278,7 +282,7 @@ class Trial(NamedTuple):
         ends = frame.place(np.array(span.data), span.s(np.array(span.data)))
         reach = np.floor(ends[0]), np.ceil(ends[1])
         nodes = frame.collocation(points, durations, reach, np.zeros(2))
-        here = _read(terms, np.concatenate([nodes.x, nodes.x_within, nodes.x_poly]))
+        here = read(np.concatenate([nodes.x, nodes.x_within, nodes.x_poly]))
         pace = nodes.weight / np.sqrt(2 * here[1][:count] * durations.max())
         order = np.arange(count)
         beyond = pace[order < reach[0]].sum(), pace[order > reach[1]].sum()
@@ -345,10 +349,20 @@ def _shared(
     return CountPlan(now.nodes, first, share, interval, kept, far, beyond)
 
 
-def _read(terms: Terms, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(f, D, D′, k) at points (m,) of at most `BATCH`, so that one program serves."""
-    padded = np.concatenate([x, np.full(BATCH - len(x), x[-1])])
-    return tuple(np.asarray(part)[: len(x)] for part in _local(*terms, padded))
+def _reader(terms: Terms) -> Reader:
+    """x ↦ (f, D, D′, k) at points (m,), at most `BATCH`, so that one program serves; none is made for functions not met before, as a
+    model with a lambda makes them anew for every fit."""
+    structure = jax.tree.structure(terms)
+    met = structure in _MET
+    if not met:
+        _MET.append(structure)
+
+    def read(x: np.ndarray) -> tuple[np.ndarray, ...]:
+        padded = np.concatenate([x, np.full(BATCH - len(x), x[-1])])
+        return tuple(np.asarray(part)[: len(x)] for part in (_local if met else local)(*terms, padded))
+
+    return read
 
 
 _local = eqx.filter_jit(local)
+_MET: deque[Any] = deque(maxlen=16)
