@@ -68,7 +68,7 @@ class Trajectory(Measurement):
     density of each track. On several axes these are independent of each other: their log densities add up.
 
     On several axes, and where drift, D or killing depends on time, times counting as in the equation, a step is a Gaussian with moments
-    of second order, or the integral over as many as four of them, by quadrature; a fit refuses steps that these do not resolve.
+    of second order, or the integral over as many as four of them (two on three axes), by quadrature; a fit refuses steps that these do not resolve.
 
     Raises:
         ValueError: shapes that differ, times that do not increase, no path of two points, a noise below zero, an exposure longer than
