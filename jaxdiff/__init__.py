@@ -128,11 +128,12 @@ if TYPE_CHECKING:
     from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
     from jaxdiff.inference.distances import energy_distance, wasserstein
     from jaxdiff.inference.fit import Fit, fit, load
-    from jaxdiff.inference.fit_many import fit_many, multistart
+    from jaxdiff.inference.fit_many import fit_many
     from jaxdiff.inference.fits import Fits
     from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
     from jaxdiff.inference.loss import Loss
     from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
+    from jaxdiff.inference.multistart import multistart
     from jaxdiff.integration.currents import effective_diffusion, entropy_production, probability_current
     from jaxdiff.integration.passage import (
         first_passage_density,
@@ -167,7 +168,8 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "inference.bootstrap": ("Bootstrap", "bootstrap"),
     "inference.distances": ("energy_distance", "wasserstein"),
     "inference.fit": ("Fit", "fit", "load"),
-    "inference.fit_many": ("fit_many", "multistart"),
+    "inference.fit_many": ("fit_many",),
+    "inference.multistart": ("multistart",),
     "inference.fits": ("Fits",),
     "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
     "inference.loss": ("Loss",),

@@ -1,36 +1,30 @@
-"""`fit_many` and `multistart`: many fits of one model as one batch, to a data set each, or to one from many starts."""
+"""`fit_many`: many fits of one model as one batch, to a data set each."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxdiff.inference.batch import FAILED, Batch, BatchData
-from jaxdiff.inference.fit import FEW, as_tuple, checked_count, finished, loss_name, no_noise, precision
+from jaxdiff.inference.fit import FEW, as_tuple, checked_count, loss_name, no_noise, precision
 from jaxdiff.inference.fits import Fits, gathered, results_of_chunk
 from jaxdiff.inference.input_noise import has_input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector
-from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.stacks import Stack, repeated, stack
+from jaxdiff.measurements.stacks import Stack, stack
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.checkpoints import Checkpoint, digest
 from jaxdiff.runtime.devices import choose as chosen
 from jaxdiff.runtime.progress import Progress
-
-SAME_LOSS = 1e-6  # relative difference of the losses of one optimum
-SAME_PLACE = 1e-4  # of the loss: what the quadratic says of the difference between two places at one optimum
 
 
 @on_host
@@ -92,7 +86,7 @@ def fit_many(
     >>> fits.parameters["diffusivity"].round(2), fits.converged.all()
     (array([0.3, 0.5, 0.7]), np.True_)
     """
-    method = _levenberg_marquardt(optimizer)
+    method = batched_method(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
     stacks = _stacks(measurements, values)
     with precision(dtype):
@@ -108,7 +102,7 @@ def fit_many(
         start, leaves = _own_initials(model, parameters, stacks, fitted)
         data = BatchData(start, tuple(one.data() for one in stacks), leaves)
         run = Run(objective, fitted, templates, SolverOptions(scheme, stepper, substeps, tolerance), Progress(False))
-        data = data._replace(start=_rough(run, data.start))
+        data = data._replace(start=rough_starts(run, data.start))
         many = Batch(run, data, method, steps, over, size)
         return fit_batch(many, stacks, loss_name(objective, loss, len(stacks)), progress, save)
 
@@ -154,152 +148,14 @@ def fit_batch(
     return found
 
 
-@on_host
-def multistart(
-    model: Equation | Callable[..., Any],
-    measurements: Measurement | Sequence[Measurement],
-    *,
-    starts: int = 64,
-    spread: float = 1.5,
-    key: Any = None,
-    parameters: Mapping[str, Any] | None = None,
-    loss: Callable[[Any, Any], Any] | None = None,
-    optimizer: Any = None,
-    steps: int | None = None,
-    scheme: Any = None,
-    stepper: Any = None,
-    substeps: int | None = None,
-    tolerance: float | None = None,
-    dtype: Any = None,
-    devices: Any = None,
-    batch: int | None = None,
-    progress: bool = True,
-) -> Fit:
-    """Fit from many starts as one batch, and return the best, refined by `fit` from there.
-
-        zₖ = z₀ + spread Φ⁻¹(uₖ),   u a Latin hypercube, z what the optimiser sees
-
-    The first start is the model's own. The others scatter: a Free number normally around its start, with `spread` times its
-    magnitude (1 where it is zero and the data tell no scale); a Positive one lognormally, by factors of e^±spread; a
-    Bounded one evenly over its interval.
-
-    Args:
-        model, measurements, parameters, loss, steps, scheme, stepper, substeps, tolerance, dtype, progress: as in `fit`.
-        optimizer, devices, batch: as in `fit_many`.
-        starts: how many.
-        spread: of the starts [1].
-        key: of jax.random, by which they are drawn; None: jax.random.key(0).
-
-    Returns:
-        `Fit`, whose `optima` are the distinct optima, best first: {"parameters", "loss", "count"} with the number of starts
-        that ended there. A note says how many ended at the best.
-
-    Raises:
-        ValueError: no start converges, or as `fit_many`.
-        TypeError: arguments of the wrong kind.
-
-    >>> import jaxdiff as jd, numpy as np
-    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
-    >>> values = 1 + np.cos(np.pi * 0.25) * np.exp(-0.5 * np.pi**2 * times)
-    >>> start = 1 + np.cos(np.pi * grid.centers[0])
-    >>> readings = jd.Readings(grid, start, times, np.full(10, 0.25), values, sigma=0.01)
-    >>> fit = jd.multistart(jd.Diffusion(jd.Positive(9.0)), readings, starts=8, progress=False)
-    >>> round(fit.parameters["diffusivity"], 2), fit.optima[0]["count"]
-    (0.5, 8)
-
-    Latin hypercube: McKay, Beckman & Conover 1979, doi:10.1080/00401706.1979.10489755.
-    """
-    method = _levenberg_marquardt(optimizer)
-    steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
-    count = checked_count(starts, "starts") or 1
-    if not 0 < spread < np.inf:
-        raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
-    measured = as_tuple(measurements, "measurements")
-    with precision(dtype):
-        fitted, function, sources, _ = assemble(model, parameters, measured, ())
-        objective = Objective(function, choose(loss, measured), *sources)
-        stacks = tuple(repeated(one, count) for one in measured)
-        options = SolverOptions(scheme, stepper, substeps, tolerance)
-        run = Run(objective, fitted, tuple(one.template for one in stacks), options, Progress(False))
-        begun = _rough(run, _starts(fitted, count, float(spread), generator(key)))
-        own = tuple({} if one.template.discretised else one.data() for one in stacks)
-        data = BatchData(begun, own, {})
-        many = Batch(run, data, method, steps, chosen(devices), size)
-        fits = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
-        optima = _optima(fits)
-        if not optima:
-            raise ValueError(
-                f"none of {count} starts converged; bound the parameters with jd.Bounded, or start elsewhere"
-            )
-        best = replace(run.parameters, start=fits.x[optima[0][0]])
-        refined = Run(objective, best, measured, options, Progress(progress))
-        try:
-            found, _ = finished(refined, refined.levenberg_marquardt(method, steps), loss, measured, method, "auto")
-        finally:
-            refined.progress.close()
-    listed = tuple(
-        {"parameters": run.parameters.split(fits.x[i]), "loss": float(fits.loss[i]), "count": size}
-        for i, size in optima
-    )
-    others = f"; {len(optima) - 1} other optima, the next with loss {listed[1]['loss']:.6g}" if len(optima) > 1 else ""
-    failed = int((~fits.converged).sum())
-    failures = f", {failed} did not converge" if failed else ""
-    note = f"{optima[0][1]} of {count} starts ended at this optimum{failures}{others}"
-    start = run.parameters.split(np.asarray(fitted.start))
-    return replace(found, optima=listed, start=start, notes=(*found.notes, *fits.notes, note))
-
-
-def generator(key: Any) -> np.random.Generator:
-    """NumPy's generator for a key of jax.random, a number, or None."""
-    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-
-
-def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:
-    """A Latin hypercube of starts (starts, p) in the optimiser's coordinates, the first at the model's own."""
-    from scipy import special
-
-    own, kind = start_vector(fitted), np.asarray(fitted.transform.kind)
-    order = rng.permuted(np.tile(np.arange(count)[:, None], (1, len(own))), axis=0)
-    share = (order + rng.uniform(size=order.shape)) / count
-    logit = np.log(share) - np.log1p(-share)
-    z = np.where(kind == 2, logit, own + spread * special.ndtri(share))
-    limit = 0.9 * np.asarray(fitted.transform.limit)
-    z = np.clip(z, -limit, limit)
-    z[0] = own
-    return z
-
-
-def _rough(run: Run, starts: np.ndarray) -> np.ndarray:
+def rough_starts(run: Run, starts: np.ndarray) -> np.ndarray:
     """Where the Euler densities of paths are largest, from each of some starts."""
     distinct, which = np.unique(starts, axis=0, return_inverse=True)
     found = [run.rough(start) for start in distinct]
     return np.stack([start if z is None else z for start, z in zip(distinct, found, strict=True)])[which.ravel()]
 
 
-def _optima(fits: Fits) -> list[tuple[int, int]]:
-    """(the best fit of it, how many ended there) for every distinct optimum, best first."""
-    left = np.flatnonzero(fits.converged)
-    left = left[np.argsort(fits.loss[left], kind="stable")]
-    begun = np.abs(fits.history[:, 0])
-    floor = 1e-10 * np.nanmedian(begun[np.isfinite(begun)]) if np.isfinite(begun).any() else 0.0
-    found = []
-    while len(left):
-        i = left[0]
-        level = np.abs(fits.loss[left]) * SAME_LOSS + floor
-        move = fits.z[left] - fits.z[i]
-        between = np.einsum("bi,ij,bj->b", move, fits.curvature[i], move)
-        near = (np.abs(move) <= 1e-3 * (1 + np.abs(fits.z[i]))).all(1)
-        same = (fits.loss[left] - fits.loss[i] <= level) & (
-            near | (np.abs(between) <= SAME_PLACE * np.abs(fits.loss[i]) + floor)
-        )
-        same[0] = True
-        found.append((int(i), int(same.sum())))
-        left = left[~same]
-    return found
-
-
-def _levenberg_marquardt(optimizer: Any) -> LevenbergMarquardt:
+def batched_method(optimizer: Any) -> LevenbergMarquardt:
     if optimizer is None or optimizer is LevenbergMarquardt:
         return LevenbergMarquardt()
     if not isinstance(optimizer, LevenbergMarquardt):

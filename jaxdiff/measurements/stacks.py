@@ -146,9 +146,13 @@ def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any,
     return prediction + (1.0 if sigma is None else sigma) * scale * noise
 
 
+class Alone(TypeError):
+    """A measurement that no batch of fits takes."""
+
+
 def check_batched(measurement: Any) -> None:
     """Refuse what no batch of fits takes."""
     if measurement.alone is not None:
-        raise TypeError(
+        raise Alone(
             f"{measurement.alone} are not fitted as one batch, got {type(measurement).__name__}; call jd.fit for each"
         )

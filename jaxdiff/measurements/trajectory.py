@@ -213,9 +213,9 @@ class Trajectory(Measurement):
 
     @property
     def alone(self) -> str | None:
-        if self.grid.discrete or self.density == "euler":
-            return "paths of states" if self.grid.discrete else "Euler steps"
-        return None if self.initial is None else "tracks with noise"
+        if self.grid.discrete or self.initial is not None:
+            return "paths of states" if self.grid.discrete else "tracks with noise"
+        return "Euler steps" if self.density == "euler" else "paths on several axes" if self.grid.ndim > 1 else None
 
     def every(self, k: int) -> Trajectory:
         """Every k-th frame, of frames at multiples of one interval: if D then differs, the path is no diffusion at its resolution."""

@@ -101,9 +101,11 @@ def test_euler_steps_by_name_are_biased_and_say_so(one):
     np.testing.assert_allclose(numbers(euler)[:3], [a, b, D], rtol=1e-5)
     assert any("Euler steps are an approximation" in note for note in euler.notes)
     assert not any("Euler" in note for note in one.notes)
-    for refused in (lambda: jd.multistart(WELL, euler.measurements[0]), lambda: jd.bootstrap(euler, 10)):
-        with pytest.raises(TypeError, match="Euler steps are not fitted as one batch, got Trajectory; call jd.fit"):
-            refused()
+    many = jd.multistart(WELL, euler.measurements[0], starts=3, progress=False)  # one after the other
+    np.testing.assert_allclose(numbers(many), numbers(euler), rtol=1e-4)
+    assert many.optima[0]["count"] == 3
+    with pytest.raises(TypeError, match="Euler steps are not fitted as one batch, got Trajectory; call jd.fit"):
+        jd.bootstrap(euler, 10)
     with pytest.raises(
         ValueError, match="density must be 'exact', or on one axis and without noise 'euler', got 'milstein'"
     ):
