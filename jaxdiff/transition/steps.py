@@ -28,6 +28,7 @@ ROUGH, WORST = 0.1, 1.0  # nat, of the root mean square and of the largest error
 EXACT, NEARLY = 2e-11, 3e-4  # nat a step, of Runge–Kutta steps where Gaussians are exact, and where they are not
 SAMPLE = (1024, 256, 64)  # steps on which 1 and 2, 2 and 4, 4 and 8 pieces are compared
 MOST_PARTS = 1024
+MOST_BENT = 32  # parts that a drift that is not linear may ask for at the least: beyond, no four pieces are Gaussian, and a trial takes minutes
 ROUNDS = 4  # ways round a periodic axis, each way
 FAINT = 25.0  # nat, below which another way round is left out
 LANES = 2**17  # Gaussians at once
@@ -239,6 +240,9 @@ def _ways_round(
     return np.take_along_axis(ends, order[..., None], 1), np.where(np.take_along_axis(kept, order, 1), 0.0, -np.inf)
 
 
+_STIFF = "the drift changes what is {:.3g} times faster than steps of the path, which is beyond what is followed; take shorter steps, or bound what is fitted"
+
+
 class _Trial:
     """How many pieces, and parts of each, the steps of one block want."""
 
@@ -258,7 +262,10 @@ class _Trial:
         d = self.block.start.shape[1]
         rows, scores, weights = self._sample(SAMPLE[0])
         least = self._least_parts(rows)
-        linear = np.max(abs(self.values(rows[:64], 1, 16 * least) - self.values(rows[:64], 2, 8 * least))) < 1e-6
+        twice = 2 * least if least > MOST_BENT else 16 * least
+        linear = np.max(abs(self.values(rows[:64], 1, twice) - self.values(rows[:64], 2, twice // 2))) < 1e-6
+        if least > MOST_BENT and not linear:
+            raise ValueError(_STIFF.format(least))
         parts = self._parts(rows, 1, least, EXACT if linear else NEARLY)
         values = {1: self.values(rows, 1, parts), 2: self.values(rows, 2, max(parts // 2, 1))}
         unknown = self._walls(rows)
@@ -323,9 +330,7 @@ class _Trial:
         J = self.dynamics.on_host(time[:, 0], start, np.zeros((n, d, d)))[3]
         stiff = np.max(np.sqrt(np.sum(J**2, (1, 2))) * (time[:, 1] - time[:, 0])) / 2
         if not stiff <= MOST_PARTS / 4:
-            raise ValueError(
-                f"the drift changes what is {stiff:.3g} times faster than steps of the path, which is beyond what is followed; take shorter steps, or bound what is fitted"
-            )
+            raise ValueError(_STIFF.format(stiff))
         return int(2 ** np.ceil(np.log2(max(stiff, 1.0))))
 
     def _parts(self, rows: np.ndarray, pieces: int, parts: int, tolerance: float) -> int:
