@@ -57,7 +57,7 @@ class Moving(Equation):
     >>> grid = jd.Grid.uniform((-1.0, 1.0, 100))
     >>> p = jd.solve(model(1.0, 0.5, 1.5, 2.0), grid, grid.delta(0.0), [0.0, 1.0]).values[-1]
     >>> round(float(grid.integrate(p)), 2)  # who has not decided yet
-    0.28
+    0.33
 
     Crank 1984, Free and Moving Boundary Problems, §5; decisions: Drugowitsch et al. 2012, doi:10.1523/JNEUROSCI.4010-11.2012.
     """
