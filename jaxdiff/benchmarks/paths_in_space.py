@@ -126,15 +126,7 @@ def table(rows: Entries) -> str:
         pieces = ", ".join(map(str, row["pieces"]))
         time = seconds(row["seconds a value with gradient"])
         lines.append([row["process"], f"{row['interval']:g}", pieces, told, coverage, time])
-    header = [
-        "process",
-        "interval",
-        "pieces",
-        "median bias in %",
-        "intervals that hold",
-        "value with gradient",
-        "a fit",
-    ]
+    header = ["process", "interval", "pieces", "median bias in %", "intervals that hold", "value with gradient"]
     return f"""{markdown(header, lines)}
 
 {rows[0]["repeats"]} paths of {rows[0]["steps"]} steps each, drawn with {FINE} substeps."""

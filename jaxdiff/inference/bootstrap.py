@@ -10,10 +10,9 @@ import numpy as np
 
 from jaxdiff.inference.batch import Batch, BatchData
 from jaxdiff.inference.fit import checked_count, precision
-from jaxdiff.inference.fit_many import fit_batch
+from jaxdiff.inference.fit_many import fit_batch, generator
 from jaxdiff.inference.fits import Fits
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.multistart import generator
 from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxdiff.inference.batch import FAILED, Batch, BatchData
@@ -153,6 +154,12 @@ def rough_starts(run: Run, starts: np.ndarray) -> np.ndarray:
     distinct, which = np.unique(starts, axis=0, return_inverse=True)
     found = [run.rough(start) for start in distinct]
     return np.stack([start if z is None else z for start, z in zip(distinct, found, strict=True)])[which.ravel()]
+
+
+def generator(key: Any) -> np.random.Generator:
+    """NumPy's generator for a key of jax.random, a number, or None."""
+    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
 def batched_method(optimizer: Any) -> LevenbergMarquardt:

@@ -7,12 +7,11 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxdiff.inference.batch import Batch, BatchData
 from jaxdiff.inference.fit import as_tuple, checked_count, finished, loss_name, precision
-from jaxdiff.inference.fit_many import batched_method, fit_batch, rough_starts
+from jaxdiff.inference.fit_many import batched_method, fit_batch, generator, rough_starts
 from jaxdiff.inference.fits import Fits
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
@@ -117,6 +116,8 @@ def multistart(
             many = Batch(run, BatchData(begun, own, {}), method, steps, chosen(devices), size)
             fits: Fits | Ended = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
         except (Alone, Unplannable):
+            if all(one.discretised for one in measured):
+                raise
             run = Run(objective, fitted, measured, options, Progress(False))
             fits = _one_by_one(run, _starts(fitted, count, float(spread), generator(key)), method, steps, progress)
         optima = _optima(fits)
@@ -160,6 +161,9 @@ def _one_by_one(run: Run, starts: np.ndarray, method: LevenbergMarquardt, steps:
             except ValueError as error:
                 first = first or error
             else:
+                run.parameters = (
+                    each.parameters
+                )  # with the scale of a number that starts at zero, which is that of all starts
                 found.z[i], found.x[i] = ended.z, np.asarray(run.parameters.transform(ended.z))
                 found.history[i], found.converged[i] = ended.history[0], ended.converged
                 if ended.here is not None:
@@ -173,12 +177,6 @@ def _one_by_one(run: Run, starts: np.ndarray, method: LevenbergMarquardt, steps:
     if first is not None and not found.converged.any():
         raise first
     return found._replace(notes=tuple(notes))
-
-
-def generator(key: Any) -> np.random.Generator:
-    """NumPy's generator for a key of jax.random, a number, or None."""
-    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
 def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:

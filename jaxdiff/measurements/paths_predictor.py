@@ -92,7 +92,8 @@ def prepared(path: Trajectory, equation: Any) -> PathsPredictor:
     with jax.enable_x64(True):
         knots = np.asarray(_knots(equation), float)
         try:
-            plan = prepare(dynamics, *steps_of(path), kinds, walls, knots, depends_on_time(equation))
+            with np.errstate(all="ignore"):  # what is not finite is found, and refused
+                plan = prepare(dynamics, *steps_of(path), kinds, walls, knots, depends_on_time(equation))
         except (ValueError, FloatingPointError) as error:
             raise Unplannable(str(error)) from None
         except MemoryError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,7 +11,8 @@ import numpy as np
 from jaxdiff.figures.style import COLORS, DATA, MODEL, bins, legend, with_side, zero_line
 from jaxdiff.measurements.paths_examination import scores
 from jaxdiff.measurements.paths_predictor import depends_on_time, dynamics_of
-from jaxdiff.measurements.view import Picture, View, likelihood
+from jaxdiff.measurements.trajectory_view import of_steps
+from jaxdiff.measurements.view import View
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.trajectory import Trajectory
@@ -23,13 +23,7 @@ BREAKS = 0.5  # of a period, from which a step is not drawn across the picture
 
 def view(path: Trajectory, fit: Any) -> View:
     """What the page and the pictures of a fit say of paths."""
-    summed = len(fit.measurements) == 1 and "likelihood" in fit.loss_name
-    total = -float(fit.loss) if summed else float(np.sum(fit.predict(path)))
-    drawn = {"fit": draw, "residuals": draw_residuals, "course": draw_course}
-    pictures = {
-        name: Picture(partial(one, path=path, equation=fit.equation_of(path)), wide=True) for name, one in drawn.items()
-    }
-    return View(likelihood("steps", total, len(path.durations), len(fit.labels)), pictures)
+    return of_steps(path, fit, {"fit": draw, "residuals": draw_residuals, "course": draw_course})
 
 
 def draw(figure: Any, names: Mapping[str, str], path: Trajectory, equation: Any) -> None:

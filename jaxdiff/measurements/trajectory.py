@@ -100,7 +100,7 @@ class Trajectory(Measurement):
     family: ClassVar[str] = "density"
     on_cells: ClassVar[bool] = False
     discretised: ClassVar[bool] = False
-    start: ClassVar[float] = 0.0  # type: ignore[misc]
+    start: ClassVar[float] = 0.0  # type: ignore[misc]  # a field elsewhere: paths have times of their own
     grid: Grid
     times: tuple[np.ndarray, ...]
     positions: tuple[np.ndarray, ...]

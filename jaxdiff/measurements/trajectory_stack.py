@@ -31,7 +31,7 @@ class Together(Measurement):
     family: ClassVar[str] = "density"
     on_cells: ClassVar[bool] = False
     discretised: ClassVar[bool] = False
-    initial: ClassVar[Any] = None  # type: ignore[misc]
+    initial: ClassVar[Any] = None  # type: ignore[misc]  # a field elsewhere: paths start where they were seen
     grid: Any
     paths: Any
 
@@ -81,7 +81,7 @@ def joined(sets: Sequence[Trajectory]) -> TrajectoryStack:
     ends = np.cumsum([0, *(len(one.durations) for one in distinct)])
     where = {id(one): ends[k : k + 2] for k, one in enumerate(distinct)}
     steps = np.stack([where[id(one)] for one in sets])
-    template = Together(first.grid, paths, conditions=first.conditions)  # type: ignore[call-arg]
+    template = Together(first.grid, paths, conditions=first.conditions)  # type: ignore[call-arg]  # a field of the base, which mypy does not see
     return TrajectoryStack(template, None, np.zeros((len(sets), 1)), sets=tuple(sets), steps=steps)
 
 

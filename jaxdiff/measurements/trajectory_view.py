@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 def view(path: Trajectory, fit: Any) -> View:
     """What the page and the pictures of a fit say of paths."""
+    return of_steps(path, fit, {"fit": draw, "residuals": draw_residuals, "course": draw_density})
+
+
+def of_steps(path: Trajectory, fit: Any, drawn: Mapping[str, Any]) -> View:
+    """The likelihood of the steps of paths, and pictures drawn by functions of a figure, names, the path and the equation."""
     summed = len(fit.measurements) == 1 and "likelihood" in fit.loss_name  # its densities are summed in the loss
     total = -float(fit.loss) if summed else float(np.sum(fit.predict(path)))
-    drawn = {"fit": draw, "residuals": draw_residuals, "course": draw_density}
     pictures = {
         name: Picture(partial(one, path=path, equation=fit.equation_of(path)), wide=True) for name, one in drawn.items()
     }

@@ -52,7 +52,7 @@ class Dynamics(eqx.Module):
         """`slopes` of many, (n,), (n, d), (n, d, d), inside a compiled program."""
         return jax.vmap(self.slopes)(t, m, P)
 
-    def on_host(self, t: np.ndarray, m: np.ndarray, P: np.ndarray) -> tuple[Any, Any, Any, Any]:
+    def on_host(self, t: np.ndarray, m: np.ndarray, P: np.ndarray) -> tuple[Any, ...]:
         """`slopes` of many in NumPy."""
         found = []
         for at in range(0, len(t), BATCH):
@@ -60,7 +60,7 @@ class Dynamics(eqx.Module):
             short = BATCH - len(t[some])
             filled = [np.concatenate([a[some], np.repeat(a[-1:], short, 0)]) if short else a[some] for a in (t, m, P)]
             found.append([np.asarray(part)[: BATCH - short] for part in _compiled(self, *filled)])
-        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
 def _derivatives(function: Callable[[Any], Any], x: Any) -> tuple[Any, Any, Any]:

@@ -70,25 +70,25 @@ def log_density(dynamics: Dynamics, plan: StepsPlan, knots: Any = ()) -> tuple[F
     knots = jnp.append(jnp.asarray(knots, float), jnp.inf)
     values, flags = [], []
     for block in plan.blocks:
-        d, images = block.start.shape[1], block.stop.shape[1]
-        lanes = max(
-            1, LANES // (images * (1 if block.pieces == 1 else 3**d * (2 * 3**d) ** (block.pieces.bit_length() - 2)))
-        )
-        n = len(block.start)
-        if n > lanes:
-            short = -n % lanes
-            filled = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], short, 0)]).reshape(-1, lanes, *a.shape[1:])  # noqa: B023
-            rows = {name: filled(jnp.asarray(getattr(block, name))) for name in PER_STEP}
-            each = jax.checkpoint(lambda rows: _of_block(jnp, dynamics, replace(block, **rows), plan, knots))  # noqa: B023
-            value = jax.lax.map(each, rows).reshape(-1)[:n]
-        else:
-            value = _of_block(jnp, dynamics, block, plan, knots)
-        values.append(value)
+        n, d = block.start.shape
+        values.append(_in_lanes(dynamics, block, plan, knots))
         _, drift, twice, _ = dynamics.traced(block.time[:, 0], block.start, jnp.zeros((n, d, d)))
         flags.append(_unmoved(block, drift, jnp.diagonal(twice, axis1=1, axis2=2) / 2))
     if len(plan.knots):
         flags.append(_same_order(plan, knots[:-1]))
     return jnp.concatenate(values)[plan.order], jnp.all(jnp.stack(flags))
+
+
+def _in_lanes(dynamics: Dynamics, block: Block, plan: StepsPlan, knots: Any) -> Any:
+    """log p of the steps of a block, so many at once as memory holds."""
+    (n, d), images = block.start.shape, block.stop.shape[1]
+    nodes = 1 if block.pieces == 1 else 3**d * (2 * 3**d) ** (block.pieces.bit_length() - 2)
+    lanes = max(1, LANES // (images * nodes))
+    if n <= lanes:
+        return _of_block(jnp, dynamics, block, plan, knots)
+    filled = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], -n % lanes, 0)]).reshape(-1, lanes, *a.shape[1:])
+    each = jax.checkpoint(lambda rows: _of_block(jnp, dynamics, replace(block, **rows), plan, knots))
+    return jax.lax.map(each, {name: filled(jnp.asarray(getattr(block, name))) for name in PER_STEP}).reshape(-1)[:n]
 
 
 PER_STEP = ("time", "knot", "start", "stop", "seen")

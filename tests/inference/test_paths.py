@@ -112,6 +112,18 @@ def test_euler_steps_by_name_are_biased_and_say_so(one):
         jd.Trajectory(GRID, [0.0, 1.0], [0.0, 0.1], density="milstein")
 
 
+def test_starts_one_after_the_other_share_the_scale_of_a_number_that_starts_at_zero():
+    t, rng = 0.01 * np.arange(201), np.random.default_rng(3)
+    x = np.cumsum(np.append(0.0, 30.0 * 0.01 + 0.02 * rng.normal(size=200)))
+    path = jd.Trajectory(jd.Grid.uniform((-5.0, 80.0, 10)), t, x, density="euler")
+    fit = jd.multistart(jd.FokkerPlanck(jd.Free(0.0), jd.Positive(0.1)), path, starts=4, progress=False)
+    step = np.diff(x)
+    exact = [step.mean() / 0.01, np.mean((step - step.mean()) ** 2) / 0.02]
+    assert [one["count"] for one in fit.optima] == [4]
+    np.testing.assert_allclose(list(fit.optima[0]["parameters"].values()), exact, rtol=1e-4)
+    np.testing.assert_allclose(list(fit.parameters.values()), exact, rtol=1e-4)
+
+
 def test_what_does_not_share_nodes_is_refused_in_a_batch():
     rng = np.random.default_rng(0)
     path = jd.Trajectory(GRID, np.cumsum(rng.uniform(0.1, 0.3, 50)), rng.normal(size=50) * 0.1)
