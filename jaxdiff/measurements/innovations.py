@@ -77,7 +77,8 @@ class _Table:
 
     @classmethod
     def of(cls, terms: Any, start: Any, stop: Any, duration: Any, bounds: Any, killed: bool) -> _Table | None:
-        look = lambda x: Coefficients._make(map(np.asarray, at_points(terms[0], terms[1], terms[2], x)))
+        terms = tuple(terms[:3])
+        look = lambda x: Coefficients._make(map(np.asarray, at_points(terms, x)))
         low, high = min(start.min(), stop.min()), max(start.max(), stop.max())
         widest = np.nanmax(look(np.linspace(low, high, BATCH)).diffusivity)
         pad = 9 * np.sqrt(2 * widest * duration.max())

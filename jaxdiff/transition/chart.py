@@ -77,7 +77,7 @@ class Chart:
         """Coefficients at points of any shape, in batches of one size."""
         flat = np.ravel(x)
         padded = np.concatenate([flat, np.full(-len(flat) % BATCH, flat[-1])]).reshape(-1, BATCH)
-        parts = [at_points(*self.functions, batch) for batch in padded]
+        parts = [at_points(self.functions, batch) for batch in padded]
         return Coefficients(*(np.concatenate(p)[: len(flat)].reshape(np.shape(x)) for p in zip(*parts)))
 
     def within_reach(self, x: Any, needed: Any = True) -> Coefficients:

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.runtime.closures import jit_by_meaning
+
 # The method of Runge and Kutta of fourth order: where a stage looks, how far it goes from the start, and its weight
 STAGES, AHEAD, WEIGHTS = np.array([0, 1 / 2, 1 / 2, 1]), np.array([1 / 2, 1 / 2, 1, 0]), np.array([1, 2, 2, 1]) / 6
 INSIDE = 1e-8  # of a stretch of time, by which its ends are looked at from within: coefficients may jump there
@@ -68,7 +70,7 @@ def _derivatives(function: Callable[[Any], Any], x: Any) -> tuple[Any, Any, Any]
     return function(x), jax.jacfwd(function)(x), jax.jacfwd(jax.jacfwd(function))(x)
 
 
-_compiled = eqx.filter_jit(Dynamics.traced)
+_compiled = jit_by_meaning(Dynamics.traced)
 
 
 def moments(xp: Any, dynamics: Dynamics, knots: Any, start: Any, parts: int, flow: bool = False) -> tuple[Any, ...]:

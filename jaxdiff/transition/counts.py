@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxdiff.runtime.closures import jit_by_meaning, opened
 from jaxdiff.runtime.compilation import bucket
 from jaxdiff.transition import density
 from jaxdiff.transition.collocation import AT_WALL, LAYER, Collocation, Densities, Frame, densities, densities_of, local
@@ -350,19 +351,22 @@ def _shared(
 
 
 def _reader(terms: Terms) -> Reader:
-    """x ↦ (f, D, D′, k) at points (m,), at most `BATCH`, so that one program serves; none is made for functions not met before, as a
-    model with a lambda makes them anew for every fit."""
-    structure = jax.tree.structure(terms)
+    """x ↦ (f, D, D′, k) at points (m,), at most `BATCH`, so that one program serves; none is made for functions not met before."""
+    structure = jax.tree.structure(opened(terms))
     met = structure in _MET
     if not met:
         _MET.append(structure)
 
     def read(x: np.ndarray) -> tuple[np.ndarray, ...]:
         padded = np.concatenate([x, np.full(BATCH - len(x), x[-1])])
-        return tuple(np.asarray(part)[: len(x)] for part in (_local if met else local)(*terms, padded))
+        return tuple(np.asarray(part)[: len(x)] for part in (_compiled if met else _local)(terms, padded))
 
     return read
 
 
-_local = eqx.filter_jit(local)
+def _local(terms: Terms, x: Any) -> tuple[Any, ...]:
+    return local(*terms, x)
+
+
+_compiled = jit_by_meaning(_local)
 _MET: deque[Any] = deque(maxlen=16)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.runtime.closures import jit_by_meaning
+
 Scalar = Callable[[Any], Any]
 BATCH = 4096  # points at which `at_points` evaluates at once, so that it compiles once
 
@@ -50,7 +52,10 @@ def coefficients(drift: Scalar, diffusivity: Scalar, killing: Scalar, x: Any) ->
     return jax.tree.map(lambda part: part.reshape(x.shape), parts)
 
 
-at_points = eqx.filter_jit(coefficients)
+@jit_by_meaning
+def at_points(terms: tuple[Scalar, Scalar, Scalar], x: Any) -> Coefficients:
+    """`coefficients`, compiled."""
+    return coefficients(*terms, x)
 
 
 def wall_ratio(drift: Scalar, diffusivity: Scalar, wall: Any) -> Any:
