@@ -4,14 +4,21 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 
 OUT ?= device-results
+PYTEST := -n 2 --dist loadfile  # programs are compiled once for the tests of a file
 
-.PHONY: demo test check device clean
+.PHONY: demo test test-slow test-all check device clean
 
 demo: $(VENV)/.core
 	$(VENV)/bin/jaxdiff demo
 
 test: $(VENV)/.test
-	$(PYTHON) -m pytest -n 2 --dist loadfile  # programs are compiled once for the tests of a file
+	$(PYTHON) -m pytest $(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(PYTHON) -m pytest $(PYTEST) -m slow
+
+test-all: $(VENV)/.test
+	$(PYTHON) -m pytest $(PYTEST)
 
 check: $(VENV)/.dev
 	$(PYTHON) -m ruff check .
