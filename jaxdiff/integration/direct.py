@@ -86,7 +86,8 @@ class Contours(Direct):
         (operator, forcing), after = system.at(times[0]), times[1:] - times[0]
         padded = jnp.pad(after, (0, self.padding), mode="edge")
         weights = system.weights.astype(start.dtype)
-        out = propagate_window(operator, self.nodes, self.shares, padded, start, forcing, weights, observe)
+        fed = forcing if system.forced else None
+        out = propagate_window(operator, self.nodes, self.shares, padded, start, fed, weights, observe)
         return out[: len(after)], only_substeps(parts_needed(operator, after[-1])), []
 
     def describe(self, needed: Any = None) -> str:

@@ -200,18 +200,25 @@ def splitting_probability(equation: Any, grid: Any, side: str) -> Float[Array, "
 def leaving(
     equation: Any, grid: Any, initial: Any, plan: Plan, ways: bool = True
 ) -> tuple[Float[Array, "T k"], Checks]:
-    """What is left of the initial content, and with `ways` the rates at which it leaves by each of them, at the times of the
-    plan; traceable.
+    """The rates at which the initial content leaves by each of the ways, or what is left of it, at the times of the plan; traceable.
 
     The plan is one of `prepare`; errors are of its tolerance, of the content at the start.
     """
     system = semidiscrete(equation, grid, plan.scheme)[0]
     operator, forcing, _ = system.formed(0.0)
     weights, axes = system.weights, len(system.state_shape)
-    rows = [weights, *(weights * rate for rate in system.exits(0.0).values())] if ways else [weights]
-    onto = jnp.stack([row.ravel() for row in rows], axis=-1)
-    flat = lambda states: states.reshape(*states.shape[: states.ndim - axes], -1)
-    observe = lambda states: jnp.matmul(flat(states), onto.astype(states.real.dtype), precision="highest")
+    rows = {way: weights * rate for way, rate in system.exits(0.0).items()} if ways else {"": weights}
+    ends = dict(zip(grid.sides, (0, -1), strict=True)) if axes == 1 and not grid.discrete else {}
+
+    def observe(states: Any) -> Any:
+        flat = states.reshape(*states.shape[: states.ndim - axes], -1)
+        read = lambda way, row: (
+            flat[..., ends[way]] * row[ends[way]]
+            if way in ends
+            else jnp.matmul(flat, row.ravel().astype(flat.dtype), precision="highest")
+        )
+        return jnp.stack([read(way, row) for way, row in rows.items()], axis=-1)
+
     values, checks = evolve(equation, grid, initial, plan, observe, None)
     most, least = jnp.max(jnp.abs(forcing)), jnp.min(operator.leak)
     fed = "content enters at {value} per time, and survival is that of what was there; drop sources, and values of walls but zero"
@@ -316,7 +323,7 @@ def first_passage_density(
     Redner 2001, A Guide to First-Passage Processes, doi:10.1017/CBO9780511606014.
     """
     values, ways = _course(_by_ways, equation, grid, initial, times, tolerance)
-    return {way: values[:, 1 + i] for i, way in enumerate(ways)}
+    return {way: values[:, i] for i, way in enumerate(ways)}
 
 
 def steady_system(equation: Any, grid: Any, waves: bool = False) -> tuple[Any, Any, Any]:

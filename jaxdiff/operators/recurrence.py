@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,17 +30,23 @@ def recurrence(step: Callable[[Any, Any], Any], start: Any, rows: Any) -> Any:
     return jax.lax.scan(both, start, rows)[1]
 
 
-def affine(terms: Any, factors: Any, start: Any) -> Any:
-    """All yᵢ = termᵢ + factorᵢ yᵢ₋₁, from y₋₁ = start; without derivatives of its own."""
-    return _affine.bind(terms.at[0].add(factors[0] * start) if len(terms) else terms, factors)
+def affine(terms: Any, factors: Any, weights: Any, reverse: bool = False) -> Any:
+    """All yᵢ = termᵢ + factorᵢ weightᵢ₋₁ yᵢ₋₁ from y₀ = term₀ on, the last row apart, which stays; or in `reverse`
+    yᵢ = termᵢ + factorᵢ weightᵢ yᵢ₊₁ from the last row on, down to the first; without derivatives of its own.
+
+    Factors and weights have a row less than the terms, whose place the result takes on a CPU: each pass over rows counts.
+    """
+    return (_backward if reverse else _forward).bind(terms, factors, weights)[0]
 
 
-def killed(loss: Any, outward: Any, inward: Any) -> Any:
-    """All eᵢ = lossᵢ + outwardᵢ eᵢ₋₁/(eᵢ₋₁ + inwardᵢ₋₁), from e₋₁ = 1 and inward₋₁ = 0; without derivatives of its own.
+def pivots(shift: Any, loss: Any, outward: Any, inward: Any) -> tuple[Any, Any]:
+    """All 1/(eᵢ + inwardᵢ) but the last, and the last e, of eᵢ = shift + lossᵢ + outwardᵢ eᵢ₋₁/(eᵢ₋₁ + inwardᵢ₋₁), e₀ as if
+    all came from before; `shift` of one row; without derivatives of its own.
 
     At once: the fractions are products of matrices without a negative entry where nothing grows, as exact as the loop.
     """
-    return _killed.bind(loss, outward, jnp.concatenate([jnp.zeros_like(inward[:1]), inward[:-1]]))
+    inverse, last = _pivots.bind(shift, loss, outward, inward)
+    return inverse, last[0]
 
 
 def reciprocal(d: Any) -> Any:
@@ -57,32 +64,55 @@ def unit(size: Any, dtype: Any) -> Any:
     return size if jnp.finfo(dtype).bits == 32 else 1.0
 
 
-def _affine_rows(terms: Any, factors: Any) -> Any:
-    zero = jnp.zeros(_shape(terms, factors)[1:], jnp.result_type(terms, factors))
-    return recurrence(lambda y, row: row[0] + row[1] * y, zero, (terms, factors))
+def _in_place(reverse: bool, terms: Any, factors: Any, weights: Any) -> list[Any]:
+    count, row = len(factors), partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+
+    def one(k: Any, y: Any) -> Any:
+        i, before, weight = (count - 1 - k, count - k, count - 1 - k) if reverse else (k, k - 1, k - 1)
+        new = row(y, i) + row(factors, i) * row(weights, weight) * row(y, before)
+        return jax.lax.dynamic_update_index_in_dim(y, new, i, 0)
+
+    full = jnp.broadcast_to(terms, (len(terms), *_width(terms, factors, weights)))
+    full = full.astype(jnp.result_type(terms, factors, weights))
+    first = 0 if reverse else 1
+    return [jax.lax.fori_loop(first, count, one, full) if count > first else full]
 
 
-def _affine_at_once(*rows: Any) -> Any:
+def _joined(reverse: bool, terms: Any, factors: Any, weights: Any) -> list[Any]:
     join = lambda one, two: (two[0] + two[1] * one[0], one[1] * two[1])
-    return jax.lax.associative_scan(join, _alike(*rows))[0]
+    none = jnp.zeros_like(factors[:1] * weights[:1])
+    if reverse:
+        steps = jnp.concatenate([factors * weights, none])
+        return [jax.lax.associative_scan(join, _alike(terms, steps), reverse=True)[0]]
+    rows = _alike(terms[:-1], jnp.concatenate([none, factors[1:] * weights[:-1]]))
+    found = jax.lax.associative_scan(join, rows)[0]
+    return [jnp.concatenate([found, jnp.broadcast_to(terms[-1:], found[:1].shape).astype(found.dtype)])]
 
 
-def _killed_rows(loss: Any, outward: Any, inward: Any) -> Any:
-    eliminate = lambda e, row: row[0] + row[1] * (e * reciprocal(e + row[2]))
-    one = jnp.ones(_shape(loss, outward, inward)[1:], jnp.result_type(loss, outward, inward))
-    return recurrence(eliminate, one, (loss, outward, inward))
+def _pivot_rows(shift: Any, loss: Any, outward: Any, inward: Any) -> list[Any]:
+    def eliminate(e: Any, row: Any) -> Any:
+        inward, loss, outward = row
+        inverse = reciprocal(e + inward)
+        return shift[0] + loss + outward * (e * inverse), inverse
+
+    rows = shift, loss, outward, inward
+    first = jnp.broadcast_to(shift[0] + loss[0] + outward[0], _width(*rows)).astype(jnp.result_type(*rows))
+    last, inverse = jax.lax.scan(eliminate, first, (inward[:-1], loss[1:], outward[1:]))
+    return [inverse, last[None]]
 
 
-def _killed_at_once(*rows: Any) -> Any:
-    loss, outward, inward = _alike(*rows)
+def _pivots_at_once(shift: Any, *rows: Any) -> list[Any]:
+    loss, outward, inward = _alike(shift + rows[0], *rows[1:])
+    before = jnp.concatenate([jnp.zeros_like(inward[:1]), inward[:-1]])
 
     def join(first: Any, then: Any) -> Any:
         (a, b, c, d), (p, q, r, s) = first, then
         return _scaled(p * a + q * c, p * b + q * d, r * a + s * c, r * b + s * d)
 
-    steps = _scaled(loss + outward, loss * inward, jnp.ones_like(loss), inward)
+    steps = _scaled(loss + outward, loss * before, jnp.ones_like(loss), before)
     above, _, below, _ = jax.lax.associative_scan(join, steps)  # what comes before the first row does not count
-    return above * reciprocal(below)
+    e = above * reciprocal(below)
+    return [reciprocal(e + inward)[:-1], e[-1:]]
 
 
 def _scaled(*entries: Any) -> tuple[Any, ...]:
@@ -91,36 +121,43 @@ def _scaled(*entries: Any) -> tuple[Any, ...]:
     return tuple(entry / size for entry in entries)
 
 
-def _shape(*rows: Any) -> tuple[int, ...]:
-    return jnp.broadcast_shapes(*(row.shape for row in rows))
+def _width(*rows: Any) -> tuple[int, ...]:
+    return jnp.broadcast_shapes(*(row.shape[1:] for row in rows))
 
 
 def _alike(*rows: Any) -> tuple[Any, ...]:
-    shape, dtype = _shape(*rows), jnp.result_type(*rows)
-    return tuple(jnp.broadcast_to(row, shape).astype(dtype) for row in rows)
+    width, dtype = _width(*rows), jnp.result_type(*rows)
+    return tuple(jnp.broadcast_to(row, (len(row), *width)).astype(dtype) for row in rows)
 
 
 def _primitive(name: str, by_rows: Callable[..., Any], at_once: Callable[..., Any]) -> Primitive:
     """A function of rows that broadcast, by the loop on a CPU and where rows are wide."""
     made = Primitive(name)
-    result = lambda *rows: (_shape(*rows), jnp.result_type(*rows))
+    made.multiple_results = True
 
     def narrow(*rows: Any) -> Any:
-        (count, *width), dtype = result(*rows)
+        count, width, dtype = max(map(len, rows)), _width(*rows), jnp.result_type(*rows)
         few = jnp.dtype(dtype).itemsize * math.prod(width) <= WIDE
-        return (at_once if few and count else by_rows)(*rows)
+        return (at_once if few and count > 1 else by_rows)(*rows)
 
-    def batched(rows: Any, dims: Any) -> tuple[Any, int]:
+    def batched(rows: Any, dims: Any) -> tuple[Any, list[int]]:
         lead = lambda row, d: jnp.expand_dims(row, 1) if d is None else jnp.moveaxis(row, d, 1)
-        return made.bind(*map(lead, rows, dims)), 1
+        found = made.bind(*map(lead, rows, dims))
+        return found, [1] * len(found)
 
-    made.def_abstract_eval(lambda *rows: jax.core.ShapedArray(*result(*rows)))
+    def shapes(*rows: Any) -> Any:
+        return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(by_rows, *rows)]
+
+    made.def_abstract_eval(shapes)
     made.def_impl(jax.jit(made.bind))
     batching.primitive_batchers[made] = batched
-    mlir.register_lowering(made, mlir.lower_fun(narrow, multiple_results=False))
-    mlir.register_lowering(made, mlir.lower_fun(by_rows, multiple_results=False), platform="cpu")
+    mlir.register_lowering(made, mlir.lower_fun(narrow, multiple_results=True))
+    mlir.register_lowering(made, mlir.lower_fun(by_rows, multiple_results=True), platform="cpu")
     return made
 
 
-_affine = _primitive("affine_recurrence", _affine_rows, _affine_at_once)
-_killed = _primitive("killed_recurrence", _killed_rows, _killed_at_once)
+_forward, _backward = (
+    _primitive(f"affine_{name}", partial(_in_place, reverse), partial(_joined, reverse))
+    for name, reverse in (("forward", False), ("backward", True))
+)
+_pivots = _primitive("pivots", _pivot_rows, _pivots_at_once)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdiff.operators.recurrence import affine, killed, reciprocal, unit
+from jaxdiff.operators.linear import linear
+from jaxdiff.operators.recurrence import affine, pivots, unit
 
 
 class Tridiagonal(eqx.Module):
@@ -174,26 +175,73 @@ def _hop(up: Any, down: Any, stay: Any, periodic: bool, content: Any) -> Any:
 
 
 def _solver(rates: tuple[Any, Any, Any], a: Any, periodic: bool, factors: Any = None) -> Callable[[Any], Any]:
-    """b ↦ x with (a + loss + up + down)·x − inflow(x) = b, lanes in the trailing axis.
-
-    The derivative rules come from the linear solve, on the factors already computed: a tangent or cotangent costs
-    one substitution, and no intermediate is kept.
-    """
+    """b ↦ x with (a + loss + up + down)·x − inflow(x) = b, lanes in the trailing axis."""
     up, down, loss = rates
     factors = _factors(rates, a, periodic) if factors is None else factors
     if periodic and len(up) == 1:  # what leaves its only cell comes back to it
         up, down, periodic = jnp.zeros_like(up), jnp.zeros_like(down), False
-    dtype, shape = jnp.result_type(up, down, loss, a), (len(up), len(a))
+    return lambda rhs: _solved((up, down, loss), a, rhs, factors=factors, periodic=periodic, transposed=False)
 
-    def matvec(x: Any) -> Any:
-        return (a + loss + up + down) * x - _inflow(up, down, x, periodic)
 
-    def solve(rhs: Any) -> Any:
-        rhs = jnp.broadcast_to(rhs, shape).astype(jnp.result_type(dtype, rhs))
-        forward, backward = lambda _, b: factors.substitute(b), lambda _, b: factors.transposed(b)
-        return jax.lax.custom_linear_solve(matvec, rhs, forward, backward)
+@eqx.filter_custom_jvp
+def _solved(rates: Any, a: Any, rhs: Any, *, factors: Any, periodic: bool, transposed: bool) -> Any:
+    """x `(n, k)` of rates, lanes `(k,)` and a right-hand side `(n, k)` or, the same in all lanes, `(n, 1)`.
 
-    return solve
+    Derivatives stand on the factors already computed: a tangent or cotangent costs one substitution, and no intermediate is kept.
+    """
+
+    def solve(known: Any, rhs: Any) -> Any:
+        factors = known[-1]
+        return factors.transposed(rhs) if transposed else factors.substitute(rhs)
+
+    def back(known: Any, cotangent: Any) -> Any:
+        rates, a, factors = known
+        factors = jax.lax.stop_gradient(factors)
+        return _within(rhs, _solved(rates, a, cotangent, factors=factors, periodic=periodic, transposed=not transposed))
+
+    dtype = jnp.result_type(*rates, a, rhs)
+    like = jax.ShapeDtypeStruct((len(rhs), len(a)), dtype)
+    return linear(solve, back, (rates, a, factors), rhs, like=like)
+
+
+@_solved.def_jvp
+def _solved_jvp(primals: Any, tangents: Any, *, factors: Any, periodic: bool, transposed: bool) -> tuple[Any, Any]:
+    rates, a, rhs = primals
+    x = _solved(rates, a, rhs, factors=factors, periodic=periodic, transposed=transposed)
+
+    def solve(known: Any, rhs: Any, transposed: bool) -> Any:
+        rates, a, factors, _ = known
+        return _solved(rates, a, rhs, factors=jax.lax.stop_gradient(factors), periodic=periodic, transposed=transposed)
+
+    def forward(known: Any, changes: Any) -> Any:
+        (up, down, loss), a, rhs = changes
+        x = known[-1]
+        moved = sum((change * x for change in (up, down, loss, a) if change is not None), start=jnp.zeros_like(x))
+        for rate, by in ((up, 1), (down, -1)):
+            if rate is not None:
+                moved = moved - (rate * _shifted(x, -by, periodic) if transposed else _shifted(rate * x, by, periodic))
+        return solve(known, -moved if rhs is None else rhs - moved, transposed)
+
+    def backward(known: Any, cotangent: Any) -> Any:
+        y, x = solve(known, cotangent, not transposed), known[-1]
+        (up, down, loss), a, rhs = tangents
+        one, other = (y, x) if transposed else (x, y)
+        above, below = (_shifted(other, by, periodic) for by in (-1, 1))
+        in_rates = (
+            None if up is None else _within(up, one * (above - other)),
+            None if down is None else _within(down, one * (below - other)),
+            None if loss is None else _within(loss, -one * other),
+        )
+        in_a = None if a is None else jnp.sum(_within(a, -one * other), axis=0)
+        return in_rates, in_a, None if rhs is None else _within(rhs, y)
+
+    return x, linear(forward, backward, (rates, a, factors, x), tangents, like=x)
+
+
+def _within(like: Any, cotangent: Any) -> Any:
+    """A cotangent in each lane as one of what is real, or the same in all lanes, or both."""
+    cotangent = cotangent if jnp.iscomplexobj(like) else cotangent.real
+    return jnp.sum(cotangent, axis=1, keepdims=True) if jnp.shape(like)[1:] == (1,) else cotangent
 
 
 def _factors(rates: tuple[Any, Any, Any], a: Any, periodic: bool) -> OpenElimination | PeriodicElimination:
@@ -210,10 +258,10 @@ class OpenElimination(eqx.Module):
     Two ends at once halve the length of the loop. doi:10.1287/opre.33.5.1107
     """
 
-    inverse: Any  # 1/d
-    forth: Any  # what a row gives to the next one inwards,
-    back: Any  # and takes from it on the way back
-    end: Any  # e + U of the two rows that meet in the middle, in units of the largest,
+    inverse: Any  # 1/d of all rows but the two that meet in the middle
+    forth: Any  # the rate from a row to the next one inwards,
+    back: Any  # and from that one to it
+    end: Any  # e + U of the two rows that meet, in units of the largest,
     last: Any  # their rates towards each other,
     middle: Any  # and the reciprocal of their determinant, in the same units but for one
     cells: int = eqx.field(static=True)
@@ -221,17 +269,15 @@ class OpenElimination(eqx.Module):
     def __init__(self, up: Any, down: Any, loss: Any, a: Any):
         self.cells = len(up)
         dtype = jnp.result_type(up, down, loss, a)
-        inward, outward, loss = self._fold(up, down, 0.0), self._fold(down, up, 0.0), self._fold(loss, loss, 1.0)
-
-        left = killed((a + loss).astype(dtype), outward, inward)
-        e = left[-1]
-        self.inverse = reciprocal(left + inward)
+        regular = 1.0 + 2.0 * jnp.max(jnp.abs(a))
+        inward, outward, loss = self._fold(up, down, 0.0), self._fold(down, up, 0.0), self._fold(loss, loss, regular)
+        self.inverse, e = pivots(a.astype(dtype)[None, None], loss, outward, inward)
+        self.forth, self.back = inward[:-1], outward[1:]
         last = jnp.broadcast_to(inward[-1], e.shape)
         size = unit(jnp.maximum(jnp.max(jnp.abs(e), 0), jnp.max(jnp.abs(last), 0)), dtype)
         e, self.last = e / size, last / size
         self.end = e + self.last
         self.middle = 1.0 / (e[0] * e[1] + e[0] * self.last[1] + self.last[0] * e[1]) / size
-        self.forth, self.back = inward[:-1] * self.inverse[:-1], outward[1:] * self.inverse[:-1]
 
     def substitute(self, rhs: Any) -> Any:
         return self._sweep(rhs, self.forth, self.back, self.last[::-1])
@@ -240,14 +286,15 @@ class OpenElimination(eqx.Module):
         return self._sweep(rhs, self.back, self.forth, self.last)
 
     def _sweep(self, rhs: Any, forth: Any, back: Any, across: Any) -> Any:
-        none = jnp.zeros_like(self.inverse[0])
-        y = affine(self._fold(rhs, rhs, 0.0), jnp.concatenate([none[None], forth]), none)
-        end = (y[-1] * self.end[::-1] + across * y[-1][::-1]) * self.middle
-        x = affine((y * self.inverse)[:-1][::-1], back[::-1], end)
-        x = jnp.concatenate([x[::-1], end[None]])
+        rhs = self._fold(rhs, rhs, 0.0)
+        last = jnp.broadcast_to(rhs[-1:], (1, *self.end.shape))
+        y = affine(jnp.concatenate([rhs[:-1] * self.inverse, last]), self.inverse, forth)
+        last = y[-1] if len(y) == 1 else y[-1] + forth[-1] * y[-2]
+        end = (last * self.end[::-1] + across * last[::-1]) * self.middle
+        x = affine(y.at[-1].set(end), self.inverse, back, reverse=True)
         return jnp.concatenate([x[:, 0], x[::-1, 1][: self.cells // 2]])
 
-    def _fold(self, lower: Any, upper: Any, fill: float) -> Any:
+    def _fold(self, lower: Any, upper: Any, fill: Any) -> Any:
         """The rows of both halves side by side, from the ends to the middle."""
         m = (self.cells + 1) // 2
         upper = upper[::-1][: self.cells - m]

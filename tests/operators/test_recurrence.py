@@ -1,5 +1,7 @@
 """Elimination along a line: all rows at once, as on an accelerator, is as exact as row after row."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 from jaxdiff.operators import recurrence
 from jaxdiff.operators.tridiagonal import Tridiagonal
 
-KILLED = jax.jit(recurrence._killed_rows), jax.jit(recurrence._killed_at_once)
-AFFINE = jax.jit(recurrence._affine_at_once), jax.jit(recurrence._affine_rows)
+PIVOTS = jax.jit(recurrence._pivot_rows), jax.jit(recurrence._pivots_at_once)
+AFFINE = [
+    [jax.jit(partial(f, reverse)) for f in (recurrence._in_place, recurrence._joined)] for reverse in (False, True)
+]
 RATES = {
     "mild": lambda rng, n: rng.uniform(0.1, 1.0, n),
     "stiff": lambda rng, n: 10 ** rng.uniform(-8, 8, n),
@@ -23,13 +27,43 @@ def test_all_rows_at_once(kind, shift, tolerance):
     """Each digit of what is left of every cell, the smallest too: nothing is subtracted."""
     rng, n, dtype = np.random.default_rng(1), 257, np.abs(shift).dtype
     inward, outward = RATES[kind](rng, n)[:, None], rng.uniform(0.1, 1.0, n)[:, None]
-    inward[0] = 0.0
-    loss = shift + rng.uniform(0.0, 0.1, n)[:, None].astype(dtype)
-    rows = [loss, *(x.astype(dtype) for x in (outward, inward))]
-    expected, at_once = (np.asarray(f(*rows)) for f in KILLED)
-    np.testing.assert_allclose(at_once, expected, rtol=20 * tolerance)
-    factors = (rows[1] / (expected + rows[1])).astype(expected.dtype)
-    np.testing.assert_allclose(*(f(rows[1], factors) for f in AFFINE), rtol=20 * tolerance)
+    loss = rng.uniform(0.0, 0.1, n)[:, None]
+    rows = [np.full((1, 1), shift), *(x.astype(dtype) for x in (loss, outward, inward))]
+    expected, at_once = (f(*rows) for f in PIVOTS)
+    for one, other in zip(at_once, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=20 * tolerance)
+    for forms in AFFINE:
+        by_rows, joined = (f(rows[1], expected[0], rows[3][1:])[0] for f in forms)
+        np.testing.assert_allclose(joined, by_rows, rtol=20 * tolerance)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_few_cells_and_their_derivatives(n, periodic):
+    """Beside a dense matrix, in lanes of their own rates, backwards, and forwards of that."""
+    rng = np.random.default_rng(n)
+    rates, u = rng.uniform(0.5, 2.0, (3, n)), rng.normal(size=n)
+    a, b = np.array([1.0 + 2.0j, 0.5 - 1.0j, 2.0]), np.array([-1.0, -0.3, -2.0])
+
+    def found(rates):
+        x = Tridiagonal(*rates, periodic).resolvent(a, b)(u)
+        return jnp.sum(jnp.abs(x) ** 2 * jnp.arange(1.0, n + 1)[:, None])
+
+    def exact(rates):
+        up, down, loss = rates
+        there, hop = jnp.arange(n), jnp.zeros((n, n))
+        last = n if periodic else n - 1
+        hop = hop.at[(there[:last] + 1) % n, there[:last]].add(up[:last])
+        hop = hop.at[there[:last], (there[:last] + 1) % n].add(down[(there[:last] + 1) % n])
+        matrix = hop - jnp.diag(up + down + loss)
+        x = jnp.stack(
+            [jnp.linalg.solve(a * jnp.eye(n) + b * matrix, u + 0j) for a, b in zip(a, b, strict=True)], axis=1
+        )
+        return jnp.sum(jnp.abs(x) ** 2 * jnp.arange(1.0, n + 1)[:, None])
+
+    every = lambda f: jax.jit(lambda r: (f(r), jax.grad(f)(r), jax.hessian(f)(r)))(rates)
+    for one, other in zip(every(found), every(exact), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_pivots_whose_squares_single_precision_does_not_hold():
