@@ -42,7 +42,7 @@ class Direct(Method):
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
         together = min(outputs, max(1, LANE_CELLS // (7 * grid.shape[0])))
-        states = 125.0 * together + 1.5 * outputs
+        states = 65.0 * together + 1.5 * outputs
         return states, states
 
     @property
@@ -94,7 +94,7 @@ class Contours(Direct):
         return f"contours: {len(self.nodes)} resolvents for all times"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
-        states = 18.0 * len(self.nodes) + (0 if observed else outputs)
+        states = 6.0 * len(self.nodes) + (0 if observed else outputs)
         return states, states
 
     def states_in_batch(self, outputs: int) -> float:

@@ -29,8 +29,8 @@ def needed(
     | Adaptive | 18 d + 14 + 2 T                              | 280, T, and one for 8 steps                            |
 
     | on one axis: |                                          |                                                        |
-    | Direct   | 125 for each time at once + 1.5 T            | the same                                               |
-    | Contours | 18 for each node + T                         | the same                                               |
+    | Direct   | 65 for each time at once + 1.5 T             | the same                                               |
+    | Contours | 6 for each node + T                          | the same                                               |
     | Segments | 60 + 12 for each length, up to 8, + 2 T      | the same, T                                            |
     | Adaptive | 150 + 2 T                                    | 280, T, and one for 8 steps                            |
     | implicit | 24 + 2 T                                     | the same                                               |

@@ -3,7 +3,7 @@
 | method   | when                                                      | cost                                       |
 |----------|-----------------------------------------------------------|--------------------------------------------|
 | Direct   | diffusion, coefficients and forcing constant in time      | seven resolvents per output time, together |
-| Contours | the same, many times and a tolerance of at least 4e-11    | 20–38 resolvents per factor 60 of time     |
+| Contours | the same, many times and a tolerance of at least 7e-12    | 13–24 resolvents per factor 60 of time     |
 | Segments | the same with a drift, growth or forcing by measured series | a few substeps per stretch between knots |
 | Adaptive | coefficients or forcing any function of time              | steps of high order, with error control    |
 | Steps    | a stepper named by the user                               | `substeps` per output interval             |

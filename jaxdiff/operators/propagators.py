@@ -183,7 +183,7 @@ def _fitted(row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Contour:
-    """The hyperbola with the fewest nodes that holds `tolerance` (at least 6.4e-12) for all times of a window.
+    """The hyperbola with the fewest nodes that holds `tolerance` (at least 7e-12) for all times of a window.
 
     e^{tx} ≈ 2 Re Σ wₖ(t)/(zₖ − x),   φ₁(tx) ≈ 2/t Re Σ wₖ(t)/(zₖ(zₖ − x))   for x ≤ 0
     """
