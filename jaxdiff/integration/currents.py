@@ -142,6 +142,7 @@ def _effective(equation: Any, grid: Any) -> tuple[Any, Checks]:
     )
     stuck = "velocity and diffusivity are not finite; check the coefficients, and whether all cells hang together"
     coarse = "the cells are too large for the drift, whose hops from one to the next are {value} of the diffusivity; take more cells"
+    still = "at a diffusivity of zero all that spreads is made by the cells; give a diffusivity above zero"
     channels = "there are several channels with no way between them, each with a velocity of its own; mask all but one"
     blocked = "nothing gets around along a periodic axis: what is in the way stops it, or lets so little by that it is lost to roundoff"
     share = jnp.max(beyond / jnp.diag(diffusivity))
@@ -154,6 +155,7 @@ def _effective(equation: Any, grid: Any) -> tuple[Any, Checks]:
             (channels, apart, 0.0, 0.0),
             (stuck, ~finite, 0.0, 0.0),
             (blocked, shut, 0.0, 0.0),
+            *([(still, share > 1.0 - 1e-6, 0.0, share)] if system.may_vanish else []),
             (coarse, share > _COARSE, 0.0, share),
         ]
     )

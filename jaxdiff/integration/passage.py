@@ -346,6 +346,8 @@ def steady_system(equation: Any, grid: Any, waves: bool = False) -> tuple[Any, A
 def _cells_of(system: Any, grid: Any, to: Any) -> Any:
     """The mask of what `to` names."""
     shape = system.weights.shape
+    if system.equation.discrete and isinstance(to, dict):
+        return (np.asarray(grid.delta(to)) > 0).reshape(shape)
     if not isinstance(to, jax.core.Tracer):
         to = np.asarray(to)
     if to.dtype == bool:

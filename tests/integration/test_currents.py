@@ -125,6 +125,10 @@ REFUSED = {
     "channels": (lambda: jd.effective_diffusion(flowing, masked(np.s_[:, 2])), "several channels with no way between"),
     "open": (lambda: jd.entropy_production(jd.Diffusion(1.0, boundaries=jd.absorbing), LINE, 1.0), "content leaves"),
     "one way": (lambda: jd.entropy_production(jd.FokkerPlanck(1.0, 0.0, boundaries=RING), LINE), "infinite"),
+    "hops alone": (
+        lambda: jd.effective_diffusion(jd.FokkerPlanck(1.0, 0.0, boundaries=RING), LINE),
+        "made by the cells",
+    ),
     "walls": (lambda: jd.effective_diffusion(walk, LINE), "no axis is periodic"),
     "killed": (
         lambda: jd.effective_diffusion(jd.FokkerPlanck(1.0, 0.5, killing=1.0, boundaries=RING), LINE),

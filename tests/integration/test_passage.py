@@ -196,6 +196,8 @@ def test_molecules_that_decay_one_by_one_are_gone_after_a_harmonic_number():
     box = jd.MasterEquation.from_reactions([jd.Reaction({"A": 1}, {}, 1.0), jd.Reaction({"B": 1}, {"A": 1}, 2.0)])
     found = jd.mean_first_passage_time(box, jd.States({"A": 8, "B": 1}), to=np.arange(18).reshape(9, 2) == 0)
     np.testing.assert_allclose(found[:, 0], harmonic, rtol=1e-12)
+    one = jd.mean_first_passage_time(box, jd.States({"A": 8, "B": 1}), to={"A": 0, "B": 0})
+    np.testing.assert_allclose(one, found, rtol=1e-12)
     matrix = jd.MasterEquation(np.diag(np.arange(1.0, 9.0), 1))
     np.testing.assert_allclose(jd.mean_first_passage_time(matrix, None, to=0), harmonic, rtol=1e-12)
     fed = jd.MasterEquation(lambda n: 3.0 + 0.0 * n, lambda n: 1.0 * n)
