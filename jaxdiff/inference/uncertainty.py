@@ -154,9 +154,9 @@ def _traded(parameters: Parameters, found: Uncertainty) -> tuple[str, ...]:
     pairs = np.argwhere(np.abs(correlation) > TRADED)
     if not len(pairs):
         return ()
-    pairs = sorted(pairs, key=lambda pair: -abs(correlation[tuple(pair)]))
+    closest = sorted(pairs.tolist(), key=lambda pair: -abs(correlation[tuple(pair)]))
     named = lambda i, j: f"{parameters.labels[j]} and {parameters.labels[i]} (correlation {correlation[i, j]:.3g})"
-    found_out = listed([named(i, j) for i, j in pairs], 3)
+    found_out = listed([named(i, j) for i, j in closest], 3)
     return (f"trade off against each other: {found_out}; fix one of them, or measure what tells them apart",)
 
 
