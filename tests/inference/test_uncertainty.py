@@ -85,6 +85,7 @@ def test_what_the_data_do_not_tell_apart_is_named():
     np.testing.assert_allclose(result.parameters["D"], alone.parameters["D"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_estimates_that_nearly_compensate_each_other_are_named():
     """A loss a + b c, seen at c = 1 and 1.2: of equal weights the correlation is −Σc/√(2 Σc²) = −0.996; at ±1 there is none."""
     grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 1.0, 10)

@@ -77,6 +77,7 @@ def test_one_wall_and_a_density_of_origins():
     assert abs((times[0] + np.trapezoid(later, times)) / mean - 1) < 1e-3 and mean > 10
 
 
+@pytest.mark.slow
 def test_a_drift_that_carries_far():
     """Against the inverse Gaussian law, whose likelihood is largest at v = x/mean(t): from where contours do to where they do not."""
     u = (np.arange(40) + 0.5) / 40
