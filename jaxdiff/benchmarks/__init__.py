@@ -21,6 +21,8 @@ CASES = {
     "receptor": "fourteen rates of a receptor from random starts: how many fits end at the optimum",
     "tracks": "tracks with localisation noise and motion blur: scatter beside the Cramér–Rao bound, bias, intervals that hold",
     "paths_in_space": "paths in the plane: bias, intervals and times over repeats on known truth",
+    "paths": "paths whose truth is known beside pymle, KramersMoyal and SFI: bias, spread, seconds to the estimate and to error bars",
+    "decisions": "drift-diffusion models of decisions beside PyDDM and hddm_wfpt: measured trials, and repeats on known truth",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxdiff.runtime.staging import replacing, write_whole
 
-PACKAGES = "jaxdiff jax jaxlib numpy scipy diffrax optax equinox py-pde fplanck exponax numba fipy findiff qutip dynamiqs".split()
+PACKAGES = "jaxdiff jax jaxlib numpy scipy diffrax optax equinox py-pde fplanck exponax numba fipy findiff qutip dynamiqs pyddm hddm-wfpt pymle-diffusion kramersmoyal StochasticForceInference".split()
 
 # Okabe & Ito: told apart by colour-blind readers; every series has its own marker as well.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#A6761D", "#332288")

@@ -218,10 +218,12 @@ class Batch:
                 predictors.append(predictor.renewed(m, model.equation, Checks()))
                 continue
 
-            def renewed(which: Any, predictor: Any = predictor, m: Any = m, needed: Any = needed) -> Any:
+            def renewed(
+                which: Any, predictor: Any = predictor, m: Any = m, needed: Any = needed, model: Any = model
+            ) -> Any:
                 if not len(needed[which]):
                     return predictor
-                return predictor.renewed(m, None, Checks(needed=needed[which].max(0)))
+                return predictor.renewed(m, model.equation, Checks(needed=needed[which].max(0)))
 
             try:
                 predictors.append(renewed(~back))

@@ -146,9 +146,8 @@ class Run:
         if any(m.on_cells and not fine for m, fine in zip(self.measurements, resolved, strict=True)):
             checks = [p.checks for p in predicted(self.problem, np.asarray(z))]
         parts = zip(self.predictors, self.measurements, models, resolved, checks, strict=True)
-        self.predictors = tuple(
-            p if fine else p.renewed(one, model.equation, found) for p, one, model, fine, found in parts
-        )
+        renewed = [p if fine else p.renewed(one, model.equation, found) for p, one, model, fine, found in parts]
+        self.predictors = tuple(one.beside(renewed) for one in renewed)
 
     def at(self, z: Any) -> tuple[Observed, ...]:
         """The model of each measurement at z, in NumPy."""

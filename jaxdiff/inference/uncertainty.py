@@ -12,6 +12,7 @@ from jaxdiff.parameters import Parameters
 SINGULAR = 1e-11  # smallest eigenvalue of the information, as a correlation matrix, that still identifies something
 INVOLVED = 1e-3  # share of a parameter in such a direction from which on it is not identified: data on which it has little effect hide it there
 WEAK = 1e3  # ratio of the ends of a 95 % interval beyond which a positive number is hardly identified
+TRADED = 0.95  # correlation of two estimates from which on each is three times less sure than if the other were known
 NEAR = 12.0  # the logit from which on a bounded parameter counts as being at its bound: 6e-6 of the width
 
 
@@ -74,7 +75,8 @@ def uncertainty(
         lost = [
             f"no error bar of {listed(negative)}: its variance came out negative, from the noise that the loss tells"
         ]
-        notes = (*diagnostics(parameters, z, *found[3:6]), *_directions(parameters, z, batch, sizes, found))
+        said = diagnostics(parameters, z, *found[3:6])
+        notes = (*said, *_traded(parameters, found), *_directions(parameters, z, batch, sizes, found))
         return found._replace(notes=(*notes, *lost[: len(negative)]))
     nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}
     return found._replace(**nan, notes=(*diagnostics(parameters, z, found.at_bound), f"no error bars: {reason}"))
@@ -143,6 +145,19 @@ def diagnostics(
         hardly = "is hardly identified: its interval spans" if len(wide) == 1 else "are hardly identified: they span"
         notes.append(f"{listed(wide)} {hardly} far more than the estimate; measure more, or fix it")
     return tuple(notes)
+
+
+def _traded(parameters: Parameters, found: Uncertainty) -> tuple[str, ...]:
+    """Which pairs of estimates nearly compensate each other, the closest first."""
+    root = np.sqrt(np.diagonal(found.covariance))
+    correlation = np.tril(np.nan_to_num(found.covariance / np.where(root > 0, root, np.nan) / root[:, None]), -1)
+    pairs = np.argwhere(np.abs(correlation) > TRADED)
+    if not len(pairs):
+        return ()
+    closest = sorted(pairs.tolist(), key=lambda pair: -abs(correlation[tuple(pair)]))
+    named = lambda i, j: f"{parameters.labels[j]} and {parameters.labels[i]} (correlation {correlation[i, j]:.3g})"
+    found_out = listed([named(i, j) for i, j in closest], 3)
+    return (f"trade off against each other: {found_out}; fix one of them, or measure what tells them apart",)
 
 
 def _variances(here: Expansion, sizes: np.ndarray, fitted: np.ndarray) -> np.ndarray:

@@ -37,9 +37,8 @@ FED = (
     "content enters at {value} per time, and a passage is of what was there; drop sources, and values of walls but zero"
 )
 SHUT = "nothing ever leaves, so there is no passage time; let a wall absorb (jd.absorbing)"
-_CARRIED = "the drift carries so far beside diffusion that densities are sums of terms e^{value} times as large, and are lost; take a narrower grid, or a larger diffusivity"
-# The logarithm of the terms whose sum is a density, vL/4D of a drift, whose sum errs by `NOISE` times its root: by a hundredth.
-MOST_TERMS = 2.0 * float(np.log(1e-2 / NOISE))
+# The logarithm of the terms whose sum is a density, vL/4D of a drift, whose sum errs by `NOISE` times its root: by a ten-thousandth.
+MOST_TERMS = 2.0 * float(np.log(1e-4 / NOISE))
 
 
 class Passages(NamedTuple):
@@ -99,20 +98,30 @@ def nodes(top: Any, windows: int) -> Any:
 
 def passages(equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, windows: int) -> Passages:
     """Passages from a place, or from a density of places, for times up to `top`; traceable."""
+    of = lambda operator: (jnp.asarray(nodes(top, windows)).ravel(), 0.99 * _slowest(operator))
+    shaped = lambda found: None if found is None else found.reshape(len(found), windows, -1)
+    found = transformed(equation, grid, scheme, origin, of)
+    return found._replace(transforms=shaped(found.transforms), coarse=shaped(found.coarse))
+
+
+def transformed(equation: Any, grid: Any, scheme: Any, origin: Any, of: Any) -> Passages:
+    """Passages from a place, or from a density of places, by transforms `(4, k)`; of: the operator → (nodes `(k,)`, the delay)."""
     systems = semidiscrete(equation, grid, scheme)
     operator, forcing, conditions = systems[0].formed(0.0)
     operators = [operator, *(system.operator(0.0) for system in systems[1:])]
-    delay = 0.99 * _slowest(operator)  # of half as many cells it is less
-    s = jnp.asarray(nodes(top, windows)).ravel() - delay
-    each = [_transforms(system, A, s, origin) for system, A in zip(systems, operators, strict=True)]
+    s, delay = of(operator)  # of half as many cells the slowest rate is less
+    each = [_transforms(system, A, s - delay, origin) for system, A in zip(systems, operators, strict=True)]
     fine, coarse = each[0], each[1] if len(each) > 1 else None
     best = fine if coarse is None else (4.0 * fine - coarse) / 3.0
-    shaped = lambda found: None if found is None else found.reshape(len(found), windows, -1)
     most, leak = jnp.max(jnp.abs(forcing)), jnp.max(jnp.stack([operator.down[0], operator.up[-1]]))
     conditions = [*conditions, (FED, most != 0, 0.0, most), (SHUT, ~(leak > 0), 0.0, leak)]
-    lost = _raised(systems[0], operator, origin)
-    conditions.append((_CARRIED, lost[EITHER] > MOST_TERMS, 0.0, lost[EITHER]))
-    return Passages(shaped(best), shaped(coarse), delay, lost, conditions)
+    return Passages(best, coarse, delay, _raised(systems[0], operator, origin), conditions)
+
+
+def carries(equation: Any, grid: Any, scheme: Any, origin: Any) -> Any:
+    """Whether the drift carries so far beside diffusion that contours may lose what they sum."""
+    system = semidiscrete(equation, grid, scheme)[0]
+    return _raised(system, system.formed(0.0)[0], origin)[EITHER] > MOST_TERMS
 
 
 def _transforms(system: Any, operator: Any, s: Any, origin: Any) -> Any:
@@ -191,8 +200,41 @@ def at_times(found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = F
     )
 
 
-class ByContours(eqx.Module):
-    """Passages where nothing varies in time, by contours that go down from the longest time in so many windows."""
+class ByTransforms(eqx.Module):
+    """Passages where nothing varies in time, by sums over resolvents at nodes that serve all times."""
+
+    def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Passages:
+        raise NotImplementedError
+
+    def at(self, found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
+        """Densities or chances, and what they err by."""
+        raise NotImplementedError
+
+    def first(self, top: Any) -> Any:
+        """The time from which on they are known."""
+        return 0.0
+
+    def of_cells(self, found: Passages, kinds: Any, times: Any, top: Any) -> Any:
+        """What was taken out as the error of cells; None: nothing was."""
+        if found.coarse is None:
+            return None
+        return (self.at(found, kinds, times, top)[0] - self.at(found, kinds, times, top, coarse=True)[0]) / 3.0
+
+    def by_steps(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+        """There are none."""
+        return jnp.zeros(())
+
+    def lost(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, kinds: Any, times: Any) -> Any:
+        """What other nodes make of densities and chances, `(m,)`: what roundoff takes from sums that cancel."""
+        tops = top * jnp.array([1.0, OTHER])
+        both = jax.lax.map(lambda end: self.passages(equation, grid, scheme, origin, end)._replace(conditions=[]), tops)
+        found, other = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
+        moved = jnp.abs(self.at(other, kinds, times, tops[1])[0] - self.at(found, kinds, times, top)[0])
+        return jnp.where(times > self.first(tops[1]), moved, 0.0)
+
+
+class ByContours(ByTransforms):
+    """By contours that go down from the longest time in so many windows."""
 
     windows: int = eqx.field(static=True)
     most: ClassVar[int] = 8
@@ -205,34 +247,20 @@ class ByContours(eqx.Module):
     def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Passages:
         return passages(equation, grid, scheme, origin, top, self.windows)
 
-    def at(self, found: Passages, kinds: Any, times: Any, top: Any) -> tuple[Any, Any]:
-        """Densities or chances, and what they err by."""
-        return at_times(found, kinds, times, top)
+    def at(self, found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
+        return at_times(found, kinds, times, top, coarse)
 
-    def of_cells(self, found: Passages, kinds: Any, times: Any, top: Any) -> Any:
-        """What was taken out as the error of cells; None: nothing was."""
-        if found.coarse is None:
-            return None
-        return (at_times(found, kinds, times, top)[0] - at_times(found, kinds, times, top, coarse=True)[0]) / 3.0
+    def first(self, top: Any) -> Any:
+        return top / SPAN**self.windows
 
     def resolved(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
-        """Whether hardly any passage comes before the last window, where rows with a share are."""
-        first = top / SPAN**self.windows
+        """Whether hardly any passage comes before the last window, where rows with a share are, and none is of sums that cancel."""
+        first = self.first(top)
         before = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, top)[0][0]
         hidden = (times > 0) & (times < first) & (kinds != LATER) & (share > 0)
-        return ~jnp.any(hidden) | (before * first < HIDDEN)
-
-    def by_steps(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
-        """There are none."""
-        return jnp.zeros(())
-
-    def lost(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any, kinds: Any, times: Any) -> Any:
-        """What other contours make of densities and chances, `(m,)`: what roundoff takes from sums that cancel."""
-        tops = top * jnp.array([1.0, OTHER])
-        both = jax.lax.map(lambda end: self.passages(equation, grid, scheme, origin, end)._replace(conditions=[]), tops)
-        found, other = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-        moved = jnp.abs(at_times(other, kinds, times, tops[1])[0] - at_times(found, kinds, times, top)[0])
-        return jnp.where(times > tops[1] / SPAN**self.windows, moved, 0.0)
+        seen = (times >= first) & (share > 0)
+        cancel = seen & (found.lost[kinds] - found.delay * times > MOST_TERMS)
+        return ~jnp.any(cancel) & (~jnp.any(hidden) | (before * first < HIDDEN))
 
     def refined(self) -> ByContours | None:
         """With another window; None beyond what times are of one unit."""

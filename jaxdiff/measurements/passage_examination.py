@@ -19,8 +19,16 @@ LEAST = 8  # passages that a distribution is tested by
 
 
 @cache
-def _predicted() -> Any:
-    return quick_jit(lambda predictor, equation, initial: predictor.predict(equation, initial).values)
+def _predict() -> Any:
+    return quick_jit(lambda predictor, equation, initial: predictor.predict(equation, initial))
+
+
+def _predicted(m: PassageTimes, equation: Any) -> Any:
+    """By a predictor that resolves the equation."""
+    predictor: Any = m.prepare(equation, pad=False)
+    while not (prediction := _predict()(predictor, equation, m.initial)).resolved:
+        predictor = predictor.renewed(m, equation, prediction.checks)
+    return prediction.values
 
 
 def examined(m: PassageTimes, equation: Any) -> Examination:
@@ -32,7 +40,7 @@ def examined(m: PassageTimes, equation: Any) -> Examination:
         return tests
     end = float(m.times.max())
     chart = m.at(*rows(end))
-    course = curves(_predicted()(chart.prepare(equation, pad=False), equation, m.initial), end)
+    course = curves(_predicted(chart, equation), end)
     late, rng = m.kinds == LATER, np.random.default_rng(0)
     left = np.interp(m.times, course.times, 1 - course.later)
     left = np.where(late, 1 - (1 - left) * rng.uniform(size=len(left)), left)  # somewhere later

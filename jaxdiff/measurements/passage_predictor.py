@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
@@ -11,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.integration.passage_lines import ByLine
 from jaxdiff.integration.passage_steps import BySteps
-from jaxdiff.integration.passage_times import EITHER, LATER, ByContours
+from jaxdiff.integration.passage_times import EITHER, LATER, ByContours, carries
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, Predictor
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.grid import Grid
+from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import quick_jit
 from jaxdiff.runtime.conditions import Checks, check
 
@@ -41,7 +44,7 @@ class PassagePredictor(Predictor):
     """The log density of each row, or where it is censored the log chance that it comes later.
 
     observation: (m, 2) time and kind; top: the longest time; window: from when to when lapses are; walls: how many absorb;
-    way: contours, or steps where something varies in time; spreads: whether the nondecision time is spread
+    way: contours, a line where a drift carries, or steps where something varies in time; spreads: whether the nondecision time is spread
     """
 
     family: ClassVar[str] = "density"
@@ -54,7 +57,7 @@ class PassagePredictor(Predictor):
     window: Any
     walls: Any
     scheme: Any
-    way: ByContours | BySteps
+    way: ByContours | ByLine | BySteps
     spreads: bool = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
@@ -186,11 +189,24 @@ class PassagePredictor(Predictor):
         return float(self.grid.shape[0]) * self.way.numbers
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
+        """With finer contours or steps; along a line where the drift carries so far that no contour will do."""
+        origin = plain(measurement.initial).origin
+        if isinstance(self.way, ByContours) and _carries()(equation, self.grid, self.scheme, origin):
+            return replace(self, way=ByLine(ByLine.fewest))
         if (way := self.way.refined()) is None:
             raise Unplannable("passage times span more than 14 decades; are they all of one unit?")
         return replace(self, way=way)
+
+    def beside(self, others: Sequence[Predictor]) -> Predictor:
+        lines = [one.way for one in others if isinstance(one, PassagePredictor) and isinstance(one.way, ByLine)]
+        return replace(self, way=lines[0]) if lines and isinstance(self.way, ByContours) else self
 
 
 @cache
 def _left_out() -> Any:
     return quick_jit(PassagePredictor.lacking)
+
+
+@cache
+def _carries() -> Any:
+    return quick_jit(carries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -85,6 +86,10 @@ class Predictor(eqx.Module):
     def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
         """One that resolves these coefficients, where `predict` said that this one does not."""
         return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))
+
+    def beside(self, others: Sequence[Predictor]) -> Predictor:
+        """One that stays a program with others, some of which were renewed; the default, itself."""
+        return self
 
     def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
         """What predictions lack at these coefficients, which are numbers, in words; the default, nothing."""

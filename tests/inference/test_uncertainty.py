@@ -85,6 +85,33 @@ def test_what_the_data_do_not_tell_apart_is_named():
     np.testing.assert_allclose(result.parameters["D"], alone.parameters["D"], rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_estimates_that_nearly_compensate_each_other_are_named():
+    """A loss a + b c, seen at c = 1 and 1.2: of equal weights the correlation is −Σc/√(2 Σc²) = −0.996; at ±1 there is none."""
+    grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 1.0, 10)
+
+    def fitted(*several):
+        readings = [
+            jd.Readings(
+                grid,
+                1.0,
+                times,
+                0.5,
+                np.exp(-(1 + c) * times),
+                sigma=0.01 * np.exp(-(1 + c) * times),
+                conditions={"c": c},
+            )
+            for c in several
+        ]
+        model = lambda a, b, c: jd.Diffusion(1.0, decay=a + b * c)
+        return jd.fit(model, readings, parameters={"a": jd.Free(0.9), "b": jd.Free(1.1)}, progress=False)
+
+    near, far = fitted(1.0, 1.2), fitted(-0.9, 0.9)
+    assert any("trade off against each other: a and b (correlation -0.996)" in note for note in near.notes)
+    assert abs(near.correlation[0, 1] + 0.99590) < 1e-4
+    assert not any("trade off" in note for note in far.notes)
+
+
 def test_a_parameter_without_effect_is_named():
     data = heat(None)(np.random.default_rng(0))
     model = lambda D, idle: jd.Diffusion(D, decay=0.5 + 0 * idle)

@@ -8,6 +8,7 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff import exact
+from jaxdiff.integration.passage_lines import ByLine
 from jaxdiff.measurements.passage_curves import drawn, fitted
 from jaxdiff.measurements.passage_predictor import Onset
 from jaxdiff.measurements.stacks import Redraw
@@ -74,6 +75,23 @@ def test_one_wall_and_a_density_of_origins():
         / grid.integrate(grid.average(start))
     )
     assert abs((times[0] + np.trapezoid(later, times)) / mean - 1) < 1e-3 and mean > 10
+
+
+@pytest.mark.slow
+def test_a_drift_that_carries_far():
+    """Against the inverse Gaussian law, whose likelihood is largest at v = x/mean(t): from where contours do to where they do not."""
+    u = (np.arange(40) + 0.5) / 40
+    t = np.linspace(1e-4, 0.06, 60001)
+    g = np.exp(-((1 - 60 * t) ** 2) / (2 * t)) / np.sqrt(2 * np.pi * t**3)
+    times = np.interp(u, np.cumsum(g) / g.sum(), t)
+    data = jd.PassageTimes(jd.Grid.uniform((-1.0, 1.0, 400)), 0.0, times, "x+")
+    fit = jd.fit(decision, data, parameters={"drift": jd.Positive(20.0)}, progress=False)
+    assert fit.converged and isinstance(fit.problem.predictors[0].way, ByLine) and fit.verdict.describes
+    assert abs(fit.parameters["drift"] * times.mean() - 1) < 1e-4
+    assert abs(fit.standard_errors["drift"] * np.sqrt(times.sum()) - 1) < 0.01
+    density = np.exp(fit.predict())
+    closed = np.exp(-((1 - fit.parameters["drift"] * times) ** 2) / (2 * times)) / np.sqrt(2 * np.pi * times**3)
+    assert np.abs(density - closed).max() < 2e-3 * closed.max()  # what 400 cells leave, and 800 a fourteenth of
 
 
 def test_decisions_of_roitman_and_shadlen(measured):
