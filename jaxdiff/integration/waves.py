@@ -18,7 +18,7 @@ from jaxdiff.operators.split_step import Parts, split
 _TOLERANCE = 1e-9  # of the norm
 _MOST_STEPS = 2**17
 _MOST_TERMS = 2**17
-_PRODUCTS = 9.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
+_PRODUCTS = 10.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
 _GLIMPSES = 4096  # at a potential of time, over all the time
 _LOOKS, _CELLS_LOOKED_AT = 17, 2**20  # between outputs, at the sum for all times; at most so many cells in all
 _ROUNDOFF, _GROWN = 64, 1e-5  # of a sum and of the start, in last digits; which may have grown to so much of the wave
@@ -26,7 +26,7 @@ _FADES = 10.0  # logarithm by which a wave may fade in one sum in imaginary time
 
 
 class SplitSteps(Method):
-    """Blanes and Moan's steps of fourth order, in each stretch between outputs and jumps of the potential of one length.
+    """Blanes and Moan's steps of sixth order, in each stretch between outputs and jumps of the potential of one length.
 
     by_terms: whether Chebyshev is asked in their place where it is cheaper
     """
@@ -63,11 +63,11 @@ class SplitSteps(Method):
         return waves, needed, [*found, *system.held(watched, good)]
 
     def describe(self, needed: Any = None) -> str:
-        steps = "" if needed is None else f" {int(needed[1])}"
-        return f"split steps of fourth order,{steps} in all" if steps else "split steps of fourth order"
+        steps = "" if needed is None else f", {int(needed[1])} in all"
+        return f"split steps of sixth order{steps}"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
-        return 60.0 + 4 * outputs, 60.0 + 4 * outputs
+        return 90.0 + 4 * outputs, 60.0 + 4 * outputs
 
     @property
     def allowed(self) -> Any:
