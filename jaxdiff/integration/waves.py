@@ -84,7 +84,8 @@ def _changes(potential: Any, start: Any, end: Any, jumps: list[Any], tolerance: 
     """How fast a potential of time (k,) changes, of what it changes by, between jumps that are known [1/time]: so many steps at
     least see a pulse between the times at which the steps before it look."""
     times = start + (end - start) * jnp.arange(_GLIMPSES + 1, dtype=start.dtype) / _GLIMPSES
-    values = jax.lax.stop_gradient(jax.vmap(potential)(times))
+    # Formed once: what is fused into the three sums over it is formed three times.
+    values = jax.lax.optimization_barrier(jax.lax.stop_gradient(jax.vmap(potential)(times)))
     known = jnp.concatenate(jumps)[:, None] if jumps else jnp.zeros((0, 1), times.dtype)
     across = ((known >= times[:-1]) & (known <= times[1:])).any(axis=0)
     by = jnp.where(across[:, None], 0.0, jnp.abs(jnp.diff(values, axis=0)))
@@ -192,7 +193,7 @@ class Fading(Method):
         gone = "the wave fades to nothing in imaginary time, which leaves no ground state; add a constant to the potential, so that its lowest energy is near zero"
         lost = ~(jnp.min(jnp.max(jnp.abs(waves), axis=tuple(range(1, waves.ndim)))) > 0)
         grown = jax.lax.stop_gradient(jnp.max(grown))
-        rounded = "roundoff may have grown to {value} of the wave, as the start has next to nothing of the ground state; shorten the time, start otherwise, or ask jd.spectrum for the modes"
+        rounded = "roundoff may have grown to {value} of the wave, as the start has next to nothing of the ground state; shorten the time, start otherwise, or ask jd.spectrum for the modes; the lowest odd state is the ground state of half of the domain"
         found = [(gone, lost & good, 0.0, 0.0), (rounded, good & (grown > max(_GROWN, 2**14 * eps)), 0.0, grown)]
         return waves, jnp.stack([substeps, jnp.max(terms)]).astype(start.real.dtype), found
 

@@ -28,7 +28,10 @@ _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at 
 _FEWEST = 18.0  # steps over all the time, so that nothing that a wave passes is stepped over: some 200 kicks
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _SPARE = 1.05  # times the steps that an error asks for
-_PAIRS, _CELLS = 9, 2**12  # of steps held against their double at a time, and all their cells: transforms of many are cheaper
+_PAIRS, _CELLS = (
+    9,
+    2**12,
+)  # of steps held against their double at a time, and all their cells: transforms of many are cheaper
 _KEPT = 256  # waves that a gradient keeps of a stretch where they cannot be followed backwards
 _TRIES = 40
 
@@ -175,7 +178,9 @@ def _looked_at(
         waves = jax.lax.fori_loop(0, here.astype(int), one, waves)
         begun = start + (done + jnp.minimum(2 * each, here - 2)) * h  # where there is no more, nothing is known of V
         off = jax.vmap(size)(jax.vmap(double)(begun, waves[:-1:2]) - waves[2::2]) / of
-        missed = jnp.maximum(off / (2**_ORDER - 1) - noise, 0.0)  # of two steps; of one, twice as long, 2⁶ times as much
+        missed = jnp.maximum(
+            off / (2**_ORDER - 1) - noise, 0.0
+        )  # of two steps; of one, twice as long, 2⁶ times as much
         missed = jnp.sum(jnp.where(2 * each < here, missed, 0.0))
         seen = jnp.maximum(seen, jnp.max(jax.vmap(watch)(waves[1:]), axis=0))
         return done + here, waves[here.astype(int)], error + missed, seen
