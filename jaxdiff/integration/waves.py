@@ -67,7 +67,7 @@ class SplitSteps(Method):
         return f"split steps of sixth order{steps}"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
-        return 90.0 + 4 * outputs, 60.0 + 4 * outputs
+        return 120.0 + 4 * outputs, 60.0 + 4 * outputs
 
     @property
     def allowed(self) -> Any:

@@ -28,10 +28,8 @@ _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at 
 _FEWEST = 18.0  # steps over all the time, so that nothing that a wave passes is stepped over: some 200 kicks
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _SPARE = 1.05  # times the steps that an error asks for
-_PAIRS, _CELLS = (
-    9,
-    2**12,
-)  # of steps held against their double at a time, and all their cells: transforms of many are cheaper
+_PAIRS, _CELLS = 10, 2**12  # held against one of twice the length at a time, at most; transforms of many are cheaper
+_UNKNOWN = 15.0  # of the errors of double steps and of steps, where nothing tells their ratio
 _KEPT = 256  # waves that a gradient keeps of a stretch where they cannot be followed backwards
 _TRIES = 40
 
@@ -161,11 +159,10 @@ def _looked_at(
     """The wave after an even number of steps, their error, of the norm, what it would be at this pace where more than is allowed,
     and what was watched."""
     noise = 16 * float(jnp.finfo(h.dtype).eps)
-    step, double = parts.stepper(h), parts.stepper(2 * h)
+    step, double, fourfold = (parts.stepper(k * h) for k in (1, 2, 4))
     size = lambda wave: jnp.sqrt(jnp.sum(jnp.real(wave) ** 2 + jnp.imag(wave) ** 2))
     of = jnp.maximum(size(wave), jnp.finfo(h.dtype).tiny)
-    most = max(1, min(_PAIRS, _CELLS // wave.size))
-    each = jnp.arange(most, dtype=h.dtype)
+    most = max(2, min(_PAIRS, _CELLS // wave.size // 2 * 2))
 
     def pairs(state: Any) -> Any:
         done, wave, error, seen = state
@@ -176,12 +173,19 @@ def _looked_at(
 
         waves = jnp.zeros((2 * most + 1, *wave.shape), wave.dtype).at[0].set(wave)
         waves = jax.lax.fori_loop(0, here.astype(int), one, waves)
-        begun = start + (done + jnp.minimum(2 * each, here - 2)) * h  # where there is no more, nothing is known of V
-        off = jax.vmap(size)(jax.vmap(double)(begun, waves[:-1:2]) - waves[2::2]) / of
-        missed = jnp.maximum(
-            off / (2**_ORDER - 1) - noise, 0.0
-        )  # of two steps; of one, twice as long, 2⁶ times as much
-        missed = jnp.sum(jnp.where(2 * each < here, missed, 0.0))
+
+        def off(k: int, step: Callable[[Any, Any], Any]) -> Any:
+            """How far steps k times as long lead elsewhere, one after the other, zero beyond the last."""
+            first = k * jnp.arange(2 * most // k, dtype=h.dtype)
+            begun = start + (done + jnp.minimum(first, jnp.maximum(here - k, 0.0))) * h  # V is asked for nowhere else
+            found = jax.vmap(size)(jax.vmap(step)(begun, waves[:-1:k]) - waves[k::k]) / of
+            return jnp.where(first + k <= here, found, 0.0)
+
+        twice, four = off(2, double), jnp.sum(off(4, fourfold))
+        paired = jnp.sum(jnp.where(jnp.arange(most) < 2 * jnp.floor(here / 4), twice, 0.0))
+        # Where errors go as hᵖ, the two are as 2ᵖ + 1 to one, and an error of steps is 1/(2ᵖ − 1) of what double steps are off.
+        ratio = jnp.clip(four / jnp.where(paired > 0, paired, 1.0) - 2.0, 1.0, 2.0**_ORDER - 1)
+        missed = jnp.sum(jnp.maximum(twice / jnp.where(paired > 0, ratio, _UNKNOWN) - noise, 0.0))
         seen = jnp.maximum(seen, jnp.max(jax.vmap(watch)(waves[1:]), axis=0))
         return done + here, waves[here.astype(int)], error + missed, seen
 
