@@ -74,7 +74,7 @@ class WaveSystem(System):
 
     def glimpse(self, t: Any) -> Any:
         """V/ħ at time t in a few cells, wherever they are."""
-        few = {1: 16, 2: 4, 3: 3}[self.grid.ndim]
+        few = {1: 8, 2: 4, 3: 3}[self.grid.ndim]
         return self._over_hbar(at_centers(self.grid, self.equation.potential, "potential", t, few=few)).ravel()
 
     @property

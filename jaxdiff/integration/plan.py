@@ -9,7 +9,7 @@
 | Steps    | a stepper named by the user                               | `substeps` per output interval             |
 | Lattice  | several axes                                              | matrices per axis, or products with A      |
 | Modes    | `jd.Spectral()`, or constant coefficients on several axes | a transform per output time                |
-| SplitSteps | waves                                                   | six pairs of transforms per step           |
+| SplitSteps | waves                                                   | eleven pairs of transforms per step        |
 | Turning  | waves, a potential constant in time, where it is cheaper  | a pair of transforms per product, for all times |
 | Fading   | waves in imaginary time                                   | the same for each output interval          |
 """

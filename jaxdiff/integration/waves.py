@@ -18,7 +18,7 @@ from jaxdiff.operators.split_step import Parts, split
 _TOLERANCE = 1e-9  # of the norm
 _MOST_STEPS = 2**17
 _MOST_TERMS = 2**17
-_PRODUCTS = 9.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
+_PRODUCTS = 10.0  # of Chebyshev that cost as much as a split step with its share of looks at the error
 _GLIMPSES = 4096  # at a potential of time, over all the time
 _LOOKS, _CELLS_LOOKED_AT = 17, 2**20  # between outputs, at the sum for all times; at most so many cells in all
 _ROUNDOFF, _GROWN = 64, 1e-5  # of a sum and of the start, in last digits; which may have grown to so much of the wave
@@ -26,7 +26,7 @@ _FADES = 10.0  # logarithm by which a wave may fade in one sum in imaginary time
 
 
 class SplitSteps(Method):
-    """Blanes and Moan's steps of fourth order, in each stretch between outputs and jumps of the potential of one length.
+    """Blanes and Moan's steps of sixth order, in each stretch between outputs and jumps of the potential of one length.
 
     by_terms: whether Chebyshev is asked in their place where it is cheaper
     """
@@ -63,11 +63,11 @@ class SplitSteps(Method):
         return waves, needed, [*found, *system.held(watched, good)]
 
     def describe(self, needed: Any = None) -> str:
-        steps = "" if needed is None else f" {int(needed[1])}"
-        return f"split steps of fourth order,{steps} in all" if steps else "split steps of fourth order"
+        steps = "" if needed is None else f", {int(needed[1])} in all"
+        return f"split steps of sixth order{steps}"
 
     def states_held(self, grid: Any, outputs: int, *, drift: bool = False, observed: bool = False) -> Any:
-        return 60.0 + 4 * outputs, 60.0 + 4 * outputs
+        return 120.0 + 4 * outputs, 60.0 + 4 * outputs
 
     @property
     def allowed(self) -> Any:
@@ -84,7 +84,8 @@ def _changes(potential: Any, start: Any, end: Any, jumps: list[Any], tolerance: 
     """How fast a potential of time (k,) changes, of what it changes by, between jumps that are known [1/time]: so many steps at
     least see a pulse between the times at which the steps before it look."""
     times = start + (end - start) * jnp.arange(_GLIMPSES + 1, dtype=start.dtype) / _GLIMPSES
-    values = jax.lax.stop_gradient(jax.vmap(potential)(times))
+    # Formed once: what is fused into the three sums over it is formed three times.
+    values = jax.lax.optimization_barrier(jax.lax.stop_gradient(jax.vmap(potential)(times)))
     known = jnp.concatenate(jumps)[:, None] if jumps else jnp.zeros((0, 1), times.dtype)
     across = ((known >= times[:-1]) & (known <= times[1:])).any(axis=0)
     by = jnp.where(across[:, None], 0.0, jnp.abs(jnp.diff(values, axis=0)))
@@ -192,7 +193,7 @@ class Fading(Method):
         gone = "the wave fades to nothing in imaginary time, which leaves no ground state; add a constant to the potential, so that its lowest energy is near zero"
         lost = ~(jnp.min(jnp.max(jnp.abs(waves), axis=tuple(range(1, waves.ndim)))) > 0)
         grown = jax.lax.stop_gradient(jnp.max(grown))
-        rounded = "roundoff may have grown to {value} of the wave, as the start has next to nothing of the ground state; shorten the time, start otherwise, or ask jd.spectrum for the modes"
+        rounded = "roundoff may have grown to {value} of the wave, as the start has next to nothing of the ground state; shorten the time, start otherwise, or ask jd.spectrum for the modes; the lowest odd state is the ground state of half of the domain"
         found = [(gone, lost & good, 0.0, 0.0), (rounded, good & (grown > max(_GROWN, 2**14 * eps)), 0.0, grown)]
         return waves, jnp.stack([substeps, jnp.max(terms)]).astype(start.real.dtype), found
 

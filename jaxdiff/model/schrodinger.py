@@ -37,7 +37,8 @@ class Schrodinger(Equation):
         absorption: Γ ≥ 0 [energy], None for none, constant in time, of layers at the edges that take up what comes: |ψ|² fades there at the rate 2Γ/ħ. Where it
             sets in slower than a wavelength little comes back.
         imaginary_time: whether times are those of e^{−Hτ/ħ}, in which the ground state stays: divide by the norm. V is constant then,
-            and of a start that has next to nothing of that state what roundoff makes is refused.
+            and of a start that has next to nothing of that state what roundoff makes is refused: for the lowest odd
+            state take half of the domain, whose ground state it is.
         boundaries: `Dirichlet()`, a wall that no wave enters, `Neumann()`, a mirror, or `Periodic()`; one for all sides, or a
             dictionary {"x-": …, "x+": …}, in which a side not named is a wall. What comes to a wall is sent back; `Solution.method` says so.
 

@@ -13,19 +13,23 @@ import numpy as np
 
 from jaxdiff.operators.basis import Basis
 from jaxdiff.operators.linear import linear
+from jaxdiff.operators.turn import turn
 
-# Fourth order, Runge–Kutta–Nyström: Blanes & Moan 2002, doi:10.1016/S0377-0427(01)00492-7. Shares of a step.
-_B = (0.0829844064174052, 0.396309801498368, -0.0390563049223486)
-_A = (0.245298957184271, 0.604872665711080)
-_KICKS = np.array([*_B, 1 - 2 * sum(_B)])[[0, 1, 2, 3, 2, 1, 0]]
-_DRIFTS = np.array([*_A, 0.5 - sum(_A)])[[0, 1, 2, 2, 1, 0]]
-_MIRRORED = np.array([0, 1, 2, 2, 1, 0])
+# Sixth order, Runge–Kutta–Nyström, of eleven stages: Blanes & Moan 2002, doi:10.1016/S0377-0427(01)00492-7. Shares of a step.
+_B = (0.0414649985182624, 0.198128671918067, -0.0400061921041533, 0.0752539843015807, -0.0115113874206879)
+_A = (0.123229775946271, 0.290553797799558, -0.127049212625417, -0.246331761062075, 0.357208872795928)
+_ORDER, _STAGES = 6, 11
+_KICKED = np.array([0, 1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 0])  # a step backwards is the same step
+_DRIFTED = np.array([0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0])
+_KICKS = np.array([*_B, 0.5 - sum(_B)])[_KICKED]
+_DRIFTS = np.array([*_A, 1 - 2 * sum(_A)])[_DRIFTED]
 _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at the clock of the drifts
 
-_FEWEST = (
-    34.0  # steps over all the time, so that nothing that a wave passes is stepped over; no simple fractions of a period
-)
+_FEWEST = 18.0  # steps over all the time, so that nothing that a wave passes is stepped over: some 200 kicks
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
+_SPARE = 1.05  # times the steps that an error asks for
+_PAIRS, _CELLS = 10, 2**12  # held against one of twice the length at a time, at most; transforms of many are cheaper
+_UNKNOWN = 15.0  # of the errors of double steps and of steps, where nothing tells their ratio
 _KEPT = 256  # waves that a gradient keeps of a stretch where they cannot be followed backwards
 _TRIES = 40
 
@@ -40,21 +44,26 @@ class Parts(eqx.Module):
     basis: Basis
     steady: bool = eqx.field(static=True)
 
+    @property
+    def kicked(self) -> np.ndarray:
+        """Which of `kicks` are those of a step `(12,)`."""
+        return _KICKED if self.steady else np.arange(_STAGES + 1)
+
     def kicks(self, t: Any, h: Any) -> Any:
-        """The factors of a step from t on `(7, *cells)`."""
+        """The factors of a step from t on `(6, *cells)`, or `(12, *cells)` where V varies."""
+        shares = jnp.asarray(_KICKS, h.dtype)
         if self.steady:
-            each = jax.vmap(lambda share: self._kick(self.potential(t), share * h))(jnp.asarray(_KICKS[:4], h.dtype))
-            return each[np.array([0, 1, 2, 3, 2, 1, 0])]
-        at = lambda t, share: self._kick(self.potential(t), share * h)
-        return jax.vmap(at)(_clock(t, h), jnp.asarray(_KICKS, h.dtype))
+            potential = self.potential(t)
+            return jax.vmap(lambda share: self._kick(potential, share * h))(shares[:6])
+        return jax.vmap(lambda t, share: self._kick(self.potential(t), share * h))(_clock(t, h), shares)
 
     def _kick(self, potential: Any, h: Any) -> Any:
         turned = turn(potential * h)
         return turned if self.absorption is None else turned * jnp.exp(-self.absorption * h)
 
     def drifts(self, h: Any) -> Any:
-        """The factors of a step `(3, *modes)`."""
-        return jax.vmap(lambda share: turn(self.kinetic * (share * h)))(jnp.asarray(_DRIFTS[:3], h.dtype))
+        """The factors of a step `(6, *modes)`."""
+        return jax.vmap(lambda share: turn(self.kinetic * (share * h)))(jnp.asarray(_DRIFTS[:6], h.dtype))
 
     def stepper(self, h: Any) -> Callable[[Any, Any], Any]:
         """(t, ψ) ↦ ψ after a step of length h, ψ `(…, *cells)`."""
@@ -66,22 +75,18 @@ class Parts(eqx.Module):
 
             def stage(wave: Any, row: Any) -> Any:
                 kick, drift = row
-                return self.basis.synthesise(drift * self.basis.analyse(kick * wave)), None
+                return self.basis.synthesise(drifts[drift] * self.basis.analyse(kicks[kick] * wave)), None
 
-            return kicks[6] * jax.lax.scan(stage, wave, (kicks[:6], drifts[_MIRRORED]))[0]
+            rows = jnp.asarray(self.kicked[:-1]), jnp.asarray(_DRIFTED)
+            return kicks[self.kicked[-1]] * jax.lax.scan(stage, wave, rows)[0]
 
         return step
 
 
 def _clock(t: Any, h: Any) -> Any:
-    """When a step from t on kicks `(7,)`, kept off its ends: V may jump there, and the value would be that of the other side."""
+    """When a step from t on kicks `(12,)`, kept off its ends: V may jump there, and the value would be that of the other side."""
     edge = jax.lax.stop_gradient(jnp.minimum(16 * jnp.finfo(h.dtype).eps * (jnp.abs(t) + h), h / 4))
     return t + jnp.clip(jnp.asarray(_CLOCK, h.dtype) * h, edge, h - edge)
-
-
-def turn(angle: Any) -> Any:
-    """e^{−i angle}."""
-    return jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
 
 
 def split(
@@ -95,9 +100,9 @@ def split(
     watch: Callable[[Any], Any],
 ) -> tuple[Any, Any, Any, Any]:
     """Waves `(s, *cells)` at the ends of stretches that follow each other, how many steps each took `(s,)`, the error, of the norm,
-    and the most that `watch` makes `(m,)` of a wave after every two steps.
+    and the most that `watch` makes `(m,)` of a wave after every step.
 
-        e^{−ihb₆V} Π e^{−ihaⱼT} e^{−ihbⱼV}
+        e^{−ihb₁₁V} Π e^{−ihaⱼT} e^{−ihbⱼV}
 
     The error of two steps is that against one of twice their length; as steps keep the norm, errors add up at most. What is more than `most` steps in all is not followed; `least` are taken
     in a unit of time. Reverse mode follows waves backwards, which costs as many
@@ -122,8 +127,8 @@ def _split(
         def again(state: Any) -> Any:
             count, tries = state[0], state[-1]
             end, error, seen = _looked_at(parts, start, duration / count, count, wave, allowed, watch)
-            ratio = (error / jnp.maximum(allowed, jnp.finfo(durations.dtype).tiny)) ** 0.25
-            wanted = _even(count * jnp.clip(1.1 * ratio, 1.1, _MORE))
+            ratio = (error / jnp.maximum(allowed, jnp.finfo(durations.dtype).tiny)) ** (1 / _ORDER)
+            wanted = _even(count * jnp.clip(_SPARE * ratio, _SPARE, _MORE))
             wanted = jnp.where(jnp.isfinite(ratio), wanted, count * _MORE)
             return jnp.where(error <= allowed, count, wanted), end, error, ratio, seen, tries + 1
 
@@ -134,7 +139,7 @@ def _split(
         first = _even(duration * pace)
         begin = (first, wave, jnp.full_like(error, jnp.inf), jnp.ones_like(error), watched, 0)
         count, end, missed, ratio, seen, _ = jax.lax.while_loop(short, again, begin)
-        less = count / jnp.where(duration > 0, duration, 1.0) * jnp.clip(1.1 * ratio, _LESS, 1.0)
+        less = count / jnp.where(duration > 0, duration, 1.0) * jnp.clip(_SPARE * ratio, _LESS, 1.0)
         pace = jnp.where(duration > 0, jnp.maximum(less, slowest), pace)
         return (end, pace, taken + count, error + missed, jnp.maximum(watched, seen)), (end, count)
 
@@ -145,7 +150,7 @@ def _split(
 
 
 def _even(count: Any) -> Any:
-    return jnp.maximum(2.0 * jnp.ceil(count / 2.0), 2.0)
+    return jnp.maximum(2.0 * jnp.ceil(count / 2.0 - 1e-3), 2.0)
 
 
 def _looked_at(
@@ -154,21 +159,41 @@ def _looked_at(
     """The wave after an even number of steps, their error, of the norm, what it would be at this pace where more than is allowed,
     and what was watched."""
     noise = 16 * float(jnp.finfo(h.dtype).eps)
-    step, double = parts.stepper(h), parts.stepper(2 * h)
+    step, double, fourfold = (parts.stepper(k * h) for k in (1, 2, 4))
     size = lambda wave: jnp.sqrt(jnp.sum(jnp.real(wave) ** 2 + jnp.imag(wave) ** 2))
     of = jnp.maximum(size(wave), jnp.finfo(h.dtype).tiny)
+    most = max(2, min(_PAIRS, _CELLS // wave.size // 2 * 2))
 
-    def pair(state: Any) -> Any:
+    def pairs(state: Any) -> Any:
         done, wave, error, seen = state
-        t = start + done * h
-        one = double(t, wave)
-        two = jax.lax.fori_loop(0, 2, lambda i, wave: step(t + i * h, wave), wave)
-        missed = size(one - two) / of / 15  # of two; sixteen times as much is that of one
-        return done + 2, two, error + jnp.maximum(missed - noise, 0.0), jnp.maximum(seen, watch(two))
+        here = jnp.minimum(count - done, 2 * most)
+
+        def one(i: Any, waves: Any) -> Any:
+            return waves.at[i + 1].set(step(start + (done + i) * h, waves[i]))
+
+        waves = jnp.zeros((2 * most + 1, *wave.shape), wave.dtype).at[0].set(wave)
+        waves = jax.lax.fori_loop(0, here.astype(int), one, waves)
+
+        def off(k: int, step: Callable[[Any, Any], Any]) -> Any:
+            """How far steps k times as long lead elsewhere, one after the other, zero beyond the last."""
+            first = k * jnp.arange(2 * most // k, dtype=h.dtype)
+            begun = start + (done + jnp.minimum(first, jnp.maximum(here - k, 0.0))) * h  # V is asked for nowhere else
+            found = jax.vmap(size)(jax.vmap(step)(begun, waves[:-1:k]) - waves[k::k]) / of
+            return jnp.where(first + k <= here, found, 0.0)
+
+        twice, four = off(2, double), jnp.sum(off(4, fourfold))
+        paired = jnp.sum(jnp.where(jnp.arange(most) < 2 * jnp.floor(here / 4), twice, 0.0))
+        # Where errors go as hᵖ, the two are as 2ᵖ + 1 to one, and an error of steps is 1/(2ᵖ − 1) of what double steps are off.
+        ratio = jnp.clip(four / jnp.where(paired > 0, paired, 1.0) - 2.0, 1.0, 2.0**_ORDER - 1)
+        missed = jnp.sum(jnp.maximum(twice / jnp.where(paired > 0, ratio, _UNKNOWN) - noise, 0.0))
+        seen = jnp.maximum(seen, jnp.max(jax.vmap(watch)(waves[1:]), axis=0))
+        return done + here, waves[here.astype(int)], error + missed, seen
 
     begin = (jnp.zeros_like(count), wave, jnp.zeros_like(h), watch(wave))
     good = lambda state: (state[0] < count) & (state[2] <= allowed)
-    done, wave, error, seen = jax.lax.while_loop(good, pair, begin)
+    done, wave, error, seen = jax.lax.while_loop(good, pairs, begin)
+    if parts.absorption is None:  # roundoff of transforms leans one way: 10⁵ of them add 1e-12 to the norm
+        wave = wave * (of / jnp.maximum(size(wave), jnp.finfo(h.dtype).tiny))
     return wave, error * count / done, seen
 
 
@@ -243,7 +268,8 @@ def _followed(parts: Parts, start: Any, h: Any, count: Any, first: Any, last: An
     basis, ndim = parts.basis, last.ndim
     drifts, known = parts.drifts(-h), parts.kicks(start, -h) if parts.steady else None
     product = lambda both: both[0].imag * both[1].real - both[0].real * both[1].imag  # Im adjoint* wave
-    shares = [jnp.asarray(x, h.dtype) for x in (_KICKS, _DRIFTS)]
+    kick_shares = jnp.asarray(_KICKS, h.dtype)
+    last_first = parts.kicked[:0:-1], _DRIFTED, *(jnp.asarray(x[::-1], h.dtype) for x in (_KICKS[1:], _DRIFTS))
 
     def potentials(i: Any, parts: Parts, start: Any, h: Any) -> Any:
         return jax.vmap(parts.potential)(_clock(start + i * h, h))
@@ -253,23 +279,26 @@ def _followed(parts: Parts, start: Any, h: Any, count: Any, first: Any, last: An
         i = count - 1 - i.astype(h.dtype)
         kicks = known if known is not None else jnp.conj(parts.kicks(start + i * h, h))
 
-        def stage(both: Any, row: Any) -> Any:
-            kick, drift = row
+        def stage(carry: Any, row: Any) -> Any:
+            both, kinetic, turned = carry
+            kick, drift, kick_share, drift_share = row
             passed = product(both)
-            modes = basis.analyse(kick * both)
-            return basis.synthesise(drift * modes), (passed, product(modes))
+            modes = basis.analyse(kicks[kick] * both)
+            kinetic = kinetic + drift_share * product(modes)
+            by_all = (turned + kick_share * passed, None) if parts.steady else (turned, passed)
+            return (basis.synthesise(drifts[drift] * modes), kinetic, by_all[0]), by_all[1]
 
-        both, (passed, moved) = jax.lax.scan(stage, both, (kicks[:0:-1], drifts[_MIRRORED]))
-        by_kicks = shares[0].reshape(-1, *(1,) * ndim) * jnp.concatenate([product(both)[None], passed[::-1]])
-        both, each = kicks[0] * both, jnp.tensordot(shares[1], moved, 1, precision="highest")
+        (both, kinetic, turned), passed = jax.lax.scan(stage, (both, kinetic, turned), last_first)
         if parts.steady:
-            turned = turned + jnp.sum(by_kicks, axis=0)
+            turned = turned + kick_shares[0] * product(both)
         else:
+            by_kicks = jnp.concatenate([product(both)[None], passed[::-1]])
+            by_kicks = kick_shares.reshape(-1, *(1,) * ndim) * by_kicks
             each_potential, of = _vjp(partial(potentials, i), parts, start, h)
             more, to_start, to_h = of(h * by_kicks)
             totals = jax.tree.map(jnp.add, totals, more)
             by_start, by_h = by_start + to_start, by_h + to_h + jnp.sum(by_kicks * each_potential)
-        return both, kinetic + each, turned, totals, by_start, by_h
+        return kicks[0] * both, kinetic, turned, totals, by_start, by_h
 
     zero = jnp.zeros_like(h)
     totals = jax.tree.map(jnp.zeros_like, _numbers(parts))
