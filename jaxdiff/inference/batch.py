@@ -45,7 +45,7 @@ class BatchData(NamedTuple):
     of the model {place: array}, those of its initial state."""
 
     start: np.ndarray
-    observed: tuple[dict[str, np.ndarray], ...]
+    observed: tuple[dict[str, Any], ...]
     leaves: dict[int, np.ndarray]
 
 
@@ -102,9 +102,16 @@ class Batch:
 
     def own(self, i: int) -> Parameters:
         """The parameters of one fit: its start, and its initial state."""
-        bare = replace(self.run.problem, predictors=())
-        parameters = _each(bare, pick(self.data._replace(observed=()), i)).parameters
-        return replace(parameters, start=np.asarray(parameters.transform(self.data.start[i])))
+        return own(self.run, self.data, i)
+
+    def complain(self) -> None:
+        """Raise why the model fails at the start."""
+        self.run.complain(self.data.start[0])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know."""
+        return ()
 
     def run_all(self, waiting: np.ndarray) -> Any:
         """Yield the `Results` of all fits that wait, chunk after chunk, those that are late gathered and continued together."""
@@ -236,6 +243,13 @@ class Batch:
                 predictors.append(renewed(~back & ~failed))
         run.predictors = tuple(predictors)
         return back, failed
+
+
+def own(run: Run, data: BatchData, i: int) -> Parameters:
+    """The parameters of one of many fits."""
+    bare = replace(run.problem, predictors=())
+    parameters = _each(bare, pick(data._replace(observed=()), i)).parameters
+    return replace(parameters, start=np.asarray(parameters.transform(data.start[i])))
 
 
 def _padded(predictor: Any, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The bootstrap: data are drawn anew (by `Measurement.draw`), all fitted as one batch, and their scatter is the error."""
+"""The bootstrap: data are drawn anew (by `Measurement.draw`) and fitted as by `fit_many`, and their scatter is the error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdiff.inference.batch import Batch, BatchData
+from jaxdiff.inference.batch import BatchData
 from jaxdiff.inference.fit import checked_count, precision
 from jaxdiff.inference.fit_many import fit_batch, generator
 from jaxdiff.inference.fits import Fits
@@ -16,8 +16,9 @@ from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.objective import start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.inference.sequential import together
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.stacks import Redraw, Stack, check_batched
+from jaxdiff.measurements.stacks import Redraw, Stack
 from jaxdiff.reports.text import table
 from jaxdiff.runtime.devices import choose
 from jaxdiff.runtime.progress import Progress
@@ -81,18 +82,24 @@ class Bootstrap:
 
     @property
     def standard_errors(self) -> dict[str, Any]:
-        """{name: standard deviation over the repeats}."""
-        return self.fits.run.parameters.split(np.std(self._x, axis=0, ddof=1))
+        """{name: standard deviation over the repeats}; NaN where fewer than two converged."""
+        return self.fits.run.parameters.split(np.sqrt(np.diag(self.covariance)))
 
     @property
     def bias(self) -> dict[str, Any]:
         """{name: mean over the repeats − the estimate}."""
-        return self.fits.run.parameters.split(self._x.mean(0) - self.fit.columns()[0])
+        return self.fits.run.parameters.split(self._bias)
+
+    @property
+    def _bias(self) -> np.ndarray:
+        estimate = self.fit.columns()[0]
+        return self._x.mean(0) - estimate if len(self._x) else np.full_like(estimate, np.nan)
 
     @property
     def covariance(self) -> np.ndarray:
         """(p, p) over the repeats, in the order of `labels`."""
-        return np.atleast_2d(np.cov(self._x, rowvar=False))
+        p = self.fits.x.shape[1]
+        return np.atleast_2d(np.cov(self._x, rowvar=False)) if len(self._x) > 1 else np.full((p, p), np.nan)
 
     @property
     def intervals(self) -> dict[str, tuple[Any, Any]]:
@@ -101,6 +108,8 @@ class Bootstrap:
 
     @property
     def _ends(self) -> np.ndarray:
+        if len(self._x) < 2:
+            return np.full((self.fits.x.shape[1], 2), np.nan)
         return np.quantile(self._x, (0.5 - self.level / 2, 0.5 + self.level / 2), axis=0).T
 
     def to_frame(self) -> pd.DataFrame:
@@ -114,14 +123,15 @@ class Bootstrap:
             ("parameter", "estimate", "standard error", f"{share} interval", "of the fit", "bias")
         ]
         x, errors, _ = self.fit.columns()
-        scatter, bias = np.std(self._x, axis=0, ddof=1), self._x.mean(0) - x
+        scatter, bias = np.sqrt(np.diag(self.covariance)), self._bias
         for label, *numbers, (low, high) in zip(self.fit.labels, x, scatter, errors, bias, self._ends, strict=True):
             estimate, deviation, error, off = (
                 f"{v:.{digits}g}" for v, digits in zip(numbers, (6, 2, 2, 2), strict=True)
             )
             rows.append((label, estimate, deviation, f"{low:.6g} … {high:.6g}", error, off))
         ends = f"{self.kind} bootstrap, {len(self)} repeats, {int(self.converged.sum())} converged"
-        return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in self.fits.remarks)])
+        few = ("fewer than two repeats converged, which tells no scatter",) if len(self._x) < 2 else ()
+        return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in (*few, *self.fits.ends))])
 
     __str__ = summary
     __repr__ = summary
@@ -149,7 +159,7 @@ def bootstrap(
     batch: int | None = None,
     progress: bool = True,
 ) -> Bootstrap:
-    """Errors and percentile intervals of a fit from data drawn anew, all refitted as one batch.
+    """Errors and percentile intervals of a fit from data drawn anew, refitted as one batch, or else one after the other.
 
         y* ~ p(y | θ̂),  θ̂* = argmin loss(prediction(θ), y*)
 
@@ -157,21 +167,25 @@ def bootstrap(
         fit: what `fit` returned; each experiment is drawn anew.
         repeats: how many.
         kind: "parametric" draws from the fitted model: readings Gaussian, with their sigma or the variance of the
-            residuals over n − p; counts multinomial; paths from where they begin. "residual" asks less of the noise: residuals in units of sigma are
+            residuals over n − p; counts multinomial; individuals within the cells; passages by their densities, censored when those
+            measured were; paths, tracks and paths of states from where they begin, at the same times, seen with the same noise and
+            exposure. "residual" asks less of the noise: residuals in units of sigma are
             drawn with replacement, centred and widened by √(n/(n − p)); individuals are drawn from the measured
             histograms. Where the fit found readings correlated in time, both draw correlated noise.
         level: of the intervals.
         key: of jax.random, by which data are drawn; None: jax.random.key(0).
         steps, dtype, devices, batch, progress: as in `fit_many`.
 
-    The refits start from the estimate.
+    The refits start from the estimate. Those that fail are counted, and do not count. An interruption (Ctrl-C) returns what is done, and
+    says so. Paths are drawn by `simulate` in steps whose bias is a tenth of an error bar, or a note says by how much they err; those that
+    end, killed or absorbed, where the measured ones did not are drawn again, as a note says.
 
     Returns:
         `Bootstrap`.
 
     Raises:
         ValueError: the fit has no data or model at hand (it was loaded), or its data carry no noise.
-        TypeError: a fit of paths of states, or no `Fit`.
+        TypeError: no `Fit`.
 
     >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -195,16 +209,18 @@ def bootstrap(
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level!r}; 0.95 is usual")
     problem = fit.required_problem()
-    for one in fit.measurements:
-        check_batched(one)
     objective, fitted = problem.objective, problem.parameters
     stacks = draw_data(fit, repeats, kind, generator(key))
     with precision(dtype):
         fitted = replace(fitted, start=fit.columns()[0])
-        run = Run(objective, fitted, tuple(one.template for one in stacks), fit.options, Progress(False))
+        templates = tuple(one.template for one in stacks)
+        run = Run(objective, fitted, templates, fit.options, Progress(False), redrawn=True)
         start = np.tile(start_vector(fitted), (repeats, 1))
         data = BatchData(start, tuple(one.data() for one in stacks), {})
-        many = Batch(run, data, LevenbergMarquardt(), steps, choose(devices), checked_count(batch, "batch"))
+        size = checked_count(batch, "batch")
+        many, stacks = together(
+            run, data, stacks, LevenbergMarquardt(), steps, choose(devices), size, problem.predictors
+        )
         return Bootstrap(fit, fit_batch(many, stacks, fit.loss_name, progress), kind, level)
 
 

@@ -1,4 +1,4 @@
-"""`fit_many`: many fits of one model as one batch, to a data set each."""
+"""`fit_many`: many fits of one model, to a data set each, as one batch or one after the other."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector
 from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.inference.sequential import Sequential, together
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.stacks import Stack, stack
@@ -48,7 +49,7 @@ def fit_many(
     save: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Fits:
-    """Fit one model to each of many data sets, as one compiled batch; the results are those of `fit(errors="iid")` one by one.
+    """Fit one model to each of many data sets, as one compiled batch where that can be; the results are those of `fit(errors="iid")` one by one.
 
         θ̂_b = argmin loss(prediction(θ), observation_b),  b = 1 … B
 
@@ -57,7 +58,9 @@ def fit_many(
         measurements: one measurement, whose data are taken from `values`; or a sequence with an entry for each data set,
             a measurement or a tuple of several experiments, of the same kinds and on the same grids. Readings may differ
             in times and positions (all are solved for all of them) and in sigma, histograms in counts and totals, both
-            in their initial states and conditions; paths on one axis in anything but the grid, at few distinct intervals. `sensor` in `Observed` counts those of each data set.
+            in their initial states and conditions; paths on one axis in anything but the grid, at few distinct intervals. Tracks, paths of
+            states or on several axes, at many intervals or of coefficients of time, and what differs in more, are fitted one after
+            the other, by programs that they share, as a note says. `sensor` in `Observed` counts those of each data set.
         values: `(B, m)` like the values of `Readings`, or `(B, times, *bins)` like the counts of `Histograms`, or `(B, n)` like
             all frames of a `Trajectory`, one after the other; NaN is missing, each data set with its own gaps.
         optimizer: None or `LevenbergMarquardt(…)`.
@@ -103,13 +106,16 @@ def fit_many(
         start, leaves = _own_initials(model, parameters, stacks, fitted)
         data = BatchData(start, tuple(one.data() for one in stacks), leaves)
         run = Run(objective, fitted, templates, SolverOptions(scheme, stepper, substeps, tolerance), Progress(False))
-        data = data._replace(start=rough_starts(run, data.start))
-        many = Batch(run, data, method, steps, over, size)
+        many, stacks = together(run, data, stacks, method, steps, over, size)
         return fit_batch(many, stacks, loss_name(objective, loss, len(stacks)), progress, save)
 
 
 def fit_batch(
-    many: Batch, stacks: tuple[Stack, ...], loss_name: str, progress: bool, save: str | os.PathLike[str] | None = None
+    many: Batch | Sequential,
+    stacks: tuple[Stack, ...],
+    loss_name: str,
+    progress: bool,
+    save: str | os.PathLike[str] | None = None,
 ) -> Fits:
     """All fits of a batch, with a bar and a file of what is done; an interruption returns what is done."""
     run, count = many.run, len(many.data.start)
@@ -139,21 +145,15 @@ def fit_batch(
         notes.append(f"interrupted: {count - so_far} of {count} fits were not finished")
     finally:
         bar.close()
+    notes += many.notes
     if checkpoint is not None:
         checkpoint.write()
     if len(left := waiting()):
         chunks.append(results_of_chunk(many.unfinished(left), many, stacks, reason))
     found = gathered(many, stacks, chunks, reason=reason, loss_name=loss_name, notes=tuple(notes))
     if count and (found.status == FAILED).all():
-        run.complain(many.data.start[0])
+        many.complain()
     return found
-
-
-def rough_starts(run: Run, starts: np.ndarray) -> np.ndarray:
-    """Where the Euler densities of paths are largest, from each of some starts."""
-    distinct, which = np.unique(starts, axis=0, return_inverse=True)
-    found = [run.rough(start) for start in distinct]
-    return np.stack([start if z is None else z for start, z in zip(distinct, found, strict=True)])[which.ravel()]
 
 
 def generator(key: Any) -> np.random.Generator:

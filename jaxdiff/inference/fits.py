@@ -15,6 +15,7 @@ from jaxdiff.inference.fit import as_fit
 from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import Run
+from jaxdiff.inference.sequential import Sequential
 from jaxdiff.inference.uncertainty import Uncertainty, diagnostics, error_bars, listed
 from jaxdiff.inference.verdict import Verdict
 from jaxdiff.measurements.stacks import Stack
@@ -65,7 +66,7 @@ class Fits:
     status: np.ndarray
     history: np.ndarray
     run: Run = field(repr=False)
-    batch: Batch = field(repr=False)
+    batch: Batch | Sequential = field(repr=False)
     stacks: tuple[Stack, ...] = field(repr=False)
     reason: str | None = None
     loss_name: str = "loss"
@@ -184,8 +185,8 @@ class Fits:
         return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in self.remarks)])
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a reader must know: which fits did not converge and why, and what is not identified."""
+    def ends(self) -> tuple[str, ...]:
+        """Which fits did not converge and why, and what is not identified."""
         notes, found = list(self.notes), self.uncertainty
         for status, text in enumerate(STATUS):
             which = np.flatnonzero(self.status == status)
@@ -201,6 +202,12 @@ class Fits:
             why = "too few readings without sigma, or a loss that tells no noise"
             notes.append(f"no error bars in {int(no_noise.sum())} of {len(self)}: {why}")
         notes += [] if self.reason is None else [f"no error bars: {self.reason}"]
+        return tuple(notes)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know: how fits ended, and which data sets the model does not describe."""
+        notes = list(self.ends)
         if len(self) > SPOKEN and "verdicts" not in vars(self):
             return (*notes, "whether the model describes each data set is asked of fits.verdicts")
         wrong = [i for i, one in enumerate(self.verdicts) if one.describes is False]
@@ -227,7 +234,7 @@ class Fits:
 
 
 def results_of_chunk(
-    ended: Results, batch: Batch, stacks: tuple[Stack, ...], reason: str | None
+    ended: Results, batch: Batch | Sequential, stacks: tuple[Stack, ...], reason: str | None
 ) -> dict[str, np.ndarray]:
     """What is kept of fits that have ended, with their error bars."""
     run, none = batch.run, np.isin(ended.status, NO_ESTIMATE)
@@ -249,7 +256,9 @@ def results_of_chunk(
     }
 
 
-def gathered(batch: Batch, stacks: tuple[Stack, ...], chunks: list[dict[str, np.ndarray]], **described: Any) -> Fits:
+def gathered(
+    batch: Batch | Sequential, stacks: tuple[Stack, ...], chunks: list[dict[str, np.ndarray]], **described: Any
+) -> Fits:
     """The results of all chunks in the order of the data."""
     width = max(chunk["history"].shape[1] for chunk in chunks)
     wide = lambda history: np.pad(history, ((0, 0), (0, width - history.shape[1])), constant_values=np.nan)

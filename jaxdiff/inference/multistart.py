@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxdiff.inference.batch import Batch, BatchData
+from jaxdiff.inference.batch import BatchData
 from jaxdiff.inference.fit import as_tuple, checked_count, finished, loss_name, precision
-from jaxdiff.inference.fit_many import batched_method, fit_batch, generator, rough_starts
+from jaxdiff.inference.fit_many import batched_method, fit_batch, generator
 from jaxdiff.inference.fits import Fits
-from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble, start_vector
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import STEPS, Run, on_host
+from jaxdiff.inference.sequential import together
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.stacks import Alone, repeated
-from jaxdiff.measurements.states_at_times import Unplannable
+from jaxdiff.measurements.stacks import repeated
 from jaxdiff.model.equations import Equation
 from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.devices import choose as chosen
@@ -29,18 +27,6 @@ from jaxdiff.runtime.progress import Progress
 
 SAME_LOSS = 1e-6  # relative difference of the losses of one optimum
 SAME_PLACE = 1e-4  # of the loss: what the quadratic says of the difference between two places at one optimum
-
-
-class Ended(NamedTuple):
-    """Where fits from several starts ended, as far as optima are told apart."""
-
-    z: np.ndarray
-    x: np.ndarray
-    loss: np.ndarray
-    curvature: np.ndarray
-    history: np.ndarray
-    converged: np.ndarray
-    notes: tuple[str, ...] = ()
 
 
 @on_host
@@ -108,18 +94,13 @@ def multistart(
         fitted, function, sources, _ = assemble(model, parameters, measured, ())
         objective = Objective(function, choose(loss, measured), *sources)
         options = SolverOptions(scheme, stepper, substeps, tolerance)
-        try:
-            stacks = tuple(repeated(one, count) for one in measured)
-            run = Run(objective, fitted, tuple(one.template for one in stacks), options, Progress(False))
-            begun = rough_starts(run, _starts(fitted, count, float(spread), generator(key)))
-            own = tuple({} if one.template.discretised else one.data() for one in stacks)
-            many = Batch(run, BatchData(begun, own, {}), method, steps, chosen(devices), size)
-            fits: Fits | Ended = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
-        except (Alone, Unplannable):
-            if all(one.discretised for one in measured):
-                raise
-            run = Run(objective, fitted, measured, options, Progress(False))
-            fits = _one_by_one(run, _starts(fitted, count, float(spread), generator(key)), method, steps, progress)
+        stacks = tuple(repeated(one, count) for one in measured)
+        run = Run(objective, fitted, tuple(one.template for one in stacks), options, Progress(False))
+        own = tuple({} if one.template.discretised else one.data() for one in stacks)
+        data = BatchData(_starts(fitted, count, float(spread), generator(key)), own, {})
+        many, stacks = together(run, data, stacks, method, steps, chosen(devices), size)
+        run = many.run
+        fits = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
         optima = _optima(fits)
         if not optima:
             raise ValueError(
@@ -143,42 +124,6 @@ def multistart(
     return replace(found, optima=listed, start=start, notes=(*found.notes, *fits.notes, note))
 
 
-def _one_by_one(run: Run, starts: np.ndarray, method: LevenbergMarquardt, steps: int, progress: bool) -> Ended:
-    """Fits from each of the starts, one after the other, by programs that they share; those that end nowhere have not converged."""
-    count, p = starts.shape
-    found = Ended(
-        starts.copy(), np.full((count, p), np.nan), np.full(count, np.inf), np.zeros((count, p, p)),
-        np.full((count, 1), np.nan), np.zeros(count, bool),
-    )  # fmt: skip
-    bar, first, reached = Progress(progress, "fit"), None, 0
-    notes: list[str] = []
-    try:
-        for i, start in enumerate(starts):
-            each = copy(run)
-            each.start = start
-            try:
-                ended = each.levenberg_marquardt(method, steps)
-            except ValueError as error:
-                first = first or error
-            else:
-                run.parameters = (
-                    each.parameters
-                )  # with the scale of a number that starts at zero, which is that of all starts
-                found.z[i], found.x[i] = ended.z, np.asarray(run.parameters.transform(ended.z))
-                found.history[i], found.converged[i] = ended.history[0], ended.converged
-                if ended.here is not None:
-                    found.loss[i], found.curvature[i] = ended.here.value, ended.here.curvature
-            reached = i + 1
-            bar.show(reached, count)
-    except KeyboardInterrupt:
-        notes.append(f"interrupted: {count - reached} of {count} fits were not finished")
-    finally:
-        bar.close()
-    if first is not None and not found.converged.any():
-        raise first
-    return found._replace(notes=tuple(notes))
-
-
 def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:
     """A Latin hypercube of starts (starts, p) in the optimiser's coordinates, the first at the model's own."""
     from scipy import special
@@ -194,7 +139,7 @@ def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarr
     return z
 
 
-def _optima(fits: Fits | Ended) -> list[tuple[int, int]]:
+def _optima(fits: Fits) -> list[tuple[int, int]]:
     """(the best fit of it, how many ended there) for every distinct optimum, best first."""
     left = np.flatnonzero(fits.converged)
     left = left[np.argsort(fits.loss[left], kind="stable")]

@@ -35,9 +35,7 @@ RENEWALS = 50  # of predictors within one fit
 RETREATS = 30  # in a row, from coefficients that no predictor resolves
 NO_STEP = "no step improves the loss any more; check the model, or start elsewhere"
 PLAN_STEPS = 10  # of an optax transformation between two looks at the predictors
-# Seconds an evaluation last took, from which a repeated fit knows how far it may run at once.
-_PACES: dict[Objective, float] = {}
-
+_PACES: dict[Objective, float] = {}  # seconds an evaluation last took, by which a fit runs some way at once
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -86,6 +84,8 @@ class Run:
     retreats: int = 0
     refused: str = ""  # why the last trial that had to be given up was
     compiled: tuple[LevenbergMarquardt, int] = (LevenbergMarquardt(), STEPS)
+    redrawn: bool = False  # whether data are drawn from the model at the start, which no other then betters
+    patterns: tuple[Any, ...] = ()  # predictors of other data of this design, whose plans are taken over
 
     def __post_init__(self) -> None:
         self.start = start_vector(self.parameters)
@@ -106,12 +106,11 @@ class Run:
         """Predictors for the coefficients at z, where nothing that is fitted counts as zero and so as absent."""
         free = np.asarray(self.parameters.transform.kind) == 0
         models = self.at(np.where(free & (np.asarray(z) == 0), 1.0, z) if not self.paths else z)
-        parts = zip(self.measurements, models, self.objective.losses, strict=True)
+        pairs = zip(self.patterns or self.measurements, self.measurements, strict=True)
+        make = [one.prepare if like is one else partial(like.of_other, one) for like, one in pairs]
+        parts = zip(make, models, self.objective.losses, strict=True)
         try:
-            made = [
-                (one.prepare(model.equation, model.initial, loss.weighted, self.options), loss)
-                for one, model, loss in parts
-            ]
+            made = [(of(at.equation, at.initial, loss.weighted, self.options), loss) for of, at, loss in parts]
             self.predictors = tuple(one.summed() if loss.sums else one for one, loss in made)
             if any(model.observe is not None for model in models):
                 self._check_observed(z)
@@ -238,7 +237,7 @@ class Run:
 
         go_on: take the first steps at once, where they are quick and no scale depends on the start
         """
-        start, rough = self.start, self.rough(self.start)
+        start, rough = self.start, None if self.redrawn else self.rough(self.start)
         if rough is not None:
             try:
                 self.prepare(rough)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxdiff.measurements.stacks import Stack
+from jaxdiff.measurements.stacks import Alone, Stack
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.histograms import Histograms
@@ -66,7 +66,7 @@ def joined(several: Sequence[Any], initials: Any) -> HistogramsStack:
     for i, one in enumerate(several):
         bins = len(one.bins) == len(first.bins) and all(map(np.array_equal, one.bins, first.bins))
         if not bins or not np.array_equal(one.times, first.times):
-            raise ValueError(f"data set {i} has other bins or times than the first; fit those on their own")
+            raise Alone(f"counts in other bins or at other times, as those of data set {i} beside the first,")
         if one.whole != first.whole or (one.total is None) != (first.total is None):
             raise ValueError(
                 f"data set {i} is counted otherwise than the first; give all of them counts and totals alike"

@@ -12,10 +12,11 @@ import numpy as np
 from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
 from jaxdiff.integration.jumps import MATRIX_STATES, distinct_lengths
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.predictor import Prediction, Predictor, padded
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.operators import dense, doubled, doublings_needed, products_needed
 from jaxdiff.operators.uniformisation import poisson
+from jaxdiff.runtime.compilation import bucket
 from jaxdiff.runtime.conditions import Checks, check
 
 if TYPE_CHECKING:
@@ -160,8 +161,9 @@ class Powers(JumpsPredictor):
         return _log(found[self.place]), needed <= self.products
 
 
-def prepared(path: Trajectory, equation: Any) -> JumpsPredictor:
-    """The predictor of a path of states at these rates."""
+def prepared(path: Trajectory, equation: Any, pad: bool = False) -> JumpsPredictor:
+    """The predictor of a path of states at these rates; pad: whether rows that count for nothing may be added, so that paths of
+    other jumps share a program."""
     system = semidiscrete(equation, path.grid, FiniteVolume())[0]
     if not system.among_states:
         raise TypeError(f"a path of states is that of a jd.MasterEquation, got {type(equation).__name__}")
@@ -169,23 +171,25 @@ def prepared(path: Trajectory, equation: Any) -> JumpsPredictor:
         raise ValueError("a path of states needs rates that do not depend on time")
     starts, stops = numbers_of(path)
     operator, durations, rows = system.operator(0.0), path.durations, len(starts)
+    size = (lambda n: bucket(n, 16)) if pad else (lambda n: n)
+    filled = lambda column, fill: padded(column, size(rows), fill)
     common: dict[str, Any] = {
-        "observation": stops,
-        "weight": np.ones(rows),
+        "observation": filled(stops, 0),
+        "weight": filled(np.ones(rows), 0.0),
         "size": np.float64(rows),
-        "starts": starts,
-        "durations": durations,
-        "path": np.concatenate([np.full(len(t) - 1, i) for i, t in enumerate(path.times)]),
-        "number": np.concatenate([np.arange(1, len(t)) for t in path.times]),
+        "starts": filled(starts, 0),
+        "durations": filled(durations, 0.0),
+        "path": filled(np.concatenate([np.full(len(t) - 1, i) for i, t in enumerate(path.times)]), 0),
+        "number": filled(np.concatenate([np.arange(1, len(t)) for t in path.times]), 0),
         "grid": path.grid,
         "known": True,
     }
     count, exit = len(operator.loss), float(np.max(operator.exit))
     if path.continuous:
-        return Jumps(**common, **_jumps(operator, starts, stops, count))
+        return Jumps(**common, **_jumps(operator, starts, stops, count, size))
     distinct, which = distinct_lengths(durations)
     triples, place = np.unique(np.stack([which, starts, stops]), axis=1, return_inverse=True)
-    place = place.ravel()
+    place = filled(place.ravel(), 0)
     known = exit * distinct.max() if np.isfinite(exit) and exit > 0 else 1.0
     products = 2 ** int(np.ceil(np.log2(float(_products(known, count)))))
     columns, column = np.unique(triples[1], return_inverse=True)
@@ -193,21 +197,21 @@ def prepared(path: Trajectory, equation: Any) -> JumpsPredictor:
     of_powers = products * (len(columns) * count * min(count, 8) + triples.shape[1])
     if count <= MATRIX_STATES and of_matrices < max(of_powers, 2**20):
         squarings = -(-int(doublings_needed(exit, distinct.max())) // 8) * 8
-        return Squared(**common, distinct=distinct, squarings=max(squarings, 48), **_by_length(triples, place))
+        return Squared(**common, distinct=distinct, squarings=max(squarings, 48), **_by_length(triples, place, size))
     if products > _MOST_PRODUCTS:
         raise Unplannable(
             f"between two times of a path {known:.3g} jumps may come, more than are followed; check the rates and their unit"
         )
-    width = max(1, min(len(columns), _HELD // round(count * products**0.5)))
-    padded = np.resize(columns, (-(-len(columns) // width), width))
+    different, shown = size(triples.shape[1]), min(count, size(len(columns)))
+    width = max(1, min(shown, _HELD // round(count * products**0.5)))
     return Powers(
         **common,
         distinct=distinct,
-        which=triples[0],
-        ends=triples[2],
-        column=column,
+        which=padded(triples[0], different),
+        ends=padded(triples[2], different),
+        column=padded(column.ravel(), different),
         place=place,
-        columns=padded,
+        columns=np.resize(columns, (-(-shown // width), width)),
         products=products,
     )
 
@@ -225,17 +229,18 @@ def _products(mean: Any, count: int) -> Any:
     return products_needed(mean) + min(count, 64)
 
 
-def _by_length(triples: np.ndarray, place: np.ndarray) -> dict[str, Any]:
+def _by_length(triples: np.ndarray, place: np.ndarray, size: Any) -> dict[str, Any]:
     """The different (length, start, stop) in a table with a row for each length, and where those of each row of data stand."""
     which, starts, stops = triples
     sizes = np.bincount(which)
     within = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    ends, begins = np.zeros((2, len(sizes), sizes.max()), int)
+    width = size(sizes.max())
+    ends, begins = np.zeros((2, len(sizes), width), int)
     ends[which, within], begins[which, within] = stops, starts
-    return {"ends": ends, "begins": begins, "place": (which * sizes.max() + within)[place]}
+    return {"ends": ends, "begins": begins, "place": (which * width + within)[place]}
 
 
-def _jumps(operator: Any, starts: np.ndarray, stops: np.ndarray, count: int) -> dict[str, Any]:
+def _jumps(operator: Any, starts: np.ndarray, stops: np.ndarray, count: int, size: Any) -> dict[str, Any]:
     """Which jumps of an operator each row is; a matrix is read as it stands."""
     if not hasattr(operator, "jumps"):
         return {"jump": None, "row": None}
@@ -246,7 +251,12 @@ def _jumps(operator: Any, starts: np.ndarray, stops: np.ndarray, count: int) -> 
     first, last = (np.searchsorted(key[order], wanted, side) for side in ("left", "right"))
     sizes = last - first
     at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(first, sizes)
-    return {"jump": order[at], "row": np.repeat(np.arange(len(starts)), sizes)}
+    jump, row = order[at], np.repeat(np.arange(len(starts)), sizes)
+    long = size(len(jump))
+    return {
+        "jump": padded(jump, long),
+        "row": padded(row, long, size(len(starts))),
+    }  # beyond all rows, where nothing is added
 
 
 def _times_x(operator: Any, q: Any) -> Any:

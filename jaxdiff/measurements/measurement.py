@@ -13,7 +13,7 @@ import numpy as np
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled, require_whole
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.stacks import Redraw, Stack, with_noise
+from jaxdiff.measurements.stacks import Alone, Redraw, Stack, with_noise
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
 from jaxdiff.model.exchange import checked_phase
 from jaxdiff.parameters import marked, numeric
@@ -210,25 +210,30 @@ class Measurement(eqx.Module):
         require_whole(self, values)
         return Stack(self, None, values)
 
+    def with_values(self, values: np.ndarray) -> Measurement:
+        """One of this design with other values; what is marked stays one and the same."""
+        return self.stacked(np.asarray(values)[None])[0]
+
     def joined(self, several: Sequence[Any], initials: Any) -> Stack:
-        """Many measurements of this kind, this one the first; initials: the initial state of each, None if all share one."""
+        """Many measurements of this kind, this one the first; initials: the initial state of each, None if all share one. Raises
+        `Alone` where they make no batch."""
         bare = [filled(one, None, None, np.shape(one.values)) for one in several]
         for i, one in enumerate(bare):
             if not eqx.tree_equal(one, bare[0]):
-                raise ValueError(f"data set {i} differs from the first in more than values; fit those on their own")
+                raise Alone(f"data sets that differ in more than values, as number {i} from the first,")
         return Stack(self, initials, np.stack([one.values for one in several]))
 
     def repeated(self, count: int) -> Stack:
         """This data set many times."""
         return self.stacked(np.broadcast_to(self.values, (count, *self.values.shape)))
 
-    def redrawn(self, values: np.ndarray) -> Stack:
-        """Data sets of the values (B, …) that `draw` gave."""
+    def redrawn(self, values: Any) -> Stack:
+        """Data sets of the values (B, …) that `draw` gave, or of whatever it gave."""
         return replace(self.stacked(self.values[None]), values=values)
 
     @property
     def alone(self) -> str | None:
-        """What of this kind cannot be fitted as one batch, in words; None: it can."""
+        """What of this kind is fitted one after the other, not as one batch, in words; None: nothing."""
         return None
 
     def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:

@@ -78,7 +78,8 @@ def drawn(m: PassageTimes, fit: Any, repeats: int, rng: np.random.Generator, how
     through = [np.interp(times, course.times, one) for one in (course.lower, course.upper)]
     share = through[1] / np.maximum(through[0] + through[1], 1e-300)
     kinds = np.where(rng.uniform(size=share.shape) < share, UPPER, LOWER)
-    kinds = np.where(m.kinds == EITHER, EITHER, kinds)
+    unknown = not np.isin(m.kinds, (LOWER, UPPER)).any()  # nobody looked through which wall
+    kinds = np.where((m.kinds == EITHER) | unknown, EITHER, kinds)
     late = (m.kinds == LATER) & (times > m.times)
     return np.stack(
         [np.where(late, m.times, np.maximum(times, course.times[1] * 1e-3)), np.where(late, LATER, kinds)], axis=-1

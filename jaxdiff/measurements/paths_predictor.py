@@ -85,15 +85,15 @@ def steps_of(path: Trajectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return time, path.starts.reshape(-1, ndim), path.stops.reshape(-1, ndim)
 
 
-def prepared(path: Trajectory, equation: Any) -> PathsPredictor:
-    """A predictor whose plan suits this equation, whose coefficients are numbers."""
+def prepared(path: Trajectory, equation: Any, like: StepsPlan | None = None) -> PathsPredictor:
+    """A predictor whose plan suits this equation, whose coefficients are numbers; like: a plan of another path of this design."""
     dynamics, kinds = dynamics_of(path, equation)
     walls = np.array([(edges[0], edges[-1]) for edges in path.grid.edges], float)
     with jax.enable_x64(True):
         knots = np.asarray(_knots(equation), float)
         try:
             with np.errstate(all="ignore"):  # what is not finite is found, and refused
-                plan = prepare(dynamics, *steps_of(path), kinds, walls, knots, depends_on_time(equation))
+                plan = prepare(dynamics, *steps_of(path), kinds, walls, knots, depends_on_time(equation), like)
         except (ValueError, FloatingPointError) as error:
             raise Unplannable(str(error)) from None
         except MemoryError:
@@ -142,6 +142,9 @@ class PathsPredictor(Predictor):
 
     def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
         return measurement.prepare(equation)
+
+    def of_other(self, measurement: Any, equation: Any, *more: Any) -> Predictor:
+        return prepared(measurement, equation, self.plan)
 
     def euler(self, equation: Any) -> tuple[Any, Any]:
         """Means and variances (m·d,) of Euler steps: crude, but they know where to start."""

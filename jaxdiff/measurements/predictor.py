@@ -91,6 +91,12 @@ class Predictor(eqx.Module):
         """One that stays a program with others, some of which were renewed; the default, itself."""
         return self
 
+    def of_other(self, measurement: Any, equation: Any, *more: Any) -> Predictor:
+        """One of another data set of this design, planned as this one was where plans are dear; more: as `prepare` takes them; the
+        default, planned anew."""
+        found: Predictor = measurement.prepare(equation, *more)
+        return found
+
     def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
         """What predictions lack at these coefficients, which are numbers, in words; the default, nothing."""
         return ()

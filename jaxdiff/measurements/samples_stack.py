@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.measurements.samples_predictor import placed
-from jaxdiff.measurements.stacks import Stack
+from jaxdiff.measurements.stacks import Alone, Stack
 
 if TYPE_CHECKING:
     from jaxdiff.measurements.samples import Samples
@@ -56,9 +56,7 @@ def joined(several: Sequence[Any], initials: Any) -> SamplesStack:
     first = several[0]
     for i, one in enumerate(several):
         if not np.array_equal(one.times, first.times):
-            raise ValueError(
-                f"data set {i} has samples at other times than the first, or not as many; fit it by itself"
-            )
+            raise Alone(f"samples at other times, or not as many, as those of data set {i} beside the first,")
         if not np.array_equal(one.background, first.background):
-            raise ValueError(f"data set {i} has another background than the first; fit those on their own")
+            raise Alone(f"samples of another background, as those of data set {i} beside the first,")
     return SamplesStack(first, initials, np.stack([one.values for one in several]))

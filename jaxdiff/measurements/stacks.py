@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,13 +20,15 @@ class Stack:
     """B data sets that one predictor can predict.
 
     template: what is common to all; initials: the initial state of each data set, None if all share the template's
-    values: (B, …) of each, like those of the template; conditions: of each data set, None if all share the template's
+    values: (B, …) of each, like those of the template; conditions: of each data set, None if all share the template's;
+    told: what a reader must know of how they came about
     """
 
     template: Any
     initials: tuple[Any, ...] | None
     values: np.ndarray
     conditions: tuple[Any, ...] | None = field(default=None, kw_only=True)
+    told: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -43,7 +46,7 @@ class Stack:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the data, in words."""
-        return ()
+        return self.told
 
     @property
     def unknown(self) -> np.ndarray:
@@ -64,6 +67,41 @@ class Stack:
     def initial_of(self, i: int) -> Any:
         return self.template.initial if self.initials is None else self.initials[i]
 
+    def taken_apart(self, reason: str) -> Apart:
+        """The same as measurements of their own."""
+        return apart([self[i] for i in range(len(self))], reason, self.notes)
+
+
+@dataclass(frozen=True)
+class Apart(Stack):
+    """Data sets that make no batch; sets: one measurement each; reason: what they are, in words."""
+
+    sets: tuple[Any, ...] = field(kw_only=True)
+    reason: str = field(kw_only=True)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.sets[i]
+
+    def data(self) -> dict[str, Any]:
+        return {"sets": self.sets}
+
+    @property
+    def unknown(self) -> np.ndarray:
+        return np.array([one.unknown for one in self.sets])
+
+    def taken_apart(self, reason: str) -> Apart:
+        return self
+
+
+def apart(sets: Sequence[Any], reason: str, notes: tuple[str, ...] = ()) -> Apart:
+    """Measurements as a stack of what makes no batch."""
+    several, first = tuple(sets), sets[0]
+    initials = None if all(one.initial is first.initial for one in several) else tuple(o.initial for o in several)
+    alike = all(one.conditions is first.conditions for one in several)
+    conditions = None if alike else tuple(one.conditions for one in several)
+    values = np.zeros((len(several), 0))
+    return Apart(first, initials, values, conditions=conditions, sets=several, reason=reason, told=notes)
+
 
 def stack(measurements: Any, values: Any = None) -> Stack:
     """The data sets as one stack: of a measurement and an array of values, or of measurements of one kind.
@@ -71,7 +109,6 @@ def stack(measurements: Any, values: Any = None) -> Stack:
     Raises TypeError or ValueError if they are not of one kind, grid and start, or shapes differ.
     """
     if values is not None:
-        check_batched(measurements)
         values, shape = numbers(values, "values"), measurements.values.shape
         if values.ndim and not len(values):
             raise ValueError("no data set given, got empty values; pass one at least")
@@ -79,10 +116,11 @@ def stack(measurements: Any, values: Any = None) -> Stack:
             raise ValueError(
                 f"values must have shape (data sets, {', '.join(map(str, shape))}) like those of the measurement, got {values.shape}"
             )
+        if measurements.alone is not None:
+            return apart([_one_of(measurements, i, one) for i, one in enumerate(values)], measurements.alone)
         return measurements.stacked(values)
     several = list(measurements)
     first = several[0]
-    check_batched(first)
     for i, one in enumerate(several):
         if type(one) is not type(first):
             raise TypeError(
@@ -96,13 +134,18 @@ def stack(measurements: Any, values: Any = None) -> Stack:
             )
         if one.known != first.known:
             raise ValueError(f"either all data sets tell their noise or none does, got both at data set {i}")
-    shared = all(one.initial is first.initial for one in several)
-    found = first.joined(several, None if shared else tuple(one.initial for one in several))
     given = tuple(one.conditions for one in several)
+    if any((one is None) != (given[0] is None) for one in given):
+        raise ValueError("either all data sets tell their conditions or none does; give all of them conditions=")
+    if reasons := [one.alone for one in several if one.alone is not None]:
+        return apart(several, reasons[0])
+    shared = all(one.initial is first.initial for one in several)
+    try:
+        found = first.joined(several, None if shared else tuple(one.initial for one in several))
+    except Alone as error:
+        return apart(several, str(error))
     if all(one is given[0] for one in given):
         return found
-    if any(one is None for one in given):
-        raise ValueError("either all data sets tell their conditions or none does; give all of them conditions=")
     courses = [[one.times for one in each.values() if isinstance(one, Series)] for each in given]
     for i, times in enumerate(courses):  # the steps through time are laid between those of the first
         if len(times) != len(courses[0]) or not all(map(np.array_equal, times, courses[0])):
@@ -110,9 +153,17 @@ def stack(measurements: Any, values: Any = None) -> Stack:
     return replace(found, conditions=given)
 
 
+def _one_of(measurement: Any, i: int, values: np.ndarray) -> Any:
+    try:
+        return measurement.with_values(values)
+    except ValueError as error:
+        raise ValueError(f"data set {i}: {error}") from None
+
+
 def repeated(measurement: Any, count: int) -> Stack:
     """One data set many times."""
-    check_batched(measurement)
+    if measurement.alone is not None:
+        return apart([measurement] * count, measurement.alone)
     return measurement.repeated(count)
 
 
@@ -146,13 +197,5 @@ def with_noise(measurement: Any, prediction: np.ndarray, repeats: int, rng: Any,
     return prediction + (1.0 if sigma is None else sigma) * scale * noise
 
 
-class Alone(TypeError):
-    """A measurement that no batch of fits takes."""
-
-
-def check_batched(measurement: Any) -> None:
-    """Refuse what no batch of fits takes."""
-    if measurement.alone is not None:
-        raise Alone(
-            f"{measurement.alone} are not fitted as one batch, got {type(measurement).__name__}; call jd.fit for each"
-        )
+class Alone(ValueError):
+    """Data sets that make no batch, and are fitted one after the other; its text says what they are."""

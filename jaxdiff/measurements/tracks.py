@@ -357,7 +357,7 @@ def localisation(noise: Any, exposure: Any, times: Any, positions: Any) -> tuple
 
 def require_near(grid: Any, positions: np.ndarray, which: str) -> None:
     """Refuse positions farther outside the grid than noise brings them."""
-    columns = positions.reshape(len(positions), -1)
+    columns = positions.reshape(len(positions), grid.ndim)
     for k, (name, edges) in enumerate(zip(grid.names, grid.edges, strict=True)):
         slack = 0.1 * (edges[-1] - edges[0])
         refuse(

@@ -17,19 +17,20 @@ from jaxdiff.measurements import (
     tracks,
     tracks_examination,
     trajectory_counts,
+    trajectory_draws,
     trajectory_euler,
     trajectory_examination,
     trajectory_stack,
 )
 from jaxdiff.measurements.checked_path import checked_path
 from jaxdiff.measurements.measurement import Measurement
-from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.predictor import Predictor
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.stacks import Redraw, Stack
+from jaxdiff.measurements.stacks import Redraw, Stack, apart
 from jaxdiff.measurements.states_at_times import Unplannable
+from jaxdiff.measurements.trajectory_predictor import Term, TrajectoryPredictor
 from jaxdiff.model.grid import Grid
-from jaxdiff.runtime.conditions import Checks
-from jaxdiff.transition.density import log_density, prepare
+from jaxdiff.transition.density import prepare
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
@@ -221,8 +222,12 @@ class Trajectory(Measurement):
         """Every k-th frame, of frames at multiples of one interval: if D then differs, the path is no diffusion at its resolution."""
         return trajectory_stack.every(self, k)
 
+    def with_values(self, values: np.ndarray) -> Trajectory:
+        parts = np.split(values, np.cumsum([len(t) for t in self.times])[:-1])
+        return self.of(list(zip(self.times, parts, strict=True)))
+
     def stacked(self, values: np.ndarray) -> Stack:
-        return trajectory_stack.with_positions(self, values)
+        return trajectory_stack.joined([self.with_values(one) for one in values])
 
     def joined(self, several: Sequence[Any], initials: Any) -> Stack:
         return trajectory_stack.joined(several)
@@ -230,11 +235,13 @@ class Trajectory(Measurement):
     def repeated(self, count: int) -> Stack:
         return self.joined([self] * count, None)
 
-    def redrawn(self, values: np.ndarray) -> Stack:
-        return self.stacked(values)
+    def redrawn(self, values: trajectory_draws.Drawn) -> Stack:
+        if self.alone is not None:
+            return apart(values.sets, self.alone, values.notes)
+        return trajectory_stack.joined(values.sets, values.notes)
 
-    def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
-        return trajectory_stack.drawn(self, fit, repeats, rng, how.kind)
+    def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> Any:
+        return trajectory_draws.drawn(self, fit, repeats, rng, how.kind)
 
     @property
     def count(self) -> int:
@@ -293,7 +300,7 @@ class Trajectory(Measurement):
         self, equation: Any, initial: Any = None, pad: bool = True, options: SolverOptions = AUTOMATIC
     ) -> Predictor:
         if self.grid.discrete:
-            return jumps.prepared(self, equation)
+            return jumps.prepared(self, equation, pad)
         if self.density == "euler":
             return trajectory_euler.prepared(self, equation)
         if self.initial is not None:
@@ -366,35 +373,3 @@ class Trajectory(Measurement):
         from jaxdiff.measurements import paths_view, trajectory_view
 
         return (paths_view if self.in_pieces(fit.equation_of(self)) else trajectory_view).view(self, fit)
-
-
-class Term(eqx.Module):
-    """Drift (0), diffusivity (1) or killing (2) as a pytree, so that other numbers compile nothing."""
-
-    equation: Any
-    grid: Grid
-    which: int = eqx.field(static=True)
-
-    def __call__(self, x: Any) -> Any:
-        return self.equation.sde(self.grid)[self.which](x)
-
-
-class TrajectoryPredictor(Predictor):
-    family: ClassVar[str] = "density"
-    on_cells: ClassVar[bool] = False
-    observation: Any  # (m,) where each step ends
-    weight: Any
-    size: Any
-    starts: Any
-    durations: Any
-    grid: Grid
-    steps: Any  # plan of the transition density
-    known: bool = eqx.field(static=True)
-
-    def predict(self, equation: Any, initial: Any) -> Prediction:
-        drift, diffusivity, killing = equation.sde(self.grid)
-        values, resolved = log_density(drift, diffusivity, killing, self.steps)
-        return Prediction(values, resolved=resolved)
-
-    def renewed(self, measurement: Measurement, equation: Any, checks: Checks) -> Predictor:
-        return measurement.prepare(equation)

@@ -20,6 +20,9 @@ class EulerPredictor(PathsPredictor):
         away = (self.observation - means) ** 2 / variances
         return Prediction(-0.5 * (away + jnp.log(2 * jnp.pi * variances)))
 
+    def of_other(self, measurement: Any, equation: Any, *more: Any) -> EulerPredictor:
+        return prepared(measurement, equation)
+
     def left_out(self, equation: Any, initial: Any) -> tuple[str, ...]:
         return (
             "Euler steps are an approximation that the interval biases, and know neither walls nor killing; density='exact' does",

@@ -49,6 +49,9 @@ class Block(eqx.Module):
     pieces: int = eqx.field(static=True)
     parts: int = eqx.field(static=True)
     near: bool = eqx.field(static=True)  # whether walls are felt
+    kind: tuple[int, ...] = eqx.field(
+        static=True, default=()
+    )  # of steps: the octave of how long they are, and what they meet
 
 
 class StepsPlan(eqx.Module):
@@ -143,11 +146,13 @@ def prepare(
     walls: np.ndarray,
     knots: np.ndarray,
     varying: bool,
+    like: StepsPlan | None = None,
 ) -> StepsPlan:
     """Plan of the densities of steps, at concrete coefficients.
 
     time: (n, 2) [time] start and end; start, stop: (n, d) [length]; kinds: "reflecting", "absorbing" or "periodic", two of each axis;
-    walls: (d, 2) [length]; knots: (k,) [time] where coefficients jump or bend; varying: whether coefficients depend on time
+    walls: (d, 2) [length]; knots: (k,) [time] where coefficients jump or bend; varying: whether coefficients depend on time; like: a plan of other steps of
+    this kind, whose pieces and parts are taken without a trial
 
     Raises: ValueError where densities are not resolved by any number of pieces, or coefficients are not finite on the path.
     """
@@ -165,16 +170,20 @@ def prepare(
     plan = StepsPlan((), np.arange(n), walls, knots, np.unique(time) if len(knots) else np.zeros(0), kinds)
     octave = np.floor(np.log(duration / duration.min() * (1 + 1e-9)) / np.log(4.0))
     key = np.stack([octave, near, (seen > -np.inf).sum(1) > 1, (knot < len(knots)).any(1)], 1)
-    _, group = np.unique(key, axis=0, return_inverse=True)
+    kinds_of_steps, group = np.unique(key, axis=0, return_inverse=True)
+    known = {block.kind: block for block in (like.blocks if like is not None else ())}
     blocks, order, laid = [], np.zeros(n, int), 0
     for number in range(group.max() + 1):
         rows = np.flatnonzero(group.ravel() == number)
         ways, inner = int((seen[rows] > -np.inf).sum(1).max()), int((knot[rows] < len(knots)).sum(1).max(initial=0))
         whole = Block(
             time[rows], knot[rows, :inner], start[rows], stops[rows, :ways], seen[rows, :ways],
-            None, drift[rows], diffusivity[rows], 1, 1, bool(near[rows[0]]),
+            None, drift[rows], diffusivity[rows], 1, 1, bool(near[rows[0]]), tuple(kinds_of_steps[number].astype(int).tolist()),
         )  # fmt: skip
-        chosen = _Trial(dynamics, whole, plan, n, varying).chosen()
+        if (same := known.get(whole.kind)) is not None:
+            chosen = replace(whole, pieces=same.pieces, parts=same.parts, share=same.share)
+        else:
+            chosen = _Trial(dynamics, whole, plan, n, varying).chosen()
         padded = np.concatenate([np.arange(len(rows)), np.zeros(bucket(len(rows)) - len(rows), int)])
         blocks.append(
             replace(chosen, **{name: getattr(chosen, name)[padded] for name in (*PER_STEP, "drift", "diffusivity")})

@@ -278,11 +278,6 @@ def path(times=(0.0, 1.0, 2.0, 3.0, 4.0)):
         (lambda: jd.fit_many(MODEL, readings()), ValueError, "needs many data sets, got one measurement"),
         (lambda: jd.fit_many(MODEL, []), ValueError, "a list with at least one"),
         (lambda: jd.fit_many(MODEL, readings(), np.ones((3, 5))), ValueError, r"shape \(data sets, 12\).*got \(3, 5\)"),
-        (
-            lambda: jd.fit_many(MODEL, [path(np.arange(12.0) ** 1.5)] * 2),
-            ValueError,
-            "intervals are few .* call jd.fit for each",
-        ),
         (lambda: jd.fit_many(MODEL, [readings(), readings(None)]), ValueError, "got both at data set 1"),
         (lambda: jd.fit_many(MODEL, [readings(), path()]), TypeError, "data set 1 is Trajectory"),
         (lambda: jd.fit_many(MODEL, readings(), noisy(2), devices=9999), ValueError, "jax finds .* ask for at most"),

@@ -104,8 +104,6 @@ def test_euler_steps_by_name_are_biased_and_say_so(one):
     many = jd.multistart(WELL, euler.measurements[0], starts=3, progress=False)  # one after the other
     np.testing.assert_allclose(numbers(many), numbers(euler), rtol=1e-4)
     assert many.optima[0]["count"] == 3
-    with pytest.raises(TypeError, match="Euler steps are not fitted as one batch, got Trajectory; call jd.fit"):
-        jd.bootstrap(euler, 10)
     with pytest.raises(
         ValueError, match="density must be 'exact', or on one axis and without noise 'euler', got 'milstein'"
     ):
@@ -122,13 +120,3 @@ def test_starts_one_after_the_other_share_the_scale_of_a_number_that_starts_at_z
     assert [one["count"] for one in fit.optima] == [4]
     np.testing.assert_allclose(list(fit.optima[0]["parameters"].values()), exact, rtol=1e-4)
     np.testing.assert_allclose(list(fit.parameters.values()), exact, rtol=1e-4)
-
-
-def test_what_does_not_share_nodes_is_refused_in_a_batch():
-    rng = np.random.default_rng(0)
-    path = jd.Trajectory(GRID, np.cumsum(rng.uniform(0.1, 0.3, 50)), rng.normal(size=50) * 0.1)
-    with pytest.raises(ValueError, match="intervals are few and equal .* call jd.fit for each"):
-        jd.fit_many(WELL, [path, path], progress=False)
-    states = jd.Trajectory(jd.States(2), [0.0, 1.0, 2.0], [0, 1, 0])
-    with pytest.raises(TypeError, match="paths of states are not fitted as one batch, got Trajectory; call jd.fit"):
-        jd.fit_many(WELL, [states, states])

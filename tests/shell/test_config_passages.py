@@ -78,3 +78,53 @@ def test_each_experiment_may_have_a_nondecision_time(tmp_path):
     assert done.parameters["t0"].value.shape == (2,) and float(done.measurement[0].initial.spread) == 0.1
     with pytest.raises(ValueError, match="'t0', entry=1\\) names no parameter, nor an entry; there are t0"):
         Named("t0[1]").of({"t0": np.zeros(1)})
+
+
+def test_bounds_that_collapse(tmp_path):
+    moving = {**EVIDENCE, "equation": {"kind": "fokker_planck", "drift": "k*coherence", "diffusivity": 0.5}}
+    moving["equation"] |= {"lower": "-B*exp(-t/tau)", "upper": "B*exp(-t/tau)"}
+    moving["constants"] = {"guesses": 0.02, "tau": 2.0}
+    found = problem(tmp_path, TRIALS, data=DATA, **moving).experiments[0].model(k=5.0, B=1.5, t0=0.2)
+    assert isinstance(found, jd.Moving)
+    assert float(found.upper(1.0)) == pytest.approx(1.5 * np.exp(-0.5)) == -float(found.lower(1.0))
+    for message, changes in [
+        ("lower: a wall stands at one place; leave 'x' out", {"lower": "-B*x"}),
+        ("upper: 'q' in 'q\\*t' has no value", {"upper": "q*t"}),
+        ("upper must be a number, got \\[1.0\\]", {"upper": [1.0]}),
+    ]:
+        wrong = {**moving, "equation": {**moving["equation"], **changes}}
+        with pytest.raises(ValueError, match="\\[equation\\] " + message):
+            problem(tmp_path, TRIALS, data=DATA, **wrong)
+
+
+PATHS = pd.DataFrame({"t": np.tile(0.1 * np.arange(10), 2), "x": 0.01 * np.arange(20), "bead": np.repeat([0, 1], 10)})
+FREE = {
+    "equation": {"kind": "fokker_planck", "drift": "v", "diffusivity": "D"},
+    "parameters": {"v": 1.0, "D": {"start": 1.0, "positive": True}},
+    "grid": {"lower": -3.0, "upper": 3.0, "cells": 20},
+    "initial": None,
+    "boundaries": None,
+}
+
+
+@pytest.mark.parametrize("clock, second", [({"time": "t"}, 0.0), ({"interval": 0.1}, 1.0)])
+def test_every_third_frame_of_each_track_by_euler(tmp_path, clock, second):
+    data = {"kind": "trajectory", "value": "x", "track": "bead", "every": 3, "density": "euler", **clock}
+    path = problem(tmp_path, PATHS, data=data, **FREE).measurement
+    assert path.density == "euler"
+    np.testing.assert_allclose(path.times, [[0.0, 0.3, 0.6, 0.9], second + np.array([0.0, 0.3, 0.6, 0.9])])
+    np.testing.assert_allclose(path.positions, [[0.0, 0.03, 0.06, 0.09], [0.10, 0.13, 0.16, 0.19]])
+
+
+@pytest.mark.parametrize(
+    "message, changes",
+    [
+        ("\\[data\\] density is 'milstein'; choose one of exact, euler", {"density": "milstein"}),
+        ("without noise 'euler', got 'euler'", {"density": "euler", "noise": 0.1}),
+        ("every 20-th frame leaves no path of two points", {"every": 20}),
+    ],
+)
+def test_what_a_file_of_tracks_gets_wrong(tmp_path, message, changes):
+    data = {"kind": "trajectory", "value": "x", "track": "bead", "time": "t", **changes}
+    with pytest.raises(ValueError, match=message):
+        problem(tmp_path, PATHS, data=data, **FREE)

@@ -227,7 +227,8 @@ def read_data(
             tables.column(frame, name)
     found = []
     for rows in tables.groups(frame, column := settings.get("experiment")):
-        part = _with_numeric_times(frame[rows].iloc[:: settings.get("every", 1)], settings)
+        each = 1 if kind == "trajectory" else settings.get("every", 1)  # of a trajectory, frames of each track
+        part = _with_numeric_times(frame[rows].iloc[::each], settings)
         label = "" if column is None else part[column].iloc[0]
         name = f"{label:g}" if isinstance(label, float) else str(label)
         found.append((name, _under_conditions(Data(part, settings), name)))
@@ -285,6 +286,7 @@ def _checked(settings: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]
         "background": _share,
         "noise": tracks.noise,
         "exposure": number,
+        "density": partial(choose, allowed=tracks.DENSITIES),
         "time": partial(text_or_number, finite=False),
         "time_unit": _unit,
         "sigma": text_or_number,

@@ -14,6 +14,7 @@ from jaxdiff.model.coefficients import PerAxis, Potential, Tensor, varies
 from jaxdiff.model.equations import Diffusion, FokkerPlanck
 from jaxdiff.model.exchange import STARTS, Exchange
 from jaxdiff.model.expression import Expression, names
+from jaxdiff.model.moving import Moving
 from jaxdiff.model.observed import Observed
 from jaxdiff.model.series import Series
 from jaxdiff.model.time_dependent import TimeDependent
@@ -32,6 +33,8 @@ EQUATIONS: dict[str, dict[str, Any]] = {
         "killing": 0.0,
         "source": 0.0,
         "interpretation": "ito",
+        "lower": None,
+        "upper": None,
     },
 }
 BOUNDARIES: dict[str, tuple[type | walls.Boundary, tuple[str, ...]]] = {
@@ -69,6 +72,8 @@ def read_equation(table: Any, axes: Sequence[str]) -> dict[str, Any]:
         raise ValueError("[equation] has a drift and a potential; leave one out")
     if "interpretation" in table:
         choose(table["interpretation"], "[equation] interpretation", ("ito", "stratonovich", "isothermal"))
+    if (moving := [key for key in ("lower", "upper") if key in table]) and len(axes) > 1:
+        raise ValueError(f"[equation] {moving[0]} is a wall that moves along one axis, got a grid of {len(axes)}")
     given = {**table, "kind": kind}
     if "potential" in table:
         given["drift"] = None
@@ -186,6 +191,8 @@ class TextModel:
             return schrodinger.equation(table, sides, ends, lambda value, where: self._read(value, where, known))
         given = {**EQUATIONS[kind], **{key: value for key, value in table.items() if key != "kind"}}
         interpretation = given.pop("interpretation", None)
+        walls_given = {side: given.pop(side, None) for side in ("lower", "upper")}
+        moving = {side: place for side, place in walls_given.items() if place is not None}
         potential, where = given.pop("potential", None), "[equation] exchange"
         rates = given.pop("exchange", [])
         phases = [Exchange(*(self._read(rate, where, known) for rate in row[:2]), **row[2]) for row in rates]
@@ -194,7 +201,9 @@ class TextModel:
             return Diffusion(**read, boundaries=ends, exchange=phases)
         if potential is not None:
             read["drift"] = Potential(self._read(potential, "[equation] potential", known, time=False, keep=True))
-        return FokkerPlanck(**read, interpretation=interpretation, boundaries=ends, exchange=phases)
+        found = FokkerPlanck(**read, interpretation=interpretation, boundaries=ends, exchange=phases)
+        places = {side: self._read(text, f"[equation] {side}", known, wall=()) for side, text in moving.items()}
+        return Moving(found, **places) if places else found
 
     def _coefficient(self, value: Any, where: str, known: dict[str, Any]) -> Any:
         """A number or a text; a list of them, of which every axis has one; or a matrix."""

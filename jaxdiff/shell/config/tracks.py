@@ -16,7 +16,8 @@ from jaxdiff.shell.config.keys import check_keys, number, per_axis, text, text_o
 if TYPE_CHECKING:
     from jaxdiff.shell.config.data import Data
 
-KEYS = ("interval", "value", "track", "noise", "exposure")
+KEYS = ("interval", "value", "track", "noise", "exposure", "density")
+DENSITIES = ("exact", "euler")
 
 
 def columns(value: Any, where: str, axes: Any) -> Any:
@@ -51,4 +52,6 @@ def measurement(data: Data, grid: Grid, conditions: Any) -> Trajectory:
     rows = tables.groups(data.frame, s.get("track"))
     paths: Any = [times[one] for one in rows], [values[one] for one in rows]
     paths = paths if len(rows) > 1 else (paths[0][0], paths[1][0])
-    return Trajectory(grid, paths[0], paths[1], noise=s.get("noise"), exposure=s.get("exposure"), conditions=conditions)
+    seen = {key: s[key] for key in ("noise", "exposure", "density") if key in s}
+    found = Trajectory(grid, paths[0], paths[1], **seen, conditions=conditions)
+    return found.every(s["every"]) if s.get("every", 1) > 1 else found

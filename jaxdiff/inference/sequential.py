@@ -1,0 +1,146 @@
+"""Fits that follow one another, by programs that they share: of what makes no batch."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.inference.batch import (
+    CONVERGED,
+    FAILED,
+    LATE,
+    STALLED,
+    UNRESOLVED,
+    WAITING,
+    Batch,
+    BatchData,
+    Results,
+    own,
+)
+from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
+from jaxdiff.inference.loss import Expansion
+from jaxdiff.inference.run import Run, SearchResult
+from jaxdiff.measurements.stacks import Alone, Apart, Stack
+from jaxdiff.measurements.states_at_times import Unplannable
+from jaxdiff.parameters import Parameters
+
+
+class Sequential:
+    """Fits one after the other, in place of a `Batch`.
+
+    run: the fit that stands for all of them; data: where they start, and what of their models differs; stacks: their data
+    """
+
+    size = 1
+
+    def __init__(self, run: Run, data: BatchData, stacks: tuple[Apart, ...], method: LevenbergMarquardt, steps: int):
+        self.run, self.data, self.stacks, self.method, self.steps = run, data, stacks, method, steps
+        self.errors: dict[int, ValueError] = {}
+
+    def own(self, i: int) -> Parameters:
+        """The parameters of one fit: its start, and its initial state."""
+        return own(self.run, self.data, i)
+
+    def run_all(self, waiting: np.ndarray) -> Any:
+        """Yield the `Results` of each fit that waits."""
+        for i in map(int, waiting):
+            each, ended = self._of(i), None
+            try:
+                if self.run.redrawn and not self.run.patterns:
+                    each.prepare(each.start)
+                    self.run.patterns = each.patterns = each.predictors
+                ended = each.levenberg_marquardt(self.method, self.steps)
+                ended = ended._replace(here=each.observed(ended.z, ended.here))
+                self.run.parameters = replace(  # with the scale of a number that starts at zero, which is that of all
+                    self.run.parameters, transform=each.parameters.transform
+                )
+            except ValueError as error:
+                self.errors[i] = error
+            yield self._results(i, each, ended)
+
+    def unfinished(self, index: np.ndarray) -> Results:
+        """Fits that were not reached."""
+        none = [self._results(int(i), self.run, None)._replace(status=np.array([WAITING])) for i in index]
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *none)
+
+    def predictions(self, index: np.ndarray, z: np.ndarray) -> Any:
+        """Of each measurement of one fit the prediction at z, and its Jacobian in z."""
+        each = self._of(int(index[0]))
+        each.prepare(z[0])
+        return jax.tree.map(lambda part: np.asarray(part)[None], each.around(z[0]).predictions)
+
+    def complain(self) -> None:
+        """Raise why the first fit failed."""
+        raise ValueError(str(next(iter(self.errors.values()))))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know."""
+        reason = next(one.reason for one in self.stacks if one.reason)
+        found = [f"fitted one after the other: {reason.rstrip(',')} make no batch"]
+        if self.errors:
+            i, error = next(iter(self.errors.items()))
+            found.append(f"{len(self.errors)} could not be fitted; number {i}: {error}")
+        return tuple(found)
+
+    def _of(self, i: int) -> Run:
+        each = copy(self.run)
+        each.measurements, each.parameters = tuple(one[i] for one in self.stacks), self.own(i)
+        each.start = self.data.start[i]
+        return each
+
+    def _results(self, i: int, each: Run, ended: SearchResult | None) -> Results:
+        p, m = self.data.start.shape[1], len(self.stacks)
+        history, z, here = np.full((1, self.steps + 1), np.nan), self.data.start[i], ended and ended.here
+        status, iterations = FAILED, 0
+        if ended is not None:
+            iterations, z = len(ended.history) - 1, ended.z
+            history[0, : iterations + 1] = ended.history
+            late = LATE if iterations >= self.steps else STALLED
+            status = CONVERGED if ended.converged else UNRESOLVED if each.refused else late
+        if here is None:
+            square = np.zeros((p, p))
+            here = Expansion(np.inf, np.zeros(p), square, np.zeros((m, p, p)), np.zeros(m), np.ones(m, bool))
+        numbers = jax.tree.map(lambda a: np.asarray(a)[None], here._replace(predictions=()))
+        return Results(np.array([i]), z[None], numbers, np.array([status]), np.array([iterations]), history)
+
+
+def together(
+    run: Run,
+    data: BatchData,
+    stacks: tuple[Stack, ...],
+    method: LevenbergMarquardt,
+    steps: int,
+    devices: Any,
+    size: int | None,
+    patterns: tuple[Any, ...] = (),
+) -> tuple[Batch | Sequential, tuple[Stack, ...]]:
+    """The fits as one batch, or where that cannot be one after the other, and the data as these take them.
+
+    The starts are improved by the Euler densities of paths, unless data are drawn from the model there.
+    """
+    reason = next((one.reason for one in stacks if isinstance(one, Apart)), None)
+    if reason is None:
+        try:
+            start = data.start if run.redrawn else rough_starts(run, data.start)
+            return Batch(run, data._replace(start=start), method, steps, devices, size), stacks
+        except Alone as error:
+            reason = str(error)
+        except Unplannable:
+            if all(m.discretised for m in run.measurements):
+                raise
+            reason = "paths that no batch of densities resolves"
+    apart = tuple(one.taken_apart(reason) for one in stacks)
+    run = replace(run, measurements=tuple(one.template for one in apart), predictors=(), patterns=patterns)
+    return Sequential(run, data._replace(observed=tuple(one.data() for one in apart)), apart, method, steps), apart
+
+
+def rough_starts(run: Run, starts: np.ndarray) -> np.ndarray:
+    """Where the Euler densities of paths are largest, from each of some starts."""
+    distinct, which = np.unique(starts, axis=0, return_inverse=True)
+    found = [run.rough(start) for start in distinct]
+    return np.stack([start if z is None else z for start, z in zip(distinct, found, strict=True)])[which.ravel()]
