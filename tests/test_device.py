@@ -58,6 +58,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_solve_is_the_exponential(name, precision):
     values = jd.solve(*PROBLEMS[name], list(TIMES)).values
@@ -83,6 +84,7 @@ def integrated(name):
         return scipy.integrate.solve_ivp(slope, (0.0, TIMES[-1]), BUMP, "BDF", TIMES, **options).y.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 def test_what_depends_on_time(name, precision):
     values = jd.solve(VARIED[name], LINE, BUMP, list(TIMES)).values
@@ -100,6 +102,7 @@ def exact_slope():
         return slope(WAVY)
 
 
+@pytest.mark.slow
 def test_gradients(precision):
     expected = exact_slope()
     assert np.abs(slope(WAVY) - expected).max() < 40 * LIMITS[precision] * np.abs(expected).max()
@@ -117,6 +120,7 @@ def clean():
     return np.array([np.interp(x, LINE.centers[0], states[row]) for row, x in zip(rows, X, strict=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Explicitly requested dtype")
 def test_fits_one_and_many(precision):
     model = lambda D, k: (jd.Diffusion(D, decay=k), BUMP)
@@ -132,6 +136,7 @@ def test_fits_one_and_many(precision):
         assert abs(fits.parameters[name][0] - one.parameters[name]) < near * one.standard_errors[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(48, 150), (5, 24, 140)])
 def test_the_kernel_of_two_products(shape, precision):
     grid = jd.Grid.uniform(*[(0.0, 1.0, n) for n in shape])
@@ -162,6 +167,7 @@ def products(jaxpr):
                 yield from products(getattr(inner, "jaxpr", inner))
 
 
+@pytest.mark.slow
 def test_no_product_is_rounded_to_ten_bits():
     net = jd.MLP(4, 1, key=jax.random.key(0))
     programs = [

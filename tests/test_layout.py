@@ -6,6 +6,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 
 # From the ground up: a file imports, at its top or inside its functions, from its own floor and those before it.
@@ -56,6 +58,7 @@ def within(file, everywhere=True):
             yield line, name.removeprefix("jaxdiff").lstrip(".")
 
 
+@pytest.mark.slow
 def test_a_file_imports_from_its_own_floor_and_those_below():
     wrong = []
     for name, file in FILES.items():
@@ -70,11 +73,13 @@ def test_a_file_imports_from_its_own_floor_and_those_below():
     assert not wrong, f"imports from above: {wrong}"
 
 
+@pytest.mark.slow
 def test_no_circle():
     graph = {name.removesuffix(".__init__"): {other for _, other in within(file)} for name, file in FILES.items()}
     tuple(TopologicalSorter({name: others - {"", name} for name, others in graph.items()}).static_order())
 
 
+@pytest.mark.slow
 def test_heavy_libraries_are_imported_when_used():
     wrong = [
         f"{name}, line {line}: {library}"
@@ -85,6 +90,7 @@ def test_heavy_libraries_are_imported_when_used():
     assert not wrong
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_nothing_heavy_and_changes_no_setting():
     program = f"""
 import sys, jax, equinox

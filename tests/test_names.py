@@ -92,12 +92,14 @@ SAME = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SAME)
 def test_arguments_mean_what_they_are_called(case):
     found, wanted = SAME[case]()
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_drift_and_a_potential_by_name():
     start = lambda x, y: 1 + x
     last = lambda drift: jd.solve(jd.FokkerPlanck(drift, 0.5), PLANE, start, [0.0, 0.1], **SMALL).values[-1]

@@ -59,6 +59,7 @@ def run_in_a_process(program):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_a_program_of_the_readme_prints_what_it_says_and_goes_on(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -26,6 +26,7 @@ def holds(value, hint):
     return any(isinstance(value, one) for one in (typing.get_args(hint) or (hint,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [LINE, PLANE])
 def test_states(grid):
     solution, hints = jd.solve(HEAT, grid, 1.0, TIMES), typing.get_type_hints(Solution)

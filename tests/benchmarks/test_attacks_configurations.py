@@ -9,6 +9,7 @@ from jaxdiff.benchmarks.attacks.examples import EXAMPLES
 SEED, COUNT = 1, 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_configurations_themselves_run(name):
     case = configurations.example(name)
@@ -29,6 +30,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED)
 def test_what_must_be_refused_is_noticed_where_it_runs(line):
     """The judge itself: a mistake is refused; the same case, were it harmless, is found out."""

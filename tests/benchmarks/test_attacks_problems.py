@@ -10,6 +10,7 @@ import jaxdiff as jd
 from jaxdiff.benchmarks.attacks import exponentials, problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "count"), [(problems.line, 75), (problems.plane, 12)])
 def test_a_random_problem_is_right_or_refused(family, count):
     records = problems.attack(family, count, seed=7)
@@ -33,6 +34,7 @@ def test_the_reference_is_the_exponential(leak, t):
     assert doubt < 1e-12
 
 
+@pytest.mark.slow
 def test_growth_that_is_slow_beside_diffusion_is_kept_in_single_precision():
     with jax.enable_x64(False):
         grid = jd.Grid.uniform((0.0, 6.181812286376953, 12))
@@ -63,6 +65,7 @@ def test_where_roundoff_is_what_stays_of_a_balance_it_is_said():
         jd.solve(SOURCE, CLOSED, 1.0, [0.0, 1e10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
 def test_contours_keep_their_tolerance_for_a_forcing(tolerance):
     """A closed domain is warmed: its mean rises as time does, exactly."""
@@ -82,6 +85,7 @@ def test_cells_that_single_precision_does_not_tell_apart_are_refused():
             jd.solve(jd.Diffusion(1.0), grid, 1.0, [0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_a_bad_element_of_a_batch_is_nan_and_warned_of():
     run = lambda d: jd.solve(jd.Diffusion(d, boundaries=jd.absorbing), CLOSED, 1.0, [0.0, 0.1]).values[-1]
     many = jnp.array([0.1, -1.0, 2.0])
@@ -113,6 +117,7 @@ def test_a_fit_under_a_transformation_is_refused_in_one_line():
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [None, 1e-4])
 def test_an_open_domain_is_at_rest_after_any_time(tolerance):
     equation = jd.Diffusion(1.0, source=SOURCE.source, boundaries={"x-": jd.Robin(2.0, 1.0)})
@@ -120,6 +125,7 @@ def test_an_open_domain_is_at_rest_after_any_time(tolerance):
     np.testing.assert_allclose(late, jd.steady_state(equation, CLOSED), rtol=tolerance or 1e-9)
 
 
+@pytest.mark.slow
 def test_cells_too_small_for_products_are_named():
     edges = np.r_[0.0, 3.0 ** np.arange(-13, 1)]
     grid = jd.Grid(edges=(edges, edges[-6:]))
@@ -128,6 +134,7 @@ def test_cells_too_small_for_products_are_named():
     assert "jd.TRBDF2() or jd.BackwardEuler()" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_growth_that_leaves_single_precision_is_refused():
     """e⁹⁰ came out 1e-10 where growth enters through a wall; here by itself."""
     with jax.enable_x64(False):

@@ -46,6 +46,7 @@ def test_a_loaded_table_is_the_callers_own():
     assert datasets.load("rod")["T"][0] == 96.14
 
 
+@pytest.mark.slow
 def test_perrins_grains(measured):
     """D = 0.449 ± 0.041 µm²/s by maximum likelihood of the steps (Perrin 1909): each coordinate is a path of its own."""
     grains = [np.loadtxt(measured(f"perrin_{i}.txt"), delimiter=",") for i in (1, 2, 3)]

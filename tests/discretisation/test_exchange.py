@@ -28,6 +28,7 @@ def with_phases(motion, rates):
     return whole
 
 
+@pytest.mark.slow
 def test_rates_from_nothing_to_stiff_hold_what_a_matrix_gives_and_their_gradients_differences():
     n, hop = 30, 0.01 * 30**2
     motion = np.diag(np.full(n - 1, hop), 1) + np.diag(np.full(n - 1, hop), -1)
@@ -55,6 +56,7 @@ def test_rates_from_nothing_to_stiff_hold_what_a_matrix_gives_and_their_gradient
     np.testing.assert_allclose(backwards, (4 * one - two) / 3, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_in_modes_rates_from_nothing_to_stiff_hold_what_a_matrix_gives_and_their_gradients_differences():
     grid, hop, n = jd.Grid.uniform((0.0, 1.0, 4), (0.0, 1.0, 4)), 0.1 * 4**2, 16
     line = hop * (np.roll(np.eye(4), 1, 0) + np.roll(np.eye(4), -1, 0) - 2 * np.eye(4))
@@ -85,6 +87,7 @@ def test_in_modes_rates_from_nothing_to_stiff_hold_what_a_matrix_gives_and_their
     np.testing.assert_allclose(slope, (total(up) - total(down)) / (2 * step), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "motion",
     [
@@ -114,6 +117,7 @@ def test_on_two_axes_they_hold_what_a_matrix_gives(motion):
         np.testing.assert_allclose(state.ravel(), exact, rtol=0, atol=3e-10 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_growth_that_the_phases_hold_back_costs_no_digits():
     """Alone it would grow by e¹⁰⁰; what binds it leaves e^1.1. In modes and at walls, beside a matrix of one cell."""
     grid = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 1.0, 5))
@@ -135,6 +139,7 @@ def extrapolated(values):
     return (4 * fine - coarse) / 3
 
 
+@pytest.mark.slow
 def test_recovery_after_bleaching_with_binding():
     """Sprague et al. 2004, doi:10.1529/biophysj.103.026765, by their Laplace transform; D = w = 1."""
     into, back, times = 0.8, 0.4, np.array([0.1, 0.5, 2.0, 5.0])
@@ -151,6 +156,7 @@ def test_recovery_after_bleaching_with_binding():
     np.testing.assert_allclose(extrapolated(recovery), exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_regions_behind_an_inlet():
     """van Genuchten & Wierenga 1976: v = 1, D = 0.05, in 0.5, out 0.3; resident in the mobile region at 1."""
 
@@ -165,6 +171,7 @@ def test_two_regions_behind_an_inlet():
     np.testing.assert_allclose(extrapolated(resident), exact, rtol=0, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_at_rest_phases_are_in_balance_and_hold_what_there_was():
     exchange = [jd.Exchange(0.8, 0.4), jd.Exchange(lambda x: 1.0 + x, 2.0)]
     rest = jd.steady_state(jd.Diffusion(0.1, exchange=exchange), LINE, HUMP)
@@ -186,6 +193,7 @@ def test_at_rest_phases_are_in_balance_and_hold_what_there_was():
         jd.steady_state(jd.Diffusion(0.1, exchange=[jd.Exchange(1.0, 0.0)]), LINE, HUMP)
 
 
+@pytest.mark.slow
 def test_rates_are_fitted_to_what_is_seen_of_one_phase():
     times, places = np.repeat(np.linspace(0.05, 3.0, 12), 3), np.tile([0.1, 0.5, 0.9], 12)
     start = lambda x: jnp.exp(-30 * (x - 0.5) ** 2)
@@ -202,6 +210,7 @@ def test_rates_are_fitted_to_what_is_seen_of_one_phase():
     np.testing.assert_allclose(total, LINE.integrate(LINE.average(start)), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_intervals_one_by_one_and_a_start_of_all_phases(tmp_path):
     trap = jd.Diffusion(0.1, exchange=[jd.Exchange(1.0, 0.0, start="equilibrium")])
     whole = np.stack([HUMP, HUMP])  # given as it is: nothing is asked of an equilibrium
@@ -212,6 +221,7 @@ def test_intervals_one_by_one_and_a_start_of_all_phases(tmp_path):
     np.testing.assert_allclose(jd.solve(empty, LINE, HUMP, TIMES, save=tmp_path / "b").values, once, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused_in_words():
     rates = lambda a, b, **how: jd.Diffusion(0.1, exchange=[jd.Exchange(a, b, **how)])
     solve = lambda equation, u=HUMP, **how: jd.solve(equation, LINE, u, TIMES, **how)

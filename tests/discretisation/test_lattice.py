@@ -72,6 +72,7 @@ def exponential(name, u, t, factor=1.0):
     return ((expm(t * augmented) @ np.append(u.ravel() * weights, 1.0))[:-1] / weights).reshape(u.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_exponential_of_the_whole_matrix(name):
     equation, grid, separable, kept = PROBLEMS[name]
@@ -111,12 +112,14 @@ def kernel_error(n, separable):
     return np.abs(values - end).max() / end.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separable", [True, False])
 def test_order_two_in_space(separable):
     coarse, fine = kernel_error(24, separable), kernel_error(48, separable)
     assert np.log2(coarse / fine) == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_rotating_ornstein_uhlenbeck_process():
     """Mean and covariance of dX = −M X dt + √(2D) dW with M = [[1, −2], [2, 1]]; they converge with h²."""
     grid = jd.Grid.uniform((-4.0, 4.0, 96), (-4.0, 4.0, 96))
@@ -131,6 +134,7 @@ def test_a_rotating_ornstein_uhlenbeck_process():
     assert spread == pytest.approx(0.5 + np.exp(-1.4) * (0.09 - 0.5), rel=0.02)  # numerical diffusion is second order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("diffusivity", [0.4, 0.02])
 def test_a_drift_that_turns_fast(diffusivity):
     """Far from symmetric: polynomials that grow by e^39 on the way must not amplify what is rounded."""
@@ -143,6 +147,7 @@ def test_a_drift_that_turns_fast(diffusivity):
     assert np.abs(end(start.astype(np.float32)) - stepped).max() < 2e-4 * stepped.max()
 
 
+@pytest.mark.slow
 def test_the_gibbs_state_of_a_landscape_does_not_move():
     energy = lambda x, y: 3 * (x * x - 1) ** 2 + 2 * (y - x) ** 2
     grid = jd.Grid.uniform((-2.0, 2.0, 32), (-2.0, 2.0, 24))
@@ -152,6 +157,7 @@ def test_the_gibbs_state_of_a_landscape_does_not_move():
     assert np.abs(moved - state).max() < 1e-11 * state.max()
 
 
+@pytest.mark.slow
 def test_a_measured_series_at_a_wall_is_exact_between_its_knots():
     series = jd.Series([0.0, 0.1, 0.25], [0.0, 1.0, 0.5])
     equation = jd.Diffusion(lambda x, y: 0.5 + 0.1 * x * y, boundaries={"x-": jd.Dirichlet(series)})
@@ -172,6 +178,7 @@ def test_a_measured_series_at_a_wall_is_exact_between_its_knots():
     np.testing.assert_allclose(read, at_places(PLANE, np.stack(states), np.array([[0.1, 0.4]])), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALED)
 def test_gradients_three_ways(name):
     equation, grid, *_ = PROBLEMS[name]
@@ -189,6 +196,7 @@ def test_gradients_three_ways(name):
     assert np.sum(back * direction) == pytest.approx(along, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_source_at_zero():
     """What is zero now may be fitted: inside a transformation nothing is taken for absent."""
     final = lambda s: jnp.sum(jd.solve(jd.Diffusion(ARRAY, source=s), PLANE, 1.0, [0.0, 0.1]).values[-1])
@@ -206,6 +214,7 @@ def test_a_drift_of_many_turns_in_single_precision():
     assert np.abs(narrow - wide).max() < 5e-4 * wide.max()
 
 
+@pytest.mark.slow
 def test_vmap_and_float32():
     d = np.array([0.2, 0.5, 1.0])
     one = lambda k: jd.solve(jd.Diffusion(k, boundaries={"x+": jd.absorbing}), PLANE, 1.0, [0.0, 0.2]).values[-1]
@@ -217,6 +226,7 @@ def test_vmap_and_float32():
         assert np.abs(np.asarray(values)[-1] - exponential(name, narrow, 0.1)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_explicit_steppers_and_their_limit():
     equation, grid, *_ = PROBLEMS["varying"]
     u = RNG.random(grid.shape)
@@ -231,6 +241,7 @@ def test_explicit_steppers_and_their_limit():
         jd.solve(equation, grid, u, [0.0, 0.1], stepper=jd.ForwardEuler(), substeps=2)
 
 
+@pytest.mark.slow
 def test_other_numbers_of_the_same_shapes_do_not_retrace():
     seen = []
 
@@ -252,6 +263,7 @@ def test_other_numbers_of_the_same_shapes_do_not_retrace():
     assert len(seen) == traced > 0
 
 
+@pytest.mark.slow
 def test_a_plate_is_fitted_from_readings():
     """Two conductivities and a loss, from nine sensors with noise: within four standard errors, and those are right."""
     grid = jd.Grid.uniform((0.0, 1.0, 24), (0.0, 1.0, 20))
@@ -277,6 +289,7 @@ def test_a_plate_is_fitted_from_readings():
     assert (errors < [0.006, 0.004, 0.1]).all()
 
 
+@pytest.mark.slow
 def test_a_decay_that_starts_at_zero_and_a_source_are_fitted():
     grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 10))
     states = np.asarray(jd.solve(jd.Diffusion(0.2, decay=0.4, source=0.7), grid, 0.0, [0.0, 0.5, 1.0]).values)[1:]
@@ -304,6 +317,7 @@ def fit_of_counts(n, start, counts):
     return jd.fit(whirling, data, parameters=marks, progress=False)
 
 
+@pytest.mark.slow
 def test_a_drift_field_is_fitted_from_snapshots():
     start = gaussian(SQUARE(24), 1.0, 0.0, 0.1)
     states = np.asarray(jd.solve(whirling(1.0, 1.5, 0.4), SQUARE(24), start, [0.0, *SEEN]).values)[1:]
@@ -356,6 +370,7 @@ def test_a_drift_over_cells_is_that_of_functions_where_it_is_linear():
     np.testing.assert_allclose(one, two, atol=1e-12 * np.abs(one).max())
 
 
+@pytest.mark.slow
 def test_a_short_interval_beside_a_very_long_one():
     """Intervals that are equal but for roundoff count as equal; nothing else does."""
     grid = jd.Grid((np.array([0, 0.1, 0.3, 0.6, 1.0]), np.array([0, 0.2, 0.5, 1.0])))
@@ -366,11 +381,13 @@ def test_a_short_interval_beside_a_very_long_one():
     np.testing.assert_allclose(two, two.mean(), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_turning_drift_for_ever_is_refused():
     with pytest.raises(ValueError, match="products with the operator; what has come to rest by then jd.steady_state"):
         jd.solve(PROBLEMS["vortex"][0], PLANE, 1.0, [0.0, 5e4, 1e5])
 
 
+@pytest.mark.slow
 def test_a_single_cell_around_a_ring():
     drift = (lambda x, y: 3 + y * x, lambda x, y: x - 2)
     one = jd.FokkerPlanck(drift, 0.1, killing=0.5, boundaries={"x": jd.Periodic()})
@@ -378,6 +395,7 @@ def test_a_single_cell_around_a_ring():
     assert np.asarray(values)[-1, 0, 0] == pytest.approx(np.exp(-0.2), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_batch_skips_the_terms_and_substeps_that_none_of_it_needs():
     """Predicates that differ between lanes would make `vmap` compute both branches, and select after every term."""
     f = lambda k: jd.solve(jd.FokkerPlanck(Whirl(0.0, k), 0.1), PLANE, 1.0, [0.0, 0.05, 0.1]).values
@@ -398,6 +416,7 @@ def test_a_batch_skips_the_terms_and_substeps_that_none_of_it_needs():
     np.testing.assert_allclose(traced.lower().compile()(ks), np.stack([np.asarray(f(k)) for k in ks]), atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_fit_tells_when_cells_are_large_for_a_drift():
     """Two-point fluxes add z²/12 to the diffusivity; a fit takes it off, and its error bar knows nothing of it."""
     truth = {"k": 1.0, "w": 2.0, "d": 0.3}
@@ -416,6 +435,7 @@ def test_a_fit_tells_when_cells_are_large_for_a_drift():
     assert abs(fine.parameters["d"] - truth["d"]) < abs(coarse.parameters["d"] - truth["d"]) / 2
 
 
+@pytest.mark.slow
 def test_densities_on_two_axes_are_masses_over_volumes():
     grid = jd.Grid(edges=(np.array([0.0, 0.2, 0.5, 1.0]), np.array([0.0, 0.4, 1.0])))
     start = lambda x, y: 1 + jnp.cos(np.pi * x)
@@ -428,6 +448,7 @@ def test_densities_on_two_axes_are_masses_over_volumes():
     )  # inside a fit starts are averaged by one rule, whatever they are
 
 
+@pytest.mark.slow
 def test_a_coefficient_may_be_any_module_whatever_its_fields_are_called():
     class Scaled(eqx.Module):
         coefficient: jnp.ndarray
@@ -441,6 +462,7 @@ def test_a_coefficient_may_be_any_module_whatever_its_fields_are_called():
     np.testing.assert_allclose(mine, plain, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", [False, True], ids=["float64", "float32"])
 def test_a_gradient_where_terms_grow_on_the_way(narrow):
     """They are formed again from the last two, whose roundoff must not grow by as much once more."""

@@ -36,6 +36,7 @@ def matrix(mask, diffusivity, energy=lambda x, y: 0.0 * x):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [L_SHAPE, DISC], ids=["L", "disc"])
 def test_within_an_outline_content_moves_as_a_matrix_of_its_own_says(mask):
     grid, times = unit(mask), [0.0, 0.02, 1.0]
@@ -52,6 +53,7 @@ def test_within_an_outline_content_moves_as_a_matrix_of_its_own_says(mask):
     assert np.abs(at_rest * gibbs.sum() / N**2 - gibbs).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_a_rectangle_is_the_smaller_grid():
     mask, cut = np.zeros((N, N), bool), np.s_[2:9, 3:12]
     mask[cut] = True
@@ -81,6 +83,7 @@ def test_a_mask_that_is_a_rectangle_is_the_smaller_grid():
     np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_coefficient_need_not_be_defined_outside():
     grid, over = unit(DISC), np.where(DISC, 0.3, np.nan)
     height = lambda x, y: jnp.sqrt(0.26 - (x - 0.5) ** 2 - (y - 0.5) ** 2)
@@ -97,6 +100,7 @@ def test_a_coefficient_need_not_be_defined_outside():
         jd.solve(jd.Diffusion(lambda x, y: 0.52 - x), grid, 1.0, [0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_every_part_keeps_its_own_content():
     mask = np.ones((N, N), bool)
     mask[5], mask[:5, :3] = False, False
@@ -113,6 +117,7 @@ def test_every_part_keeps_its_own_content():
         jd.steady_state(jd.FokkerPlanck((0.0, 0.0), 0.1), grid)
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_bleached_tells_its_diffusivity():
     grid, times = unit(DISC), np.array([0.05, 0.1, 0.2, 0.4])
     bleached = np.where(Y > 0.5, 0.1, 1.0)
@@ -154,6 +159,7 @@ def test_a_configuration_names_the_file_of_a_mask(tmp_path):
         read_grid({**box, "mask": "none.npy"}, tmp_path)
 
 
+@pytest.mark.slow
 def test_beside_an_outline_nothing_undefined_enters():
     """A wall's function, what is integrated and a point mass, where cells beside them are no part of the domain."""
     inside = np.ones((4, 5), bool)
@@ -171,6 +177,7 @@ def test_beside_an_outline_nothing_undefined_enters():
     np.testing.assert_allclose(corner.delta([0.45, 0.45]), [[4.0, 0.0], [0.0, 0.0]])
 
 
+@pytest.mark.slow
 def test_the_diffusion_of_upwind_fluxes_is_told_of_all_times():
     grid = jd.Grid.uniform((0.0, 1.0, 40))
     swinging = jd.FokkerPlanck(jd.TimeDependent(lambda t, x: jnp.sin(t)), 0.0)

@@ -36,6 +36,7 @@ def mode(lower, upper, m, y, length):
     return (np.sin if fixed[0] else np.cos)(k * y), k
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 7, 8])
 def test_every_mode_between_every_pair_of_walls(n):
     grid, times = jd.Grid.uniform((-1.0, LENGTH - 1.0, n)), np.array([0.0, 0.01, 0.02, 0.3])
@@ -208,6 +209,7 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_three_ways(name):
     grid, model = MODELS[name]
@@ -249,6 +251,7 @@ def test_vmap_over_coefficients_and_states():
     np.testing.assert_allclose(jax.jit(jax.vmap(one))(ds, starts), list(map(one, ds, starts)), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walls", [jd.reflecting, jd.absorbing, jd.Periodic(), {"x-": jd.absorbing}])
 def test_a_fit_of_diffusivity_and_decay(walls):
     grid = jd.Grid.uniform((0.0, 1.0, 40))
@@ -349,6 +352,7 @@ def test_another_scheme_is_refused():
         jd.solve(jd.Diffusion(1.0), LINE, 1.0, [0, 1], scheme="fft")
 
 
+@pytest.mark.slow
 def test_growth_that_faster_decay_outweighs_does_not_overflow():
     """e^{3·400} alone is infinite, and so is what a tensor mixes; the modes themselves fade."""
     grid, mode = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 1.0, 8)), lambda x, y: np.sin(np.pi * y)

@@ -96,6 +96,7 @@ def operators(name):
     return jax.tree.map(np.asarray, quick_jit(build)())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_matrix_is_one_of_rates(name):
     """Nothing negative off the diagonal, columns that sum to what is lost, bounds that hold; symmetric for diffusion."""
@@ -116,6 +117,7 @@ def test_the_matrix_is_one_of_rates(name):
     assert np.abs(found).max() <= most + slack
 
 
+@pytest.mark.slow
 def test_the_exponential_of_the_whole_matrix():
     equation, grid, _ = PROBLEMS["drift, walls"]
     *_, forcing, held, matrix = operators("drift, walls")
@@ -144,6 +146,7 @@ DIAGONAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIAGONAL)
 def test_a_diagonal_tensor_is_a_diffusivity_per_axis(name):
     make, dx, dy = DIAGONAL[name]
@@ -170,6 +173,7 @@ def gaussian(grid):
     return quick_jit(lambda mean, c: grid.average(lambda *x: density(jnp.stack(x), mean, c)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full, n", [(FULL, 40), (FULL3, 20)])
 def test_a_heat_kernel(full, n):
     """Second moments grow by exactly 2Dt on the grid, and the shape is a Gaussian."""
@@ -220,12 +224,14 @@ def manufactured_error(n, walls):
     return float(np.sqrt(np.mean(np.linalg.solve(matrix, np.ravel(residual)) ** 2))) * n * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walls", ["periodic", "absorbing"])
 def test_order_two_in_space(walls):
     coarse, fine = manufactured_error(20, walls), manufactured_error(40, walls)
     assert np.log2(coarse / fine) == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_reflecting_walls_oblique_to_the_tensor_are_of_second_order():
     """By what changes from 12 to 24 to 48 cells; edges along the walls stand for the half cells that others miss."""
     mean = lambda a, n: np.diff(scipy.special.erf((np.linspace(0.0, 1.0, n + 1) - a) / np.sqrt(0.05))) * n
@@ -258,6 +264,7 @@ class Linear(eqx.Module):
         return f[0], f[1]
 
 
+@pytest.mark.slow
 def test_a_rotating_ornstein_uhlenbeck_process():
     """Mean and covariance of dX = −M X dt + √(2D) dW, the covariance by Lyapunov's equation."""
     m, t = np.array([[1.0, -2.0], [2.0, 1.5]]), 0.6
@@ -282,6 +289,7 @@ def test_nothing_is_negative_at_a_hundred_to_one():
     np.testing.assert_allclose(np.sum(values * grid.volumes, (1, 2)), 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_starts_below_zero_is_left_there_and_derivatives_are_those_of_the_solution():
     """A mode of a plate keeps its sign; the response to a change where all is zero is the column of the exponential."""
     grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 12))
@@ -295,6 +303,7 @@ def test_what_starts_below_zero_is_left_there_and_derivatives_are_those_of_the_s
     np.testing.assert_allclose(response, final(point), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gibbs_state_does_not_move_where_the_tensor_is_isotropic():
     energy = lambda x, y: 3 * (x * x - 1) ** 2 + 2 * (y - x) ** 2
     grid = jd.Grid.uniform((-2.0, 2.0, 24), (-2.0, 2.0, 20))
@@ -315,6 +324,7 @@ def test_modes_of_a_torus():
     np.testing.assert_allclose(values, np.exp(-0.02 * k @ FULL @ k) * start, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_gradients_three_ways_in_every_entry():
     equation, grid, _ = PROBLEMS["drift, walls"]
     u, weight = RNG.random(grid.shape), RNG.normal(size=grid.shape)
@@ -339,6 +349,7 @@ def test_gradients_three_ways_in_every_entry():
     np.testing.assert_allclose(forward, reverse, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_other_numbers_without_a_new_trace():
     traces = []
     u = RNG.random(PLANE.shape)
@@ -355,6 +366,7 @@ def test_jit_vmap_and_other_numbers_without_a_new_trace():
     np.testing.assert_allclose(quick_jit(jax.vmap(final))(matrices), each, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_float32():
     equation, grid, _ = PROBLEMS["drift, walls"]
     u = RNG.random(grid.shape).astype(np.float32)
@@ -365,6 +377,7 @@ def test_float32():
     assert float(jnp.abs(narrow - wide).max()) < 2e-5
 
 
+@pytest.mark.slow
 def test_a_tensor_that_depends_on_time_is_stepped():
     """As much spreading in all as by its mean over time."""
     u = RNG.random(PLANE.shape)
@@ -374,6 +387,7 @@ def test_a_tensor_that_depends_on_time_is_stepped():
     np.testing.assert_allclose(values.ravel(), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_entries_are_fitted_from_readings():
     """Entries that are fitted as one matrix, by what is fitted of it: within four standard errors of the truth."""
     grid = jd.Grid.uniform((-1.0, 1.0, 20), (-1.0, 1.0, 20))
@@ -399,6 +413,7 @@ def test_all_entries_are_fitted_from_readings():
     np.testing.assert_array_equal(found, np.swapaxes(found, 0, 1))
 
 
+@pytest.mark.slow
 def test_a_matrix_that_is_marked_over_cells():
     """Every entry of every cell, once; the numbers are those of the whole."""
     matrix = cells(PLANE, turning)
@@ -445,6 +460,7 @@ def test_errors_in_one_line(name):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_lattice_too_slanted_to_be_reduced_is_no_number():
     slant = np.array([[1.0, 0.0], [9000.5, 1.0]])
     assert np.isnan(jax.jit(superbase)(slant @ np.diag([1.0, 1e-3]) @ slant.T)).all()

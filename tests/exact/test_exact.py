@@ -70,6 +70,7 @@ def test_the_rod_fits_as_published():
     assert covariance[0, 1] / errors.prod() == pytest.approx(0.97, abs=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "density, parameters, per_step",
     [

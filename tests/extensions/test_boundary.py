@@ -7,6 +7,7 @@ sphere did so at the rate 4 D N a/(4 π R²), beside what diffusion brings to it
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -44,6 +45,7 @@ def refused(words, call, *args, **kwargs):
     return False
 
 
+@pytest.mark.slow
 def test_a_boundary_from_outside_is_treated_as_one_from_inside():
     own, robin = Traps(disks=30.0, released=0.2), jd.Robin(KAPPA, 0.2)
     tensor = lambda wall: jd.FokkerPlanck(

@@ -67,6 +67,7 @@ def refused(call, *args, **kwargs):
     return False
 
 
+@pytest.mark.slow
 def test_an_equation_from_outside_is_treated_as_one_from_inside():
     equation, times = BirthDeath(birth=4.0, death=0.8), np.array([0.0, 0.5, 2.0])
     exact = np.stack([poisson(5.0 * (1 - np.exp(-0.8 * t))) for t in times[1:]])  # Gardiner 2009, §11.1

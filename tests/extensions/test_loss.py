@@ -56,6 +56,7 @@ class Negative(PoissonDeviance):
         return around._replace(noise=-around.noise)
 
 
+@pytest.mark.slow
 def test_a_loss_that_tells_no_noise_has_no_error_bars():
     grid, times = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.2, 2.0, 12)
     values = np.exp(-0.5 * times) + 0.01 * np.random.default_rng(0).normal(size=12)
@@ -67,6 +68,7 @@ def test_a_loss_that_tells_no_noise_has_no_error_bars():
     assert np.isnan(fit.standard_errors["decay"]) and "variance came out negative" in fit.notes[0]
 
 
+@pytest.mark.slow
 def test_a_loss_gives_the_error_bars_of_its_noise():
     grid, times = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.2, 4.0, 24)
     expected, rng = 40.0 * np.exp(-0.5 * times), np.random.default_rng(1)

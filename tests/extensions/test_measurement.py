@@ -44,6 +44,7 @@ class Individuals(jd.Measurement):
         return drawn
 
 
+@pytest.mark.slow
 def test_samples_of_individuals_are_fitted_told_and_drawn_like_any_other_measurement(tmp_path):
     rng, times = np.random.default_rng(0), np.repeat([0.2, 0.5, 1.0], 100)
     start = lambda x: jnp.exp(-0.5 * (x / 0.3) ** 2) / (0.3 * np.sqrt(2 * np.pi))
@@ -91,6 +92,7 @@ class Shares(Amounts):
         return states * self.grid.volumes
 
 
+@pytest.mark.slow
 def test_noise_that_is_not_told_is_estimated_or_missing():
     grid, times, rng = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.1, 1.0, 20), np.random.default_rng(0)
     values, model = np.exp(-0.7 * times) + 1e-3 * rng.normal(size=20), jd.Diffusion(1.0, decay=jd.Positive(2.0))
@@ -117,6 +119,7 @@ class Crooked(Amounts):
         return states
 
 
+@pytest.mark.slow
 def test_sandwich_takes_the_residuals_of_any_kind_with_normal_noise():
     grid, times, rng = jd.Grid.uniform((0.0, 1.0, 20)), np.linspace(0.1, 1.0, 20), np.random.default_rng(0)
     values = np.exp(-0.7 * times) + 1e-3 * times * rng.normal(size=20)

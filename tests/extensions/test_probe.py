@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -14,6 +15,7 @@ class Contrast(jd.Probe):
         return 2 * (right.sum() - left.sum()) / system.grid.volumes.sum()
 
 
+@pytest.mark.slow
 def test_a_contrast_is_fitted(tmp_path):
     """Of cos(πx) e^{−π²Dt} it is −4/π e^{−π²Dt}; reported and drawn as readings are."""
     grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.02, 0.3, 12)

@@ -20,6 +20,7 @@ def metropolis(log_density, start, step, draws, key):
     return jax.lax.scan(move, (start, log_density(start)), jax.random.split(key, draws))[1]
 
 
+@pytest.mark.slow
 def test_a_sampler_finds_the_standard_errors(tmp_path):
     grid, rng = jd.Grid.uniform((0.0, 1.0, 20)), np.random.default_rng(0)
     times = np.tile(np.linspace(0.02, 0.3, 20), 2)
@@ -53,6 +54,7 @@ def test_a_sampler_finds_the_standard_errors(tmp_path):
         jd.load(fit.save(tmp_path / "fit.json")).objective  # noqa: B018
 
 
+@pytest.mark.slow
 def test_where_the_log_density_of_a_path_ends_its_slope_ends_too():
     path = np.cumsum(0.1 * np.random.default_rng(0).normal(size=40))
     seen = jd.Trajectory(jd.Grid.uniform((-3.0, 3.0, 60)), 0.1 * np.arange(40), path)

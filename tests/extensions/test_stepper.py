@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 
@@ -48,6 +49,7 @@ BUMP = lambda x: jnp.exp(-20 * (x - 0.4) ** 2)
 HEATED = {"source": lambda x: x, "boundaries": {"x+": jd.Dirichlet(0.5)}}
 
 
+@pytest.mark.slow
 def test_steppers_and_a_method_from_outside():
     with jax.enable_x64(True):
         steady = jd.Diffusion(0.3, **HEATED)

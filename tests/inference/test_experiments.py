@@ -20,6 +20,7 @@ def decayed(k, **conditions):
     return jd.Readings(GRID, ONE, TIMES, np.full(6, 0.5), np.exp(-k * TIMES), sigma=0.01, conditions=conditions or None)
 
 
+@pytest.mark.slow
 def test_a_whole_number_among_the_conditions_is_an_index(tmp_path):
     """u = exp(−kᵢ t) in each of two experiments: by fit, fit_many, predict and a stored fit."""
     data = [decayed(k, i=i) for i, k in enumerate(TRUE)]
@@ -43,6 +44,7 @@ def in_a_coefficient(k, i):
 BEYOND = r"reads an array of shape \(2,\) at 2, beyond its end, under the conditions i = 2"
 
 
+@pytest.mark.slow
 def test_no_index_is_beyond_the_end():
     third = decayed(0.3, i=2)
     for function in (model, in_a_coefficient):
@@ -63,6 +65,7 @@ def test_no_index_is_beyond_the_end():
             jd.fit(function, decayed(0.3, i=given), parameters=STARTS, progress=False)
 
 
+@pytest.mark.slow
 def test_what_a_stored_fit_does_not_know(tmp_path):
     seen = lambda k, o, c: jd.Observed(jd.Diffusion(c, decay=k), observe=lambda u, experiment: u + o[experiment])
     both = [decayed(0.3, c=1.0), decayed(0.3, c=2.0)]

@@ -60,6 +60,7 @@ def near(fit, other, rtol=1e-6):
         np.testing.assert_allclose(fit.parameters[name], value, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_the_truth_is_within_its_error_bars(best):
     assert best.converged and best.notes == ()
     for name, value in TRUTH.items():
@@ -67,6 +68,7 @@ def test_the_truth_is_within_its_error_bars(best):
         assert best.intervals[name][0] < best.parameters[name] < best.intervals[name][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer", [optax.adam(0.05), optax.chain(optax.clip(1.0), optax.sgd(0.3, 0.9)), optax.lbfgs()]
 )
@@ -77,6 +79,7 @@ def test_optax_finds_the_same(optimizer, readings, best):
     np.testing.assert_allclose(result.standard_errors["decay"], best.standard_errors["decay"], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_function_of_named_parameters_finds_the_same(readings, best):
     model = lambda D, k: jd.Diffusion(D, decay=k)
     result = jd.fit(model, readings, parameters={"k": 0.1, "D": jd.Positive(1.0)}, progress=False)
@@ -84,6 +87,7 @@ def test_a_function_of_named_parameters_finds_the_same(readings, best):
     near(result, {"k": best.parameters["decay"], "D": best.parameters["diffusivity"]})
 
 
+@pytest.mark.slow
 def test_your_own_loss_has_no_error_bars_and_says_why(readings, best):
     half = lambda prediction, observation: 0.5 * jnp.sum((prediction - observation) ** 2)
     result = jd.fit(marked(), readings, loss=half, progress=False)
@@ -98,6 +102,7 @@ def decaying():
     return jd.Readings(grid, lambda x: jnp.cos(jnp.pi * x), times, np.full(20, 0.1), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "converges"),
     [
@@ -113,6 +118,7 @@ def test_a_loss_without_curvature_is_followed_down(loss, converges):
     assert converges is None or result.converged
 
 
+@pytest.mark.slow
 def test_other_numbers_do_not_compile_again():
     traced = []
 
@@ -133,6 +139,7 @@ def test_other_numbers_do_not_compile_again():
     assert len(traced) == first
 
 
+@pytest.mark.slow
 def test_the_rod_gives_the_published_numbers():
     rod = jd.datasets.load("rod")
     k, ambient, side = (rod.attrs[name] for name in ("k", "ambient", "a"))
@@ -159,6 +166,7 @@ def test_the_rod_gives_the_published_numbers():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-15, 1e6])
 def test_a_diffusivity_of_any_size_fits(scale, best):
     # lengths of 1e-6 m and times of 300 s, or whatever the scale asks for; the numbers of the fit stay the same
@@ -192,6 +200,7 @@ def population():
     return np.array([rng.multinomial(2000, m / m.sum()) for m in mass])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [None, jd.negative_log_likelihood])
 def test_drift_and_diffusivity_from_histograms(population, loss):
     data = jd.Histograms(WELL, WELL.delta(0.5), [0.2, 0.6, 1.5], population)
@@ -205,6 +214,7 @@ def test_drift_and_diffusivity_from_histograms(population, loss):
     np.testing.assert_allclose(with_total.covariance, result.covariance, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_densities_have_no_error_bars(population):
     data = jd.Histograms(WELL, WELL.delta(0.5), [0.2, 0.6, 1.5], population / 2000 / 0.1)
     result = jd.fit(well(2.0, jd.Free(1.0), 0.5), data, progress=False)
@@ -239,6 +249,7 @@ def of_closed_form():
     return exact, jax.jit(jax.hessian(lambda p: _closed(p, t, x)))(exact.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1e-3, 1.0, 1e4])
 def test_a_path_is_fitted_as_by_its_closed_form_from_any_start(start):
     t, x = ou_path()
@@ -258,6 +269,7 @@ def _closed(p, t, x):
     return 0.5 * jnp.sum((x[1:] - m - (x[:-1] - m) * jnp.exp(-k * dt)) ** 2 / variance + jnp.log(variance))
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_be_planned_only_shortens_the_step(monkeypatch):
     t, x = ou_path()
     data, model = jd.Trajectory(jd.Grid.uniform((-6.0, 7.0, 50)), t, x), ou(jd.Positive(0.5), 0.5, jd.Positive(0.3))
@@ -288,6 +300,7 @@ def test_a_trial_that_cannot_be_planned_only_shortens_the_step(monkeypatch):
         jd.fit(model, data, progress=False)
 
 
+@pytest.mark.slow
 def test_several_experiments_share_their_parameters(readings, best):
     half = [readings.rows(np.arange(48) % 2 == i) for i in (0, 1)]
     result = jd.fit(marked(), half, progress=False)
@@ -297,6 +310,7 @@ def test_several_experiments_share_their_parameters(readings, best):
     assert len(result.predict(half[1])) == 24
 
 
+@pytest.mark.slow
 def test_the_initial_state_may_be_fitted_too(readings):
     data = jd.Readings(GRID, Bump(jd.Positive(0.2)), readings.times, readings.positions, readings.values)
     result = jd.fit(marked(), data, progress=False)
@@ -313,6 +327,7 @@ def test_the_initial_state_may_be_fitted_too(readings):
     np.testing.assert_allclose(named.predict(), result.predict(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_minibatches_come_near_and_validation_is_reported(readings, best):
     result = jd.fit(
         marked(),
@@ -329,6 +344,7 @@ def test_minibatches_come_near_and_validation_is_reported(readings, best):
     assert max(m.times.max() for m in result.measurements) < min(m.times.min() for m in result.held_out)
 
 
+@pytest.mark.slow
 def test_float32_when_asked_for(readings, best):
     result = jd.fit(marked(), readings, dtype=jnp.float32, progress=False)
     near(result, best.parameters, 1e-2)
@@ -358,6 +374,7 @@ print(*first.columns()[0], *first.columns()[1], first.loss)
 """
 
 
+@pytest.mark.slow
 def test_a_default_session_fits_in_double_precision(capsys):
     session = [sys.executable, "-c", SESSION.format(wide=False)]
     found = subprocess.run(session, capture_output=True, text=True, env={**os.environ})
@@ -385,6 +402,7 @@ def test_results_print_predict_and_store_themselves(best, readings, tmp_path):
         jd.load(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_convergence_is_reported_truthfully(readings):
     result = jd.fit(marked(50.0, 3.0), readings, steps=1, progress=False)
     assert not result.converged and "NOT CONVERGED" in str(result)
@@ -426,6 +444,7 @@ def test_errors_are_one_line(call, error, words, readings):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [None, optax.adam(0.1)])
 def test_where_no_number_changes_the_loss_no_fit_has_converged(optimizer):
     """A drift that carries all to one wall: neither slope nor curvature is left."""

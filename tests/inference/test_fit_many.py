@@ -53,6 +53,7 @@ def agree(fits, i, single, rtol=1e-8):
     np.testing.assert_allclose(fits.loss[i], single.loss, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_parameters_are_unbiased_and_scatter_as_the_error_bars_say(fits):
     assert len(fits) == B and fits.converged.all()
     for name, value in TRUTH.items():
@@ -63,6 +64,7 @@ def test_parameters_are_unbiased_and_scatter_as_the_error_bars_say(fits):
         assert abs(share - 0.95) < 3 * np.sqrt(0.95 * 0.05 / B)
 
 
+@pytest.mark.slow
 def test_each_is_what_fit_finds(fits):
     for i in (0, 57):
         agree(fits, i, jd.fit(MODEL, readings(values=noisy(B)[i]), progress=False))
@@ -73,6 +75,7 @@ def test_each_is_what_fit_finds(fits):
     assert np.all(np.diff(one.history) <= 0) and "converged" in str(one)
 
 
+@pytest.mark.slow
 def test_each_is_judged_as_by_fit(fits):
     """About 2 in 100 right models are called wrong; a wrong one is, and a gap leaves out its row."""
     assert "is asked of fits.verdicts" in str(fits)
@@ -110,6 +113,7 @@ def test_gaps_and_bad_data_leave_the_others_alone(fits):
     assert np.isnan(found[1].measurements[0].values).sum() == 0 and len(found[1].measurements[0].values) == 9
 
 
+@pytest.mark.slow
 def test_a_list_may_differ_in_rows_errors_and_initial_states():
     rng, sets = np.random.default_rng(3), []
     for i, scale in enumerate((1.0, 1.3, 0.8)):
@@ -124,6 +128,7 @@ def test_a_list_may_differ_in_rows_errors_and_initial_states():
     agree(found, 2, jd.fit(MODEL, sets[2], progress=False))
 
 
+@pytest.mark.slow
 def test_counts_and_several_experiments():
     grid = jd.Grid.uniform((-3.0, 3.0, 40))
     well = lambda a, D: jd.FokkerPlanck(jd.Expression("a*x-x**3", a=a), D)
@@ -148,6 +153,7 @@ def test_counts_and_several_experiments():
     assert both[0].loss_name == "likelihood"
 
 
+@pytest.mark.slow
 def test_fits_that_outrun_their_plan_are_followed():
     model = lambda g: jd.Diffusion(0.1, decay=jd.Expression("-g*x", g=g))
     times = np.linspace(0.1, 1, 6)
@@ -172,6 +178,7 @@ def sensors(truth, seed=1):
     return model, jd.Readings(GRID, None, times, places, values, 0.01), start
 
 
+@pytest.mark.slow
 def test_many_starts_find_the_optimum_that_a_scan_finds():
     model, data, start = sensors(0.3)
     single = jd.fit(model, data, parameters=start, progress=False)
@@ -183,6 +190,7 @@ def test_many_starts_find_the_optimum_that_a_scan_finds():
     assert f"{best.optima[0]['count']} of 24 starts ended at this optimum" in str(best) and "other optima" in str(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parametric", "residual"])
 def test_the_bootstrap_of_a_nearly_linear_fit_is_its_gaussian(kind):
     times = np.tile(np.linspace(0.02, 0.4, 30), 2)
@@ -201,6 +209,7 @@ def test_the_bootstrap_of_a_nearly_linear_fit_is_its_gaussian(kind):
     assert f"{kind} bootstrap, 600 repeats" in str(drawn)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_counts():
     edges, rng = np.linspace(0, 1, 11), np.random.default_rng(5)
     state = np.asarray(jd.solve(jd.Diffusion(0.05), GRID, GRID.delta(0.3), [0.0, 0.5]).values[-1])
@@ -255,6 +264,7 @@ np.savez("many.npz", *many.parameters.values(), *many.standard_errors.values())
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_find_the_same(fits, tmp_path):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     program = [sys.executable, "-c", DEVICES.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])]
@@ -319,6 +329,7 @@ def test_the_bootstrap_refuses_what_it_cannot_draw(tmp_path):
         jd.bootstrap(fit, 1)
 
 
+@pytest.mark.slow
 def test_a_single_reading_gives_no_error_bar():
     values = noisy(2)
     values[0, 1:] = np.nan

@@ -36,6 +36,7 @@ def breakthrough(n, sigma, **options):
     return jd.fit(inlet, readings, parameters=start, progress=False, errors="iid", **options)
 
 
+@pytest.mark.slow
 def test_a_breakthrough_in_large_cells():
     """z²/12 of D is 7 % in 22 cells; the note asks for as many as it takes, in which nothing is to be said."""
     coarse = breakthrough(22, 0.005)
@@ -50,6 +51,7 @@ def test_a_breakthrough_in_large_cells():
     assert "d would move by" in str(check)
 
 
+@pytest.mark.slow
 def test_order_four_on_request():
     fourth = breakthrough(22, 0.005, scheme=jd.FiniteVolume(order=4))
     check = fourth.check_grid()
@@ -69,6 +71,7 @@ def decay(n, times, x, sigma, width=0.12, **options):
     return jd.fit(model, readings, parameters=marks, progress=False, errors="iid", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [np.array([0.4]), np.array([0.26, 0.52, 0.87])])
 def test_what_is_foretold_is_what_happens(x):
     """Data without noise: the estimates err by the cells alone."""
@@ -81,6 +84,7 @@ def test_what_is_foretold_is_what_happens(x):
     assert not remarks(sharp)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grid", "edges"),
     [
@@ -112,6 +116,7 @@ def test_histograms(grid, edges):
         assert float(note.split("about ")[1].split()[0]) == pytest.approx(abs(off), rel=0.25)
 
 
+@pytest.mark.slow
 def test_what_has_no_other_grid_is_refused_in_words():
     grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 0.5, 9)
     readings = jd.Readings(grid, jd.Free(np.ones(8)), times, np.full(9, 0.3), np.linspace(1, 0.5, 9), sigma=0.1)

@@ -12,6 +12,7 @@ LM = jd.LevenbergMarquardt()
 T = np.linspace(0.0, 2.0, 9)
 
 
+@pytest.mark.slow
 def test_the_certified_values_of_nist():
     rows = [row for name in MODELS for row in measure("jaxdiff", name)]
     found = summary(rows)

@@ -110,6 +110,7 @@ def test_expansions_agree_with_differentiation(loss, plan):
     np.testing.assert_allclose(found.gradient, gradient, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [jd.kl_divergence, jd.negative_log_likelihood])
 def test_fisher_information_is_the_curvature_where_model_and_data_agree(loss):
     plan = histograms()

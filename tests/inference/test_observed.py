@@ -32,6 +32,7 @@ def fitted():
     return jd.fit(offsets, readings, parameters=starts, progress=False)
 
 
+@pytest.mark.slow
 def test_an_offset_for_each_sensor(fitted, tmp_path):
     """Found within error bars; each prediction knows which sensor it is, and nothing is said between sensors."""
     errors = fitted.standard_errors
@@ -49,6 +50,7 @@ def test_an_offset_for_each_sensor(fitted, tmp_path):
         again.predict(readings)
 
 
+@pytest.mark.slow
 def test_a_part_held_out_counts_sensors_as_the_whole():
     values = TRUE + np.tile([0.1, -0.05], 15) + NOISE
     values[16::2] = np.nan  # the first sensor fails half way, so that the part held out has the second alone
@@ -58,6 +60,7 @@ def test_a_part_held_out_counts_sensors_as_the_whole():
     assert fit.validation_loss < 4
 
 
+@pytest.mark.slow
 def test_a_mixture_seen_through_a_square():
     readings = jd.Readings(
         LINE, None, TIMES, PLACES, 3.0 * (0.7 * TRUE + 0.3 * np.cos(np.pi * PLACES)) ** 2 + NOISE, 0.005
@@ -68,6 +71,7 @@ def test_a_mixture_seen_through_a_square():
         assert abs(fit.parameters[name] - true) < 3 * fit.standard_errors[name] < 0.2 * true
 
 
+@pytest.mark.slow
 def test_experiments_share_a_model_under_conditions_of_their_own(tmp_path):
     """D and h from three surroundings at once, each better known than from one; other conditions are predicted."""
     model = lambda D, h, ambient: jd.Diffusion(D, boundaries=jd.Robin(h, ambient))
@@ -146,6 +150,7 @@ def test_no_number_is_taken_for_that_of_another_sensor():
         jd.fit(lossy, [readings, flat(0.7, THERE)], parameters=STARTS, progress=False)
 
 
+@pytest.mark.slow
 def test_sensors_keep_their_numbers():
     """Where one of them never reads, in what is held out, and in each of many data sets, whose sensors are others."""
     readings, other = flat(0.7, HERE), flat(0.4, THERE)
@@ -166,6 +171,7 @@ def test_sensors_keep_their_numbers():
     assert "offset[2]" in str(jd.fit(lossy, readings, parameters=more, progress=False).notes)
 
 
+@pytest.mark.slow
 def test_each_of_many_data_sets_has_its_own_conditions():
     def under(ambient, k):
         values = ambient + (1 - ambient) * np.exp(-k * WHEN)
@@ -183,6 +189,7 @@ def test_each_of_many_data_sets_has_its_own_conditions():
         fit.predict(flat(0.7, HERE))
 
 
+@pytest.mark.slow
 def test_counts_and_paths_have_conditions_too():
     """Traps of two strengths, whose ratio is known: k and D from counts at rest in one, from a path in the other."""
     grid, rng = jd.Grid.uniform((-3.0, 3.0, 60)), np.random.default_rng(0)
@@ -200,6 +207,7 @@ def test_counts_and_paths_have_conditions_too():
     assert fit.equation_of(moving) is not fit.equation_of(rest)
 
 
+@pytest.mark.slow
 def test_experiments_alike_are_one_program_with_the_numbers_of_each():
     """The program does not grow with their number, and each is predicted as by itself, under its own condition and start."""
     from jaxdiff.inference.predictions import predictions
@@ -224,6 +232,7 @@ def test_experiments_alike_are_one_program_with_the_numbers_of_each():
         np.testing.assert_allclose(found[:30], 2 * (k + 1) * np.exp(-k * TIMES), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_experiments_whose_start_the_model_makes_are_fitted_together():
     t, y = np.array([0.05, 0.1, 0.2]), 1 + np.cos(0.2 * np.pi) * np.exp(-0.4 * np.pi**2 * np.array([0.05, 0.1, 0.2]))
     model = lambda D, gain, i: jd.Observed(

@@ -25,6 +25,7 @@ def numbers(fit):
     return np.stack([*fit.parameters.values(), *fit.standard_errors.values()])
 
 
+@pytest.mark.slow
 def test_the_double_well_has_its_published_estimates(measured):
     x = np.load(measured("double_well_path.npy"))
     fit = jd.fit(WELL, jd.Trajectory(GRID, 0.2 * np.arange(len(x)), x), progress=False)
@@ -35,6 +36,7 @@ def test_the_double_well_has_its_published_estimates(measured):
     assert fit.converged and fit.verdict.describes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every, D, cycle", [(1, 3.46, 2.08), (2, 2.45, 2.99), (5, 1.85, 3.90)])
 def test_the_ice_core_is_bistable_at_each_interval_and_no_diffusion(measured, every, D, cycle):
     """Lohmann et al. and others: -ln Ca of NGRIP, 60 to 20 kyr; Euler's steps lose one of the states at 50 years."""
@@ -57,6 +59,7 @@ def test_the_ice_core_is_bistable_at_each_interval_and_no_diffusion(measured, ev
     assert any("no diffusion at this resolution" in reason for reason in fit.verdict.reasons) == (every < 5)
 
 
+@pytest.mark.slow
 def test_constant_elasticity_of_variance_has_its_published_estimates(measured):
     rate = np.genfromtxt(measured("fedfunds.csv"), delimiter=",", skip_header=1, usecols=1)[102:534] / 100
     drift = jd.Expression("kappa*(theta - x)", kappa=jd.Positive(0.2), theta=jd.Positive(0.07))
@@ -67,6 +70,7 @@ def test_constant_elasticity_of_variance_has_its_published_estimates(measured):
     np.testing.assert_allclose(found, [0.784, 1.484, 4.159], atol=6e-4)
 
 
+@pytest.mark.slow
 def test_many_paths_are_fitted_as_one_by_one(paths, one):
     many = jd.fit_many(WELL, jd.Trajectory(GRID, TIMES, paths[0]), paths, progress=False)
     assert many.converged.all()
@@ -82,6 +86,7 @@ def test_many_starts_end_where_one_does(one):
     np.testing.assert_allclose(numbers(fit), numbers(one), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_scatters_as_error_bars_say(one):
     found = jd.bootstrap(one, 40, progress=False)
     assert found.converged.sum() >= 39
@@ -110,6 +115,7 @@ def test_euler_steps_by_name_are_biased_and_say_so(one):
         jd.Trajectory(GRID, [0.0, 1.0], [0.0, 0.1], density="milstein")
 
 
+@pytest.mark.slow
 def test_starts_one_after_the_other_share_the_scale_of_a_number_that_starts_at_zero():
     t, rng = 0.01 * np.arange(201), np.random.default_rng(3)
     x = np.cumsum(np.append(0.0, 30.0 * 0.01 + 0.02 * rng.normal(size=200)))

@@ -18,6 +18,7 @@ from jaxdiff.runtime.progress import Progress
 FOLDER = pathlib.Path(__file__).parents[2] / "data" / "sneyd_ip3"
 
 
+@pytest.mark.slow
 def test_the_receptor_at_its_optimum():
     tables, data, _ = problem()
     assert (len(data), sum(len(one.values) for one in data), len(tables.parameters)) == (9, 135, 14)
@@ -36,6 +37,7 @@ def test_the_receptor_at_its_optimum():
     assert any(note.startswith("8 of 14 directions are identified") for note in notes), notes
 
 
+@pytest.mark.slow
 def test_starts_where_no_channel_ever_opens_are_left():
     """At them open probabilities are below 1e-8, as far as 1e-20, and so are all slopes of the loss beside itself."""
     shares = np.random.default_rng(0).uniform(size=(50, 14))[[30, 34, 44]]

@@ -29,6 +29,7 @@ def test_nothing_is_said_of_a_good_start(start):
     assert not jd.fit(jd.Diffusion(jd.Positive(start)), READINGS, progress=False).notes
 
 
+@pytest.mark.slow
 def test_two_at_once():
     model = lambda D, k: jd.Diffusion(D, decay=k)
     values = VALUES * np.exp(-1.5 * TIMES) + NOISE
@@ -39,6 +40,7 @@ def test_two_at_once():
         assert found.converged and abs(found.parameters["D"] - 0.4) < 0.02 and abs(found.parameters["k"] - 1.5) < 0.1
 
 
+@pytest.mark.slow
 def test_units_are_asked_about():
     """Millimetres and seconds, and a diffusivity in m²/s: it spreads a thousandth of a cell."""
     grid = jd.Grid.uniform((0.0, 1000.0, 40))

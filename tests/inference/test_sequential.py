@@ -94,6 +94,7 @@ SLOW = ("panel", "trap with blur", "irregular", "time", "plane")
 EVERY = ["euler", "free tracks", "states", *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_repeats_scatter_as_error_bars_say_by_programs_that_they_share(name):
     model, starts, data = problem(name)
@@ -110,6 +111,7 @@ def test_repeats_scatter_as_error_bars_say_by_programs_that_they_share(name):
     assert any("one after the other" in note for note in found.fits.notes)
 
 
+@pytest.mark.slow
 def test_each_is_what_fit_finds_and_files_go_on(tmp_path, monkeypatch):
     sets = [free_tracks(n, seed) for seed, n in enumerate((20, 30, 20))]
     model = jd.Diffusion(jd.Positive(1.0))
@@ -144,6 +146,7 @@ def test_an_interruption_returns_what_is_done(monkeypatch):
     np.testing.assert_allclose(many.parameters["diffusivity"][0], many.parameters["diffusivity"][1], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_fits_that_fail_are_counted_and_say_why():
     near = jd.Trajectory(WIDE, 0.1 * np.arange(6), 39.0 + np.array([0.0, 0.9, 0.1, 0.8, 0.0, 0.7]), 0.1, 0.05)
     good = jd.Trajectory(WIDE, 0.1 * np.arange(6), np.array([0.0, 0.9, 0.1, 0.8, 0.0, 0.7]), 0.1, 0.05)
@@ -164,6 +167,7 @@ def test_bad_data_sets_are_named():
         jd.bootstrap(jd.fit(jd.Diffusion(jd.Positive(1.0)), free_tracks(5, 0), progress=False), 0)
 
 
+@pytest.mark.slow
 def test_states_that_are_seen_once_jump_at_random_over_the_same_time():
     """One jump in 1 s: the repeats jump n times, Poisson where both rates are one."""
     one = jd.Trajectory(jd.States(2), [0.0, 0.5, 1.0], [0, 1, 1], continuous=True)

@@ -33,6 +33,7 @@ def heat(sigma, n=12):
     return lambda rng: jd.Readings(GRID, cosine, times, places, values + 0.02 * rng.normal(size=n), sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [None, 0.02])
 def test_intervals_of_readings_cover(sigma):
     rng, data = np.random.default_rng(7), heat(sigma)
@@ -41,6 +42,7 @@ def test_intervals_of_readings_cover(sigma):
     assert_covers([covered(jd.fit(model, data(rng), progress=False), truth) for _ in range(REPEATS)])
 
 
+@pytest.mark.slow
 def test_intervals_of_histograms_cover():
     grid = jd.Grid.uniform((-3.0, 3.0, 40))
     well = lambda a, D: jd.FokkerPlanck(jd.Expression("a*x-x**3", a=a), D)
@@ -57,6 +59,7 @@ def test_intervals_of_histograms_cover():
     assert_covers(hits)
 
 
+@pytest.mark.slow
 def test_intervals_of_paths_cover():
     rng, truth, dt, count = np.random.default_rng(9), {"drift.k": 1.5, "diffusivity": 0.4}, 0.2, 150
     model = jd.FokkerPlanck(jd.Expression("-k*x", k=jd.Positive(1.0)), jd.Positive(0.5))
@@ -72,6 +75,7 @@ def test_intervals_of_paths_cover():
     assert_covers(hits)
 
 
+@pytest.mark.slow
 def test_what_the_data_do_not_tell_apart_is_named():
     data = heat(None)(np.random.default_rng(0))
     model = lambda D, a, b: jd.Diffusion(D, decay=a + b)
@@ -112,6 +116,7 @@ def test_estimates_that_nearly_compensate_each_other_are_named():
     assert not any("trade off" in note for note in far.notes)
 
 
+@pytest.mark.slow
 def test_a_parameter_without_effect_is_named():
     data = heat(None)(np.random.default_rng(0))
     model = lambda D, idle: jd.Diffusion(D, decay=0.5 + 0 * idle)
@@ -129,6 +134,7 @@ def test_a_parameter_at_its_bound_is_named():
     assert result.converged and result.standard_errors["decay"] > 0
 
 
+@pytest.mark.slow
 def test_residuals_that_remember_are_named():
     data = heat(None, 60)(np.random.default_rng(0))
     slow = data.values + 0.05 * np.sin(8 * data.times)
@@ -138,6 +144,7 @@ def test_residuals_that_remember_are_named():
         assert ("the residuals are correlated in time (lag-1 0." in str(result)) is remembered
 
 
+@pytest.mark.slow
 def test_what_is_hardly_identified_is_named():
     data = heat(None)(np.random.default_rng(0))
     model = lambda D, a, b, w: jd.Diffusion(D, decay=0.5 + 1e-3 * jnp.log(a) + w * b)
@@ -153,6 +160,7 @@ def test_what_is_hardly_identified_is_named():
         assert "D is hardly" not in text
 
 
+@pytest.mark.slow
 def test_no_residual_variance_without_spare_readings():
     data = heat(None)(np.random.default_rng(0))
     result = jd.fit(jd.Diffusion(jd.Positive(0.2), decay=jd.Free(0.3)), data.rows(np.array([2, 9])), progress=False)

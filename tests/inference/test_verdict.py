@@ -45,6 +45,7 @@ def linear(layout, rng, sigma=None, wrong=None, tau=None, noise=None):
     return verdict((m,), (mse,), ((slopes.sum(1), slopes),), (times,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [None, 0.1])
 def test_right_models_are_let_pass_whatever_the_layout(sigma):
     rng = np.random.default_rng(1)
@@ -160,6 +161,7 @@ def test_innovations_of_paths_are_the_normal_scores_of_their_densities():
 
 
 # A tenth of what `jaxdiff benchmark coverage` repeats, but for the camera's images: nine parameters, and a notebook of their own.
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [name for name in coverage.RIGHT if "camera" not in name])
 def test_right_models_pass_and_their_intervals_hold(problem):
     found = coverage.tally(coverage.RIGHT[problem], 40, seed=1)
@@ -184,6 +186,7 @@ def rods(monkeypatch, **how):
     return kept
 
 
+@pytest.mark.slow
 def test_a_misfit_is_shown_everywhere_and_kept(monkeypatch, tmp_path):
     kept = rods(monkeypatch)
     coverage.rod(np.random.default_rng(0), loss=3e-4)
@@ -210,6 +213,7 @@ def test_a_misfit_is_shown_everywhere_and_kept(monkeypatch, tmp_path):
     assert jd.load(tmp_path / "old.json").verdict.describes is None
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_judged_it_says_why(monkeypatch):
     kept = rods(monkeypatch, steps=1)
     coverage.rod(np.random.default_rng(0))

@@ -16,6 +16,7 @@ HARMONIC = lambda k: jd.Schrodinger(lambda x: k * x**2 / 2)
 TIMES = np.array([0.5, 1.0, 1.5, 2.0])
 
 
+@pytest.mark.slow
 def test_a_potential_of_12_knots_from_densities_at_5_times():
     knots, times = np.linspace(-4.0, 4.0, 12), np.linspace(0.6, 3.0, 5)
     truth = 0.5 * knots**2 + 0.4 * np.sin(2 * knots)
@@ -49,6 +50,7 @@ def variance(w, t):
     return np.cos(w * t) ** 2 / 2 + np.sin(w * t) ** 2 / 2 / w**2
 
 
+@pytest.mark.slow
 def test_expectations_and_densities_between_centres():
     wide = jd.Grid.uniform((-8.5, 8.5, 96))
     w, places = np.sqrt(1.2), np.array([-1.9, -0.77, 0.123, 1.5])
@@ -63,6 +65,7 @@ def test_expectations_and_densities_between_centres():
     assert np.abs(fit.predict(seen[-1]) - values).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_gap_of_energies_and_a_histogram():
     gap = jd.Quantity(lambda equation, grid: jnp.diff(jd.spectrum(equation, grid, 2)[0])[0])
     readings = jd.Readings(GRID, START, [1.0], gap, [np.sqrt(1.2)], sigma=0.01)
@@ -80,6 +83,7 @@ def test_a_gap_of_energies_and_a_histogram():
     assert abs(fit.parameters["k"] - 1.2) < 2e-5 and fit.standard_errors["k"] < 2e-3
 
 
+@pytest.mark.slow
 def test_what_is_absorbed_is_in_no_bin():
     grid, start = jd.Grid.uniform((-12.0, 12.0, 96)), lambda x: jnp.pi**-0.25 * jnp.exp(-(x**2) / 2)
     losing = lambda rate: jd.Schrodinger(0.0, absorption=lambda x: rate * jnp.where(jnp.abs(x) > 4, 1.0, 0.0))

@@ -33,6 +33,7 @@ def sphere():
     return jd.Diffusion(1.0, boundaries={"r+": wall}), grid
 
 
+@pytest.mark.slow
 def test_a_flux_that_swings_is_followed_by_its_own_smoothness(sphere):
     times = np.array([0.0, 1.0, 2.3, 3.0])
     right = swung(*sphere, times)
@@ -49,6 +50,7 @@ def test_the_interpolated_forcing_is_exact_for_polynomials():
         np.testing.assert_allclose(_NODES**power @ _POWERS, np.eye(len(_NODES))[power], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_constants_as_functions_and_what_fades():
     grid = jd.Grid.uniform((0.0, 1.0, 50))
     constant = jd.Diffusion(0.1, source=1.0, boundaries=jd.absorbing)
@@ -73,6 +75,7 @@ def pulse(end, kind="expression"):
     return jd.FokkerPlanck(1.0, 0.1, boundaries={"x-": jd.Flux(value), "x+": jd.absorbing})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["expression", "series", "python"])
 def test_a_pulse_at_the_inlet(kind):
     end = 0.7
@@ -84,6 +87,7 @@ def test_a_pulse_at_the_inlet(kind):
     assert steps(found) < 120
 
 
+@pytest.mark.slow
 def test_the_derivative_by_the_time_of_a_jump():
     f = lambda t: jd.solve(pulse(t), COLUMN, 0.0, TIMES, tolerance=1e-9).values[10, 30]
 
@@ -99,6 +103,7 @@ def test_the_derivative_by_the_time_of_a_jump():
         assert abs(forward - reverse) < 1e-9 * abs(expected)
 
 
+@pytest.mark.slow
 def test_a_pulse_of_unknown_duration_is_fitted():
     times, true = np.linspace(0.5, 6.0, 23), 0.83
     values = np.asarray(jd.solve(pulse(true), COLUMN, 0.0, [0.0, *times]).values)[1:, 30]
@@ -109,6 +114,7 @@ def test_a_pulse_of_unknown_duration_is_fitted():
     assert fit.converged and abs(fit.parameters["end"] - true) < 4 * fit.standard_errors["end"] < 0.02
 
 
+@pytest.mark.slow
 def test_a_series_may_be_scaled_in_a_model():
     knots = np.linspace(0.0, 8.0, 9)
     inlet = jd.Series(knots, 1.0 + np.sin(knots))
@@ -119,6 +125,7 @@ def test_a_series_may_be_scaled_in_a_model():
     assert abs(fit.parameters["v"] - 1.2) < 1e-6
 
 
+@pytest.mark.slow
 def test_moving_walls_and_coefficients_take_steps_of_their_own_smoothness():
     """CASES where steps once grew like the number of cells over the root of the tolerance."""
     swing, grid = (lambda t, x: 1 + 0.5 * jnp.sin(2 * jnp.pi * t)), jd.Grid.uniform((0.0, 1.0, 400))
@@ -128,6 +135,7 @@ def test_moving_walls_and_coefficients_take_steps_of_their_own_smoothness():
     assert steps(jd.solve(jd.Diffusion(1.0, boundaries={"x+": wall}), grid, 20.0, [0.0, 1.0, 2.0])) < 60
 
 
+@pytest.mark.slow
 def test_errors_of_many_steps_do_not_add_up():
     """On a ring the matrices of all times share their modes, each of which has a closed form."""
     n, D = 60, 1e-3

@@ -24,6 +24,7 @@ def away(equation, grid, initial, times, exact=None, **options):
     return float((np.abs(found - right).max(1) / peak).max()), found, solution
 
 
+@pytest.mark.slow
 def test_the_column_that_ended_at_minus_two_hundred():
     grid = jd.Grid.uniform((0.0, 10.0, 400))
     values = jd.solve(jd.FokkerPlanck(1.0, 0.03), grid, BUMP, [0.0, 3.0]).values
@@ -32,6 +33,7 @@ def test_the_column_that_ended_at_minus_two_hundred():
     np.testing.assert_allclose(shown[-1], values[-1], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peclet", [0.0, 20.0, 60.0, 100.0, 333.0, 1000.0, 1e4])
 def test_a_column_keeps_its_promise_at_any_peclet_number(peclet):
     equation = jd.FokkerPlanck(1.0, 10.0 / peclet) if peclet else jd.FokkerPlanck(0.0, 0.03)
@@ -54,6 +56,7 @@ WALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walls", WALLS)
 def test_every_wall(walls):
     for speed, diffusivity in ((1.0, 0.01), (-3.0, 0.002)):
@@ -78,6 +81,7 @@ def test_a_double_well_from_anywhere(height):
         assert away(equation, grid, grid.delta(place), times, exact)[0] < 1e-9
 
 
+@pytest.mark.slow
 def test_other_grids_and_coefficients():
     x = np.linspace(0.0, 1.0, 101)
     graded = jd.Grid(edges=(10.0 * x**2 + 0.01 * x,))
@@ -89,6 +93,7 @@ def test_other_grids_and_coefficients():
         assert away(jd.FokkerPlanck(-2.0, 0.01), ball, start, [0.0, 0.1, 1.0])[0] < 1e-9
 
 
+@pytest.mark.slow
 def test_fifty_times_and_a_thousand_cells():
     grid = jd.Grid.uniform((0.0, 1.0, 1000))
     start = np.exp(-(((grid.centers[0] - 0.2) / 0.03) ** 2))
@@ -98,6 +103,7 @@ def test_fifty_times_and_a_thousand_cells():
     np.testing.assert_allclose(found[[1, 50]], right[1:], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_same_under_jit_vmap_and_with_derivatives():
     x = COLUMN.centers[0]
     start = np.exp(-((x - 2.0) ** 2) / 0.08)
@@ -117,6 +123,7 @@ def test_the_same_under_jit_vmap_and_with_derivatives():
         assert abs(slope - expected) < 1e-6 * abs(expected)
 
 
+@pytest.mark.slow
 def test_axes_that_carry():
     """Products of exponentials per axis, and Chebyshev polynomials where the axes are not separable."""
     plane = jd.Grid.uniform((0.0, 1.0, 40), (0.0, 1.0, 30))
@@ -131,6 +138,7 @@ def test_axes_that_carry():
         assert np.abs(found - right).max() < 1e-9 * right.max()
 
 
+@pytest.mark.slow
 def test_series_at_the_inlet_and_fourth_order():
     times = np.linspace(0.0, 6.0, 61)
     inlet = jd.Flux(jd.Series(times, -1.0 - np.sin(times)))

@@ -34,6 +34,7 @@ def along(force, cells):
     )
 
 
+@pytest.mark.slow
 def test_a_tilted_periodic_potential():
     coarse, fine = (jax.jit(jax.vmap(lambda force, n=n: along(force, n)))(np.array(list(TILTED))) for n in (60, 120))
     velocity, diffusivity, entropy, current, uneven = ((4 * fine - coarse) / 3).T
@@ -43,6 +44,7 @@ def test_a_tilted_periodic_potential():
     assert (np.abs(uneven) < 1e-12).all()
 
 
+@pytest.mark.slow
 def test_its_derivatives():
     f = lambda force: along(force, 20)[:3]
     every = jax.jit(partial(each_way, f))
@@ -51,6 +53,7 @@ def test_its_derivatives():
         np.testing.assert_allclose(derivative, expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_dispersion_in_a_tube_is_that_of_taylor_and_aris():
     """D (1 + U²a²/48D²); cells are short along the tube, where the flow carries over many diffusion lengths."""
 
@@ -62,6 +65,7 @@ def test_dispersion_in_a_tube_is_that_of_taylor_and_aris():
     np.testing.assert_allclose((4 * spread(24) - spread(12)) / 3, [1.0, 0.1 * (1 + 100 / 48)], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_torus_moves_as_its_drift():
     torus = jd.FokkerPlanck((2.0, -3.0), jd.PerAxis(0.5, 0.2), boundaries=RING)
     velocity, diffusivity = jd.effective_diffusion(torus, jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 20)))
@@ -70,6 +74,7 @@ def test_a_torus_moves_as_its_drift():
     np.testing.assert_allclose(diffusivity, np.diag([exact(0.5, 2.0, 1 / 12), exact(0.2, 3.0, 1 / 20)]), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_current_is_what_changes_the_content():
     turning = (lambda x, y: jnp.sin(3 * y), lambda x, y: 1.0 - x)
     equation = jd.FokkerPlanck(turning, 0.3, boundaries={"x-": jd.absorbing, "y": RING})
@@ -81,6 +86,7 @@ def test_a_current_is_what_changes_the_content():
     np.testing.assert_allclose(along_y[:, 0], along_y[:, -1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_entropy_is_produced_as_free_energy_falls():
     """−dF/dt = ∫ J²/(D p) = σ of a closed domain in detailed balance, with F = ∫ p ln(p/p₀)."""
     well = jd.FokkerPlanck(jd.Potential(lambda x: 3 * x**2), 1.0)
@@ -111,6 +117,7 @@ ALONG = {"x": RING}
 flowing = jd.FokkerPlanck((lambda x, y: y * (0.8 - y), 0.0), 0.1, boundaries=ALONG)
 
 
+@pytest.mark.slow
 def test_a_masked_channel_is_a_narrow_one():
     narrow = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 0.8, 4))
     masked_, plain = (jd.effective_diffusion(flowing, grid) for grid in (masked(np.s_[:, 4:]), narrow))

@@ -24,6 +24,7 @@ def upwind(f, edges):
     return found
 
 
+@pytest.mark.slow
 def test_without_diffusion_content_goes_upwind():
     start, times = np.random.default_rng(0).random(20), [0.0, 0.05, 2.0]
     solution = jd.solve(jd.FokkerPlanck(lambda x: 0.3 + jnp.sin(7 * x), 0.0), LINE, start, times)
@@ -48,6 +49,7 @@ def phase_space(reach, n, m):
     return jd.Grid.uniform((-reach, reach, n), (-4.0, 4.0, m))
 
 
+@pytest.mark.slow
 def test_moments_of_a_free_particle():
     t, width, errors = 0.8, 0.3, []
     decay = np.exp(-GAMMA * t)
@@ -68,6 +70,7 @@ def test_moments_of_a_free_particle():
     assert 0 < errors[1] < 2 * t * 4.0 * 0.2 / 2  # less than the largest numerical diffusion does
 
 
+@pytest.mark.slow
 def test_at_rest_in_a_well_and_what_a_fit_of_it_says():
     errors = []
     for reach in (6.0, 3.0):
@@ -106,6 +109,7 @@ AMBIGUOUS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_diffusivities_of_zero_are_refused(name):
     equation, grid, message = REFUSED[name]

@@ -87,6 +87,7 @@ def differences(f, p):
     return (16 * bc - ab) / 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "stepper"), CASES, ids=lambda c: getattr(c, "__name__", type(c).__name__))
 def test_gradients_three_ways(problem, stepper):
     def f(p):
@@ -103,6 +104,7 @@ def test_gradients_three_ways(problem, stepper):
     assert np.abs(np.asarray(forward) - expected).max() < 1e-7 * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equation", [
     lambda p: jd.Diffusion(1.0 + p, decay=p, source=1.0, boundaries=jd.Robin(p, 2.0)),
     lambda p: jd.FokkerPlanck(lambda x: p - x, 0.3),
@@ -115,6 +117,7 @@ def test_gradient_of_the_steady_state(equation):
         assert abs(derivative / expected - 1) < 1e-7
 
 
+@pytest.mark.slow
 def test_batches_and_gradients_of_batches():
     f = lambda d: jd.solve(jd.Diffusion(d, decay=0.1), GRID, START, [0.0, 0.3]).values[-1]
     squares = lambda d: (lambda u: (jnp.sum(u**2), u))(f(d))
@@ -125,6 +128,7 @@ def test_batches_and_gradients_of_batches():
     np.testing.assert_allclose(slopes, np.stack([slope for _, slope in alone]), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_adaptive_runs_under_every_transformation():
     f = lambda w: (
         jd.solve(driven(jnp.ones(8).at[0].set(w))[0], GRID, START, [0.0, 0.2], tolerance=1e-4).values[-1].sum()
@@ -133,6 +137,7 @@ def test_adaptive_runs_under_every_transformation():
     np.testing.assert_allclose(forward, reverse, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_other_numbers_of_the_same_shapes_do_not_retrace():
     seen = []
 

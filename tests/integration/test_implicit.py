@@ -37,6 +37,7 @@ def problem(name):
     return cases, u, *solutions(equation, grid, cases, u)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["array", "mixed walls", "vortex", "landscape", "torus", "cylinder", "box"])
 def test_resolvents_against_the_whole_matrix(name):
     """Every kind of wall, drift with and without a potential, rings, (r, z), uneven cells, three axes; mass to roundoff."""
@@ -49,6 +50,7 @@ def test_resolvents_against_the_whole_matrix(name):
         assert not kept or x.sum() == pytest.approx(u.sum(), rel=1e-13)
 
 
+@pytest.mark.slow
 def test_iterations_do_not_grow_with_the_cells():
     """A diffusivity of contrast ten: thirty products at any size, where plain conjugate gradients take thousands."""
     counts = []
@@ -60,6 +62,7 @@ def test_iterations_do_not_grow_with_the_cells():
     assert max(counts) < 35
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["array", "vortex"])
 def test_derivatives_of_a_resolvent(name):
     """Forward, reverse and by differences, in the rates and in what it acts on; mapped; in float32."""
@@ -93,6 +96,7 @@ def test_derivatives_of_a_resolvent(name):
         assert x.dtype == jnp.float32 and np.abs(x - states[0]).max() < 1e-4 * np.abs(states[0]).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["array", "torus", "box, one wall"])
 def test_steady_states_against_the_whole_matrix(name):
     equation, grid, _, kept = PROBLEMS[name]
@@ -107,6 +111,7 @@ def test_steady_states_against_the_whole_matrix(name):
     assert np.abs(found - expected).max() <= 1e-12 * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ring", [None, "x", "y"])
 def test_steady_states_without_detailed_balance(ring):
     """Turning drifts from none to many cells wide, and diffusivities that vary by a hundred from cell to cell."""
@@ -137,6 +142,7 @@ def test_steady_states_without_detailed_balance(ring):
             assert float(reverse) == pytest.approx((above - below) / 2e-4, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_plate_with_convection():
     """NAFEMS T4: 18.2538 °C at (0.6, 0.2), on the wall (The Standard NAFEMS Benchmarks, TNSB rev. 3, 1990)."""
     grid = jd.Grid.uniform((0.0, 0.6, 120), (0.0, 1.0, 200))
@@ -145,6 +151,7 @@ def test_a_plate_with_convection():
     assert float(grid.interpolate(plate, [[0.6, 0.2]])[0]) == pytest.approx(18.2538, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_plate_is_fitted_from_steady_readings():
     grid = jd.Grid.uniform((0.0, 0.6, 12), (0.0, 1.0, 20))
     model = lambda h, k: jd.Diffusion(
@@ -169,6 +176,7 @@ SMOOTH = jnp.asarray(PLANE.average(lambda x, y: 1 + jnp.cos(jnp.pi * x) * jnp.co
 ORDERS = {jd.BackwardEuler(): 1, jd.CrankNicolson(): 2, jd.TRBDF2(): 2, jd.RKL2(): 2, jd.Strang(): 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stepper", ORDERS, ids=repr)
 def test_order_in_time(stepper):
     """Drift, diffusivity and walls that change."""
@@ -183,6 +191,7 @@ def test_order_in_time(stepper):
     assert np.log2(np.abs(a - b).max() / np.abs(b - c).max()) == pytest.approx(ORDERS[stepper], abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stepper", [jd.BackwardEuler(), jd.TRBDF2(), jd.Strang()], ids=repr)
 def test_a_point_mass_in_a_steep_well(stepper):
     """Mass to 1e-12; no density below zero with the positive ones; the Gibbs state stays where axes are split."""
@@ -204,6 +213,7 @@ def test_a_point_mass_in_a_steep_well(stepper):
         assert np.abs(jd.steady_state(equation, PLANE, gibbs) - gibbs).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_splitting_keeps_what_walls_feed_in():
     """A profile between two held walls is at rest on every line, and stays; so is a temperature below zero."""
     equation = jd.Diffusion(lambda x, y: 0.5 + y, boundaries={"x-": jd.Dirichlet(-30.0), "x+": jd.Dirichlet(10.0)})
@@ -211,6 +221,7 @@ def test_splitting_keeps_what_walls_feed_in():
     assert np.abs(u - (40 * PLANE.centers[0][:, None] - 30)).max() < 1e-11
 
 
+@pytest.mark.slow
 def test_rings_are_cut_as_they_need():
     """Wind around a ring: a whole step in one would be wrong by half the peak."""
     equation = jd.FokkerPlanck((lambda x, y: 20.0 + y, 0.0), 0.05, boundaries={"x": jd.Periodic()})
@@ -220,6 +231,7 @@ def test_rings_are_cut_as_they_need():
     assert np.abs(u.values[-1] - exponential(equation, PLANE, [0.0, 0.2])(start)[-1]).max() < 5e-3
 
 
+@pytest.mark.slow
 def test_on_one_axis_splitting_is_its_inner_stepper():
     line = jd.Grid.uniform((0.0, 1.0, 20))
     equation = jd.Diffusion(0.1, boundaries={"x-": jd.Dirichlet(jd.Series([0.0, 1.0], [0.0, 1.0]))})
@@ -227,6 +239,7 @@ def test_on_one_axis_splitting_is_its_inner_stepper():
     np.testing.assert_array_equal(run(jd.Strang(jd.TRBDF2())), run(jd.TRBDF2()))
 
 
+@pytest.mark.slow
 def test_super_time_stepping():
     """Steps a hundred times those of Euler's method against the exact exponential, in value and gradient."""
 
@@ -245,6 +258,7 @@ def test_super_time_stepping():
     assert np.abs(final(1.0, stepper=jd.RKL2(stages=25), substeps=16)[1] - exact).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_diffusivity_that_grows_in_time():
     """A mode of the plate decays by ∫D dt, times the eigenvalue of the cells; so does its derivative."""
     grid = jd.Grid.uniform((0.0, 1.0, 8), (0.0, 1.0, 6))
@@ -265,6 +279,7 @@ def test_a_diffusivity_that_grows_in_time():
     assert float(slope) == pytest.approx(np.log(exact) / 0.1 * exact, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_wall_that_moves():
     """Any function of time at a wall, against the same course as a measured series, which is exact between its knots."""
     course, knots = (lambda t: jnp.sin(6 * t)), np.linspace(0.0, 0.5, 101)
@@ -276,6 +291,7 @@ def test_a_wall_that_moves():
     assert np.abs(values - series.values).max() < 2e-4
 
 
+@pytest.mark.slow
 def test_other_numbers_of_the_same_shapes_do_not_retrace():
     seen = []
 
@@ -297,6 +313,7 @@ def test_other_numbers_of_the_same_shapes_do_not_retrace():
     assert len(seen) == traced > 0
 
 
+@pytest.mark.slow
 def test_a_solution_says_how_it_was_found():
     line, said = jd.Grid.uniform((0.0, 1.0, 10)), lambda *args, **how: jd.solve(*args, 1.0, [0.0, 0.1], **how).method
     assert said(jd.Diffusion(1.0), line) == "direct: 7 resolvents per time"
@@ -329,6 +346,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 def test_iterations_that_do_not_converge_are_said(monkeypatch):
     monkeypatch.setattr("jaxdiff.operators.iterative._STEPS", 1)
     monkeypatch.setattr("jaxdiff.operators.iterative._PASSES", 1)

@@ -73,6 +73,7 @@ def followed(name):
     return grid, times, reference(EQUATIONS[name], bump, grid, rtol, times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_error_stays_below_the_tolerance_in_few_steps(name):
     grid, times, exact = followed(name)
@@ -82,6 +83,7 @@ def test_the_error_stays_below_the_tolerance_in_few_steps(name):
     assert words[:2] == ["adaptive", "exponentials,"] and int(words[2]) < (300 if name == "tensor" else 150)
 
 
+@pytest.mark.slow
 def test_a_step_is_of_sixth_order():
     equation = jd.FokkerPlanck(T(lambda t, x, y: (-(1 + t) * y, (1 + t) * x)), 0.02)
     system = FiniteVolume().systems(equation, COARSE)[0]
@@ -108,6 +110,7 @@ def test_mass_stays_and_no_density_falls_below_zero():
         assert values.min() >= 0.0
 
 
+@pytest.mark.slow
 def test_a_profile_at_rest_between_walls_stays_at_rest_whatever_the_diffusivity_does():
     walls = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(3.0)}
     equation = jd.Diffusion(T(lambda t, x, y: 0.2 + 0.15 * jnp.sin(20 * t)), boundaries=walls)
@@ -120,6 +123,7 @@ def test_nothing_stays_nothing():
     assert not jd.solve(EQUATIONS["D(t, x, y)"], PLANE, 0.0, TIMES).values.any()
 
 
+@pytest.mark.slow
 def test_a_drift_that_turns_fast_is_followed():
     """What iterations of implicit steps do not converge for: content carried over many cells between two steps."""
     grid = jd.Grid.uniform((-1.0, 1.0, 24), (-1.0, 1.0, 24))
@@ -130,6 +134,7 @@ def test_a_drift_that_turns_fast_is_followed():
     assert np.abs(found - exact).max() < 1e-5 * exact.max()
 
 
+@pytest.mark.slow
 def test_derivatives_by_reverse_forward_and_difference_agree():
     def end(w):
         equation = jd.FokkerPlanck(T(lambda t, x, y: (-w * x - t * y, w * t * x)), 0.2 + 0.1 * w)
@@ -141,6 +146,7 @@ def test_derivatives_by_reverse_forward_and_difference_agree():
         assert abs(found / slope - 1) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_batch_holds_what_each_would_give():
     @jax.jit
     def f(w):
@@ -151,6 +157,7 @@ def test_a_batch_holds_what_each_would_give():
     np.testing.assert_allclose(jax.jit(jax.vmap(f))(ws), [f(w) for w in ws], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_in_float32_it_holds_what_float32_can():
     equation, (*_, exact) = EQUATIONS["D(t, x, y)"], followed("D(t, x, y)")
     grid = jd.Grid(
@@ -167,6 +174,7 @@ def test_in_float32_it_holds_what_float32_can():
     assert np.abs(values - start.mean()).max() < 1e-5 * start.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lean", [None, 0.3], ids=["lattice", "tensor"])
 def test_walls_of_time_and_place(lean):
     """u = x² − y² + t x y solves it, and the error falls as h²."""

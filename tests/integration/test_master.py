@@ -49,6 +49,7 @@ def test_what_leaves_the_box_is_the_error(most, leak):
     np.testing.assert_allclose(np.abs(np.pad(p, (0, 99 - most)) - exact).sum(), leak, rtol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "start"), [(699, 300), (9999, 100)])
 def test_far_from_the_mean(most, start):
     p = jd.solve(jd.MasterEquation(20.0, DECAY), jd.States({"n": most}), {"n": start}, [0.0, 1.0]).values[-1]
@@ -57,6 +58,7 @@ def test_far_from_the_mean(most, start):
     assert p.min() >= 0
 
 
+@pytest.mark.slow
 def test_a_telegraph_gene_and_a_growing_family():
     gene = [
         jd.Reaction({"off": 1}, {"on": 1}, 0.5),
@@ -75,6 +77,7 @@ def test_a_telegraph_gene_and_a_growing_family():
     assert found.grid.shape == (64,)
 
 
+@pytest.mark.slow
 def test_a_walk_and_a_ring():
     walk = jd.MasterEquation(1.0, 1.0)
     p = jd.solve(walk, jd.States(161), np.eye(161)[80], [0.0, 2.0]).values[-1]
@@ -102,6 +105,7 @@ def test_rates_over_twenty_decades_keep_all_digits():
             assert abs(float(p[k]) / exact - 1) < 1e-13, k
 
 
+@pytest.mark.slow
 def test_a_box_of_two_species_against_a_matrix():
     def network(k):
         hill = lambda A, B: k[0] / (1.0 + (B / 3.0) ** 2)
@@ -137,6 +141,7 @@ def test_a_box_of_two_species_against_a_matrix():
     np.testing.assert_allclose(reverse, differences, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_gradient_of_squared_matrices_and_batches():
     def final(k):
         return jd.solve(jd.MasterEquation([[0.0, k[0]], [k[1], 0.0]]), None, [1.0, 0.0], [0.0, 0.7]).values[-1, 1]
@@ -153,6 +158,7 @@ def test_a_gradient_of_squared_matrices_and_batches():
     np.testing.assert_allclose(jax.jit(jax.vmap(final))(many), jax.vmap(exact)(many), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_weights_keep_their_digits():
     for mean in (1e-3, 30.0, 9000.0):
         count = int(products_needed(jnp.asarray(mean)))
@@ -164,6 +170,7 @@ def test_weights_keep_their_digits():
         np.testing.assert_allclose(found.sum(), 1.0, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_at_rest():
     p = jd.steady_state(jd.MasterEquation(10.0, DECAY), jd.States({"n": 60}))
     np.testing.assert_allclose(p, poisson.pmf(np.arange(61), 10.0), rtol=1e-12)
@@ -173,6 +180,7 @@ def test_at_rest():
         jd.steady_state(jd.MasterEquation(10.0, DECAY), jd.States({"n": 20}))
 
 
+@pytest.mark.slow
 def test_rates_that_vary_in_time():
     driven = jd.MasterEquation(jd.TimeDependent(lambda t: 10.0 * (1.0 + jnp.sin(t))), DECAY)
     p = jd.solve(driven, jd.States({"n": 80}), {"n": 0}, [0.0, 2.0], tolerance=1e-8).values[-1]
@@ -223,6 +231,7 @@ def test_what_cannot_be_is_said(call, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_rates_are_fitted_to_counts_and_to_means():
     states = jd.States({"n": 60})
     model = jd.MasterEquation(jd.Positive(5.0), DECAY)
@@ -257,6 +266,7 @@ def pairs(fast, made=3.0):
     return jd.MasterEquation.from_reactions([*made, *turned, jd.Reaction({"B": 1}, {}, 0.7)])
 
 
+@pytest.mark.slow
 def test_a_network_at_rest_by_elimination_and_after_a_long_time():
     network, states = pairs(0.0), jd.States({"A": 19, "B": 15})
     found = jd.steady_state(network, states)
@@ -274,6 +284,7 @@ def test_a_network_at_rest_by_elimination_and_after_a_long_time():
         np.testing.assert_allclose(p, leak, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_stiff_network_takes_resolvents():
     """What turns into each other a million times a second stays in balance, and nothing but its sum moves."""
     made = [jd.Reaction({}, {"A": 1}, 3.0), jd.Reaction({"A": 1}, {"B": 1}, 1e6), jd.Reaction({"B": 1}, {"A": 1}, 2e6)]
@@ -286,6 +297,7 @@ def test_a_stiff_network_takes_resolvents():
     np.testing.assert_allclose(found.values[-1].ravel() @ (A + B), mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fit_says_what_its_states_lack():
     states = jd.States({"n": 16})
     counts = np.random.default_rng(1).multinomial(2000, made_and_decayed(10.0, 3, 61))[:17]
@@ -299,6 +311,7 @@ def test_a_fit_says_what_its_states_lack():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("born", [lambda n, k: k * (1.0 + n), lambda n, k: jnp.where(n == 2, k, 0.3)])
 def test_a_birth_rate_of_zero_has_a_derivative(born):
     """Beyond it is content in proportion to it; to first order that is all."""
@@ -314,6 +327,7 @@ def test_a_birth_rate_of_zero_has_a_derivative(born):
         np.testing.assert_allclose(derivative(rest)(0.0), (4 * above - less - 3 * values) / 2e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_what_is_never_left_depends_on_the_start():
     two = np.zeros((7, 7))
     two[:3, :3] = [[0, 1, 0.7], [0.3, 0, 0.2], [0.5, 0.4, 0]]
@@ -343,6 +357,7 @@ def test_a_sparse_diagonal_tells_what_is_left_for_good():
     np.testing.assert_allclose(found, [expm(leaky)[:, 0]] * 2, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_a_function_asks_for_as_many_states_as_it_fills():
     from_hundred = lambda n: jnp.exp(n * jnp.log(100.0) - 100.0 - jax.scipy.special.gammaln(n + 1))
     p = jd.solve(jd.MasterEquation(10.0, DECAY), None, from_hundred, [0.0, 1.0]).values[-1]
@@ -351,6 +366,7 @@ def test_a_start_that_is_a_function_asks_for_as_many_states_as_it_fills():
         jd.solve(jd.MasterEquation(10.0, DECAY), jd.States({"n": 9}), 1, [0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_rates_have_real_gradients_where_contents_are_complex():
     """As in the resolvents by which a long or stiff network is followed."""
     states, z = jd.States({"A": 3, "B": 2}), jnp.exp(1j * jnp.arange(12.0))

@@ -30,6 +30,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_estimate_is_what_the_compiler_allocates(name):
     equation, grid, outputs, options, differentiate = RUNS[name]

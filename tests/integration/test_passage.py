@@ -26,6 +26,7 @@ def extrapolated(time, cells):
     return (4 * fine - coarse) / 3
 
 
+@pytest.mark.slow
 def test_an_ornstein_uhlenbeck_process_takes_its_time_to_a_level():
     def time(cells, diffusivity=0.5):
         grid = jd.Grid.uniform((-6.0, 1.5, cells))
@@ -38,6 +39,7 @@ def test_an_ornstein_uhlenbeck_process_takes_its_time_to_a_level():
     np.testing.assert_allclose(every(0.5)[1:], central(lambda d: float(every(d)[0]), 0.5), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "diffusivity, across, top",
     [
@@ -60,6 +62,7 @@ def test_the_true_rate_over_a_barrier_comes_near_that_of_kramers_from_below(diff
     assert 1 < found * kramers < 1.25
 
 
+@pytest.mark.slow
 def test_a_walk_between_two_walls():
     """Splitting with a drift, first-passage densities and survival without, at two sizes of cells."""
     grids = [jd.Grid.uniform((0.0, 1.0, cells)) for cells in (200, 400)]
@@ -97,6 +100,7 @@ WAYS = {
 TIMES = [0.3, 0.1, 0.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_against_the_matrix(name):
     equation, grid = CASES[name]
@@ -135,6 +139,7 @@ def test_against_the_matrix(name):
         np.testing.assert_allclose(sum(course[1].values()), -(exact @ matrix.T).sum(1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_decision_times_with_a_drift_and_their_derivatives():
     """Times that crowd, a drift that carries, and what is left of the content: inside jit and out of it."""
     grid = jd.Grid.uniform((-1.0, 1.0, 40))
@@ -151,6 +156,7 @@ def test_decision_times_with_a_drift_and_their_derivatives():
     np.testing.assert_allclose(slopes, central(densities, 1.5), atol=1e-7 * float(jnp.abs(slopes).max()))
 
 
+@pytest.mark.slow
 def test_phases_hold_content_back():
     """A trap multiplies the mean time by what a cell holds in all of that in what moves."""
     free = jd.mean_first_passage_time(jd.Diffusion(0.5, boundaries=END), LINE)
@@ -187,6 +193,7 @@ def test_states_of_ones_own():
         jd.mean_first_passage_time(Master(rates, [0.0] * 4), grid)
 
 
+@pytest.mark.slow
 def test_molecules_that_decay_one_by_one_are_gone_after_a_harmonic_number():
     """As births and deaths, as a reaction in a box, and as a matrix whose states have no grid."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1.0, 9.0))])
@@ -205,6 +212,7 @@ def test_molecules_that_decay_one_by_one_are_gone_after_a_harmonic_number():
     assert not np.any(left["killing"]) and (left["beyond"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_passage_time_is_a_number_in_a_fit():
     """A decay at the rate at which the same diffusion would have left through one wall."""
     grid = jd.Grid.uniform((0.0, 1.0, 10))
@@ -220,6 +228,7 @@ def test_a_passage_time_is_a_number_in_a_fit():
     assert fit.parameters["diffusivity"] == pytest.approx(0.4, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("diffusivity", "fine", "beyond"), [(1e-4, 8, 11), (1e5, 6, 8)])
 def test_moments_beyond_single_precision_are_refused(diffusivity, fine, beyond):
     slab = jd.FokkerPlanck(0.0, diffusivity, boundaries=BOTH)

@@ -71,6 +71,7 @@ DRIVEN = jd.Diffusion(
 )
 
 
+@pytest.mark.slow
 def test_a_step_is_of_fifth_order_and_its_error_of_the_same():
     problem, u = semi_discrete(DRIVEN, 20, bump)
     exact = reference(problem, u, 1.0, "DOP853")
@@ -82,6 +83,7 @@ def test_a_step_is_of_fifth_order_and_its_error_of_the_same():
     assert float(take(0.01) / take(0.005)) == pytest.approx(2**5, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [25, 400])
 def test_a_fast_first_layer_asks_for_a_few_steps(cells):
     walls = {"x-": jd.Dirichlet(1.0), "x+": jd.Dirichlet(0.0)}
@@ -98,6 +100,7 @@ def test_a_fast_first_layer_asks_for_a_few_steps(cells):
     assert steps < 400
 
 
+@pytest.mark.slow
 def test_a_moving_wall_keeps_the_promise():
     walls = {"x-": jd.Dirichlet(T(lambda t: jnp.sin(7 * t))), "x+": jd.Neumann(0.0)}
     problem, u = semi_discrete(jd.Diffusion(WAVE, boundaries=walls), 50, lambda x: 0 * x)
@@ -107,6 +110,7 @@ def test_a_moving_wall_keeps_the_promise():
     assert steps < 500
 
 
+@pytest.mark.slow
 def test_mass_stays_in_a_closed_box():
     trap = jd.FokkerPlanck(T(lambda t, x: -20 * (x - 0.5 - 0.2 * jnp.sin(6 * t))), 0.2)
     problem, u = semi_discrete(trap, 400, bump)
@@ -114,6 +118,7 @@ def test_mass_stays_in_a_closed_box():
     assert abs(float(found.sum() / u.sum()) - 1) < 1e-12
 
 
+@pytest.mark.slow
 def test_the_other_side_of_a_jump_is_not_seen():
     jumps = jd.Diffusion(T(lambda t, x: jnp.where((t > 0.1) & (t < 0.3), 0.4, 7.0) + 0 * x))
     problem, u = semi_discrete(jumps, 40, bump)
@@ -131,6 +136,7 @@ def test_times_lie_strictly_inside_the_step(dtype, t, dt):
     assert inside(t, 0 * dt, jnp.array(1.0, dtype)) == t
 
 
+@pytest.mark.slow
 def test_no_step_is_no_change_and_has_a_derivative():
     problem, u = semi_discrete(DRIVEN, 20, bump)
     take = lambda h, v: Rosenbrock().step_with_error(problem, 0.3, h, v)
@@ -141,6 +147,7 @@ def test_no_step_is_no_change_and_has_a_derivative():
     assert np.all(jax.jit(jax.grad(lambda v: take(0.0, v)[0].sum()))(u) == 1)
 
 
+@pytest.mark.slow
 def test_a_gradient_in_reverse_is_that_forwards_and_of_differences():
     def end(strength):
         drift = T(lambda t, x: strength * jnp.sin(6 * t) * (1 + x))
@@ -159,6 +166,7 @@ def test_a_gradient_in_reverse_is_that_forwards_and_of_differences():
     assert reverse == pytest.approx(float(each(1.3 + 1e-5)[0] - each(1.3 - 1e-5)[0]) / 2e-5, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_panels_are_taken_together_and_single_precision_stays():
     problem, u = semi_discrete(DRIVEN, 20, bump)
     step = lambda problem, t, h, v: Rosenbrock().step(problem, t, h, v)

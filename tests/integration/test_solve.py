@@ -101,6 +101,7 @@ def test_order(problem, order, largest, band):
     assert abs(np.log2(coarse / fine) - order) < band
 
 
+@pytest.mark.slow
 def test_levels_are_what_solve_gives():
     grid, (equation, density) = jd.Grid.uniform((-4.0, 4.0, 256)), LINE["heat"]
     start = average(grid, lambda x: density(x, 0.1))
@@ -136,6 +137,7 @@ def collocated(diffusivity, start, lower, upper, time, edges, n=48):
     return np.diff(np.polynomial.Chebyshev.fit(x, whole, n, domain=[0, 1]).integ()(edges)) / np.diff(edges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walls", WALLS)
 def test_order_at_walls_with_variable_diffusivity(walls):
     """D(x) = 1 + ½ sin 3x against a collocation of 49 points."""
@@ -162,6 +164,7 @@ def test_interpretations_reach_their_equilibrium(interpretation):
     np.testing.assert_allclose(p, expected / (expected @ grid.volumes), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_cir_density():
     """Square-root diffusion, D vanishing at the wall, against the noncentral χ²."""
     kappa, theta, sigma = 1.0, 1.0, 0.8
@@ -289,6 +292,7 @@ RINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ring", RINGS)
 def test_rings_against_expm(ring):
     grid, times = jd.Grid.uniform((0.0, 2 * np.pi, 63)), [0.0, 0.05, 2.0]
@@ -306,6 +310,7 @@ GROWTH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("growth", GROWTH)
 def test_growth_against_expm(growth):
     grid, times = jd.Grid.uniform((0.0, 1.0, 60)), [0.0, 0.3, 12.0]
@@ -314,6 +319,7 @@ def test_growth_against_expm(growth):
     assert np.abs(u / exponential(GROWTH[growth], grid, times)(start) - 1.0).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_nafems_t3():
     """NAFEMS benchmark T3, 36.6031160 °C at x = 0.08 m after 32 s, with the wall as a function and as a series."""
     grid = jd.Grid.uniform((0.0, 0.1, 200))
@@ -329,6 +335,7 @@ def test_nafems_t3():
         assert abs(float(grid.interpolate(u, np.array([0.08]))[0]) - exact.nafems_t3()) < 0.01
 
 
+@pytest.mark.slow
 def test_series_forcing_is_exact():
     """A ramped wall: forcing that is linear between knots, against the exponential with a ramp and a one as two more rows."""
     grid = jd.Grid.uniform((0.0, 1.0, 40))
@@ -352,6 +359,7 @@ def test_series_forcing_is_exact():
     assert np.abs(u[2] - kept[1.0]).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_time_dependent_drift_holds_its_tolerance():
     """OU dragged by m(t) = sin 3t: the mean obeys ṁ = k(m(t) − m), exactly so on the grid's first moment."""
     grid = jd.Grid.uniform((-4.0, 4.0, 200))
@@ -368,6 +376,7 @@ def test_time_dependent_drift_holds_its_tolerance():
     assert np.abs(p - finer).max() < 1.1e-6 * np.abs(finer).max()
 
 
+@pytest.mark.slow
 def test_steady_diffusion_and_closed_domains():
     grid = jd.Grid.uniform((0.0, 1.0, 10))
     ends = {"x-": jd.Dirichlet(100.0), "x+": jd.Dirichlet(0.0)}
@@ -378,6 +387,7 @@ def test_steady_diffusion_and_closed_domains():
     np.testing.assert_allclose(kept, 0.5, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_times_through_contours_agree_with_poles():
     grid = jd.Grid.uniform((0.0, 1.0, 100))
     equation = jd.Diffusion(0.4, decay=0.3, source=1.0, boundaries={"x+": jd.Robin(2.0, 1.0)})

@@ -19,6 +19,7 @@ turning = (lambda x, y: jnp.sin(3 * y), lambda x, y: 1.0 - x)
 wells = lambda diffusivity: jd.FokkerPlanck(jd.Potential(lambda x: x**4 / 4 - x**2 / 2), diffusivity)
 
 
+@pytest.mark.slow
 def test_the_rate_between_two_wells_has_all_its_digits():
     """200 cells on (−2, 2), from 60-digit arithmetic; LAPACK has 0.2 per cent of the fourth, and the wrong sign of the last."""
     grid = jd.Grid.uniform((-2.0, 2.0, 200))
@@ -51,6 +52,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_rates_modes_and_derivatives_against_the_matrix(name):
     equation, grid = CASES[name]
@@ -77,6 +79,7 @@ def test_rates_modes_and_derivatives_against_the_matrix(name):
     np.testing.assert_allclose([reverse, forward], central(lambda p: float(every(p)[0]), 1.0), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_modes_of_an_open_axis_have_derivatives():
     def f(s):
         modes = jd.spectrum(jd.FokkerPlanck(lambda x: -s * x, 0.5, killing=0.1 * s), LINE, 3)[1]
@@ -88,12 +91,14 @@ def test_modes_of_an_open_axis_have_derivatives():
         jax.grad(lambda d: jnp.sum(jd.spectrum(jd.Diffusion(d, boundaries=RING), LINE, 2)[1] ** 2))(1.0)
 
 
+@pytest.mark.slow
 def test_killing_moves_the_rate_of_rest_from_zero():
     rate = lambda k: jd.spectrum(jd.FokkerPlanck(lambda x: -x, 0.5, killing=lambda x: k * x), LINE, 2)[0][0]
     rest = jd.steady_state(jd.FokkerPlanck(lambda x: -x, 0.5), LINE)
     assert float(jax.grad(rate)(0.0)) == pytest.approx(-float(LINE.integrate(rest * LINE.centers[0])), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_ring_of_states_with_a_current():
     n = 12
     ring = 2.0 * np.roll(np.eye(n), 1, 0) + 0.5 * np.roll(np.eye(n), -1, 0)
@@ -105,12 +110,14 @@ def test_a_ring_of_states_with_a_current():
     np.testing.assert_allclose(np.abs(modes), 1 / n, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_births_and_deaths_fade_at_whole_rates():
     made = jd.MasterEquation(lambda n: 5.0, lambda n: 1.0 * n)
     rates, _ = jd.spectrum(made, jd.States({"n": 60}), 4)
     np.testing.assert_allclose(rates, [0.0, -1.0, -2.0, -3.0], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_equal_rates_share_the_derivative_of_their_sum():
     """Of a square, whose two slowest rates split to first order along directions that no vectors of the whole square know."""
     square = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 1.0, 6))
@@ -125,6 +132,7 @@ def test_equal_rates_share_the_derivative_of_their_sum():
     np.testing.assert_allclose(slopes, each.mean(), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 1e-12, 1e-24, 1e-30])
 def test_slow_chains_in_single_precision(rate):
     with jax.enable_x64(False):
@@ -163,6 +171,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_answer_is_refused_in_one_line(name):
     call, words = REFUSED[name]

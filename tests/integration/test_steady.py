@@ -66,6 +66,7 @@ def limit(equation, grid, start):
     return ((moved + (total - moved.sum()) * at_rest) / weights).reshape(grid.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLOSED)
 def test_what_is_fed_into_a_closed_domain_and_out_of_it_moves_its_content(name):
     grid, equation = CLOSED[name]
@@ -86,6 +87,7 @@ def test_the_same_in_the_modes_of_the_domain():
     np.testing.assert_allclose(late, 1 + grid.average(waves) / (8 * np.pi**2), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flux through", "ring", "well", "turning"])
 def test_its_derivatives(name):
     grid, equation = CLOSED[name]
@@ -105,6 +107,7 @@ def test_its_derivatives(name):
         assert float(derivative) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_readings_at_the_end_of_time_tell_a_diffusivity():
     """A rod that is heated at one end and cooled as much at the other: the slope is 1/D."""
     grid = jd.Grid.uniform((0.0, 1.0, 10))
@@ -129,6 +132,7 @@ def test_what_grows_has_no_steady_state(name):
         jd.steady_state(NONE[name], LINE)
 
 
+@pytest.mark.slow
 def test_what_grows_in_places_and_decays_as_a_whole_has_one():
     """Also where it lies below zero."""
     equation = jd.Diffusion(1.0, decay=lambda x: -5 * (1 - x), source=-1.0, boundaries=jd.absorbing)
@@ -146,5 +150,6 @@ def test_what_does_not_balance_is_refused(dtype):
             jd.steady_state(flow(0.10001), LINE, 0.0)
 
 
+@pytest.mark.slow
 def test_what_leaves_and_is_not_replaced_ends_at_zero():
     assert not np.any(jd.steady_state(jd.Diffusion(1.0, boundaries={"x-": jd.absorbing}), LINE, 1.0))

@@ -56,6 +56,7 @@ def test_point_mass_stays_positive(stepper):
     np.testing.assert_allclose(u.mean(1), 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_rod_of_ten_points():
     """Length 1, 100 at one end and 0 at the other, step 0.01: explicit Euler refuses, the others reach the line."""
     grid = jd.Grid.uniform((0.0, 1.0, 10))
@@ -68,6 +69,7 @@ def test_rod_of_ten_points():
         assert np.abs(u - 100.0 * (1.0 - grid.centers[0])).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_reverse_mode_through_steps():
     f = lambda d: jnp.sum(
         jd.solve(jd.Diffusion(d), GRID, SMOOTH, [0.0, 0.5], stepper=jd.TRBDF2(), substeps=50).values[-1] ** 2

@@ -17,6 +17,7 @@ def effluent(measured, cells):
     return jd.Readings.from_table(measured("sand_column.csv"), grid, 0.0, **names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [(3.0, 1.0), (2.0, 0.1), (2.5, 0.01)])
 def test_a_sand_column_from_any_start(measured, start):
     """Shiozawa's effluent, read as resident concentration: V = 2.45148 ± 0.00148 cm/min, D = 0.15400 ± 0.00252 cm²/min."""
@@ -29,6 +30,7 @@ def test_a_sand_column_from_any_start(measured, start):
         assert abs(independent.standard_errors["D"] - 0.00252) < 3e-4 < fit.standard_errors["D"] - 0.00252
 
 
+@pytest.mark.slow
 def test_too_few_cells_for_the_column_are_said(measured):
     parameters = {"V": jd.Positive(2.5), "D": jd.Positive(0.1)}
     fit = jd.fit(column, effluent(measured, 600), parameters=parameters, progress=False, errors="iid")
@@ -36,6 +38,7 @@ def test_too_few_cells_for_the_column_are_said(measured):
     assert any("cells are too large" in note for note in fit.notes)
 
 
+@pytest.mark.slow
 def test_a_breakthrough_at_a_hundred(seed=0):
     grid, times, true = jd.Grid.uniform((0.0, 1.0, 400)), np.linspace(0.02, 1.6, 60), 0.01
     values = [
@@ -50,6 +53,7 @@ def test_a_breakthrough_at_a_hundred(seed=0):
         assert fit.converged and abs(fit.parameters["D"] - true) < 3 * fit.standard_errors["D"] < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("away", "D", "rate"), [(2.0, 0.05, 0.3), (8.0, 1.0, 0.5), (12.0, 1.0, 0.5)])
 def test_populations_that_start_far_out(away, D, rate):
     rng, wide = np.random.default_rng(3), away > 4

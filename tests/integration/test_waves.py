@@ -33,6 +33,7 @@ def norms(grid, waves):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equation", [WELL, PERIODIC], ids=["walls", "ring"])
 def test_a_coherent_state_comes_back_with_its_sign_turned(equation):
     solution = jd.solve(equation, RING, SHIFTED, [0.0, 2 * np.pi])
@@ -41,6 +42,7 @@ def test_a_coherent_state_comes_back_with_its_sign_turned(equation):
     assert abs(norms(RING, solution.values)[1] - 1) < 1e-12
 
 
+@pytest.mark.slow
 def test_polynomials_take_over_where_they_are_cheaper_and_agree():
     few = jd.Grid.uniform((-10.0, 10.0, 80))
     solution = jd.solve(WELL, few, SHIFTED, [0.0, np.pi, 2 * np.pi], tolerance=1e-12)
@@ -52,6 +54,7 @@ def test_polynomials_take_over_where_they_are_cheaper_and_agree():
     assert np.abs(known.values - stepped.values).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_a_free_packet_and_one_over_a_well_without_reflection():
     grid, times = jd.Grid.uniform((-24.0, 24.0, 512)), np.array([0.0, 1.0, 4.0])
     x = grid.centers[0]
@@ -66,6 +69,7 @@ def test_a_free_packet_and_one_over_a_well_without_reflection():
     assert max(np.abs(psi - over(t)).max() for psi, t in zip(solution.values, times)) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_wave_in_a_box_revives():
     grid = jd.Grid.uniform((0.0, 1.0, 64))
     wave = lambda x: jnp.exp(-((x - 0.3) ** 2) / 2 / 0.07**2 + 20j * x)
@@ -80,6 +84,7 @@ def driven(A):
     return jd.Schrodinger(jd.TimeDependent(lambda t, x: x**2 / 2 - A * x * jnp.sin(2 * t)))
 
 
+@pytest.mark.slow
 def test_a_driven_oscillator_and_its_derivative():
     grid = jd.Grid.uniform((-10.0, 10.0, 128))
 
@@ -92,6 +97,7 @@ def test_a_driven_oscillator_and_its_derivative():
     assert abs(jax.jit(lambda A: jax.jvp(mean, (A,), (1.0,))[1])(1.0) - slope) < 1e-10
 
 
+@pytest.mark.slow
 def test_steps_are_of_sixth_order_and_keep_the_norm():
     system = semidiscrete(PERIODIC, RING, FiniteVolume())[0]
     from jaxdiff.operators.split_step import Parts, split
@@ -112,6 +118,7 @@ def test_steps_are_of_sixth_order_and_keep_the_norm():
     assert counts[0] == 10_000 and abs(norms(RING, psi)[0] - 1) < 1e-12
 
 
+@pytest.mark.slow
 def test_derivatives_follow_waves_backwards():
     grid, start = jd.Grid.uniform((-8.0, 8.0, 64)), lambda x: SHIFTED(x + 1.5)
 
@@ -134,6 +141,7 @@ def test_derivatives_follow_waves_backwards():
     assert np.abs(backward - differences).max() < 1e-7
 
 
+@pytest.mark.slow
 def test_a_narrow_barrier_far_ahead_is_not_stepped_over():
     grid = jd.Grid.uniform((-30.0, 30.0, 512))
     packet, barrier = (
@@ -146,6 +154,7 @@ def test_a_narrow_barrier_far_ahead_is_not_stepped_over():
     assert np.abs(steps.values[1] - terms.values[1]).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_layers_absorb_what_comes():
     grid, wide = jd.Grid.uniform((-20.0, 20.0, 256)), jd.Grid.uniform((-40.0, 40.0, 512))
     start = lambda x: GROUND(x + 5.0) * jnp.exp(3j * x)
@@ -159,6 +168,7 @@ def test_layers_absorb_what_comes():
     assert left[0] > left[1] > left[2] and left[2] < 0.5
 
 
+@pytest.mark.slow
 def test_ground_states_in_imaginary_time():
     def fades(equation, grid, start, times):
         solution = jd.solve(equation, grid, start, times)
@@ -182,6 +192,7 @@ def test_ground_states_in_imaginary_time():
     assert abs((8 * once[1] - once[0]) / 7 + 0.5) < 1e-6
 
 
+@pytest.mark.slow
 def test_energies_and_modes():
     well = lambda c: jd.Schrodinger(lambda x: x**2 / 2 + c * x**4 / 4)
     grid = jd.Grid.uniform((-8.0, 8.0, 128))
@@ -199,6 +210,7 @@ def test_energies_and_modes():
     assert np.abs(found - exact).max() < 1e-8
 
 
+@pytest.mark.slow
 def test_energies_on_a_ring():
     """(2πm/L)²/2, and by first order of a weak potential ε cos(4πx/L), which parts the two of m = 1 by ε."""
     ring, L = jd.Grid.uniform((0.0, 3.0, 32)), 3.0
@@ -207,6 +219,7 @@ def test_energies_on_a_ring():
     np.testing.assert_allclose(jax.jacfwd(of)(1e-6), [0.0, -0.5, 0.5], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_axes():
     space = jd.Grid.uniform(*[(-5.0, 5.0, 24)] * 3)
     wave = lambda x, y, z: GROUND(x - 0.5) * GROUND(y) * GROUND(z + 0.5)
@@ -223,6 +236,7 @@ def test_several_axes():
     assert np.abs(solution.values[1] - mirrored).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_currents_energy_and_momentum():
     system = semidiscrete(WELL, RING, FiniteVolume())[0]
     psi = jnp.asarray(free(X, 0.5))
@@ -233,6 +247,7 @@ def test_currents_energy_and_momentum():
     assert np.abs(system.fluxes(0.0, psi) - exact(RING.edges[0])).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_the_schrodinger_form_of_a_fokker_planck_equation():
     two_wells, grid = jd.Potential(lambda x: x**4 / 4 - x**2 / 2), jd.Grid.uniform((-3.0, 3.0, 128))
     random = jd.FokkerPlanck(two_wells, 0.1, killing=0.3)
@@ -285,6 +300,7 @@ def test_questions_that_waves_do_not_answer():
         jd.Schrodinger(jd.TimeDependent(lambda t, x: t * x), imaginary_time=True)
 
 
+@pytest.mark.slow
 def test_single_precision():
     with jax.enable_x64(False):
         solution = jd.solve(WELL, RING, lambda x: SHIFTED(x), [0.0, 2 * np.pi], tolerance=1e-4)

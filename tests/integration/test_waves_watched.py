@@ -26,6 +26,7 @@ def hamiltonian(potential):
     return (sines * q**2 / 2) @ sines.T + np.diag(potential)
 
 
+@pytest.mark.slow
 def test_a_potential_that_jumps_in_time():
     """By a product of two exponentials; the derivative by the time of the jump is that of the product."""
     after = lambda on: expm(-1j * (4 - on) * hamiltonian(X**2 / 2 + X)) @ expm(-1j * on * hamiltonian(X**2 / 2)) @ PSI
@@ -40,6 +41,7 @@ def test_a_potential_that_jumps_in_time():
         jd.solve(hidden, GRID, SHIFTED, [0.0, 4.0])
 
 
+@pytest.mark.slow
 def test_a_short_kick_after_a_long_rest_is_seen():
     """A free packet takes up the momentum 2 in a time of 1/5000 of all."""
     kick = lambda t, x: -x * 2e3 / np.sqrt(np.pi) * jnp.exp(-(((t - 3.1234) / 1e-3) ** 2))
@@ -48,6 +50,7 @@ def test_a_short_kick_after_a_long_rest_is_seen():
     assert abs(mean - 1.0 - 2 / 4 * (4.0 - 3.1234)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_wall_that_is_met_between_outputs_is_said():
     box, away = jd.Grid.uniform((0.0, 1.0, 64)), lambda x: jnp.exp(-((x - 0.3) ** 2) / 2 / 0.05**2)
     solution = jd.solve(jd.Schrodinger(0.0), box, away, [0.0, 4 / np.pi])  # it revives
@@ -57,6 +60,7 @@ def test_a_wall_that_is_met_between_outputs_is_said():
     assert sums.method.startswith("Chebyshev") and "meets the wall at x-" in sums.method
 
 
+@pytest.mark.slow
 def test_a_well_with_its_edges_within_cells():
     """Energies fall as the cube of the width of cells wherever the edges are, and have a derivative by their place."""
 
@@ -73,6 +77,7 @@ def test_a_well_with_its_edges_within_cells():
     assert abs(smooth(1.0) - 0.5) < 1e-12
 
 
+@pytest.mark.slow
 def test_roundoff_that_grows_in_imaginary_time_is_said():
     grid = jd.Grid.uniform((-8.0, 8.7, 48))
     fading = jd.Schrodinger(HARMONIC, imaginary_time=True)
@@ -107,6 +112,7 @@ def test_what_cannot_be_is_said_of_its_cause(equation, start, words):
         jd.solve(equation, GRID, start, [0.0, 1e6])
 
 
+@pytest.mark.slow
 def test_states_of_other_numbers():
     """In single precision within a session of double, whole numbers, and where nothing moves."""
     well, times = jd.Schrodinger(jd.TimeDependent(lambda t, x: x**2 / 2 + 0 * t)), [0.0, 2 * np.pi]
@@ -117,6 +123,7 @@ def test_states_of_other_numbers():
     assert np.abs(jd.solve(heavy, GRID, whole, [0.0, 1.0]).values[1] - whole * np.exp(-2j)).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_readings_of_waves_are_of_the_norm_one():
     """But an energy is expected of waves of any norm."""
     twice = lambda x: 2 * SHIFTED(x)

@@ -102,6 +102,7 @@ def words(found):
     return " ".join(found.notes)
 
 
+@pytest.mark.slow
 def test_intervals_hold_under_correlated_noise():
     """Of independent noise they would hold a third of the time."""
     rng, held, alone = np.random.default_rng(3), 0, 0
@@ -124,6 +125,7 @@ def test_uncorrelated_data_are_left_alone():
         assert one.correlation_times == (None,)
 
 
+@pytest.mark.slow
 def test_what_is_said_of_correlated_data(tmp_path):
     measured = readings(np.random.default_rng(5), 0.8)
     found = fit(measured)
@@ -146,6 +148,7 @@ def test_what_is_said_of_correlated_data(tmp_path):
     np.testing.assert_allclose(narrow.standard_errors["diffusivity"], found.standard_errors["diffusivity"], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_the_likelihood_is_that_of_correlated_noise():
     measured = readings(np.random.default_rng(6), 0.8, sigma=0.02)
     found = fit(measured, loss=jd.negative_log_likelihood)
@@ -156,6 +159,7 @@ def test_the_likelihood_is_that_of_correlated_noise():
     np.testing.assert_allclose(found.loss, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_of_several_measurements_the_correlated_one_is_whitened():
     rng = np.random.default_rng(7)
     found = fit(readings(rng, 0.9), readings(rng, 0.0))
@@ -203,6 +207,7 @@ def test_roughness_is_the_noise_of_an_array(values, least, most):
     assert least <= roughness(values) <= most
 
 
+@pytest.mark.slow
 def test_a_measured_start_widens_error_bars_by_as_much_as_it_scatters():
     rng, t = np.random.default_rng(10), np.linspace(0.01, 0.1, 5)
     exact = np.asarray(GRID.average(start))

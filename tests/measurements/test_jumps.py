@@ -24,6 +24,7 @@ def log_densities(path, equation):
     return type(predictor).__name__, np.asarray(values)
 
 
+@pytest.mark.slow
 def test_a_panel_of_two_states():
     rng, dt, opens, closes = np.random.default_rng(1), 0.5, 1.3, 0.4
     each = np.array([opens, closes]) / (opens + closes) * -np.expm1(-(opens + closes) * dt)
@@ -42,6 +43,7 @@ def test_a_panel_of_two_states():
     assert fit.verdict.describes
 
 
+@pytest.mark.slow
 def test_a_channel_that_is_watched():
     rng, rates = np.random.default_rng(2), np.array([1.3, 0.4])
     lasted = rng.exponential(1 / rates[np.arange(200) % 2])
@@ -60,6 +62,7 @@ def test_a_channel_that_is_watched():
     assert last.starts[0] == first.stops[-1]
 
 
+@pytest.mark.slow
 def test_many_lengths_of_time():
     rng = np.random.default_rng(3)
     rates = np.exp(rng.normal(size=(5, 5))) * (1 - np.eye(5))

@@ -26,6 +26,7 @@ def predicted(measurement, equation):
     return np.asarray(forward(measurement.prepare(equation, pad=False), equation, measurement.initial))
 
 
+@pytest.mark.slow
 def test_readings_agree_with_solve_in_any_order_and_at_the_start():
     equation = jd.Diffusion(0.1, boundaries=WALLS)
     times, places = np.array([0.3, 0.0, 0.1, 0.3, 0.0]), np.array([0.2, 0.41, 0.9, 0.003, 0.5])
@@ -37,6 +38,7 @@ def test_readings_agree_with_solve_in_any_order_and_at_the_start():
     np.testing.assert_allclose(predicted(readings, equation), expected, atol=2e-9)
 
 
+@pytest.mark.slow
 def test_a_time_of_inf_is_the_steady_state():
     equation = jd.Diffusion(0.1, boundaries=WALLS)
     readings = jd.Readings(GRID, bump, [np.inf, 0.0, np.inf], [0.25, 0.5, 1.0], np.zeros(3))
@@ -56,6 +58,7 @@ def test_missing_values_are_dropped():
     assert readings.times.tolist() == [1.0, 2.0] and readings.sigma.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_many_rows_at_times_of_their_own():
     rng = np.random.default_rng(0)
     times, places = rng.uniform(0.01, 0.5, 200), rng.uniform(0, 1, 200)
@@ -104,6 +107,7 @@ def test_what_is_in_no_bin_is_one_more_with_a_total():
     np.testing.assert_allclose(densities.prepare(jd.Diffusion(0.1)).observation, [[0.3, 0.1, 0.6]])
 
 
+@pytest.mark.slow
 def test_what_is_in_no_bin_is_told_from_the_start_whatever_it_holds():
     """A start of another content than one: 0.4 came out 0.25 ± 0.009."""
     edges, times = np.linspace(-1.0, 1.0, 21), [0.2, 0.5, 1.0]
@@ -117,6 +121,7 @@ def test_what_is_in_no_bin_is_told_from_the_start_whatever_it_holds():
     assert found[1].parameters["diffusivity"] == pytest.approx(found[0].parameters["diffusivity"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_nothing_lies_outside_of_bins_that_cover_a_closed_domain():
     histograms = jd.Histograms(GRID, 1.0, [0.1], [[40, 50]], edges=[0.0, 0.5, 1.0], total=100)
     with pytest.raises(ValueError, match="10 of 100 are in no bin at time 0.1, but the bins cover a domain"):
@@ -218,6 +223,7 @@ def test_a_series_of_images_is_a_row_for_every_pixel():
     assert len(masked.values) == hidden.count() < 360 and masked.start == 1.0
 
 
+@pytest.mark.slow
 def test_images_tell_a_start_that_the_model_returns():
     """D, and the depth and width of a spot, within four standard errors; every image counts, also the first."""
     grid, times = jd.Grid.uniform((0.0, 8.0, 16), (0.0, 8.0, 16)), np.array([0.5, 1.0, 2.0, 3.0])
@@ -257,6 +263,7 @@ def test_what_a_series_of_images_cannot_be(make, words):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("huge", [1e308, -1e308, 1e200])
 def test_coefficients_beyond_all_numbers_end_in_one_line(huge):

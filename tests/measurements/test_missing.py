@@ -23,6 +23,7 @@ def measured(times, gaps=()):
 TIMES = np.linspace(0.1, 1.0, 12)
 
 
+@pytest.mark.slow
 def test_dropped_readings_are_told_by_the_fit():
     readings = jd.Readings(GRID, 0.0, TIMES, GRID.centers[0][9], measured(TIMES, (2, 5)))
     note = "10 of 12 rows used; 2 missing"
@@ -35,6 +36,7 @@ def test_dropped_readings_are_told_by_the_fit():
     ]
 
 
+@pytest.mark.slow
 def test_many_fits_tell_what_is_missing_in_all():
     readings = jd.Readings(GRID, 0.0, TIMES, GRID.centers[0][9], measured(TIMES, (2,)))
     fits = jd.fit_many(EQUATION, [readings, readings], progress=False)

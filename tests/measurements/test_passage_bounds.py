@@ -43,6 +43,7 @@ def densities(make, *numbers, origin=0.0, grid=GRID, way=None, times=TIMES):
     return np.exp(np.asarray(values)).reshape(4, -1), predictor
 
 
+@pytest.mark.slow
 def test_steps_agree_with_integral_equations():
     by_integrals, predictor = densities(model, 4.9, 0.25, 2.27, 2.12)
     assert isinstance(predictor.way, ByIntegrals)
@@ -54,6 +55,7 @@ def test_steps_agree_with_integral_equations():
     assert np.abs(gone + later - 1).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_walls_that_stand_still_are_those_of_contours():
     """A leak between constant bounds, by contours; and a wall that moves by nothing, by integral equations."""
     still = lambda k, leak, b: jd.Moving(
@@ -66,6 +68,7 @@ def test_walls_that_stand_still_are_those_of_contours():
     assert np.abs(by_integrals - by_contours).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_one_wall_that_falls_is_the_inverse_gaussian():
     """b − ct is met as b is by a drift of v + c; the other wall is far off."""
     v, c, b = 0.7, 0.5, 1.3
@@ -103,6 +106,7 @@ def test_which_way_is_taken():
     assert not linear(evidence(0.3), GRID)
 
 
+@pytest.mark.slow
 def test_leak_and_collapse_of_roitman_and_shadlen(measured):
     """−ln L of the published optimum, −313.795 by integral equations with 1,600 nodes; and of the optimum, where it is flat."""
     trials = pd.read_csv(measured("roitman_monkey1.csv"))

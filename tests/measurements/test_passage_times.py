@@ -62,6 +62,7 @@ def test_moments_are_those_of_the_closed_forms(densities):
     assert abs((h / 2 + later.sum() * h) / mean - 1) < 1e-4
 
 
+@pytest.mark.slow
 def test_one_wall_and_a_density_of_origins():
     """Over a barrier to the one wall that absorbs, in times of which the mean is known from the backward equation."""
     grid, times = jd.Grid.uniform((-1.5, 1.0, 200)), np.geomspace(1e-4, 400.0, 6001)
@@ -94,6 +95,7 @@ def test_a_drift_that_carries_far():
     assert np.abs(density - closed).max() < 2e-3 * closed.max()  # what 400 cells leave, and 800 a fourteenth of
 
 
+@pytest.mark.slow
 def test_decisions_of_roitman_and_shadlen(measured):
     """The published trials of monkey 1, against the optimum of the exact likelihood, 205.486559."""
     trials = pd.read_csv(measured("roitman_monkey1.csv"))
@@ -131,6 +133,7 @@ def simulated():
     return data, jd.fit(lambda v, B: decision(v, B), data, parameters=starts, validation=0.1, progress=False)
 
 
+@pytest.mark.slow
 def test_a_fit_finds_what_was_drawn(simulated):
     data, fit = simulated
     truth = {"v": 1.2, "B": 0.9, "initial.nondecision": 0.25, "initial.origin": 0.0}
@@ -142,6 +145,7 @@ def test_a_fit_finds_what_was_drawn(simulated):
     assert abs(per_row[0] - per_row[1]) < 0.4
 
 
+@pytest.mark.slow
 def test_a_fit_is_drawn_and_told(simulated, tmp_path):
     _, fit = simulated
     page = fit.report(tmp_path / "fit.html").read_text("utf-8")
@@ -156,6 +160,7 @@ def test_a_fit_is_drawn_and_told(simulated, tmp_path):
     assert abs(seen[early].mean() - course.upper.sum() / (course.upper + course.lower).sum()) < 0.02
 
 
+@pytest.mark.slow
 def test_data_are_drawn_anew_and_fitted(simulated):
     _, fit = simulated
     again = jd.bootstrap(fit, 16, progress=False)
@@ -164,6 +169,7 @@ def test_data_are_drawn_anew_and_fitted(simulated):
         assert 0.5 < again.standard_errors[name] / error < 2.0
 
 
+@pytest.mark.slow
 def test_what_is_earlier_than_the_model_allows_is_told():
     times = [0.05, *np.linspace(0.5, 2.0, 30)]
     data = jd.PassageTimes(COARSE, 0.0, times, "x+", nondecision="t0")
@@ -226,6 +232,7 @@ def test_models_without_passages_are_refused(message, equation):
         data.prepare(equation)
 
 
+@pytest.mark.slow
 def test_a_text_names_a_parameter():
     data = jd.PassageTimes(COARSE, 0.0, [0.5, 0.7], nondecision="t1")
     with pytest.raises(ValueError, match="'t1' names no parameter; parameters= has v"):

@@ -35,6 +35,7 @@ def test_shapes_missing_frames_and_tables():
     np.testing.assert_array_equal(read.positions[0], path.positions[0])
 
 
+@pytest.mark.slow
 def test_a_right_model_passes_its_tests_and_wrong_ones_do_not():
     path = drawn()
     judged = lambda equation: path.examine(None, None, None, equation)
@@ -49,6 +50,7 @@ def test_a_right_model_passes_its_tests_and_wrong_ones_do_not():
     assert np.all(abs(scores.mean(0)) < 4 / 20) and np.all(abs(scores.std(0) - 1) < 4 / 28)
 
 
+@pytest.mark.slow
 def test_a_fit_with_its_error_bars_and_pictures(tmp_path):
     """Estimates are within three error bars of the truth, D at that within what 400 steps of two axes give."""
     starts = {"mu": jd.Positive(0.8), "w2": jd.Positive(1.2), "D": jd.Positive(0.12)}

@@ -38,6 +38,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_prediction_is_that_of_the_fit(name, tmp_path):
     build, grid, start, truth = MODELS[name]
@@ -65,6 +66,7 @@ def test_a_prediction_is_that_of_the_fit(name, tmp_path):
         assert f"{1 - fit.loss / np.var(values):.6f}" in page  # R²
 
 
+@pytest.mark.slow
 def test_a_fitted_model_is_solved_in_a_session_of_single_precision():
     """Its closures hold numbers in float64, which JAX 0.10 confuses with those of the program that fitted them."""
 
@@ -83,6 +85,7 @@ def test_a_fitted_model_is_solved_in_a_session_of_single_precision():
     np.testing.assert_allclose(LINE.interpolate(values[-1], places), exact[3:], atol=1e-4 * exact.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense", [True, False])
 def test_order_four_is_read_at_its_order(dense):
     """cos(πx) e^{−π²Dt} at sensors anywhere, beside the walls too, on 16 and 32 cells."""
@@ -100,6 +103,7 @@ def test_order_four_is_read_at_its_order(dense):
     assert missed[1] < 2e-5 and np.log2(missed[0] / missed[1]) > 3.5
 
 
+@pytest.mark.slow
 def test_a_start_that_no_fit_has_filled_is_no_number(tmp_path):
     bump = lambda: jd.Expression("1 + a*cos(pi*x)", a=jd.Free(0.2))
     times, places = [0.02, 0.1, 0.02, 0.1], [0.2, 0.2, 0.7, 0.7]
@@ -120,6 +124,7 @@ def test_a_start_that_no_fit_has_filled_is_no_number(tmp_path):
     assert fit.predict(read(jd.Expression("1 + a*cos(pi*x)", a=jd.Fixed(0.3)))).shape == (4,)
 
 
+@pytest.mark.slow
 def test_a_fit_of_a_model_with_its_start_predicts_by_it_and_is_loaded_by_its_own_model(tmp_path):
     read = lambda level: jd.Readings(
         LINE, level and (lambda x: level + 0 * x), [0.02, 0.1, 0.2], [0.2] * 3, [0.3, 0.35, 0.3]

@@ -83,6 +83,7 @@ def test_weights_of_whole_states():
         assert value(probe, u) == pytest.approx(exact, rel=1e-12), probe
 
 
+@pytest.mark.slow
 def test_permeation_through_a_slab():
     """From empty, u = 1 on one side: Crank 1975, eqs. 4.22 to 4.24; the time lag is 1/6, and what entered is still there or gone."""
     t, grid = np.linspace(0.02, 1.5, 12), jd.Grid.uniform((0.0, 1.0, 200))
@@ -98,6 +99,7 @@ def test_permeation_through_a_slab():
     np.testing.assert_allclose(inside, 1 + 2 * (np.cos(0.3 * N * np.pi) * decays).sum(1), atol=2.5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry, half", [("spherical", 0.0305465243), ("cylindrical", 0.0630581942)])
 def test_half_of_an_uptake(geometry, half):
     """The time at which half of what a sphere or a cylinder can hold has entered, from totals and from what has passed."""
@@ -109,6 +111,7 @@ def test_half_of_an_uptake(geometry, half):
     assert -passed[0] == pytest.approx(held[0], abs=1e-7 * whole)
 
 
+@pytest.mark.slow
 def test_what_passes_balances_while_walls_move():
     walls = {"x-": jd.Dirichlet(jd.TimeDependent(lambda t: jnp.sin(5 * t))), "x+": jd.Robin(2.0, 0.1)}
     model, t = jd.Diffusion(0.7, boundaries=walls), np.array([0.02, 0.3, 1.2])
@@ -118,6 +121,7 @@ def test_what_passes_balances_while_walls_move():
     assert np.ptp(one) > 0.3
 
 
+@pytest.mark.slow
 def test_gradients_of_what_passes():
     t = np.linspace(0.05, 0.8, 6)
     model = lambda D: jd.Diffusion(D, boundaries={"x-": jd.Dirichlet(1.0), "x+": jd.Robin(2.0 * D, 0.1)})
@@ -130,6 +134,7 @@ def test_gradients_of_what_passes():
     np.testing.assert_allclose(jax.jit(jax.jacrev(predict))(0.7), forward, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_fits_by_probes(tmp_path):
     """D within its error bar from a total, with a mean beside it, missing values, a table, a report and a bootstrap."""
     rng, t = np.random.default_rng(1), np.linspace(0.02, 0.5, 20)
@@ -183,6 +188,7 @@ class Each(jd.Probe):
         return u
 
 
+@pytest.mark.slow
 def test_a_probe_of_ones_own_is_taken_by_its_word():
     """Neither linear nor alike at all times, and with a constant."""
     t = np.array([0.0, 0.5, 1.0])

@@ -47,6 +47,7 @@ def distances(fit):
     return np.array([(fit.parameters[name] - x) / fit.standard_errors[name] for name, x in TRUTH.items()])
 
 
+@pytest.mark.slow
 def test_likelihood_is_that_of_the_closed_form():
     fit, data = fitted(), clouds()
     logs = np.concatenate([normal(t, **fit.parameters).logpdf(x) for t, x in zip(TIMES, data.values.reshape(3, -1))])
@@ -77,6 +78,7 @@ def test_error_bars_are_the_observed_information():
     np.testing.assert_allclose(np.sqrt(np.diag(fit.covariance)), np.sqrt(np.diag(covariance)), rtol=0.08)
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_distribution_functions():
     shares = fitted(jd.energy_distance).predict(clouds().in_cells)
     far = np.linspace(-5, 5, 400_001)
@@ -96,6 +98,7 @@ def test_distances_are_those_of_distribution_functions():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [jd.energy_distance, jd.kl_divergence])
 def test_estimates_by_other_losses(loss):
     fit = fitted(loss)
@@ -104,6 +107,7 @@ def test_estimates_by_other_losses(loss):
     assert 0.9 < min(ratio) and max(ratio) < 1.35
 
 
+@pytest.mark.slow
 def test_errors_of_the_energy_distance_are_those_of_repeats():
     """The sandwich against clouds drawn anew, all fitted as one batch; and the bootstrap against itself."""
     fit = fitted(jd.energy_distance)
@@ -115,6 +119,7 @@ def test_errors_of_the_energy_distance_are_those_of_repeats():
     assert 0.5 < again.standard_errors["D"] / fit.standard_errors["D"] < 1.6
 
 
+@pytest.mark.slow
 def test_wasserstein_is_minimised_and_says_why_it_has_no_errors():
     fit = fitted(jd.wasserstein)
     assert fit.converged
@@ -123,6 +128,7 @@ def test_wasserstein_is_minimised_and_says_why_it_has_no_errors():
     assert any("jd.bootstrap draws them" in note for note in fit.notes)
 
 
+@pytest.mark.slow
 def test_two_per_cent_of_strangers(tmp_path):
     """They throw the likelihood off, are told by its verdict, and hardly move the energy distance, or a background that is fitted."""
     moved = lambda loss: [
@@ -149,6 +155,7 @@ def test_two_per_cent_of_strangers(tmp_path):
     assert np.abs(distances(jd.fit(model, known, parameters=STARTS, progress=False))).max() < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wall", [jd.absorbing, jd.reflecting], ids=["absorbing", "reflecting"])
 def test_densities_up_to_a_wall(wall):
     """Images, of what is not absorbed; in 50 cells, within the first of which a density that vanishes has every logarithm."""
@@ -164,6 +171,7 @@ def test_densities_up_to_a_wall(wall):
     np.testing.assert_allclose(logs, exact, atol=0.004)
 
 
+@pytest.mark.slow
 def test_cells_that_move_an_estimate_are_told():
     """Cells as wide as clouds, by three losses; those of `GRID` are small."""
     coarse = jd.Grid.uniform((-5.0, 5.0, 22))
@@ -192,6 +200,7 @@ def test_rounded_samples():
     assert "rounded to 0.5 along x" in rounded(0.5).notes[0]
 
 
+@pytest.mark.slow
 def test_noise_of_the_energy_distance_is_what_the_model_expects():
     """Of as few samples as parameters there is no other: of one sample the score vanishes where the loss is least."""
     predictor = clouds().prepare(model(K, M, D), begin)
@@ -205,6 +214,7 @@ def test_noise_of_the_energy_distance_is_what_the_model_expects():
     np.testing.assert_allclose(np.diag(seen), 300 / 900**2 * np.diag(sum(each)), rtol=0.25)
 
 
+@pytest.mark.slow
 def test_a_plane_a_ring_and_a_ball():
     rng = np.random.default_rng(4)
     plane = jd.Grid.uniform((-4.0, 4.0, 40), (-4.0, 4.0, 40))
@@ -228,6 +238,7 @@ def test_a_plane_a_ring_and_a_ball():
     assert abs(fit.loss + stats.maxwell(scale=scale).logpdf(r).sum()) < 2e-3 * 400
 
 
+@pytest.mark.slow
 def test_at_rest_and_as_a_function():
     """The density at rest at a time of inf; `fit.objective` is the log likelihood; half cells move nothing."""
     x = np.random.default_rng(6).normal(M, np.sqrt(D / K), 500)
@@ -238,6 +249,7 @@ def test_at_rest_and_as_a_function():
     assert np.abs(fit.check_grid().error_bars["diffusivity"]) < 0.1
 
 
+@pytest.mark.slow
 def test_snapshots_of_counts():
     births = lambda birth, death: jd.MasterEquation(lambda n: birth, lambda n: death * n)
     n = np.asarray(jd.simulate(births(8.0, 1.0), 0, [0.0, 0.7, 2.0], 400, 5))
@@ -250,6 +262,7 @@ def test_snapshots_of_counts():
     assert fit.loss == pytest.approx(-logs, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_tables_gaps_and_what_is_held_out():
     data = clouds()
     rows = jd.Samples(GRID, begin, np.repeat(TIMES, 300), data.values[:, None])
@@ -270,6 +283,7 @@ def test_rows_tables_gaps_and_what_is_held_out():
     assert several[0].parameters["k"] == pytest.approx(fitted().parameters["k"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_and_files(tmp_path):
     fit = fitted()
     fit.report(tmp_path / "fit.html")

@@ -80,6 +80,7 @@ def test_lanes_hold_all_tracks_and_are_full():
     assert max(used) == max(lengths) and len(lanes) <= 1.05 * sum(lengths) / max(lengths) + 1
 
 
+@pytest.mark.slow
 def test_free_tracks_are_fitted_at_the_bound_and_intervals_hold():
     problem, repeats = Free(0.5, 100, 0.1), 60
     found = study(problem, repeats)
@@ -94,6 +95,7 @@ def test_free_tracks_are_fitted_at_the_bound_and_intervals_hold():
 TRAP = jd.FokkerPlanck(jd.Expression("k*(m - x)", k=jd.Positive(0.5), m=jd.Free(0.3)), jd.Positive(0.5))
 
 
+@pytest.mark.slow
 def test_a_trap_with_noise_and_blur_is_recovered_where_exact_positions_mislead():
     rng = np.random.default_rng(3)
     x = moved(rng, 10, 601, k=1.0, exposure=0.1, noise=0.3)
@@ -109,6 +111,7 @@ def test_a_trap_with_noise_and_blur_is_recovered_where_exact_positions_mislead()
     assert -np.log(np.cov(before, after)[0, 1] / np.var(before)) / 0.1 > 1.4
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_differences():
     x = moved(np.random.default_rng(4), 2, 30, k=1.0, exposure=0.05, noise=0.3)
     times = [0.1 * np.arange(30), 0.1 * np.arange(30) ** 1.01]
@@ -126,6 +129,7 @@ def test_gradients_are_those_of_differences():
         np.testing.assert_allclose(slope(z), (4 * ends(5e-5) - ends(1e-4)) / 3, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_filter_on_the_cells_is_that_of_kalman_as_far_as_it_says():
     x = moved(np.random.default_rng(5), 2, 200, k=1.0, noise=0.3)
     wide = jd.Grid.uniform((-12.0, 12.0, 240))
@@ -146,6 +150,7 @@ def free_tracks(rng, lengths, D=1.0, noise=0.2, exposure=0.1):
     return [0.1 * np.arange(n) for n in lengths], x
 
 
+@pytest.mark.slow
 def test_measurements_share_a_noise_by_name_and_gaps_and_lengths_mix():
     rng = np.random.default_rng(6)
     times, x = free_tracks(rng, [80, 30, 200, 1, 120])
@@ -163,6 +168,7 @@ def test_measurements_share_a_noise_by_name_and_gaps_and_lengths_mix():
     assert jd.fit(jd.Diffusion(jd.Positive(0.5)), exact, progress=False).verdict.describes is False
 
 
+@pytest.mark.slow
 def test_axes_add_up():
     rng = np.random.default_rng(7)
     x = moved(rng, 2, 20, noise=0.1).T
@@ -177,6 +183,7 @@ def test_axes_add_up():
     assert both.count == 38
 
 
+@pytest.mark.slow
 def test_the_grains_of_perrin(measured):
     parts = [pd.read_csv(measured(f"perrin_{i}.txt"), comment="#", names=["t", "x", "y"]) for i in (1, 2, 3)]
     table = pd.concat([part.assign(grain=i) for i, part in enumerate(parts)])
@@ -197,6 +204,7 @@ def population(rng, count, shares, speeds):
     return [moved(rng, 1, 21, D=speeds[0] if one else speeds[1], exposure=0.05, noise=0.1)[0] for one in slow]
 
 
+@pytest.mark.slow
 def test_a_mixture_of_two_states_is_told_apart():
     rng = np.random.default_rng(8)
     x = population(rng, 300, (0.3, 0.7), (0.05, 1.0))

@@ -43,6 +43,7 @@ def test_a_smooth_function_is_averaged_as_it_was():
     np.testing.assert_allclose(LINE.average(lambda x: jnp.cos(x / 3)), np.cos(x / 3) @ weights / 2, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2])
 def test_a_source_is_that_of_its_averages(dim):
     """One as wide as a cell in full; far narrower it is refused, with a mend that works."""
@@ -59,6 +60,7 @@ def test_a_source_is_that_of_its_averages(dim):
     assert float(run(grid.average(narrow))) == pytest.approx(0.1, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_box_as_source_has_all_its_heat_and_exact_derivatives():
     def heat(a):
         source = lambda x: jnp.where(jnp.abs(x - a) < 0.13, 1.0, 0.0)
@@ -72,6 +74,7 @@ def test_a_box_as_source_has_all_its_heat_and_exact_derivatives():
     assert abs(float(slope[0][0])) < 1e-10 and float(slope[1][0]) == pytest.approx(float(central), rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_fitted_is_refused_where_cells_do_not_see_it():
     readings = jd.Readings(
         LINE, jd.Expression("exp(-((x-m)/w)**2)", m=4.3, w=jd.Positive(0.02)), [0.1, 0.2], [4.0, 5.0], [0.1, 0.1]
@@ -103,6 +106,7 @@ def test_a_point_of_too_few_coordinates():
     assert float(PLANE.interpolate(np.ones(PLANE.shape), [0.3, 0.4])) == 1.0
 
 
+@pytest.mark.slow
 def test_a_source_of_particles():
     """∂p/∂t = s − k p in a closed box: s/k (1 − e^{−kt}) of it."""
     equation = jd.FokkerPlanck(lambda x: 5 - x, 0.5, killing=2.0, source=lambda x: bell(x, 4.3, 0.7))
@@ -129,6 +133,7 @@ def test_a_start_that_jumps_compiles_nothing_again(start, caplog):
     assert caplog.records and not [record for record in caplog.records if "Compiling" in record.getMessage()]
 
 
+@pytest.mark.slow
 def test_an_average_outside_of_jit_has_derivatives_by_what_the_function_closes_over():
     average = lambda a: LINE.average(lambda x: jnp.where(x < a, 1.0, 0.0))
     np.testing.assert_allclose(jax.jacobian(average)(4.3), np.eye(10)[4], atol=1e-12)

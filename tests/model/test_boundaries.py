@@ -60,6 +60,7 @@ def test_a_constant_stays_until_the_other_wall_is_felt(peclet):
     np.testing.assert_allclose(found[: N // 2], 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_constant_stays_end_to_end():
     """At vL/D = 12, where time is easy; u is 1 but near the right wall."""
     system = column(1.0)
@@ -114,6 +115,7 @@ def test_a_slope_where_a_drift_enters_steeply_is_refused():
     solve(jd.FokkerPlanck(-1.0, 0.01, boundaries=leaving.equation.boundaries), leaving.grid)
 
 
+@pytest.mark.slow
 def test_a_slope_is_refused_on_several_axes():
     grid = jd.Grid.uniform((0.0, 1.0, 6), (0.0, 2.0, 5))
     equation = jd.FokkerPlanck(lambda x, y: (1.0 + y, 0.0 * x), 0.02, boundaries={"x-": jd.Neumann(0.5)})

@@ -32,6 +32,7 @@ def flux(diffusivity, grid=None):
     return diffusivity(0.0) * (1 - u[0]) / (grid.centers[0][0] - grid.edges[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers_in_series_wherever_they_meet(kind):
     """The steady profile and flux are exact at every centre: J = 1/(a/D₁ + (1 − a)/D₂)."""
@@ -56,6 +57,7 @@ def test_layers_in_series_wherever_they_meet(kind):
                 np.testing.assert_allclose(known, expected, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", ["cylindrical", "spherical"])
 def test_shells_in_series(geometry):
     """∫ dr/(A D) between the shells; the rest is of second order."""
@@ -72,6 +74,7 @@ def test_shells_in_series(geometry):
     assert off[0] < 2e-3 and off[1] < off[0] / 3
 
 
+@pytest.mark.slow
 def test_the_transient_converges_to_that_of_fine_cells():
     """To first order in the cell, as the place of a jump within one counts in the content of the cell alone."""
     a = 1 / 3 + 0.004
@@ -87,6 +90,7 @@ def test_the_transient_converges_to_that_of_fine_cells():
             assert np.abs(last(n, contrast) - fine.reshape(n, -1).mean(1)).max() < 0.2 / n, (contrast, n)
 
 
+@pytest.mark.slow
 def test_layers_on_two_axes_and_around_a_ring():
     a, plane = 0.512, jd.Grid.uniform((0.0, 1.0, 20), (0.0, 1.0, 3))
     u = jd.steady_state(jd.Diffusion(lambda x, y: jnp.where(x < a, 1.0, 10.0), boundaries=ENDS), plane)
@@ -105,6 +109,7 @@ def test_a_thin_layer_within_a_cell():
         assert float(flux(Partial(barrier, a))) == pytest.approx(1 / (0.992 + 8.0), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_the_place_of_a_jump():
     """J = 1/(a/D₁ + (1 − a)/D₂) has dJ/da = −J² (1/D₁ − 1/D₂), of a Python function too, in both modes."""
     for kind in ("function", "text", "nonlinear"):
@@ -120,6 +125,7 @@ def test_the_derivative_by_the_place_of_a_jump():
     assert float(reverse) == pytest.approx(float(slope), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_a_diffusivity_and_the_place_where_it_jumps_are_fitted():
     grid, a = line(20), 0.513
     truth = jd.Diffusion(lambda x: jnp.where(x < a, 1.0, 0.1), boundaries=ENDS)
@@ -171,6 +177,7 @@ def test_where_a_function_jumps(function, jumps):
     np.testing.assert_allclose(np.unique(np.round(inner, 9)), np.round(jumps, 9), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_jumps_outside_jit_are_those_within():
     edges = np.linspace(0.0, 1.0, 6)
     look = lambda edges: breakpoints(lambda x: jnp.where((x - 0.5) ** 2 < 0.01**2, 1.0, 2.0), edges[:-1], edges[1:])

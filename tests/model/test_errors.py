@@ -75,6 +75,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("d, large", [(1.0, 1e30), (lambda x, y: 1.0 + x, 3e34)], ids=["modes", "products"])
 def test_one_number_of_many_that_is_not_finite(bad, d, large):
@@ -112,6 +113,7 @@ def test_errors_reach_the_user_inside_jit():
         jax.block_until_ready(jax.jit(lambda d: run(jd.Diffusion(d)).values)(-1.0))
 
 
+@pytest.mark.slow
 def test_zero_diffusivity_at_a_wall_is_allowed():
     u = run(jd.FokkerPlanck(lambda x: 1.0 - x, lambda x: 0.5 * x)).values[-1]
     assert abs(float(GRID.integrate(u)) - 1.0) < 1e-12
@@ -124,6 +126,7 @@ def test_single_precision_follows_the_initial_state():
     assert np.abs(u - wide).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_diffusivity_that_turns_negative_on_the_way_is_refused():
     grid = jd.Grid.uniform((0.0, 1.0, 24))
     falling = jd.Diffusion(jd.TimeDependent(lambda t, x: 1.0 - 2.0 * t))

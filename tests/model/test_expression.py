@@ -178,6 +178,7 @@ def test_marked_constants_are_fitted_under_their_own_names():
     assert set(collect(model).names) == {"drift.k", "drift.m", "diffusivity"}
 
 
+@pytest.mark.slow
 def test_an_expression_solves_as_the_function_does():
     grid = jd.Grid.uniform((-3.0, 3.0, 60))
     initial = grid.average(lambda x: jnp.exp(-(x**2)))

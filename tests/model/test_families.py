@@ -23,6 +23,7 @@ def test_a_polynomial_of_several_coordinates():
     np.testing.assert_allclose(found, np.exp(np.polynomial.polynomial.polyval2d(*points[:2], c[..., 0])), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_spline_of_two_coordinates():
     """A natural spline along every line of one direction, then along the other, and linear beyond the knots."""
     x, y, values = np.array([0.0, 0.3, 0.5, 1.0]), np.array([-1.0, 0.0, 2.0]), RNG.uniform(0.5, 2.0, (4, 3))
@@ -42,6 +43,7 @@ def test_a_spline_of_two_coordinates():
     assert float(beyond[2] - beyond[1]) == pytest.approx(float(beyond[1] - beyond[0]))
 
 
+@pytest.mark.slow
 def test_a_network_of_two_coordinates():
     network = jd.MLP(5, 1, key=jax.random.key(1), inputs=2, positive=True)
     values = lambda network: jd.solve(jd.Diffusion(network), PLANE, lambda x, y: x * y, [0.0, 0.1]).values[-1]
@@ -88,6 +90,7 @@ def test_coefficients_that_are_marked_by_themselves():
         jd.Polynomial([[0.0, jd.Free(1.0)], [1.0]])
 
 
+@pytest.mark.slow
 def test_a_landscape_by_a_spline_of_which_one_value_is_held():
     """Each value within four standard errors of U = x²/2; where none is held, none can be told, and the note says why."""
     grid, knots = jd.Grid.uniform((-2.0, 2.0, 40)), np.array([-1.0, 0.0, 1.0])
@@ -108,6 +111,7 @@ def test_a_landscape_by_a_spline_of_which_one_value_is_held():
     assert "of a potential the differences alone count" in str(jd.fit(free, histograms, progress=False))
 
 
+@pytest.mark.slow
 def test_a_landscape_of_two_wells_is_found():
     """U = (x² − 1)² + y² + 0.3 x y from counts of 10,000 particles at three times, within four standard errors."""
     grid = jd.Grid.uniform((-2.0, 2.0, 24), (-1.8, 1.8, 20))

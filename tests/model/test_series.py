@@ -227,6 +227,7 @@ def test_a_jump_is_differentiable_by_what_it_comes_from():
     assert float(end(2.0)) == 1.0
 
 
+@pytest.mark.slow
 def test_a_rate_follows_a_measured_temperature_between_its_readings():
     """A mode decays by ∫D(T(t)) dt, T linear between three readings, where D is far from linear; and so does its slope by E."""
     from scipy.integrate import quad

@@ -52,6 +52,7 @@ def all_faces(line, a, b, u):
     return line @ u, line @ u[:, 0].real, solve(u), there, line.resolvent(0.7, -2.0)(u[:, 0].real)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, states", [(1, 3), (20, 1), (19, 2), (12, 3), (6, 7), (3, 9)])
 def test_against_dense_matrices(n, states):
     line = drawn(n, states)
@@ -72,6 +73,7 @@ def test_against_dense_matrices(n, states):
     assert values.real.max() <= line.growth() + 1e-14 and line.growth() == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states", [2, 5])
 @pytest.mark.parametrize("kind", STIFF)
 def test_every_digit_at_any_stiffness(kind, states):
@@ -95,6 +97,7 @@ def test_every_digit_at_any_stiffness(kind, states):
     np.testing.assert_allclose(line.resolvent(1.0, -1.0)(u), expected, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-13), (np.float32, 1e-5)])
 def test_content_is_kept_over_stiff_steps(dtype, tolerance):
     line = jax.tree.map(lambda x: x.astype(dtype), drawn(17, 2, STIFF["even"], loss=0.0))
@@ -109,6 +112,7 @@ def test_content_is_kept_over_stiff_steps(dtype, tolerance):
     assert abs(float(raw.sum()) - 1.0) < 10 * np.finfo(dtype).eps
 
 
+@pytest.mark.slow
 def test_one_state_is_a_tridiagonal_and_its_derivatives_are_those():
     rng = np.random.default_rng(2)
     up, down, loss = rng.uniform(0, 1, (3, 17))
@@ -126,6 +130,7 @@ def test_one_state_is_a_tridiagonal_and_its_derivatives_are_those():
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-11), one, other)
 
 
+@pytest.mark.slow
 def test_exponential_and_gradients():
     """An absorbing end, growth, three states; derivatives both ways against differences."""
     line = drawn(9, 3, loss=-0.05)
@@ -144,6 +149,7 @@ def test_exponential_and_gradients():
     np.testing.assert_allclose([forward, backward], difference, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_what_is_no_row_of_blocks_is_refused():
     with pytest.raises(ValueError, match=r"\(n, S, S\) each, got shapes \(3, 2, 2\), \(2, 2, 2\)"):
         BlockTridiagonal(np.zeros((3, 2, 2)), np.zeros((2, 2, 2)), np.zeros((3, 2, 2)))

@@ -24,6 +24,7 @@ def varying(grid):
     return np.random.default_rng(0).random(grid.shape) + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grid, walls, level",
     [
@@ -55,6 +56,7 @@ def run(d, kernel, grid=PLANE):
     return jd.solve(equation, grid, start, [0.0, 1e-3], stepper=jd.Exponential(kernel=kernel)).values
 
 
+@pytest.mark.slow
 def test_a_solve_by_it_and_its_derivatives(monkeypatch):
     d = varying(PLANE)
 
@@ -73,6 +75,7 @@ def test_a_solve_by_it_and_its_derivatives(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_it_is_compiled_for_cuda_alone():
     operator = jax.jit(lambda: jd.FiniteVolume().systems(jd.Diffusion(varying(BOX)), BOX)[0].operator(0.0))()
     end, u = jnp.array([1e-4]), varying(BOX)
@@ -85,6 +88,7 @@ def test_it_is_compiled_for_cuda_alone():
     assert "triton" not in lowered(False, "cuda") and "triton" not in lowered(True, "cpu")
 
 
+@pytest.mark.slow
 def test_where_it_does_not_hold_the_compiler_serves():
     drifting = jd.FokkerPlanck((0.1, lambda x, y: x * y), lambda x, y: 0.1 + x)
     one, two = (

@@ -37,6 +37,7 @@ def test_all_rows_at_once(kind, shift, tolerance):
         np.testing.assert_allclose(joined, by_rows, rtol=20 * tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_few_cells_and_their_derivatives(n, periodic):

@@ -40,6 +40,7 @@ def faces(jump, u):
     return act(u), act(u[:, 0].real), solve(u), back(act), back(solve), jump.exit, jump.stopped(jnp.arange(len(u)) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_against_dense_matrices(name):
     sources, targets, n, widest = GRAPHS[name]
@@ -77,6 +78,7 @@ def test_a_box_goes_along_its_longest_axis():
     assert isinstance(along, Blocking) and sorted(along.order) == list(range(240))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["star", "box on its side"])
 def test_exponential_gradients_and_content(name):
     """A hub, so that sums are by segments, and a box; derivatives of a smooth answer against differences."""

@@ -85,6 +85,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_pictures_and_page_of_every_kind(case, tmp_path):
     make, names = CASES[case]
@@ -127,6 +128,7 @@ def test_a_font_that_has_the_letters_is_taken(monkeypatch):
     assert label.get_text() == "Länge" and len(label.get_fontfamily()) == 2
 
 
+@pytest.mark.slow
 def test_the_methods_of_the_results(tmp_path):
     fit = told(readings([np.inf], np.linspace(0, 1, 9)))
     assert len(fit.plot().subfigs) == 4
@@ -213,6 +215,7 @@ def test_a_measurement_is_predicted_once():
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_pictures_of_a_real_fit_in_a_session_of_single_precision():
     with jax.enable_x64(False):
         data = readings([0.1, 0.2, 0.4], [0.1, 0.5, 0.9], initial=jd.Expression("cos(pi*x)"))

@@ -151,6 +151,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, content):
     assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_another_precision_is_another_computation(tmp_path):
     grid, path = jd.Grid.uniform((0.0, 1.0, 8)), tmp_path / "run.npz"
     run = lambda: jd.solve(jd.Diffusion(1.0), grid, np.linspace(0.0, 1.0, 8), [0.0, 0.1], save=path)
@@ -216,6 +217,7 @@ def stored():
     return jd.fit(jd.Diffusion(jd.Positive(0.5)), readings, progress=False).record()
 
 
+@pytest.mark.slow
 def test_a_stored_fit_without_a_key_or_with_another_kind_of_value_is_refused(tmp_path, stored):
     path = tmp_path / "fit.json"
     path.write_text(json.dumps(stored))

@@ -27,6 +27,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_strict_session_gives_the_same_numbers(case):
     plain = CASES[case]()

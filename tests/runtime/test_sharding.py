@@ -99,10 +99,12 @@ def finish(*processes):
         assert process.returncode == 0, out.decode()[-3000:]
 
 
+@pytest.mark.slow
 def test_eight_devices_agree_with_one():
     finish(python(COMMON + EIGHT + END, 8))
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one_device():
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -137,6 +139,7 @@ def test_a_cut_that_does_not_divide_the_grid_is_refused(parts, message):
         require_whole_blocks(jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 10)))
 
 
+@pytest.mark.slow
 def test_a_solve_goes_on_from_the_file_it_keeps(tmp_path, monkeypatch):
     grid = jd.Grid.uniform((0.0, 1.0, 12), (0.0, 1.0, 8))
     equation, times = jd.Diffusion(lambda x, y: 0.1 + x * y), [0.0, 0.1, 0.2, 0.3]

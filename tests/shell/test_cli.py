@@ -51,6 +51,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_fit_writes_everything_into_its_folder(workplace, run):
     code, out, _ = run("fit", "config.toml", "--output", "deep/result")
     assert code == 0
@@ -87,6 +88,7 @@ def test_data_takes_the_place_of_the_table_and_other_files_stay(workplace, run, 
     assert (workplace / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_table_is_looked_for_beside_the_configuration(workplace, run, undrawn, monkeypatch):
     (workplace / "elsewhere").mkdir()
     monkeypatch.chdir(workplace / "elsewhere")
@@ -174,6 +176,7 @@ def test_a_mistake_in_the_configuration_is_one_line(workplace, refused, old, new
     refused(message, "fit", "config.toml")
 
 
+@pytest.mark.slow
 def test_a_diffusivity_below_zero_is_one_line(workplace, refused):
     """At given steps, where nothing is planned, and compiled, anew before it is refused."""
     stepped = ('loss = "mse"', 'stepper = "crank_nicolson"')
@@ -248,6 +251,7 @@ def test_the_examples_are_read(name, measured):
 OFFSETS = [("offset = 0.0", "# offset = 0.0"), ('[observe]\nvalue = "u + offset"\nper = "sensor"\n', "")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_out, D, k, rms", [([], 1.084e-4, 1.16e-3, 0.124), (OFFSETS, 1.08e-4, 1.03e-3, 0.25)])
 def test_the_copper_bar(left_out, D, k, rms, workplace, run, undrawn, measured):
     """Diffusivity [m²/s], loss [1/s] and residual [°C] of independent least squares, with an offset for each thermometer and
@@ -287,6 +291,7 @@ value = "count"
 """
 
 
+@pytest.mark.slow
 def test_a_spot_in_a_series_of_images_spreads_by_axis(workplace, run):
     """20,000 counts a frame from a Gaussian of variance 1/4 + 2Dt along each axis, D = 0.5 and 0.1."""
     rng, rows = np.random.default_rng(3), ["t,x,y,count"]
@@ -308,6 +313,7 @@ def test_a_spot_in_a_series_of_images_spreads_by_axis(workplace, run):
     assert {"fit.png", "residuals.png", "report.html"} <= {path.name for path in (workplace / "spot-fit").iterdir()}
 
 
+@pytest.mark.slow
 def test_the_plate(workplace, run):
     """NAFEMS T4, published: T(0.6, 0.2) = 18.25 °C."""
     code, out, _ = run("solve", EXAMPLES / "plate.toml", "--output", "out")
@@ -320,6 +326,7 @@ def test_the_plate(workplace, run):
     assert (workplace / "out" / "solution.png").exists()
 
 
+@pytest.mark.slow
 def test_particles_that_arrive_in_a_well(workplace, run):
     """Their number is the source's over the killing, s L/k (1 − e^{−kt}), wherever the well takes them."""
     (workplace / "config.toml").write_text("""
@@ -352,6 +359,7 @@ def test_predictions_on_several_axes_name_the_coordinates():
     assert lines == ["time,x,y,measured,fitted,residual,held_out", "inf,0.1,0.2,1,1.5,-0.5,0", "inf,0.3,0.4,2,2,0,0"]
 
 
+@pytest.mark.slow
 def test_the_rod_beside_its_published_answer(workplace, run):
     code, out, _ = run("demo", "rod")
     assert code == 0 and "published" in out
@@ -360,6 +368,7 @@ def test_the_rod_beside_its_published_answer(workplace, run):
     assert found["h"]["estimate"] == pytest.approx(0.00191, abs=0.5 * 1.45e-5)
 
 
+@pytest.mark.slow
 def test_the_rates_beside_their_closed_forms(workplace, run, undrawn, monkeypatch):
     """Of the first fifteen years."""
     rates = jd.datasets.load("rates")
@@ -374,6 +383,7 @@ def test_the_rates_beside_their_closed_forms(workplace, run, undrawn, monkeypatc
             assert closed > float(line.split()[-1]) - 0.02
 
 
+@pytest.mark.slow
 def test_a_benchmark_writes_numbers_table_and_plot(workplace, run, refused, monkeypatch):
     """Two of its kernels at their smallest; what they count is what the operator holds."""
     monkeypatch.setattr(throughput, "KERNELS", throughput.KERNELS[2:3])
@@ -411,6 +421,7 @@ def test_the_benchmarks_are_listed(workplace, run):
     assert code == 0 and listed == list(CASES) and {"throughput", "peers", "coverage"} <= set(listed)
 
 
+@pytest.mark.slow
 def test_info_in_a_process_of_its_own(tmp_path):
     """The shell computes in float64, keeps compiled code, and writes errors without a traceback."""
     settings = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}

@@ -45,6 +45,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_rates_by_name_are_fitted_to_the_bound_phase_and_solved(workplace, run, undrawn):
     code, out, err = run("fit", "c.toml", "--output", "o")
     assert code == 0, err

@@ -67,6 +67,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_table_a_list_and_python_give_the_same_digits(workplace, run, undrawn):
     """D is shared, k each one's own, between walls of their own."""
     data = []

@@ -18,6 +18,7 @@ def solved(content):
     return jd.solve(equation, problem.grid, problem.experiments[0].initial, [0.0, 0.7]).values[-1]
 
 
+@pytest.mark.slow
 def test_births_a_matrix_and_reactions_are_those_of_python():
     found = solved({"equation": DECAY, "states": STATES, "constants": {"b": 5.0, "d": 0.7}, "initial": {"delta": 3}})
     states = jd.States({"n": 40})
@@ -39,6 +40,7 @@ def test_births_a_matrix_and_reactions_are_those_of_python():
     np.testing.assert_allclose(open_[1], 2 / 3 * (1 - np.exp(-3 * 0.7)), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_fit_and_a_solution_from_files(tmp_path):
     times = np.linspace(0.2, 3.0, 15)
     means = 3 * np.exp(-times) + 10 * (1 - np.exp(-times))

@@ -43,6 +43,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_has_passed_a_membrane_seen_with_an_unknown_gain(workplace, run, undrawn):
     """Crank 1975, eq. 4.24a, three times: D and the gain are told apart by the lag."""
     assert run("fit", "run.toml", "--output", "out")[0] == 0

@@ -41,6 +41,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_cloud_with_strangers(workplace, run, undrawn):
     assert run("fit", "cloud.toml", "--output", "out")[0] == 0
     found = json.loads((workplace / "out" / "parameters.json").read_text())["parameters"]
@@ -48,6 +49,7 @@ def test_a_cloud_with_strangers(workplace, run, undrawn):
         assert abs(found[name]["estimate"] - true) < 3 * found[name]["standard_error"]
 
 
+@pytest.mark.slow
 def test_by_a_distance(workplace, run, undrawn):
     text = CLOUD.replace("background = { start = 0.1, upper = 0.5 }\n", "") + 'loss = "energy_distance"\n'
     (workplace / "cloud.toml").write_text(text, encoding="utf-8")

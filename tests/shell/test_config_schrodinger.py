@@ -39,6 +39,7 @@ def test_the_energies_are_those_of_python():
     assert ground.model().imaginary_time and np.isrealobj(ground.experiments[0].initial(1.0))
 
 
+@pytest.mark.slow
 def test_a_wave_from_a_file_follows_the_path_of_a_driven_oscillator(tmp_path):
     (tmp_path / "driven.toml").write_text("""
         boundaries = "periodic"
@@ -68,6 +69,7 @@ def test_a_wave_from_a_file_follows_the_path_of_a_driven_oscillator(tmp_path):
     assert (tmp_path / "out" / "solution.png").exists()
 
 
+@pytest.mark.slow
 def test_a_fit_of_a_well_and_of_the_push_at_the_start(tmp_path):
     t, x = (column.ravel() for column in np.meshgrid([0.5, 1.0, 2.0], np.arange(-3.0, 3.5, 1 / 3), indexing="ij"))
     density = gaussian(x, np.cos(t) + 0.5 * np.sin(t))

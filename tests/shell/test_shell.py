@@ -107,6 +107,7 @@ def test_a_solve_starts_where_the_initial_state_holds(workplace, run):
     assert found[:, 1:] == pytest.approx(np.tile(np.exp([-0.5, -1.5]), (16, 1)), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_the_steady_state_of_a_closed_domain_keeps_the_initial_content(workplace, run, refused):
     text = changed(CLOSED, ("[0.0, 0.1]", "inf"))
     (workplace / "config.toml").write_text(changed(text, ("value = 0.0", 'value = "2*x"')))
@@ -172,6 +173,7 @@ def test_an_interrupt_after_the_results_says_that_they_are_there(workplace, run,
     assert (workplace / "config-solve" / "solution.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_a_callback_of_the_garbage_collector_is_heard():
     import gc
 

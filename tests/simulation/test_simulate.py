@@ -21,6 +21,7 @@ def mean_is(values, wanted):
     assert abs(values.mean() - wanted) < 4 * error + 1e-6, (values.mean(), wanted, error)
 
 
+@pytest.mark.slow
 def test_moments_of_a_trap():
     k, m, d, times = 1.5, 0.4, 0.7, [0.0, 0.5, 1.3]
     x = drawn(jd.FokkerPlanck(lambda x: k * (m - x), d), -1.0, times, MANY, 1, 32)
@@ -32,6 +33,7 @@ def test_moments_of_a_trap():
     mean_is((x[:, 1] - x[:, 1].mean()) * (x[:, 2] - x[:, 2].mean()), fading)
 
 
+@pytest.mark.slow
 def test_steps_of_constant_diffusivity_are_of_second_order_in_law():
     """Of one linear step after the other mean and variance are known: x ↦ (1 − kΔ + k²Δ²/2) x + (1 − kΔ/2) √(2DΔ) ξ."""
     k, d, t = 1.0, 1.0, 2.0
@@ -46,6 +48,7 @@ def test_steps_of_constant_diffusivity_are_of_second_order_in_law():
     assert errors[0] / errors[1] > 3.4 and errors[1] / errors[2] > 3.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ito", "stratonovich", "isothermal"])
 def test_interpretations(name):
     """A noise that depends on position, against the solver."""
@@ -57,6 +60,7 @@ def test_interpretations(name):
     mean_is(x**2, float(grid.integrate(p * grid.centers[0] ** 2)))
 
 
+@pytest.mark.slow
 def test_diffusion_goes_where_it_is_fast_in_flux_alone():
     """Diffusion(D(x)) is isothermal: what is even between two walls stays so."""
     x = drawn(jd.Diffusion(lambda x: 0.2 + 0.1 * x), lambda x: 0.5, [0.0, 1.0], MANY, 4, 40, grid=BOX)[:, 1]
@@ -64,6 +68,7 @@ def test_diffusion_goes_where_it_is_fast_in_flux_alone():
     mean_is(x**2, 1 / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift", [0.0, -0.5])
 def test_one_wall_is_exact_in_one_step(drift):
     start, t, d = 0.8, 1.0, 0.6
@@ -80,6 +85,7 @@ def test_one_wall_is_exact_in_one_step(drift):
     mean_is(np.nan_to_num(x), float(HALF.integrate(p * HALF.centers[0])))
 
 
+@pytest.mark.slow
 def test_absorption_is_of_first_order_in_the_step():
     """Down a hill between two walls, with a drift that no step knows exactly. Order ½ would halve the error of five steps in
     twenty."""
@@ -91,6 +97,7 @@ def test_absorption_is_of_first_order_in_the_step():
     assert 0.004 < abs(few - exact) and abs(more - exact) < abs(few - exact) / 4 + 2 * noise
 
 
+@pytest.mark.slow
 def test_equilibrium_of_a_double_well_in_the_plane():
     energy, d = (lambda x, y: (x**2 - 1) ** 2 + (y - 0.5 * x) ** 2), 0.4
     grid = jd.Grid.uniform((-2.2, 2.2, 66), (-2.5, 2.5, 66))
@@ -103,6 +110,7 @@ def test_equilibrium_of_a_double_well_in_the_plane():
         mean_is(f(x[:, 2, 0], x[:, 2, 1]), average(f))
 
 
+@pytest.mark.slow
 def test_a_tensor_is_pushed_back_along_itself():
     """Oblique diffusion between walls, one of which absorbs, against finite volumes."""
     oblique = jd.Diffusion(jd.Tensor([[0.3, 0.15], [0.15, 0.2]]), decay=0.3, boundaries={"x+": jd.absorbing})
@@ -116,6 +124,7 @@ def test_a_tensor_is_pushed_back_along_itself():
         mean_is(np.where(alive, x[:, k], 0.0), float(grid.integrate(p * place)))
 
 
+@pytest.mark.slow
 def test_coefficients_of_time_and_a_ring():
     """A ring that turns at a speed of its own at each time: the first Fourier mode; NumPy's unwrap winds it."""
     ring = jd.Grid.uniform((0.0, 1.0, 50))
@@ -134,6 +143,7 @@ def test_coefficients_of_time_and_a_ring():
     mean_is(y[np.isfinite(y[:, 0]), 1] ** 2, 2 * (1 - np.exp(-1)))
 
 
+@pytest.mark.slow
 def test_a_pulse_shorter_than_a_step():
     """Steps end where a series jumps or bends, of a drift and of a diffusivity."""
     jump = lambda rest: jd.Series([0.0, 0.4, 0.41, 1.0], [rest, 100.0, rest, rest], "previous")
@@ -145,6 +155,7 @@ def test_a_pulse_shorter_than_a_step():
     mean_is(drawn(jd.FokkerPlanck(0.0, jump(0.01)), 0.0, [0.0, 1.0], MANY, 20, 3)[:, 1] ** 2, 2 * (1 + 0.0099))
 
 
+@pytest.mark.slow
 def test_births_and_deaths():
     births, t = jd.MasterEquation(lambda n: 6.0, lambda n: 1.5 * n), 0.7
     n = drawn(births, 3, [0.0, 0.3, t], MANY, 12)
@@ -157,6 +168,7 @@ def test_births_and_deaths():
         mean_is(1.0 * (lost == k), float(p[k]))
 
 
+@pytest.mark.slow
 def test_matrices_and_reactions():
     rates = np.array([[0.0, 2.0, 0.5], [1.0, 0.0, 0.0], [0.3, 1.0, 0.0]])
     from scipy.sparse import csr_matrix
@@ -185,6 +197,7 @@ def test_matrices_and_reactions():
     mean_is(x[:, 0] * x[:, 1], float((p * a * b).sum()))
 
 
+@pytest.mark.slow
 def test_a_fit_of_drawn_paths_finds_what_they_were_drawn_from():
     k, d, times = 1.2, 0.5, np.linspace(0.0, 10.0, 101)
     trap, grid = (lambda k, D: jd.FokkerPlanck(lambda x: -k * x, D)), jd.Grid.uniform((-6.0, 6.0, 50))
@@ -195,6 +208,7 @@ def test_a_fit_of_drawn_paths_finds_what_they_were_drawn_from():
         assert abs(fit.parameters[name] - truth) < 3 * fit.standard_errors[name]
 
 
+@pytest.mark.slow
 def test_it_is_traceable_and_repeats_itself():
     pull = lambda k: jd.simulate(jd.FokkerPlanck(lambda x: -k * x, 1.0), 0.5, [0.0, 1.0], 200, 18, 20).mean(0)[1]
     both = jax.vmap(pull)(jnp.array([1.0, 2.0]))

@@ -78,6 +78,7 @@ def test_reverting_paths_have_their_closed_form(steps, start):
     np.testing.assert_allclose(found, of_reverting(x, steps), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_far_step_is_left_to_the_split_kernel():
     x, steps = reverting(1.0, np.full(500, 0.1)), np.full(500, 0.1)
     x[300:] += 2.5  # a jump of eight standard deviations
@@ -144,6 +145,7 @@ def test_a_plan_says_where_it_ends():
         assert value == pytest.approx(exact, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_exponentials_are_differentiated_where_eigenvalues_meet():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)

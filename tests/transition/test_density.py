@@ -96,6 +96,7 @@ RATES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, drift, diffusivity, exact, lower, parameters", RATES)
 def test_interest_rates(name, drift, diffusivity, exact, lower, parameters, measured):
     x, dt = bills() if name == "bills" else funds(measured)
@@ -115,6 +116,7 @@ def test_ornstein_uhlenbeck_at_every_duration(t):
     assert np.max(np.abs(error)) < 1e-5
 
 
+@pytest.mark.slow
 def test_jumps_of_36_standard_deviations():
     p, x0 = (1.0, 0.0, 1.0), np.linspace(-1, 1, 9)
     x1 = x0 + np.linspace(-36, 36, 9) * np.sqrt(0.1)
@@ -142,6 +144,7 @@ def test_irregular_times():
     assert abs(np.sum(error)) < 1e-3
 
 
+@pytest.mark.slow
 def test_many_steps_in_pieces():
     rng = np.random.default_rng(4)
     p, t, x0 = (1.0, 0.0, 1.0), 0.01, rng.normal(size=100000) * 0.7
@@ -202,6 +205,7 @@ def test_ornstein_uhlenbeck_at_a_wall(walls, sign):
     assert np.max(np.abs(densities(reverting, constant, p, x0, x1, t, 0.0, 50.0, walls) - exact)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [-0.6, -0.3, 0.3, 2.5, 12.0])
 def test_square_root_process_at_its_wall(order):
     """ν = 2κθ/σ² − 1; below zero the wall is reached."""
@@ -223,6 +227,7 @@ def test_circle(speed, t):
     assert np.max(np.abs(values - exact)) < 1e-10
 
 
+@pytest.mark.slow
 def test_the_density_integrates_to_one_between_walls():
     x1 = np.linspace(0, 1, 2001)
     drift, diffusivity = (lambda p, x: p[0] * jnp.sin(5 * x)), (lambda p, x: p[1] * (1 + 0.5 * x))
@@ -241,6 +246,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_derivatives(case):
     drift, diffusivity, p, x, t, lower, upper, walls = CASES[case]
@@ -268,6 +274,7 @@ def test_derivatives(case):
         np.testing.assert_allclose(jax.jit(jax.vmap(total))(np.stack([p, 1.01 * p]))[0], value(p), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_plan_knows_when_it_no_longer_resolves():
     rng = np.random.default_rng(13)
     x = rng.normal(size=101) * 0.7
@@ -284,6 +291,7 @@ def test_a_plan_knows_when_it_no_longer_resolves():
         assert abs(np.sum(values - vasicek(p, x[:-1], x[1:], 0.3))) < 1e-3
 
 
+@pytest.mark.slow
 def test_refusals():
     with pytest.raises(ValueError, match="diffusivity is not positive at x = -1"):
         densities(lambda p, x: 0.0, lambda p, x: p * (x + 1), 0.5, [0.0], [0.1], 1.0, -20.0, 20.0)

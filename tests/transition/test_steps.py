@@ -60,6 +60,7 @@ def turning(k, omega, D1, D2):
     return jd.FokkerPlanck(lambda x, y: (-k * x + omega * y, -omega * x - k * y), jd.PerAxis(D1, D2))
 
 
+@pytest.mark.slow
 def test_a_turning_trap_is_exact():
     """At irregular times; its gradient; and the plan knows where it ends."""
     rng, z = np.random.default_rng(0), np.array([1.0, 2.0, 0.5, 0.3])
@@ -96,6 +97,7 @@ def turned_wells(x, y):
     return TURN[0, 0] * f + TURN[0, 1] * g, TURN[1, 0] * f + TURN[1, 1] * g
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("h", "pieces", "mean", "most"), [(0.02, 1, 0.01, 0.1), (0.1, 2, 0.006, 0.06), (0.3, 2, 0.06, 0.6)]
 )
@@ -109,6 +111,7 @@ def test_wells_that_are_turned(h, pieces, mean, most):
     assert np.mean(abs(error)) < mean and np.max(abs(error)) < most
 
 
+@pytest.mark.slow
 def test_a_step_beyond_all_pieces_is_refused():
     rng = np.random.default_rng(2)
     x = np.stack([rng.choice([-1.0, 1.0], 60) + 0.4 * rng.normal(size=60), rng.normal(size=60)], 1)
@@ -116,6 +119,7 @@ def test_a_step_beyond_all_pieces_is_refused():
         jd.Trajectory(WIDE, 2.0 * np.arange(60), x).prepare(jd.FokkerPlanck(turned_wells, 0.4))
 
 
+@pytest.mark.slow
 def test_bridges_compiled_are_those_of_the_host_with_an_exact_gradient():
     z, h = np.array([2.0, 0.4]), 0.25
     model = lambda a, D: jd.FokkerPlanck(lambda x, y: (a * (x - x**3) - 0.7 * y, -1.5 * y - 0.7 * x), D)
@@ -158,6 +162,7 @@ def in_box(kinds, a, b, s, width=1.0):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("h", [1e-4, 0.01, 0.1, 0.5])
 def test_walls(h):
     """Three axes, each with walls of its own, from clear of them to steps as long as the box is wide."""
@@ -194,6 +199,7 @@ def test_a_drift_into_a_reflecting_wall():
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_killing_that_is_quadratic_is_exact():
     """Of k = x² c the propagator is that of a quantum oscillator (Mehler)."""
     rng, h, c, n = np.random.default_rng(7), 0.4, 1.5, 50
@@ -205,6 +211,7 @@ def test_killing_that_is_quadratic_is_exact():
     np.testing.assert_allclose(found, exact + norm.logpdf(x[1:, 1], x[:-1, 1], np.sqrt(h)), rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_trap_that_moves():
     rng, h, n = np.random.default_rng(8), 0.3, 120
     t, x = h * np.arange(n + 1), rng.normal(0, 0.5, n + 1)
