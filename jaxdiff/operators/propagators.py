@@ -296,7 +296,8 @@ def _missing(w: Any, content: Any, leak: Any) -> Any:
     the end. Of an open one they tell no more than w does."""
     w, content = jax.lax.stop_gradient((w, content))
     closed = (jnp.abs(leak) <= 0).all()
-    return jax.lax.cond(closed, lambda: content - jnp.sum(w, axis=0), lambda: jnp.zeros(w.shape[1], w.dtype))
+    lacking = lambda: (content - jnp.sum(w, axis=0)).astype(w.dtype)
+    return jax.lax.cond(closed, lacking, lambda: jnp.zeros(w.shape[1], w.dtype))
 
 
 def _twice_real(w: Any, weights: Any) -> Any:

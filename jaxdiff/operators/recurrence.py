@@ -14,8 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
+
+from jaxdiff.operators.linear import by_own_rules
 
 WIDE = 2**21  # bytes of a row from which on the loop is faster, on an H200
 
@@ -134,10 +137,11 @@ def _primitive(name: str, by_rows: Callable[..., Any], at_once: Callable[..., An
     """A function of rows that broadcast, by the loop on a CPU and where rows are wide."""
     made = Primitive(name)
     made.multiple_results = True
+    by_rows, at_once = by_own_rules(by_rows), by_own_rules(at_once)
 
     def narrow(*rows: Any) -> Any:
-        count, width, dtype = max(map(len, rows)), _width(*rows), jnp.result_type(*rows)
-        few = jnp.dtype(dtype).itemsize * math.prod(width) <= WIDE
+        count, width, dtype = max(map(len, rows)), _width(*rows), np.result_type(*(row.dtype for row in rows))
+        few = dtype.itemsize * math.prod(width) <= WIDE
         return (at_once if few and count > 1 else by_rows)(*rows)
 
     def batched(rows: Any, dims: Any) -> tuple[Any, list[int]]:

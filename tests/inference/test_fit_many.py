@@ -233,7 +233,7 @@ def test_an_interruption_returns_what_is_done_and_a_file_goes_on(tmp_path, monke
         return real(*args)
 
     monkeypatch.setattr(batches.Batch, "_advance", stopping)
-    options = {"batch": fits.batch.size, "save": path, "progress": False}
+    options = {"batch": 16, "save": path, "progress": False}
     half = jd.fit_many(MODEL, readings(), values, **options)
     done = 2 * half.batch.size
     assert half.converged[:done].all() and not half.converged[done:].any() and "interrupted" in str(half)

@@ -21,7 +21,7 @@ def test_a_start_where_all_is_level(mark, factor):
     assert (
         found.converged and abs(found.parameters["diffusivity"] - 0.4) < 4 * found.standard_errors["diffusivity"] < 0.02
     )
-    assert sum(NOTE in note for note in found.notes) == (factor > 1e4)
+    assert sum(NOTE in note for note in found.notes) == (factor > 1e3)
 
 
 @pytest.mark.parametrize("start", [0.002, 0.4, 4.0])
