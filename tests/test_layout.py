@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 
 # From the ground up: a file imports, at its top or inside its functions, from its own floor and those before it.
 FLOORS = (
-    "quantities parameters figures datasets exact operators runtime model discretisation integration transition simulation "
+    "quantities parameters figures datasets exact runtime operators model discretisation integration transition simulation "
     "measurements reports inference benchmarks shell"
 ).split()
 

@@ -15,6 +15,7 @@ import numpy as np
 import jaxdiff as jd
 from jaxdiff.benchmarks.harness import (
     Entries,
+    Found,
     Options,
     bold,
     clock,
@@ -22,6 +23,7 @@ from jaxdiff.benchmarks.harness import (
     markdown,
     missing,
     publish,
+    scatter,
     seconds,
     skipped,
 )
@@ -50,14 +52,6 @@ class Trials(NamedTuple):
     def lapse(self) -> float:
         """The density of those through one bound."""
         return LAPSE / (2 * self.window)
-
-
-class Found(NamedTuple):
-    """An estimate of k, B and t₀; its standard errors, if any; the seconds to the one and to both."""
-
-    estimate: np.ndarray
-    errors: np.ndarray | None
-    seconds: tuple[float, float | None]
 
 
 def monkey() -> Trials | None:
@@ -214,15 +208,7 @@ def repeated(repeats: int, each: int, coherences: Any, ways: Any = tuple(WAYS)) 
         if missing(package) or name not in ways:
             continue
         found = [fitted(drawn(each, seed, coherences)) for seed in range(repeats)]
-        off = np.array([one.estimate for one in found]) / TRUTH - 1
-        row: dict[str, Any] = {"who": name, "repeats": repeats, "trials": each * len(coherences)}
-        row |= {"bias": off.mean(0).tolist(), "spread": off.std(0, ddof=1).tolist()}
-        row["seconds"] = [
-            float(np.median([one.seconds[i] for one in found])) if found[0].seconds[i] else None for i in (0, 1)
-        ]
-        if found[0].errors is not None:
-            inside = [np.abs(one.estimate - TRUTH) < 1.96 * np.asarray(one.errors) for one in found]
-            row["coverage"] = np.mean(inside, 0).tolist()
+        row = {"who": name, "trials": each * len(coherences)} | scatter(found, TRUTH)
         rows.append(row)
         print(row, flush=True)
     return rows

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -156,6 +156,26 @@ def failure(error: BaseException) -> str:
 def missing(package: str) -> str | None:
     """Why a package cannot be run here."""
     return None if importlib.util.find_spec(package) else f"{package} is not installed"
+
+
+class Found(NamedTuple):
+    """Estimates of a fit; their standard errors, if any; the seconds to the one and to both."""
+
+    estimate: np.ndarray
+    errors: np.ndarray | None
+    seconds: tuple[float, float | None]
+
+
+def scatter(found: list[Found], truth: np.ndarray) -> dict[str, Any]:
+    """Bias and spread of repeats over the truth, the share of 95 % intervals that hold it, and median seconds."""
+    off = np.array([one.estimate for one in found]) / truth - 1
+    spread = off.std(0, ddof=1).tolist() if len(found) > 1 else None
+    median = lambda i: float(np.median([one.seconds[i] for one in found])) if found[0].seconds[i] else None
+    row = {"repeats": len(found), "bias": off.mean(0).tolist(), "spread": spread, "seconds": [median(0), median(1)]}
+    if found[0].errors is not None:
+        inside = [np.abs(one.estimate - truth) < 1.96 * np.asarray(one.errors) for one in found]
+        row["coverage"] = np.mean(inside, 0).tolist()
+    return row
 
 
 def select(entries: Entries, key: str | None = None, **facts: Any) -> Entries:

@@ -8,25 +8,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.benchmarks.decisions import curved
-from jaxdiff.benchmarks.harness import Entries, Options, bold, failure, markdown, missing, publish, seconds, skipped
+from jaxdiff.benchmarks.harness import (
+    Entries,
+    Found,
+    Options,
+    bold,
+    failure,
+    markdown,
+    missing,
+    publish,
+    scatter,
+    seconds,
+    skipped,
+)
 
 REPEATS, FINE = 20, 200  # substeps of the paths that are drawn
 POWERS = 3  # of the polynomials that peers without a model take
-
-
-class Found(NamedTuple):
-    """Estimates, their standard errors, if any, and the seconds to the one and to both."""
-
-    estimate: np.ndarray
-    errors: np.ndarray | None
-    seconds: tuple[float, float | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,15 +243,7 @@ def tally(process: Process, repeats: int, steps: int, ways: Any = tuple(WAYS)) -
             rows.append(row | {"skipped": failure(error)})
             print(rows[-1], flush=True)
             continue
-        off = np.array([one.estimate for one in found]) / truth - 1
-        row |= {"repeats": repeats, "names": list(process.truth), "first": first}
-        row |= {"bias": np.mean(off, 0).tolist(), "spread": np.std(off, 0, ddof=1).tolist() if repeats > 1 else None}
-        row["seconds"] = [
-            float(np.median([one.seconds[i] for one in found])) if found[0].seconds[i] else None for i in (0, 1)
-        ]
-        if found[0].errors is not None:
-            inside = [np.abs(one.estimate - truth) < 1.96 * np.asarray(one.errors) for one in found]
-            row["coverage"] = np.mean(inside, 0).tolist()
+        row |= {"names": list(process.truth), "first": first} | scatter(found, truth)
         rows.append(row)
         print(row, flush=True)
     return rows

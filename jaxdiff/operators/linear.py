@@ -11,19 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.tree_util import tree_unflatten as unflatten
 
-
-def by_own_rules(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` traced by the rules of promotion it was written for: what is transposed or lowered is traced late, by those of the session."""
-
-    def call(*args: Any) -> Any:
-        with (
-            jax.numpy_rank_promotion("allow"),
-            jax.numpy_dtype_promotion("standard"),
-            jax.default_matmul_precision("highest"),
-        ):
-            return function(*args)
-
-    return call
+from jaxdiff.runtime.compilation import as_written
 
 
 def linear(
@@ -39,7 +27,7 @@ def linear(
     count, (like_leaves, like_tree) = len(known_leaves), jax.tree.flatten(like)
 
     def flat(f: Callable[[Any, Any], Any], inner: Any) -> Callable[..., list[Any]]:
-        f = by_own_rules(f)
+        f = as_written(f)  # a transpose is traced late, by the rules of the session
         return lambda *xs: jax.tree.leaves(f(unflatten(known_tree, xs[:count]), unflatten(inner, xs[count:])))
 
     found = _linear.bind(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from jaxdiff.operators.linear import by_own_rules
+from jaxdiff.runtime.compilation import as_written
 
 WIDE = 2**21  # bytes of a row from which on the loop is faster, on an H200
 
@@ -137,7 +137,7 @@ def _primitive(name: str, by_rows: Callable[..., Any], at_once: Callable[..., An
     """A function of rows that broadcast, by the loop on a CPU and where rows are wide."""
     made = Primitive(name)
     made.multiple_results = True
-    by_rows, at_once = by_own_rules(by_rows), by_own_rules(at_once)
+    by_rows, at_once = as_written(by_rows), as_written(at_once)  # lowered late, by the rules of the session
 
     def narrow(*rows: Any) -> Any:
         count, width, dtype = max(map(len, rows)), _width(*rows), np.result_type(*(row.dtype for row in rows))

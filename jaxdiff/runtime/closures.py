@@ -76,7 +76,7 @@ def _origin(function: FunctionType) -> Origin | None:
     try:
         held = [cell.cell_contents for cell in function.__closure__ or ()]
         return Origin(function, tuple(i for i, one in enumerate(held) if _is_number(one)))
-    except ValueError:  # an empty cell, or what holds more than can be seen
+    except Exception:  # an empty cell, or what holds more than can be seen: compiling is all that is lost
         return None
 
 
