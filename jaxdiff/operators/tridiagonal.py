@@ -199,7 +199,8 @@ def _solved(rates: Any, a: Any, rhs: Any, *, factors: Any, periodic: bool, trans
         factors = jax.lax.stop_gradient(factors)
         return _within(rhs, _solved(rates, a, cotangent, factors=factors, periodic=periodic, transposed=not transposed))
 
-    dtype = np.result_type(*(one.dtype for one in (*rates, a, rhs)))  # whatever the rules of the session
+    with jax.numpy_dtype_promotion("standard"):  # whatever the rules of the session: a number that is weak stays so
+        dtype = jnp.result_type(*rates, a, rhs)
     like = jax.ShapeDtypeStruct((len(rhs), len(a)), dtype)
     return linear(solve, back, (rates, a, factors), rhs, like=like)
 
