@@ -21,6 +21,7 @@ from jaxdiff.exact.processes import (
     benes_density,
     cir_log_density,
     exit_density,
+    exit_survival,
     first_passage_density,
     gibbs_density,
     heat_kernel,

@@ -36,7 +36,7 @@ class ByLine(ByTransforms):
     def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Passages:
         return transformed(equation, grid, scheme, origin, lambda _: (self._nodes(top), jnp.zeros(())))
 
-    def at(self, found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
+    def at(self, found: Any, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
         nodes, table = self._nodes(top), found.coarse if coarse else found.transforms
         shares = jnp.asarray(2.0 - (np.arange(self.count) == 0)) / top
         table = shares * table.at[LATER].set(1.0 / nodes - table[LATER])  # what is gone has no jump at the start
@@ -52,7 +52,7 @@ class ByLine(ByTransforms):
         value = jnp.where(after, jnp.where(later, 1.0 - value, value), 1.0 * later)
         return value, jnp.full(jnp.shape(times), NOISE) * jnp.where(later, 1.0, 2.0 / top)
 
-    def resolved(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+    def resolved(self, found: Any, kinds: Any, times: Any, top: Any, share: Any) -> Any:
         """Whether transforms have faded at the end of the line."""
         return jnp.max(jnp.abs(found.transforms[EITHER, -2:])) < FADED
 

@@ -144,6 +144,7 @@ class BySteps(eqx.Module):
     """Passages where coefficients or walls vary in time, by so many steps, an even number."""
 
     count: int = eqx.field(static=True)
+    of_grid: ClassVar[bool] = True
     fewest: ClassVar[int] = 128
     most: ClassVar[int] = 2048
     left: ClassVar[float] = 0.1  # of what was taken out as errors of second order, what values err by

@@ -201,12 +201,17 @@ def at_times(found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = F
 
 
 class ByTransforms(eqx.Module):
-    """Passages where nothing varies in time, by sums over resolvents at nodes that serve all times."""
+    """Passages where nothing varies in time, by sums over resolvents at nodes that serve all times.
 
-    def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Passages:
+    of_grid: whether they are those of the cells
+    """
+
+    of_grid: ClassVar[bool] = True
+
+    def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Any:
         raise NotImplementedError
 
-    def at(self, found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
+    def at(self, found: Any, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
         """Densities or chances, and what they err by."""
         raise NotImplementedError
 
@@ -214,13 +219,13 @@ class ByTransforms(eqx.Module):
         """The time from which on they are known."""
         return 0.0
 
-    def of_cells(self, found: Passages, kinds: Any, times: Any, top: Any) -> Any:
+    def of_cells(self, found: Any, kinds: Any, times: Any, top: Any) -> Any:
         """What was taken out as the error of cells; None: nothing was."""
         if found.coarse is None:
             return None
         return (self.at(found, kinds, times, top)[0] - self.at(found, kinds, times, top, coarse=True)[0]) / 3.0
 
-    def by_steps(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+    def by_steps(self, found: Any, kinds: Any, times: Any, top: Any, share: Any) -> Any:
         """There are none."""
         return jnp.zeros(())
 
@@ -247,13 +252,13 @@ class ByContours(ByTransforms):
     def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Passages:
         return passages(equation, grid, scheme, origin, top, self.windows)
 
-    def at(self, found: Passages, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
+    def at(self, found: Any, kinds: Any, times: Any, top: Any, coarse: bool = False) -> tuple[Any, Any]:
         return at_times(found, kinds, times, top, coarse)
 
     def first(self, top: Any) -> Any:
         return top / SPAN**self.windows
 
-    def resolved(self, found: Passages, kinds: Any, times: Any, top: Any, share: Any) -> Any:
+    def resolved(self, found: Any, kinds: Any, times: Any, top: Any, share: Any) -> Any:
         """Whether hardly any passage comes before the last window, where rows with a share are, and none is of sums that cancel."""
         first = self.first(top)
         before = at_times(found, jnp.array([EITHER]), jnp.array([1.0001]) * first, top)[0][0]

@@ -1,4 +1,4 @@
-"""How times of first passage are predicted: the log density of each row, by resolvents that serve all of them."""
+"""How times of first passage are predicted: the log density of each row, by closed forms, resolvents that serve all of them, or steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.integration.passage_closed_forms import ByClosedForms
 from jaxdiff.integration.passage_lines import ByLine
 from jaxdiff.integration.passage_steps import BySteps
 from jaxdiff.integration.passage_times import EITHER, LATER, ByContours, carries
@@ -44,7 +45,7 @@ class PassagePredictor(Predictor):
     """The log density of each row, or where it is censored the log chance that it comes later.
 
     observation: (m, 2) time and kind; top: the longest time; window: from when to when lapses are; walls: how many absorb;
-    way: contours, a line where a drift carries, or steps where something varies in time; spreads: whether the nondecision time is spread
+    way: closed forms, contours, a line where a drift carries, or steps where something varies in time; spreads: whether the nondecision time is spread
     """
 
     family: ClassVar[str] = "density"
@@ -57,7 +58,7 @@ class PassagePredictor(Predictor):
     window: Any
     walls: Any
     scheme: Any
-    way: ByContours | ByLine | BySteps
+    way: ByClosedForms | ByContours | ByLine | BySteps
     spreads: bool = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
@@ -125,7 +126,7 @@ class PassagePredictor(Predictor):
             notes.append(
                 f"steps in time are too large: the last halving of them moves the log likelihood by {steps:.2g}; let walls and coefficients vary more slowly, or leave out late times"
             )
-        if self.scheme.order == 2:
+        if self.scheme.order == 2 and self.way.of_grid:
             notes.append(
                 "cells err by their square in densities of passage, as coefficients jump or cells differ; see fit.check_grid()"
             )

@@ -1,4 +1,4 @@
-"""Times of first passage, and through which wall: decisions, escapes, failures; predicted by resolvents that serve all times."""
+"""Times of first passage, and through which wall: decisions, escapes, failures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import equinox as eqx
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SECOND_ORDER, SolverOptions
+from jaxdiff.integration.passage_closed_forms import ByClosedForms, uniform
 from jaxdiff.integration.passage_integrals import ByIntegrals, linear
 from jaxdiff.integration.passage_steps import BySteps
 from jaxdiff.integration.passage_times import EITHER, LATER, ByContours, open_walls, order_that_holds
@@ -268,16 +269,19 @@ class PassageTimes(Measurement):
             window=np.array(self.window),
             walls=float(len(walls)),
             scheme=order_that_holds(equation, self.grid) if chosen else options.scheme,
-            way=self._way(equation, varies, least, top),
+            way=self._way(equation, varies, chosen, least, top),
             spreads=not (isinstance(spread, np.ndarray) and spread == 0),
             known=True,
         )
 
-    def _way(self, equation: Any, varies: bool, least: float, top: float) -> Any:
-        """How passages are found: by contours where nothing varies, by integral equations where they hold, else by steps."""
+    def _way(self, equation: Any, varies: bool, chosen: bool, least: float, top: float) -> Any:
+        """How passages are found: by closed forms of motion that is the same everywhere, by contours where nothing varies in time, by
+        integral equations where they hold, else by steps."""
+        origin = plain(self.initial.origin)
         if not varies:
-            return ByContours.reaching(least, top)
-        solvable = not callable(plain(self.initial.origin)) and linear(equation, self.grid)
+            closed = chosen and uniform(equation, self.grid, origin)
+            return ByClosedForms() if closed else ByContours.reaching(least, top)
+        solvable = not callable(origin) and linear(equation, self.grid)
         return ByIntegrals(ByIntegrals.fewest) if solvable else BySteps(BySteps.fewest)
 
     def stacked(self, values: np.ndarray) -> Stack:

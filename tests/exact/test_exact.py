@@ -138,11 +138,25 @@ def test_what_is_absorbed_is_what_leaves(mu):
             lambda s: sum(exact.exit_density(s, X0, A, D, mu, side=side) for side in ("lower", "upper")), 1e-3, t
         )[0]
         assert inside(t) + left == pytest.approx(1, abs=1e-8)
+        assert exact.exit_survival(t, X0, A, D, mu) == pytest.approx(inside(t), abs=1e-10)
         passed = quad(exact.first_passage_density, 0, t, args=(X0, D, mu), epsabs=1e-12)[0]
         half_line = quad(exact.absorbed_density, 0, 30, args=(X0, t, D, mu), epsabs=1e-12, points=[X0])[0]
         assert (
             exact.survival(t, X0, D, mu) == pytest.approx(half_line, abs=1e-10) == pytest.approx(1 - passed, abs=1e-10)
         )
+
+
+def test_exits_are_what_survival_loses_at_all_times_and_drifts():
+    """Either is a sum of its own, of images for short times and of modes for long ones."""
+    time, place, push = np.meshgrid(np.geomspace(1e-3, 20.0, 60), [1e-3, 0.2, 0.9], [-300.0, -3.0, 0.0, 1.0, 40.0])
+    t, start, mu = (jnp.asarray(x.ravel()) for x in (time * A**2 / D, place * A, push * 2 * D / A))
+    lost = jax.jit(jax.vmap(jax.grad(lambda t, x, mu: -exact.exit_survival(t, x, A, D, mu))))(t, start, mu)
+    exits = sum(exact.exit_density(t, start, A, D, mu, side=side) for side in ("lower", "upper"))
+    real = exits > 1e-6 * D / A**2  # below, survival has lost those digits
+    np.testing.assert_allclose(lost[real], exits[real], rtol=2e-9)
+    assert exact.exit_density(-1.0, X0, A, D, side="lower") == 0 and exact.exit_survival(-1.0, X0, A, D) == 1
+    slopes = jax.grad(lambda t, mu: exact.exit_density(t, X0, A, D, mu, side="lower"), (0, 1))(-1.0, -1e4)
+    assert slopes == (0.0, 0.0)
 
 
 def test_mean_exit_time_is_the_integral_of_survival():
