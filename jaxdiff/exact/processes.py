@@ -203,15 +203,12 @@ def exit_density(
     xp, _, t, start, width, diffusivity, drift = arrays(t, start, width, diffusivity, drift)
     start, drift = (width - start, -drift) if side == "upper" else (start, drift)
     after, w, s, later = _in_widths(xp, t, start, width, diffusivity)
-    push = drift * width / (2 * diffusivity)
-    w, s, later, c = w[..., None], s[..., None], later[..., None], push[..., None]
+    c, pace = drift * width / (2 * diffusivity), diffusivity / width**2
     tilt = lambda time: -c * w - c**2 * time  # in one exponent with what it is beside: each may be out of range
-    away = w + 2 * _IMAGES
-    images = away * xp.exp(tilt(s) - away**2 / (4 * s)) / xp.sqrt(4 * np.pi * s**3)
-    waves = 2 * _MODES * xp.sin(_MODES * w) * xp.exp(tilt(later) - _MODES**2 * later)
-    pace = diffusivity / width**2
-    density = xp.where(pace * t < _SHORT, xp.sum(images, axis=-1), xp.sum(waves, axis=-1))
-    return xp.where(after, pace * xp.maximum(density, 0.0), 0.0)
+    image = lambda away: away * xp.exp(tilt(s) - away**2 / (4 * s))
+    images = sum(image(w + 2 * n) for n in _IMAGES) / xp.sqrt(4 * np.pi * s**3)
+    waves = sum(2 * k * xp.sin(k * w) * xp.exp(tilt(later) - k**2 * later) for k in (np.pi * n for n in _MODES))
+    return xp.where(after, pace * xp.maximum(xp.where(pace * t < _SHORT, images, waves), 0.0), 0.0)
 
 
 def exit_survival(t: Number, start: Number, width: Number, diffusivity: Number, drift: Number = 0.0) -> Any:
@@ -224,30 +221,46 @@ def exit_survival(t: Number, start: Number, width: Number, diffusivity: Number, 
     0.474487
     """
     xp, sp, t, start, width, diffusivity, drift = arrays(t, start, width, diffusivity, drift)
-    after, w, short, long = _in_widths(xp, t, start, width, diffusivity)
-    push = drift * width / (2 * diffusivity)
-    w, s, c = w[..., None], short[..., None], push[..., None]
+    after, w, s, later = _in_widths(xp, t, start, width, diffusivity)
+    c = drift * width / (2 * diffusivity)
+
+    tail = lambda z, log: _scaled_tail(xp, sp, z, log)
 
     def image(place: Any, log: Any) -> Any:
-        """What is within [0, 1] of a normal density that starts at a place, times e^log."""
+        """What is within [0, 1] of a normal density that starts at a place, times e^log: the difference of the smaller tails."""
         low, high = ((end - place - 2 * c * s) / xp.sqrt(2 * s) for end in (0.0, 1.0))
-        beyond = low > 0  # the difference of the smaller tails
-        low, high = xp.where(beyond, -high, low), xp.where(beyond, -low, high)
-        return xp.exp(log + sp.log_ndtr(high)) - xp.exp(log + sp.log_ndtr(low))
+        beyond = low > 0
+        return tail(xp.where(beyond, low, -high), log) - tail(xp.where(beyond, high, -low), log)
 
-    shifted = 2 * _IMAGES
-    images = image(w + shifted, c * shifted) - image(shifted - w, c * (shifted - 2 * w))
-    n, later = np.arange(1, len(_MODES) + 1), long[..., None]
-    signs = np.where(n % 2, -1.0, 1.0)  # (−1)ⁿ
-    tilts = xp.exp(-c * w - c**2 * later) - signs * xp.exp(c * (1 - w) - c**2 * later)
-    waves = _MODES * xp.sin(_MODES * w) * tilts / (c**2 + _MODES**2) * xp.exp(-(_MODES**2) * later)
-    chance = xp.where(diffusivity / width**2 * t < _SHORT, xp.sum(images, axis=-1), 2 * xp.sum(waves, axis=-1))
+    def wave(n: int) -> Any:
+        k, sign = n * np.pi, (-1) ** n
+        tilts = xp.exp(-c * w - (c**2 + k**2) * later) - sign * xp.exp(c * (1 - w) - (c**2 + k**2) * later)
+        return 2 * k * xp.sin(k * w) * tilts / (c**2 + k**2)
+
+    n = np.reshape(
+        2.0 * np.asarray(_IMAGES), (-1, *(1,) * xp.ndim(c * w * s))
+    )  # one loop for all: tails are long programs
+    images = xp.sum(image(w + n, n * c) - image(n - w, c * (n - 2 * w)), axis=0)
+    chance = xp.where(diffusivity / width**2 * t < _SHORT, images, sum(map(wave, _MODES)))
     return xp.where(after, xp.clip(chance, 0.0, 1.0), 1.0)
 
 
-_SHORT = 0.3  # of a²/D: images serve shorter times, modes longer ones, so few that each sum errs by 1e-16
-_IMAGES = np.arange(-3.0, 4.0)
-_MODES = np.pi * np.arange(1.0, 5.0)
+_SHORT = 0.1  # of a²/D: images serve shorter times, modes longer ones, so few that each sum errs by 1e-16
+_IMAGES = range(
+    -2, 3
+)  # written out, not over an axis: XLA makes one kernel of them, which takes a twentieth of the time
+_MODES = range(1, 8)
+
+
+def _scaled_tail(xp: Any, sp: Any, z: Any, log: Any) -> Any:
+    """e^log (1 − Φ(z)), of which either factor may be out of range: by erfc, and from 20 on by the asymptotic series."""
+    far = z > 20.0
+    near, beyond = xp.where(far, 0.0, z), xp.where(far, z, 20.0)
+    series = 1.0
+    for k in range(8, 0, -1):
+        series = 1.0 - (2 * k - 1) / beyond**2 * series
+    close = 0.5 * sp.erfc(near / np.sqrt(2.0)) * xp.exp(xp.where(far, 0.0, log))
+    return xp.where(far, series * xp.exp(log - beyond**2 / 2) / (beyond * np.sqrt(2 * np.pi)), close)
 
 
 def _in_widths(xp: Any, t: Any, start: Any, width: Any, diffusivity: Any) -> tuple[Any, Any, Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 
 from jaxdiff.discretisation.schemes import semidiscrete
@@ -35,8 +35,12 @@ def uniform(equation: Any, grid: Any, origin: Any) -> bool:
 
 
 class ByClosedForms(ByTransforms):
-    """By images of the walls for short times and modes for long ones, whatever the cells: to roundoff."""
+    """By images of the walls for short times and modes for long ones, whatever the cells: to roundoff.
 
+    censors: whether survival is asked for, a long program
+    """
+
+    censors: bool = eqx.field(static=True)
     of_grid: ClassVar[bool] = False
 
     def passages(self, equation: Any, grid: Any, scheme: Any, origin: Any, top: Any) -> Motion:
@@ -57,8 +61,7 @@ class ByClosedForms(ByTransforms):
         lower, upper = (exit_density(times, *motion, side=side) for side in ("lower", "upper"))
         densities = jnp.where(kinds == LOWER, lower, jnp.where(kinds == UPPER, upper, lower + upper))
         later = kinds == LATER
-        some = lambda: exit_survival(times, *motion)
-        survival = jax.lax.cond(jnp.any(later), some, lambda: jnp.zeros_like(densities))
+        survival = exit_survival(times, *motion) if self.censors else jnp.nan
         value = jnp.where(later, survival, densities)
         return value, jnp.finfo(value.dtype).eps * jnp.where(later, 1.0, 1.0 / top)
 

@@ -80,6 +80,7 @@ class PassageTimes(Measurement):
     window: tuple[float, float] = eqx.field(static=True)
     start: float = eqx.field(static=True)
     longest: float = eqx.field(static=True, default=0.0)  # of the times of other data sets that one predictor serves
+    censors: bool = eqx.field(static=True, default=False)  # whether any of them holds censored rows
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class PassageTimes(Measurement):
         )
         kinds = _kinds(grid, len(times), sides, censored)
         self.grid, self.conditions, self.start, self.longest = grid, conditions, 0.0, 0.0
-        self.values = np.stack([times, kinds], axis=1)
+        self.values, self.censors = np.stack([times, kinds], axis=1), bool((kinds == LATER).any())
         named = (("nondecision", nondecision), ("lapse", lapse), ("spread", spread))
         self.initial = Onset(_origin(grid, origin), *(_number(value, name) for name, value in named))
         self.window = _window(window, times)
@@ -236,6 +237,7 @@ class PassageTimes(Measurement):
         found = eqx.tree_at(lambda m: m.values, self, values)
         object.__setattr__(found, "initial", self.initial)
         object.__setattr__(found, "conditions", self.conditions)
+        object.__setattr__(found, "censors", bool((found.kinds == LATER).any()))
         return found
 
     def prepare(
@@ -280,22 +282,23 @@ class PassageTimes(Measurement):
         origin = plain(self.initial.origin)
         if not varies:
             closed = chosen and uniform(equation, self.grid, origin)
-            return ByClosedForms() if closed else ByContours.reaching(least, top)
+            return ByClosedForms(self.censors) if closed else ByContours.reaching(least, top)
         solvable = not callable(origin) and linear(equation, self.grid)
         return ByIntegrals(ByIntegrals.fewest) if solvable else BySteps(BySteps.fewest)
 
     def stacked(self, values: np.ndarray) -> Stack:
         require_whole(self, values)
-        return Stack(self._until(values[..., 0].max()), None, values)
+        return Stack(self._serving(values[..., 0].max(), (values[..., 1] == LATER).any()), None, values)
 
     def joined(self, several: Sequence[Any], initials: Any) -> Stack:
-        longest = max(one.times.max() for one in several)
-        return super().joined([one._until(longest) for one in several], initials)
+        longest, censors = max(one.times.max() for one in several), any(one.censors for one in several)
+        return super().joined([one._serving(longest, censors) for one in several], initials)
 
-    def _until(self, longest: float) -> PassageTimes:
-        """The same, whose predictor serves passages up to then."""
+    def _serving(self, longest: float, censors: bool) -> PassageTimes:
+        """The same, whose predictor serves passages up to then, and censored ones."""
         found = self.at(*self.values.T)
         object.__setattr__(found, "longest", float(longest))
+        object.__setattr__(found, "censors", bool(censors))
         return found
 
     def draw(self, fit: Any, repeats: int, rng: np.random.Generator, how: Redraw) -> np.ndarray:
