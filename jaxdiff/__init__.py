@@ -78,6 +78,9 @@ Fits
     LevenbergMarquardt, Minimum the optimiser, also of residuals of your own
     fit_many, Fits, multistart  many data sets as one batch; one from many starts
     bootstrap, Bootstrap        errors from data drawn anew
+    compare, Comparison         by information criteria, data held out, likelihood ratios
+    cross_validate, CrossValidation
+                                by blocks that a fit has not seen
     datasets                    measured data to try it on
 """
 
@@ -126,6 +129,9 @@ from jaxdiff.runtime.sharding import decompose
 
 if TYPE_CHECKING:
     from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
+    from jaxdiff.inference.compare import compare
+    from jaxdiff.inference.comparison import Comparison
+    from jaxdiff.inference.cross_validation import CrossValidation, cross_validate
     from jaxdiff.inference.distances import energy_distance, wasserstein
     from jaxdiff.inference.fit import Fit, fit, load
     from jaxdiff.inference.fit_many import fit_many
@@ -166,6 +172,9 @@ if TYPE_CHECKING:
 
 _LATER = {  # imported when first asked for: half of the time that an import takes
     "inference.bootstrap": ("Bootstrap", "bootstrap"),
+    "inference.compare": ("compare",),
+    "inference.comparison": ("Comparison",),
+    "inference.cross_validation": ("CrossValidation", "cross_validate"),
     "inference.distances": ("energy_distance", "wasserstein"),
     "inference.fit": ("Fit", "fit", "load"),
     "inference.fit_many": ("fit_many",),
@@ -215,6 +224,7 @@ __all__ = [
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "energy_distance", "wasserstein", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
+    "compare", "Comparison", "cross_validate", "CrossValidation",
     "datasets",
 ]  # fmt: skip
 

@@ -73,7 +73,11 @@ class Batch:
 
     run: the fit that stands for all of them; data: what differs; size: fits in a chunk, None: what memory and caches
     hold; devices: each chunk is sharded over them
+
+    informed: whether fits end with their observed information, which error bars need
     """
+
+    informed = True
 
     def __init__(
         self, run: Run, data: BatchData, method: LevenbergMarquardt, steps: int, devices: Any, size: int | None = None
@@ -143,7 +147,7 @@ class Batch:
         return self._ended(index, self._begin(index), WAITING)
 
     def _ended(self, index: np.ndarray, state: State, status: int | None = None) -> Results:
-        if any(map(is_table, self.run.predictors)) and status != WAITING:
+        if self.informed and any(map(is_table, self.run.predictors)) and status != WAITING:
             parts = [self._computed(_observed, index[part], pick(state, part)) for part in self._chunks(index)]
             found = joined(parts) if parts else state.here
             sound = np.isfinite(found.curvature).all((1, 2))
@@ -152,6 +156,13 @@ class Batch:
         how = np.where(state.converged, CONVERGED, np.where(state.stalled, np.where(fine, STALLED, FAILED), LATE))
         how = how if status is None else np.full(len(index), status)
         return Results(index, state.z, state.here, how, state.iteration, state.history)
+
+    def around(self, index: np.ndarray, z: np.ndarray) -> tuple[Expansion, np.ndarray]:
+        """The loss of some fits around given places (n, p), and which of them no predictor follows there."""
+        state = self._begin(index, z)
+        state = self._at_places(index, state, np.arange(len(index)), z)
+        state, failed = self._followed(index, state)
+        return state.here, failed
 
     def predictions(self, index: np.ndarray, z: np.ndarray) -> Any:
         """Of each measurement of each fit the prediction at z, and its Jacobian in z."""

@@ -100,7 +100,7 @@ def fit(
     """
     if errors not in ERRORS:
         raise ValueError(f"errors must be {', '.join(map(repr, ERRORS[:-1]))} or {ERRORS[-1]!r}, got {errors!r}")
-    optimizer, steps = _checked_optimizer(optimizer), checked_count(steps, "steps")
+    optimizer, steps = checked_optimizer(optimizer), checked_count(steps, "steps")
     batch_size = checked_count(batch_size, "batch_size")
     measured = as_tuple(measurements, "measurements")
     with precision(dtype):
@@ -287,7 +287,7 @@ def checked_count(value: int | None, name: str) -> int | None:
     return int(value)
 
 
-def _checked_optimizer(optimizer: Any) -> Any:
+def checked_optimizer(optimizer: Any) -> Any:
     if optimizer is LevenbergMarquardt:
         return LevenbergMarquardt()
     optax = isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")

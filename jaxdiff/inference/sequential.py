@@ -23,7 +23,7 @@ from jaxdiff.inference.batch import (
 )
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.loss import Expansion
-from jaxdiff.inference.run import Run, SearchResult
+from jaxdiff.inference.run import Run, SearchResult, predicted
 from jaxdiff.measurements.stacks import Alone, Apart, Stack
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.parameters import Parameters
@@ -36,6 +36,7 @@ class Sequential:
     """
 
     size = 1
+    informed = True
 
     def __init__(self, run: Run, data: BatchData, stacks: tuple[Apart, ...], method: LevenbergMarquardt, steps: int):
         self.run, self.data, self.stacks, self.method, self.steps = run, data, stacks, method, steps
@@ -53,14 +54,36 @@ class Sequential:
                 if self.run.redrawn and not self.run.patterns:
                     each.prepare(each.start)
                     self.run.patterns = each.patterns = each.predictors
-                ended = each.levenberg_marquardt(self.method, self.steps)
-                ended = ended._replace(here=each.observed(ended.z, ended.here))
+                ended = self.search(each)
+                if self.informed:
+                    ended = ended._replace(here=each.observed(ended.z, ended.here))
                 self.run.parameters = replace(  # with the scale of a number that starts at zero, which is that of all
                     self.run.parameters, transform=each.parameters.transform
                 )
             except ValueError as error:
                 self.errors[i] = error
             yield self._results(i, each, ended)
+
+    def search(self, each: Run) -> SearchResult:
+        """One fit."""
+        return each.levenberg_marquardt(self.method, self.steps)
+
+    def around(self, index: np.ndarray, z: np.ndarray) -> tuple[Expansion, np.ndarray]:
+        """The loss of some fits at given places (n, p), with the squares of residuals whose variance is not known, and which
+        of them no predictor follows there."""
+        values, squares = np.full(len(index), np.nan), np.zeros((len(index), len(self.stacks)))
+        for k, i in enumerate(map(int, index)):
+            each = self._of(i)
+            try:
+                values[k] = each.value(z[k])
+            except ValueError as error:
+                self.errors[i] = error
+                continue
+            if any(m.unknown for m in each.measurements):
+                pairs = zip(each.predictors, predicted(each.problem, z[k]), each.measurements, strict=True)
+                squares[k] = [np.sum(p.weight * (p.observation - found.values) ** 2) if m.unknown else 0.0 for p, found, m in pairs]
+        none = np.zeros((len(index), 0))
+        return Expansion(values, none, none, none, squares), np.isnan(values)
 
     def unfinished(self, index: np.ndarray) -> Results:
         """Fits that were not reached."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
-from jaxdiff.measurements import histograms_stack
+from jaxdiff.measurements import blocks, histograms_stack
 from jaxdiff.measurements.histograms_examination import examined
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.predictor import Prediction, StatesPredictor
@@ -171,6 +171,13 @@ class Histograms(Measurement):
                 f"validation={fraction:g} leaves no histogram to fit, got {len(order)} in all; hold out less"
             )
         return self.rows(np.setdiff1d(order, held_out)), self.rows(np.sort(held_out))
+
+    def blocks(self, folds: int, forward: bool) -> np.ndarray:
+        return blocks.by_time(self.times, folds)
+
+    def parts(self, kept: Sequence[np.ndarray]) -> histograms_stack.HistogramsStack:
+        shape = (-1, *(1,) * (self.counts.ndim - 1))
+        return self.stacked(np.stack([np.where(one.reshape(shape), self.counts, np.nan) for one in kept]))
 
     def rows(self, kept: np.ndarray) -> Histograms:
         """Only these times."""

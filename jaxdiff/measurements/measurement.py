@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
+from jaxdiff.measurements import blocks
 from jaxdiff.measurements.predictor import Predictor, ReadPredictor, filled, require_whole
 from jaxdiff.measurements.residuals import Examination
-from jaxdiff.measurements.stacks import Alone, Redraw, Stack, with_noise
+from jaxdiff.measurements.stacks import Alone, Redraw, Stack, apart, with_noise
 from jaxdiff.measurements.states_at_times import check_initial, check_times, states_at_times
 from jaxdiff.model.exchange import checked_phase
 from jaxdiff.parameters import marked, numeric
@@ -196,6 +197,26 @@ class Measurement(eqx.Module):
                 f"validation={fraction:g} leaves no reading to fit, got {len(held_out)} in all; hold out less"
             )
         return self.rows(~held_out), self.rows(held_out)
+
+    def blocks(self, folds: int, forward: bool) -> np.ndarray:
+        """Which of so many blocks each of the rows that `rows` takes belongs to, 0 … folds − 1: what is held out together.
+
+        Neighbours in time; of one single time neighbours in place. forward: earlier blocks are earlier in time
+        """
+        if len(np.unique(self.times)) > 1 or forward:
+            return blocks.by_time(self.times, folds)
+        places = np.reshape(getattr(self, "positions", np.arange(len(self.times))), (len(self.times), -1))
+        block = np.empty(len(places), int)
+        block[np.lexsort(places.T[::-1])] = blocks.in_order(len(places), folds, "readings")
+        return block
+
+    def parts(self, kept: Sequence[np.ndarray]) -> Stack:
+        """The rows of each mask (m,) as a data set of its own."""
+        sets = [self.rows(one) for one in kept]
+        try:
+            return apart(sets, self.alone) if self.alone is not None else sets[0].joined(sets, None)
+        except Alone as error:
+            return apart(sets, str(error))
 
     def rows(self, kept: np.ndarray) -> Measurement:
         """Only these rows, of each field that has one for each time."""

@@ -13,6 +13,7 @@ from jaxdiff.integration.passage_closed_forms import ByClosedForms, uniform
 from jaxdiff.integration.passage_integrals import ByIntegrals, linear
 from jaxdiff.integration.passage_steps import BySteps
 from jaxdiff.integration.passage_times import EITHER, LATER, ByContours, open_walls, order_that_holds
+from jaxdiff.measurements import blocks
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.passage_predictor import SLACK, Onset, PassagePredictor
 from jaxdiff.measurements.predictor import Predictor, padded, require_whole
@@ -230,6 +231,14 @@ class PassageTimes(Measurement):
         held_out = np.zeros(m, bool)
         held_out[np.argsort(self.times, kind="stable")[np.linspace(0, m, count + 2).astype(int)[1:-1]]] = True
         return self.under(~held_out, self.conditions), self.under(held_out, self.conditions)
+
+    def blocks(self, folds: int, forward: bool) -> np.ndarray:
+        if forward:
+            return blocks.in_order(len(self.values), folds, "trials")
+        return blocks.dealt(np.lexsort((self.times, self.kinds)), folds, "trials")
+
+    def rows(self, kept: np.ndarray) -> PassageTimes:
+        return self.under(kept, self.conditions)
 
     def at(self, times: Any, kinds: Any) -> PassageTimes:
         """The same experiment with other rows, of which a fit predicts log densities, and log survival of kind 3."""

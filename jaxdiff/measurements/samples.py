@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
-from jaxdiff.measurements import samples_stack
+from jaxdiff.measurements import blocks, samples_stack
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.samples_predictor import Contaminated, SamplesPredictor, axes_of, placed
@@ -188,6 +188,12 @@ class Samples(Measurement):
 
     def with_start(self, initial: Any) -> Samples:
         return self._with(initial=initial)
+
+    def blocks(self, folds: int, forward: bool) -> np.ndarray:
+        if forward:
+            return blocks.by_time(self.times, folds)
+        first = self.values.reshape(len(self.values), -1)[:, 0]
+        return blocks.dealt(np.lexsort((first, self.times)), folds, "samples")
 
     def rows(self, kept: np.ndarray) -> Samples:
         """Only these samples."""

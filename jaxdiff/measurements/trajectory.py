@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff.integration.options import AUTOMATIC, SolverOptions
 from jaxdiff.measurements import (
+    blocks,
     jumps,
     jumps_examination,
     paths_examination,
@@ -277,6 +278,21 @@ class Trajectory(Measurement):
         if not last:
             raise ValueError(f"validation={fraction:g} holds nothing out of paths of two points; leave it away")
         return self.of(first), self.of(last)
+
+    def blocks(self, folds: int, forward: bool) -> np.ndarray:
+        """Of steps, or of whole tracks that are seen with noise."""
+        first = np.concatenate([t[:-1] for t in self.times]) if self.initial is None else [t[0] for t in self.times]
+        order = np.argsort(first, kind="stable") if forward else np.arange(len(first))
+        block = np.empty(len(order), int)
+        block[order] = blocks.in_order(len(order), folds, "steps" if self.initial is None else "tracks")
+        return block
+
+    def rows(self, kept: np.ndarray) -> Trajectory:
+        """These steps alone, where each run of them is a path of its own; of tracks that are seen with noise, these tracks."""
+        paths = list(zip(self.times, self.positions, strict=True))
+        if self.initial is None:
+            return self.of(blocks.pieces(paths, kept))
+        return self.of([path for path, mine in zip(paths, kept, strict=True) if mine])
 
     def of(self, paths: list[Any]) -> Trajectory:
         """Other paths [(times, positions), …], seen in the same way; what is marked stays one and the same."""
