@@ -81,6 +81,7 @@ Fits
     compare, Comparison         by information criteria, data held out, likelihood ratios
     cross_validate, CrossValidation
                                 by blocks that a fit has not seen
+    sweep, Sweep                settings of an optimiser and a model side by side
     datasets                    measured data to try it on
 """
 
@@ -140,6 +141,7 @@ if TYPE_CHECKING:
     from jaxdiff.inference.loss import Loss
     from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
     from jaxdiff.inference.multistart import multistart
+    from jaxdiff.inference.sweep import Sweep, sweep
     from jaxdiff.integration.currents import effective_diffusion, entropy_production, probability_current
     from jaxdiff.integration.passage import (
         first_passage_density,
@@ -179,6 +181,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "inference.fit": ("Fit", "fit", "load"),
     "inference.fit_many": ("fit_many",),
     "inference.multistart": ("multistart",),
+    "inference.sweep": ("Sweep", "sweep"),
     "inference.fits": ("Fits",),
     "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
     "inference.loss": ("Loss",),
@@ -224,7 +227,7 @@ __all__ = [
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "energy_distance", "wasserstein", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
-    "compare", "Comparison", "cross_validate", "CrossValidation",
+    "compare", "Comparison", "cross_validate", "CrossValidation", "sweep", "Sweep",
     "datasets",
 ]  # fmt: skip
 

@@ -104,7 +104,7 @@ def fit(
     batch_size = checked_count(batch_size, "batch_size")
     measured = as_tuple(measurements, "measurements")
     with precision(dtype):
-        trained, held_out = _hold_out(measured, validation)
+        trained, held_out = hold_out(measured, validation)
         fitted, function, sources, held_out_sources = assemble(model, parameters, trained, held_out)
         objective = Objective(function, choose(loss, trained), *sources)
         if optimizer is None:
@@ -115,7 +115,7 @@ def fit(
             )
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
 
-        held_out = _seen_as_fitted(run, held_out)
+        held_out = seen_as_fitted(run, held_out)
 
         def minimise(run: Run) -> SearchResult:
             if isinstance(optimizer, LevenbergMarquardt):
@@ -221,7 +221,7 @@ def as_fit(run: Run, x: np.ndarray, uncertainty: Any, **results: Any) -> Fit:
     )
 
 
-def _seen_as_fitted(run: Run, held_out: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
+def seen_as_fitted(run: Run, held_out: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
     """Measurements held out, their sensors and experiments counted as in the fit."""
     models = run.at(run.start) if held_out and run.objective.model is not None else ()
     needs = lambda name: any(model.needs(name) for model in models)
@@ -239,7 +239,7 @@ def _seen_as_fitted(run: Run, held_out: tuple[Measurement, ...]) -> tuple[Measur
     )
 
 
-def _hold_out(
+def hold_out(
     measured: tuple[Measurement, ...], validation: Any
 ) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
     """(measurements to fit, measurements held out)."""

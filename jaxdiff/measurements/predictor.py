@@ -83,6 +83,10 @@ class Predictor(eqx.Module):
         """The same for a loss that needs no more than the sum of log densities (`Loss.sums`); the default, itself."""
         return self
 
+    def by_rows(self) -> Predictor:
+        """The same for minibatches, which leave out rows by their weight: the undoing of `summed`; the default, itself."""
+        return self
+
     def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
         """One that resolves these coefficients, where `predict` said that this one does not."""
         return eqx.tree_at(lambda one: one.states_at_times, self, self.states_at_times.refined(checks))

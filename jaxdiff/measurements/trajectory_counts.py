@@ -47,6 +47,9 @@ class CountsPredictor(Predictor):
     def summed(self) -> CountsPredictor:
         return replace(self, tabulated=True)
 
+    def by_rows(self) -> CountsPredictor:
+        return replace(self, tabulated=False)
+
     def of_many(self, data: dict[str, Any]) -> tuple[CountsPredictor, dict[str, Any]]:
         if not self.tabulated:
             raise ValueError("many paths are fitted by their likelihood, got another loss; call jd.fit for each")

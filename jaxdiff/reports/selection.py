@@ -48,3 +48,30 @@ def cross_validation(one: Any) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         legend(axes)
         return figure
+
+
+def sweep(one: Any) -> Figure:
+    """The loss on data held out over each option, a panel an option; those left behind early are pale."""
+    names, last = list(one.settings[0]), one.steps == one.steps.max()
+    with canvas(max(6.4, 3.4 * len(names)), 3.6) as figure:
+        panels = figure.subplots(1, len(names), squeeze=False, sharey=True).ravel()
+        for axes, name in zip(panels, names, strict=True):
+            values = [setting[name] for setting in one.settings]
+            numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+            distinct = sorted(set(values)) if numbers else list(dict.fromkeys(map(str, values)))
+            places = np.array(values, float) if numbers else np.array([distinct.index(str(v)) for v in values], float)
+            axes.plot(places[~last], one.validation_loss[~last], "o", color="#B8C4CE", label="left behind")
+            axes.plot(places[last], one.validation_loss[last], "o", color=COLORS[0], label="all steps")
+            best = one.order[0]
+            axes.plot(places[best], one.validation_loss[best], "o", color=COLORS[1], markersize=9, label="best")
+            if numbers and min(places) > 0 and max(places) > 20 * min(places):
+                axes.set_xscale("log")
+            elif not numbers:
+                axes.set_xticks(range(len(distinct)), ["all" if text == "None" else text for text in distinct])
+            axes.set(xlabel=name)
+        finite = one.validation_loss[np.isfinite(one.validation_loss)]
+        if len(finite) and finite.min() > 0 and finite.max() > 20 * finite.min():
+            panels[0].set_yscale("log")
+        panels[0].set(ylabel="loss on data held out")
+        legend(panels[-1])
+        return figure
