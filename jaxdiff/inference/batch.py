@@ -29,7 +29,7 @@ LEAP = 8  # how many times more substeps than so far a trial may ask for
 RENEWALS = 12  # of predictors within one gathering
 RETREATS = 30  # of one fit, from coefficients that no predictor resolves
 ROOM = {"cpu": 2**23, "gpu": 2**32}  # bytes of a chunk: what caches hold, or a GPU that does not say how much it has
-CONVERGED, LATE, STALLED, UNRESOLVED, FAILED, WAITING = range(6)
+CONVERGED, LATE, STALLED, UNRESOLVED, FAILED, WAITING, LEFT = range(7)
 STATUS = (
     "converged",
     "steps were not enough; allow more with steps=",
@@ -37,6 +37,7 @@ STATUS = (
     "the loss falls towards coefficients that cannot be followed; bound them with jd.Bounded",
     "the loss is not finite at the start; check whether there are data, and the start",
     "interrupted before it was fitted",
+    "left behind after the first steps, as others were lower",
 )
 
 
@@ -74,10 +75,12 @@ class Batch:
     run: the fit that stands for all of them; data: what differs; size: fits in a chunk, None: what memory and caches
     hold; devices: each chunk is sharded over them
 
-    informed: whether fits end with their observed information, which error bars need
+    informed: whether fits end with their observed information, which error bars need; triage: (steps that all take, how many of
+    those that are not done then go on, the lowest), None for all
     """
 
     informed = True
+    triage: tuple[int, int] | None = None
 
     def __init__(
         self, run: Run, data: BatchData, method: LevenbergMarquardt, steps: int, devices: Any, size: int | None = None
@@ -120,7 +123,8 @@ class Batch:
     def run_all(self, waiting: np.ndarray) -> Any:
         """Yield the `Results` of all fits that wait, chunk after chunk, those that are late gathered and continued together."""
         self._scale(waiting[: self.size])
-        state, until = None, min(FIRST, self.steps)
+        triage = self.triage
+        state, until = None, min(FIRST, self.steps, triage[0] if triage else FIRST)
         while len(waiting):
             late, states = [], []
             for chunk in self._chunks(waiting):
@@ -135,7 +139,13 @@ class Batch:
             if unresolved.any():
                 yield self._ended(waiting[unresolved], pick(state, unresolved), UNRESOLVED)
                 waiting, state = waiting[~unresolved], pick(state, ~unresolved)
-            until = min(3 * until, self.steps)
+            if triage is not None and until >= triage[0]:
+                order = np.argsort(np.nan_to_num(state.here.value, nan=np.inf), kind="stable")
+                on, left = np.sort(order[: triage[1]]), np.sort(order[triage[1] :])
+                if len(left):
+                    yield self._ended(waiting[left], pick(state, left), LEFT)
+                waiting, state, triage = waiting[on], pick(state, on), None
+            until = min(3 * until, self.steps, max(triage[0], until + 1) if triage else self.steps)
 
     def _begin(self, index: np.ndarray, z: Any = None) -> State:
         z = self.data.start[index] if z is None else z
@@ -147,7 +157,7 @@ class Batch:
         return self._ended(index, self._begin(index), WAITING)
 
     def _ended(self, index: np.ndarray, state: State, status: int | None = None) -> Results:
-        if self.informed and any(map(is_table, self.run.predictors)) and status != WAITING:
+        if self.informed and any(map(is_table, self.run.predictors)) and status not in (WAITING, LEFT):
             parts = [self._computed(_observed, index[part], pick(state, part)) for part in self._chunks(index)]
             found = joined(parts) if parts else state.here
             sound = np.isfinite(found.curvature).all((1, 2))

@@ -187,9 +187,13 @@ def _said_of(fits: list[Fit], names: tuple[str, ...]) -> list[str]:
         sigma = [getattr(one, "sigma", None) for one in parts]
         if len(set(known)) > 1:
             which = ", ".join(name for name, one in zip(names, known, strict=True) if one)
-            notes.append(f"sigma is known in {which} alone; elsewhere a variance is estimated, which counts as one number")
+            notes.append(
+                f"sigma is known in {which} alone; elsewhere a variance is estimated, which counts as one number"
+            )
         elif not all(_equal(one, sigma[0]) for one in sigma[1:]):
-            notes.append("the fits weigh the data differently, as their sigma differ; their likelihoods are of the same data")
+            notes.append(
+                "the fits weigh the data differently, as their sigma differ; their likelihoods are of the same data"
+            )
         densities = {getattr(one, "density", None) for one in parts}
         if len(densities) > 1:
             notes.append("some fits have exact densities and others those of Euler steps, which are another model")
@@ -199,7 +203,11 @@ def _said_of(fits: list[Fit], names: tuple[str, ...]) -> list[str]:
             f"the noise of {', '.join(noisy)} is fitted as correlated, elsewhere as independent; errors='iid' compares them alike"
         )
     for name, fit in zip(names, fits, strict=True):
-        sizes = [np.unique(np.asarray(m.size)).size for m in fit.measurements if m.family == "multinomial" and m.known]
+        sizes = [
+            np.unique(np.asarray(getattr(m, "size", 0))).size
+            for m in fit.measurements
+            if m.family == "multinomial" and m.known
+        ]
         other = [loss.name for loss in fit.problem.objective.losses if loss.as_likelihood and not loss.likelihood]
         if other and (len(fit.measurements) > 1 or max(sizes, default=1) > 1):
             notes.append(

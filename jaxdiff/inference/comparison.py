@@ -90,7 +90,7 @@ class Comparison:
     @property
     def bic(self) -> np.ndarray:
         """`(m,)`."""
-        return self.k * np.log(self.n) - 2 * self.log_likelihood
+        return self.k * np.log(max(self.n, 1)) - 2 * self.log_likelihood
 
     @property
     def weights(self) -> np.ndarray:

@@ -126,7 +126,9 @@ class CrossValidation:
             numbers = (score / count, self.seen[i] / count, *self.x[i, :4])
             rows.append((str(i + 1), f"{score:.6g}", str(count), *(f"{one:.4g}" for one in numbers)))
         how = "each block by the earlier ones" if self.forward else "each block by the others"
-        ends = f"{self.score_name} {self.mean:.6g} ± {short(self.standard_error)} a fold, {self.total:.6g} in all; {how}"
+        ends = (
+            f"{self.score_name} {self.mean:.6g} ± {short(self.standard_error)} a fold, {self.total:.6g} in all; {how}"
+        )
         return "\n".join([table(rows, header=True), "", ends, *(f"note: {note}" for note in self.notes)])
 
     __str__ = summary
@@ -233,9 +235,19 @@ def cross_validate(
         if scoring != losses:
             run = Run(Objective(function, scoring, *sources), fitted, templates, options, Progress(False))
             again = data._replace(start=z)
-            judge, stacks = together(run, again, tuple(one.parts(m) for one, m in zip(measured, kept, strict=True)), LevenbergMarquardt(), 1, chosen(None), None)
+            judge, stacks = together(
+                run,
+                again,
+                tuple(one.parts(m) for one, m in zip(measured, kept, strict=True)),
+                LevenbergMarquardt(),
+                1,
+                chosen(None),
+                None,
+            )
         here, failed = judge.around(every, z)
-    values = np.where(failed, np.nan, _by_training(np.asarray(here.value, float), np.asarray(here.squares, float), stacks))
+    values = np.where(
+        failed, np.nan, _by_training(np.asarray(here.value, float), np.asarray(here.squares, float), stacks)
+    )
     counts = np.array([sum(stack[i].count for stack in stacks) for i in range(2 * scored)])
     likelihood = all(one.likelihood for one in scoring)
     share = counts[scored:] / counts[:scored] if likelihood else np.ones(scored)
@@ -313,13 +325,17 @@ def _descents(
     apart = tuple(one.taken_apart("optax transformations,") for one in stacks)
     run.measurements = tuple(one.template for one in apart)
     steps = steps or (500 if optimizer is default_descent() else 2000)
-    many = _Descents(run, data._replace(observed=tuple(one.data() for one in apart)), apart, LevenbergMarquardt(), steps)
+    many = _Descents(
+        run, data._replace(observed=tuple(one.data() for one in apart)), apart, LevenbergMarquardt(), steps
+    )
     many.how = optimizer, batch_size, key
     return many, apart
 
 
 def _identity(measured: tuple[Measurement, ...], kept: list[list[np.ndarray]]) -> str:
-    values = [(np.asarray(one.values, float), np.concatenate([np.ravel(t) for t in _several(one.times)])) for one in measured]
+    values = [
+        (np.asarray(one.values, float), np.concatenate([np.ravel(t) for t in _several(one.times)])) for one in measured
+    ]
     return str(digest(jax.tree.leaves(values), kept))
 
 

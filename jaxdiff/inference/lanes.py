@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
-from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.runtime.compilation import quick_jit
 
-WIDTH = {"cpu": 6, "gpu": 64}  # lanes of one call: on a CPU they follow one another, which takes less time than side by side
+WIDTH = {
+    "cpu": 6,
+    "gpu": 64,
+}  # lanes of one call: on a CPU they follow one another, which takes less time than side by side
 FORWARD = 4  # parameters up to which a gradient is found forwards
 RENEWALS = 12  # of predictors, within one sweep
 WHOLE = 2**31 - 1  # rows of a batch that holds all
@@ -121,7 +123,7 @@ class Group:
 def _make(name: str) -> Callable[..., Any]:
     import optax
 
-    return getattr(optax, name)  # type: ignore[no-any-return]
+    return getattr(optax, name)
 
 
 def grouped(pairs: list[tuple[Problem, Problem]]) -> dict[Any, list[int]]:
@@ -143,8 +145,6 @@ def differing(pairs: list[tuple[Problem, Problem]]) -> dict[int, np.ndarray]:
 
 def minibatch(problem: Problem, size: Any, key: Any) -> Problem:
     """The problem of `size` rows of each measurement, drawn without replacement; the others weigh nothing. `size` may be traced."""
-    from dataclasses import replace
-
     drawn = []
     for predictor, one in zip(problem.predictors, jax.random.split(key, len(problem.predictors)), strict=True):
         weight = jnp.asarray(predictor.weight)
@@ -205,5 +205,5 @@ def _advance(
         return lane._replace(validation=validation, resolved=lane.resolved & jnp.all(resolved))
 
     if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda parts: one(*parts), (own, options, sizes, lanes))  # type: ignore[no-any-return]
+        return jax.lax.map(lambda parts: one(*parts), (own, options, sizes, lanes))
     return jax.vmap(one)(own, options, sizes, lanes)

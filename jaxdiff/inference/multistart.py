@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.inference.batch import BatchData
+from jaxdiff.inference.batch import LEFT, BatchData
 from jaxdiff.inference.fit import as_tuple, checked_count, finished, loss_name, precision
 from jaxdiff.inference.fit_many import batched_method, fit_batch, generator
 from jaxdiff.inference.fits import Fits
@@ -25,6 +25,7 @@ from jaxdiff.parameters import Parameters
 from jaxdiff.runtime.devices import choose as chosen
 from jaxdiff.runtime.progress import Progress
 
+SHARE, LEAST = 4, 8  # one start in so many goes on after the triage, and so many at least
 SAME_LOSS = 1e-6  # relative difference of the losses of one optimum
 SAME_PLACE = 1e-4  # of the loss: what the quadratic says of the difference between two places at one optimum
 
@@ -36,6 +37,7 @@ def multistart(
     *,
     starts: int = 64,
     spread: float = 1.5,
+    triage: int | None = 30,
     key: Any = None,
     parameters: Mapping[str, Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
@@ -63,11 +65,13 @@ def multistart(
         optimizer, devices, batch: as in `fit_many`.
         starts: how many.
         spread: of the starts [1].
+        triage: steps that all take; of those that are not at an optimum by then the lowest quarter, and eight at least, go on, and the others
+            are left behind. None: all go on.
         key: of jax.random, by which they are drawn; None: jax.random.key(0).
 
     Returns:
         `Fit`, whose `optima` are the distinct optima, best first: {"parameters", "loss", "count"} with the number of starts
-        that ended there. A note says how many ended at the best.
+        that ended there. A note says how many ended at each, and how many were left behind.
 
     Raises:
         ValueError: no start converges, or as `fit_many`.
@@ -86,7 +90,7 @@ def multistart(
     """
     method = batched_method(optimizer)
     steps, size = checked_count(steps, "steps") or STEPS, checked_count(batch, "batch")
-    count = checked_count(starts, "starts") or 1
+    count, few = checked_count(starts, "starts") or 1, checked_count(triage, "triage")
     if not 0 < spread < np.inf:
         raise ValueError(f"spread must be positive and finite, got {spread!r}; 1.5 scatters by factors of about four")
     measured = as_tuple(measurements, "measurements")
@@ -99,6 +103,7 @@ def multistart(
         own = tuple({} if one.template.discretised else one.data() for one in stacks)
         data = BatchData(_starts(fitted, count, float(spread), generator(key)), own, {})
         many, stacks = together(run, data, stacks, method, steps, chosen(devices), size)
+        many.triage = None if few is None else (few, max(-(-count // SHARE), LEAST))
         run = many.run
         fits = fit_batch(many, stacks, loss_name(objective, loss, len(measured)), progress)
         optima = _optima(fits)
@@ -116,12 +121,23 @@ def multistart(
         {"parameters": run.parameters.split(fits.x[i]), "loss": float(fits.loss[i]), "count": size}
         for i, size in optima
     )
-    others = f"; {len(optima) - 1} other optima, the next with loss {listed[1]['loss']:.6g}" if len(optima) > 1 else ""
-    failed = int((~fits.converged).sum())
-    failures = f", {failed} did not converge" if failed else ""
-    note = f"{optima[0][1]} of {count} starts ended at this optimum{failures}{others}"
+    left = int((fits.status == LEFT).sum())
+    failed = int((~fits.converged).sum()) - left
+    note = f"{optima[0][1]} of {count} starts ended at this optimum{_told(listed[1:])}"
+    note += f"; {failed} did not converge" if failed else ""
+    note += f"; {left} were left behind after {few} steps, as others were lower" if left else ""
     start = run.parameters.split(np.asarray(fitted.start))
     return replace(found, optima=listed, start=start, notes=(*found.notes, *fits.notes, note))
+
+
+def _told(others: tuple[dict[str, Any], ...]) -> str:
+    """How many starts ended at each of the other optima."""
+    if not others:
+        return ""
+    each = [f"{one['count']} with loss {one['loss']:.6g}" for one in others[:3]]
+    more = [f"{sum(one['count'] for one in others[3:])} at {len(others) - 3} more"] if len(others) > 3 else []
+    what = "optimum" if len(others) == 1 else "optima"
+    return f"; {len(others)} other {what}: {', '.join([*each, *more])}"
 
 
 def _starts(fitted: Parameters, count: int, spread: float, rng: Any) -> np.ndarray:

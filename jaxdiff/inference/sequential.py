@@ -13,6 +13,7 @@ from jaxdiff.inference.batch import (
     CONVERGED,
     FAILED,
     LATE,
+    LEFT,
     STALLED,
     UNRESOLVED,
     WAITING,
@@ -37,6 +38,7 @@ class Sequential:
 
     size = 1
     informed = True
+    triage: tuple[int, int] | None = None
 
     def __init__(self, run: Run, data: BatchData, stacks: tuple[Apart, ...], method: LevenbergMarquardt, steps: int):
         self.run, self.data, self.stacks, self.method, self.steps = run, data, stacks, method, steps
@@ -48,6 +50,9 @@ class Sequential:
 
     def run_all(self, waiting: np.ndarray) -> Any:
         """Yield the `Results` of each fit that waits."""
+        if self.triage is not None and len(waiting) > self.triage[1]:
+            yield from self._with_triage(waiting, *self.triage)
+            return
         for i in map(int, waiting):
             each, ended = self._of(i), None
             try:
@@ -63,6 +68,30 @@ class Sequential:
             except ValueError as error:
                 self.errors[i] = error
             yield self._results(i, each, ended)
+
+    def _with_triage(self, waiting: np.ndarray, few: int, most: int) -> Any:
+        """A few steps of all, and the others of those that are lowest then, from where they stand."""
+        (steps, self.steps), (triage, self.triage), begun = (self.steps, few), (self.triage, None), []
+        for ended in self.run_all(waiting):
+            history = np.full((1, steps + 1), np.nan)
+            history[:, : few + 1] = ended.history
+            begun.append(ended._replace(history=history))
+        self.steps, self.triage = steps, triage
+        late = [one for one in begun if one.status[0] == LATE and few < steps]
+        late.sort(key=lambda one: float(one.here.value[0]))
+        on = {int(one.which[0]): one for one in late[:most]}
+        left = {int(one.which[0]) for one in late[most:]}
+        for one in begun:
+            i = int(one.which[0])
+            if i not in on:
+                yield one._replace(status=np.array([LEFT])) if i in left else one
+        for i, one in on.items():
+            own, self.data.start[i], self.triage, self.steps = self.data.start[i].copy(), one.z[0], None, steps - few
+            for ended in self.run_all(np.array([i])):
+                history = one.history.copy()
+                history[:, few : few + ended.history.shape[1]] = ended.history
+                yield ended._replace(history=history, iterations=ended.iterations + few)
+            self.data.start[i], self.triage, self.steps = own, triage, steps
 
     def search(self, each: Run) -> SearchResult:
         """One fit."""
@@ -81,7 +110,10 @@ class Sequential:
                 continue
             if any(m.unknown for m in each.measurements):
                 pairs = zip(each.predictors, predicted(each.problem, z[k]), each.measurements, strict=True)
-                squares[k] = [np.sum(p.weight * (p.observation - found.values) ** 2) if m.unknown else 0.0 for p, found, m in pairs]
+                squares[k] = [
+                    np.sum(p.weight * (p.observation - found.values) ** 2) if m.unknown else 0.0
+                    for p, found, m in pairs
+                ]
         none = np.zeros((len(index), 0))
         return Expansion(values, none, none, none, squares), np.isnan(values)
 

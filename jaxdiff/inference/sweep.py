@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,6 +16,7 @@ from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import MANY, STEPS, Run, on_host
+from jaxdiff.inference.settings import arguments_of, check_setting, combinations, options_of, transformation
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.model.equations import Equation
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHARE, LEAST = 4, 3  # one in so many goes on, down to so many
-EARLY = 2 / 15  # of all steps, after which the first settings are left behind
-MOST = 10_000  # settings
+EARLY, FEWEST = 2 / 15, 10  # share of all steps, and steps at least, after which the first settings are left behind
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,9 @@ class Sweep:
         import pandas as pd
 
         columns = {name: [one[name] for one in self.settings] for name in self.settings[0]}
-        return pd.DataFrame({**columns, "steps": self.steps, "loss": self.loss, "validation loss": self.validation_loss})
+        return pd.DataFrame(
+            {**columns, "steps": self.steps, "loss": self.loss, "validation loss": self.validation_loss}
+        )
 
     def summary(self) -> str:
         """The best settings, how many were left behind when, and what there is to say."""
@@ -178,14 +178,14 @@ def sweep(
 
     Successive halving: Jamieson & Talwalkar 2016, https://proceedings.mlr.press/v51/jamieson16.html.
     """
-    values, settings = _settings(grid)
+    values, settings = combinations(grid)
     steps, batch_size = checked_count(steps, "steps") or 0, checked_count(batch_size, "batch_size")
     fixed = {"optimizer": optimizer, "learning_rate": learning_rate, "batch_size": batch_size}
-    known = _options_of([*values.get("optimizer", []), *([] if "optimizer" in values else [optimizer])], values)
-    of_model = _of_model(model, parameters, values, known)
+    known = options_of([*values.get("optimizer", []), *([] if "optimizer" in values else [optimizer])], values)
+    of_model = arguments_of(model, parameters, values, known)
     for one in settings:
-        _checked(one)
-    _checked(fixed)
+        check_setting(one)
+    check_setting(fixed)
     measured = as_tuple(measurements, "measurements")
     again = {"scheme": scheme, "stepper": stepper, "substeps": substeps, "tolerance": tolerance}
     with precision(dtype):
@@ -212,68 +212,11 @@ def sweep(
         chosen = {**fixed, **setting}
         made, starts = _built(model, parameters, {name: setting[name] for name in of_model})
         return fit(
-            made, list(measured), parameters=starts, loss=loss, optimizer=_transformation(chosen, known), steps=steps,
+            made, list(measured), parameters=starts, loss=loss, optimizer=transformation(chosen, known), steps=steps,
             batch_size=chosen["batch_size"], key=key, dtype=dtype, progress=progress, **again,
         )  # fmt: skip
 
     return Sweep(tuple(settings), validation_loss, losses, given, refit, seconds, notes)
-
-
-def _settings(grid: Any) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
-    """(values of each option, all combinations)."""
-    if not isinstance(grid, Mapping) or not grid:
-        raise TypeError(f"grid must be {{option: values}}, such as {{'learning_rate': [0.01, 0.1]}}, got {grid!r}")
-    values: dict[str, list[Any]] = {}
-    for name, some in grid.items():
-        if isinstance(some, (str, bytes)) or not hasattr(some, "__len__") or not len(some):
-            raise ValueError(f"grid[{name!r}] must be a list of values, got {some!r}; write [{some!r}] for one")
-        values[name] = [one.item() if isinstance(one, np.generic) else one for one in some]
-    if (count := int(np.prod([len(some) for some in values.values()], dtype=float))) > MOST:
-        raise ValueError(f"a sweep takes up to {MOST} settings, got {count}; give fewer values")
-    return values, [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
-
-
-def _options_of(names: list[Any], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which options of the grid are those of the optimisers."""
-    import optax
-
-    found: set[str] = set()
-    for name in names:
-        make = getattr(optax, name, None) if isinstance(name, str) else None
-        taken = set(inspect.signature(make).parameters) if callable(make) else set()
-        if "learning_rate" not in taken or name == "lbfgs":
-            raise ValueError(
-                f"optimizer must be the name of one of optax that takes a learning rate, like 'adam' or 'sgd', got {name!r}"
-            )
-        own = {option for option in values if option in taken}
-        if found and own != found:
-            raise ValueError(
-                f"{', '.join(sorted(own ^ found))} is no option of every optimizer in the grid; sweep them one after the other"
-            )
-        found = own or found
-    return tuple(sorted(found | {"learning_rate"}))
-
-
-def _of_model(model: Any, parameters: Any, values: Mapping[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Which options of the grid are arguments of the model function."""
-    names = tuple(name for name in values if name not in ("batch_size", "optimizer", *known))
-    taken: set[str] = set()
-    if not isinstance(model, Equation) and callable(model):
-        signature = inspect.signature(model).parameters.values()
-        taken = {one.name for one in signature} | (set(names) if any(one.kind == one.VAR_KEYWORD for one in signature) else set())
-    for name in names:
-        if name not in taken or name in (parameters or {}):
-            also = "a parameter too" if name in (parameters or {}) else "no option of the optimizer and no argument of the model"
-            raise ValueError(f"grid[{name!r}] is {also}; name options like learning_rate, or arguments of a model function")
-    return names
-
-
-def _checked(setting: Mapping[str, Any]) -> None:
-    if "batch_size" in setting:
-        checked_count(setting["batch_size"], "batch_size")
-    rate = setting.get("learning_rate", 1.0)
-    if isinstance(rate, (bool, str)) or not np.isscalar(rate) or not (np.isfinite(rate) and rate > 0):
-        raise ValueError(f"learning_rate must be a positive number, got {rate!r}; 0.01 is usual")
 
 
 def _built(model: Any, parameters: Any, own: dict[str, Any]) -> tuple[Any, Any]:
@@ -297,7 +240,9 @@ def _prepared(
     fitted, function, sources, held_out_sources = assemble(model, starts, trained, held_out)
     losses = choose(loss, trained)
     if batched and not all(one.weighted for one in losses):
-        raise ValueError("minibatches of a sweep leave out rows by their weight, and your own loss counts all; leave out batch_size")
+        raise ValueError(
+            "minibatches of a sweep leave out rows by their weight, and your own loss counts all; leave out batch_size"
+        )
     run = Run(Objective(function, losses, *sources), fitted, trained, options, Progress(False))
     kind, scale = np.asarray(fitted.transform.kind), np.asarray(fitted.transform.scale)
     if ((np.asarray(fitted.start) == 0) & (kind == 0) & (scale == 1.0)).any() and fitted.count <= MANY:
@@ -376,14 +321,9 @@ def _rungs(count: int, steps: int) -> list[tuple[int, int]]:
         sizes.append(max(-(-sizes[-1] // SHARE), LEAST))
     if len(sizes) == 1:
         return [(count, steps)]
-    ends = np.round(steps * EARLY ** np.linspace(1, 0, len(sizes))).astype(int)
-    return [(size, max(int(end), 1)) for size, end in zip(sizes, ends, strict=True)]
-
-
-def _transformation(chosen: dict[str, Any], known: tuple[str, ...]) -> Any:
-    import optax
-
-    return getattr(optax, chosen["optimizer"])(**{name: chosen[name] for name in known if name in chosen})
+    early = min(max(EARLY, FEWEST / steps), 1.0)
+    ends = np.round(steps * early ** np.linspace(1, 0, len(sizes))).astype(int)
+    return [(size, int(end)) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _hashed(values: tuple[Any, ...]) -> Any:

@@ -23,7 +23,9 @@ def comparison(one: Any) -> Figure:
             if not shown:
                 best = one.fits[int(np.nanargmin(one.held_out))]
                 errors = [best.difference(other)[1] for other in one.fits]
-                axes.errorbar(held_out, place, xerr=errors, fmt="o", color=COLORS[0], label="held out, ± s.e. of the difference")
+                axes.errorbar(
+                    held_out, place, xerr=errors, fmt="o", color=COLORS[0], label="held out, ± s.e. of the difference"
+                )
             else:
                 axes.plot(2 * held_out, place, "D", color="#444444", label="2 Δ held out")
         for name, color in zip(shown, COLORS, strict=False):
@@ -45,7 +47,7 @@ def cross_validation(one: Any) -> Figure:
         axes.plot(fold, one.seen / one.counts, "o", color=COLORS[0], label="fitted")
         axes.axhline(one.total / one.counts.sum(), color=COLORS[1], linewidth=1.0)
         axes.set(xlabel="fold", ylabel=f"{one.score_name} per datum", title="Cross-validation")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xticks(fold)
         legend(axes)
         return figure
 

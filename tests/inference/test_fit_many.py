@@ -336,3 +336,27 @@ def test_a_single_reading_gives_no_error_bar():
     fits = jd.fit_many(MODEL, readings(sigma=None), values, progress=False)
     assert np.isnan(fits.standard_errors["diffusivity"][0]) and np.isfinite(fits.standard_errors["diffusivity"][1])
     assert "no error bars in 1 of 2: too few readings without sigma, or a loss that tells no noise" in fits.remarks
+
+
+def two_optima(a):
+    """A loss by the square of a, and a source that tells its sign."""
+    return jd.Diffusion(1.0, decay=a**2, source=0.1 * a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("triage", [10, 2, None])
+def test_many_starts_of_two_optima_find_both_and_say_how_many_ended_where(triage):
+    times = np.linspace(0.2, 2.0, 10)
+    course = lambda a: (1 - 0.1 / a) * np.exp(-(a**2) * times) + 0.1 / a
+    data = jd.Readings(jd.Grid.uniform((0.0, 1.0, 4)), 1.0, times, np.full(10, 0.5), course(-1.0), 0.05)
+    best = jd.multistart(two_optima, data, starts=64, triage=triage, parameters={"a": jd.Free(0.5)}, progress=False)
+    a = np.linspace(0.3, 2.0, 17_001)  # by scans of the closed form
+    other = a[np.argmin([np.sum((course(one) - course(-1.0)) ** 2) for one in a])]
+    np.testing.assert_allclose([one["parameters"]["a"] for one in best.optima], [-1.0, other], atol=2e-4)
+    counts, text = [one["count"] for one in best.optima], str(best)
+    assert (
+        f"{counts[0]} of 64 starts ended at this optimum" in text and f"1 other optimum: {counts[1]} with loss" in text
+    )
+    assert min(counts) >= 4 and (sum(counts) == 64 or triage is not None)
+    left = 64 - sum(counts) if triage is not None else 0
+    assert (f"{left} were left behind after {triage} steps" in text) == (left > 0)
