@@ -14,7 +14,7 @@ from typing import Any
 from jaxdiff.runtime import interrupts
 from jaxdiff.runtime.staging import WRITTEN, staged
 
-FIT = ("report.html", "parameters.json", "predictions*.csv", "*.png")  # what a fit writes
+FIT = ("report.html", "parameters.json", "predictions*.csv", "folds.csv", "sweep.csv", "*.png")  # what a fit writes
 SOLUTION = ("solution*.csv", "solution*.png")
 
 
@@ -148,14 +148,32 @@ def run_fit(config: Path, data: Path | None, output: Path) -> None:
         threading.Thread(target=lambda: [*map(importlib.import_module, later)], daemon=True).start()
         options = {"parameters": problem.parameters, "progress": sys.stderr.isatty(), **problem.fit_options}
         try:
-            fit = jd.fit(problem.model, problem.measurement, **options)
+            fit, tables = _fitted(jd, problem, options)
         except ValueError as error:
             raise ValueError(f"{config}: {error}") from error
+        for name, one in tables.items():
+            one.to_frame().to_csv(folder / f"{name}.csv")
+            one.plot().savefig(folder / f"{name}.png")
         title = problem.title or config.stem
         shown = FitView(fit, problem.labels, [one.name for one in problem.experiments])
-        print(f"{title}\n\n{_result(shown)}")
+        parts = [_result(shown), *(f"{name}\n\n{one}" for name, one in tables.items())]
+        print("\n\n".join([title, *parts]))
         write_fit(shown, folder, title=title, source=config.read_text(encoding="utf-8-sig"))
     print(f"\nReport, figures and parameters: {output / 'report.html'}")
+
+
+def _fitted(jd: Any, problem: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The fit of a configuration, by the best of its sweep where there is one, and {name: sweep or cross-validation}."""
+    tables: dict[str, Any] = {}
+    if problem.sweep:
+        tables["sweep"] = jd.sweep(problem.model, problem.measurement, **problem.sweep, **options)
+        fit = tables["sweep"].fit
+    else:
+        fit = jd.fit(problem.model, problem.measurement, **options)
+    if problem.validation:
+        again = {name: one for name, one in options.items() if name not in ("validation", "errors")}
+        tables["folds"] = jd.cross_validate(problem.model, problem.measurement, **problem.validation, **again)
+    return fit, tables
 
 
 def run_solve(config: Path, data: Path | None, output: Path) -> None:

@@ -14,7 +14,7 @@ from jaxdiff.model.expression import names as expression_names
 from jaxdiff.model.grid import Grid
 from jaxdiff.parameters import Bounded, Free, Mark, Positive
 from jaxdiff.shell.config import initial as initials
-from jaxdiff.shell.config import passages
+from jaxdiff.shell.config import passages, tuning
 from jaxdiff.shell.config.domain import read_grid
 from jaxdiff.shell.config.experiments import (
     Experiment,
@@ -32,7 +32,7 @@ from jaxdiff.shell.config.methods import METHOD, fit_options, method, solve_time
 from jaxdiff.shell.config.model import TextModel, arithmetic, position_names, read_equation
 from jaxdiff.shell.config.observe import read_observe
 
-KEYS = "title labels equation parameters constants boundaries grid states initial observe data fit solve".split()
+KEYS = "title labels equation parameters constants boundaries grid states initial observe data fit solve validation sweep".split()
 SECTIONS = {
     "grid": ("lower", "upper", "cells", "edges", "geometry", "mask"),
     "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
@@ -55,6 +55,8 @@ class Problem:
     experiments: tuple[Experiment, ...]
     fit_options: dict[str, Any] = field(default_factory=dict)
     solve_options: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, Any] = field(default_factory=dict)
 
 
 def load(path: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> Problem:
@@ -163,6 +165,8 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         experiments=tuple(experiments),
         fit_options=fit_options(sections["fit"]),
         solve_options=method(sections["solve"], "[solve]"),
+        validation=tuning.validation(content.get("validation")),
+        sweep=tuning.sweep(content.get("sweep"), sections["fit"]),
     )
 
 
