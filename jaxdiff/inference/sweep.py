@@ -46,13 +46,14 @@ class Sweep:
         seconds: how long the steps took.
         notes: what a reader must know, in words.
 
-    >>> import jax, jaxdiff as jd, numpy as np
-    >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 2.0, 20)
-    >>> readings = jd.Readings(grid, 1.0, times, np.full(20, 0.5), np.exp(-0.5 * times), sigma=0.01)
-    >>> rates = {"learning_rate": [1e-3, 1e-2, 1e-1]}
-    >>> found = jd.sweep(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, rates, steps=60, progress=False)
-    >>> found.best, len(found)
-    ({'learning_rate': 0.1}, 3)
+    As `sweep` makes it, where the first of three settings was left behind:
+
+    >>> import jaxdiff as jd, numpy as np
+    >>> rates = [{"learning_rate": rate} for rate in (0.001, 0.1, 1.0)]
+    >>> left, steps = np.array([9.0, 1.1, 1.4]), np.array([20, 150, 150])
+    >>> found = jd.Sweep(tuple(rates), left, 0.9 * left, steps, refit=None)
+    >>> found.best, found.order
+    ({'learning_rate': 0.1}, array([1, 2, 0]))
 
     Li et al. 2018, Journal of Machine Learning Research 18(185), 1.
     """
@@ -71,7 +72,8 @@ class Sweep:
     @property
     def order(self) -> np.ndarray:
         """The numbers of the settings, the best first: those that were given most steps before the others."""
-        return np.lexsort((np.nan_to_num(self.validation_loss, nan=np.inf), -self.steps))
+        lost = ~np.isfinite(self.validation_loss)
+        return np.lexsort((np.where(lost, np.inf, self.validation_loss), -self.steps, lost))
 
     @property
     def best(self) -> dict[str, Any]:
@@ -292,7 +294,8 @@ def _raced(
     import time
 
     rungs = _rungs(count, steps) if halving else [(count, steps)]
-    validation, losses, given = (np.full(count, np.nan) for _ in range(3))
+    validation, losses, given = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, int)
+    notes: tuple[str, ...] = ()
     left, bar, began = np.arange(count), Progress(progress, "rung", "sweep"), time.perf_counter()
     try:
         for k, (most, until) in enumerate(rungs):
@@ -307,11 +310,15 @@ def _raced(
                     validation[mine[group.lanes.stopped[going]]] = np.nan
                     given[mine] = until
             bar.show(k + 1, len(rungs))
+    except KeyboardInterrupt:
+        if not np.isfinite(validation).any():
+            raise
+        notes = (f"interrupted: {int((given < steps).sum())} of {count} settings have not taken all steps",)
     finally:
         bar.close()
-    lost = int(np.isnan(validation).sum())
-    notes = (f"{lost} of {count} settings left the finite numbers, or what the solver follows",) if lost else ()
-    return validation, losses, given.astype(int), time.perf_counter() - began, notes
+    if lost := int((np.isnan(validation) & (given > 0)).sum()):
+        notes += (f"{lost} of {count} settings left the finite numbers, or what the solver follows",)
+    return validation, losses, given, time.perf_counter() - began, notes
 
 
 def _rungs(count: int, steps: int) -> list[tuple[int, int]]:
