@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+LIKELIHOOD = "−ln L"  # the score where there is one
+
 
 @dataclass(frozen=True)
 class CrossValidation:
@@ -42,7 +44,7 @@ class CrossValidation:
     Attributes:
         scores: `(folds,)`, of each block held out; NaN where its fit failed.
         seen: `(folds,)`, the same of the data that were fitted, for as many data.
-        counts: `(folds,)`, how many independent data each block holds.
+        counts: `(folds,)`, how many independent data each block holds; of densities, how many times.
         score_name: what the score is, "−ln L" or the name of the loss.
         x: `(folds, p)`, the estimates of each fold.
         fitted: names and transforms of what was fitted.
@@ -80,6 +82,12 @@ class CrossValidation:
     def parameters(self) -> dict[str, np.ndarray]:
         """{name: (folds, …)}, the estimates of each fold."""
         return self.fitted.split(self.x)
+
+    @property
+    def per_datum(self) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, the same of the data fitted), (folds,), over the number of data where the score is a sum over them."""
+        each = self.counts if self.score_name == LIKELIHOOD else 1
+        return self.scores / each, self.seen / each
 
     @property
     def total(self) -> float:
@@ -123,7 +131,7 @@ class CrossValidation:
         """The score of each fold, their mean with its error, and what there is to say."""
         rows = [("fold", self.score_name, "data", "per datum", "of those fitted", *self.fitted.labels[:4])]
         for i, (score, count) in enumerate(zip(self.scores, self.counts, strict=True)):
-            numbers = (score / count, self.seen[i] / count, *self.x[i, :4])
+            numbers = (self.per_datum[0][i], self.per_datum[1][i], *self.x[i, :4])
             rows.append((str(i + 1), f"{score:.6g}", str(count), *(f"{one:.4g}" for one in numbers)))
         how = "each block by the earlier ones" if self.forward else "each block by the others"
         ends = (
@@ -248,7 +256,7 @@ def cross_validate(
     values = np.where(
         failed, np.nan, _by_training(np.asarray(here.value, float), np.asarray(here.squares, float), stacks)
     )
-    counts = np.array([sum(stack[i].count for stack in stacks) for i in range(2 * scored)])
+    counts = np.array([sum(_count(stack[i]) for stack in stacks) for i in range(2 * scored)])
     likelihood = all(one.likelihood for one in scoring)
     share = counts[scored:] / counts[:scored] if likelihood else np.ones(scored)
     bad = np.flatnonzero(status != CONVERGED)
@@ -257,11 +265,15 @@ def cross_validate(
     if not np.isfinite(values[scored:]).any():
         many.complain()
         raise ValueError(f"no fold could be scored, got NaN everywhere; {'; '.join(notes) or 'check the data'}")
-    name = "−ln L" if likelihood else losses[0].name
+    name = LIKELIHOOD if likelihood else losses[0].name
     return CrossValidation(
         values[scored:], values[:scored] * share, counts[scored:], name, np.asarray(fitted.transform(z[:scored]), float), fitted,
         status == CONVERGED, bool(forward), _identity(measured, kept), tuple(notes),
     )  # fmt: skip
+
+
+def _count(one: Measurement) -> int:
+    return one.count if one.known or one.family == "gaussian" else len(one.times)
 
 
 def _masks(block: np.ndarray, folds: int, forward: bool) -> list[np.ndarray]:

@@ -43,9 +43,10 @@ def cross_validation(one: Any) -> Figure:
     """The score per datum of each block, beside that of what was fitted."""
     with canvas() as figure:
         axes, fold = figure.subplots(), np.arange(1, len(one) + 1)
-        axes.plot(fold, one.scores / one.counts, "o", color=COLORS[1], label="held out")
-        axes.plot(fold, one.seen / one.counts, "o", color=COLORS[0], label="fitted")
-        axes.axhline(one.total / one.counts.sum(), color=COLORS[1], linewidth=1.0)
+        held_out, fitted = one.per_datum
+        axes.plot(fold, held_out, "o", color=COLORS[1], label="held out")
+        axes.plot(fold, fitted, "o", color=COLORS[0], label="fitted")
+        axes.axhline(np.mean(held_out), color=COLORS[1], linewidth=1.0)
         axes.set(xlabel="fold", ylabel=f"{one.score_name} per datum", title="Cross-validation")
         axes.set_xticks(fold)
         legend(axes)

@@ -112,6 +112,21 @@ def test_each_block_is_scored_as_by_a_fit_of_the_others(kind):
     assert found.scores[0] == pytest.approx(-np.sum(fit.predict(data.rows(block == 0))), rel=1e-4)
 
 
+@pytest.mark.slow
+def test_densities_are_scored_by_the_loss_as_nobody_counted():
+    times = np.linspace(0.2, 2.0, 4)
+    share = 0.4 + 0.6 * np.exp(-times) + 0.01 * np.random.default_rng(7).normal(size=4)
+    data = jd.Histograms(jd.States(["on", "off"]), np.array([1.0, 0.0]), times, np.stack([share, 1 - share], 1))
+    starts = {"rates": jd.Positive([1.0, 1.0])}
+    found = jd.cross_validate(two_states, data, folds=2, parameters=starts, progress=False)
+    for i, (back, out) in enumerate(found.parameters["rates"]):
+        p = ((back + out * np.exp(-(back + out) * times)) / (back + out))[2 * i : 2 * i + 2]
+        q = share[2 * i : 2 * i + 2]
+        expected = np.mean(q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)))
+        assert found.scores[i] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    assert found.score_name == "kl_divergence" and found.counts.tolist() == [2, 2]
+
+
 def test_blocks_are_neighbours_and_trials_are_dealt_out():
     assert blocks.by_time(np.array([3.0, 1.0, 1.0, 2.0, 4.0, 4.0]), 2).tolist() == [1, 0, 0, 0, 1, 1]
     assert blocks.by_time(np.array([1.0] * 90 + [2.0, 3.0]), 3).tolist() == [0] * 90 + [1, 2]
