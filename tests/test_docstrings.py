@@ -31,11 +31,14 @@ SOURCES = {
     "TRBDF2": "10.1109/TCAD.1985.1270142",  # Bank et al. 1985
     "Tensor": "10.1007/s10851-013-0446-3",  # Fehrenbach & Mirebeau 2014
     "bootstrap": "10.1214/aos/1176344552",
+    "compare": "10.1214/aoms/1177732360",  # Wilks 1938
+    "cross_validate": "10.1111/ecog.02881",  # Roberts et al. 2017
     "energy_distance": "10.1016/j.jspi.2013.03.018",  # Székely & Rizzo 2013
     "fit": "10.1016/0304-4076(85)90158-7",  # MacKinnon & White 1985
     "multistart": "10.1080/00401706.1979.10489755",  # McKay, Beckman & Conover 1979
     "kl_divergence": "10.1214/aoms/1177729694",  # Kullback & Leibler 1951
     "simulate": "10.1016/S0304-4149(99)00109-X",  # Gobet 2000
+    "sweep": "https://proceedings.mlr.press/v51/jamieson16.html",  # Jamieson & Talwalkar 2016
     "solve": "10.1007/s10543-006-0077-9",
     "Samples": "10.1098/rsta.1922.0009",  # Fisher 1922
     "Trajectory": "10.1111/1468-0262.00274",  # Aït-Sahalia 2002
