@@ -16,6 +16,7 @@ from jaxdiff.inference.gradient_descent import Descent, OptaxState, Saved, Train
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.levenberg_marquardt_steps import quadratic
 from jaxdiff.inference.objective import Problem, draw
+from jaxdiff.inference.quasi_newton import Search
 from jaxdiff.inference.run import FEW, MANY, STEPS, Run, SearchResult, ended, value
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.runtime.checkpoints import digest
@@ -47,19 +48,15 @@ def descend(
     units = zip(run.measurements, run.objective.losses, strict=True)
     unit = sum(loss.unit(m) for m, loss in units)  # so that learning rates mean the same everywhere
     state = gradient_descent.init(optimizer, np.asarray(z), steps, key)
-    before = z
 
     def advance(state: OptaxState, until: int) -> OptaxState:
         return _portion((optimizer, batch_size, method.average), run.problem, unit, state, until)
 
-    def renew(state: OptaxState) -> str:
-        nonlocal before
+    def renew(state: OptaxState) -> OptaxState | str:
         try:
-            _centre(run, state, before, batch_size)
+            return _renewed(run, state, batch_size)
         except Unplannable as error:
             return f"not converged: {error}; take a smaller learning rate"
-        before = np.asarray(state.z)
-        return ""
 
     def held_out(z: Any) -> float:
         assert validation is not None
@@ -74,11 +71,9 @@ def descend(
         plans = {"": run.planned} | ({"held_out_": validation.planned} if validation is not None else {})
         each = {f"{name}planned": np.stack([z for z, _ in planned]) for name, planned in plans.items() if planned}
         each |= {f"{name}resolved": np.stack([one for _, one in planned]) for name, planned in plans.items() if planned}
-        return {**each, "before": before}
+        return each
 
     def restored(arrays: dict[str, np.ndarray]) -> None:
-        nonlocal before
-        before = arrays["before"]
         run.replan(zip(arrays["planned"], arrays["resolved"], strict=True))
         if validation is not None and "held_out_planned" in arrays:
             validation.replan(zip(arrays["held_out_planned"], arrays["held_out_resolved"], strict=True))
@@ -122,13 +117,23 @@ def _start(run: Run) -> np.ndarray:
     return np.asarray(run.start)
 
 
-def _centre(run: Run, state: OptaxState, before: np.ndarray, batch_size: int | None) -> None:
-    """Predictors around a search: those of paths anew where a line search, which keeps to what they resolve, would soon be held up."""
-    z = np.asarray(state.z)
-    if run.paths and batch_size is None and searches_lines(state) and not np.all(value(run.problem, 2 * z - before)[1]):
+def _renewed(run: Run, state: OptaxState, batch_size: int | None) -> OptaxState:
+    """A run between two portions, its predictors such as the next one needs: those of paths anew where a search along lines, which
+    keeps to what they resolve, may be held up."""
+    z, search = np.asarray(state.z), state.optimizer
+    if isinstance(search, Search):
+        if not (search.held or state.needs_replan):
+            return state
+        if run.paths:
+            run.prepare(z)
+        if state.needs_replan or not run.paths:
+            run.refresh(z)
+        return state._replace(optimizer=search.anew())
+    if run.paths and batch_size is None and searches_lines(state):
         with suppress(Unplannable):
             run.prepare(z)
     run.refresh(z)
+    return state
 
 
 def _settle(run: Run, found: Trained, method: Descent, unit: float, batch_size: int | None) -> SearchResult:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdiff.inference import approximations, grid_check, restarts
 from jaxdiff.inference.descend import descend, numbers
-from jaxdiff.inference.gradient_descent import Descent, checked_count, default_descent, is_transformation
+from jaxdiff.inference.gradient_descent import Descent, checked_count, is_transformation
 from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
@@ -120,7 +120,7 @@ def fit(
         objective = Objective(function, choose(loss, trained), *sources)
         if optimizer is None:
             few = fitted.count <= FEW and batch_size is None and save is None
-            optimizer = LevenbergMarquardt() if few else Descent(default_descent())
+            optimizer = LevenbergMarquardt() if few else Descent("lbfgs")
         _check_training(optimizer, batch_size, save, trained, held_out)
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
 

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.inference import quasi_newton
+from jaxdiff.inference.quasi_newton import QuasiNewton
 from jaxdiff.runtime.checkpoints import Checkpoint
 from jaxdiff.runtime.progress import Progress
 
@@ -39,7 +41,7 @@ class Descent:
 
     Args:
         method: the name of an optimiser of optax, like "adam", or an optax transformation.
-        learning_rate: of a method by name, a number or a schedule of optax (step → rate); None: 0.01, a line search for "lbfgs".
+        learning_rate: of a method by name, a number or a schedule of optax (step → rate); None: 0.01, and for "lbfgs" a search along each direction.
             Parameters are numbers of order one, so that it means the same in every model.
         patience: steps without a lower loss on held-out data after which the search ends; the parameters returned are those
             where that loss was lowest. None: it goes on to the last step.
@@ -104,7 +106,7 @@ class Descent:
     @property
     def searches(self) -> bool:
         """Whether it is the quasi-Newton method, which needs fewer steps."""
-        return self.method == "lbfgs" if isinstance(self.method, str) else self.method is default_descent()
+        return isinstance(self.transformation, QuasiNewton)
 
 
 @cache
@@ -112,8 +114,9 @@ def _by_name(method: str, rate: Any) -> Any:
     import optax
 
     if method == "lbfgs":
-        return default_descent() if rate is None else optax.lbfgs(rate)
-    return getattr(optax, method)(RATE if rate is None else rate)
+        return QuasiNewton() if rate is None else optax.lbfgs(rate)
+    seed = {"key": 0} if method == "noisy_sgd" else {}
+    return getattr(optax, method)(RATE if rate is None else rate, **seed)
 
 
 def is_transformation(thing: Any) -> bool:
@@ -173,6 +176,8 @@ def run(
     loss: (z, key) → its value, and whether the predictors resolve the coefficients there; without that a value is worth nothing
     limit: how far z may run; batched: whether the loss is of a minibatch that `key` draws; average: the decay of that of z
     """
+    if isinstance(optimizer, QuasiNewton):
+        return quasi_newton.run(optimizer, loss, limit, state, until, average, decay)
     import optax
 
     optimizer = optax.with_extra_args_support(optimizer)
@@ -246,14 +251,14 @@ def train(
     progress: Progress,
     unit: float = 1.0,
     validation: Callable[[Any], float] | None = None,
-    renew: Callable[[OptaxState], str] | None = None,
+    renew: Callable[[OptaxState], OptaxState | str] | None = None,
     callback: Callable[[int, float, float | None, np.ndarray], Any] | None = None,
     save: Any = None,
 ) -> Trained:
     """Train to step `steps`, in portions of compiled steps; an interruption, a full disk or a callback cost nothing that was won.
 
     advance: continues a run to a step; unit: by which the loss of a run is multiplied where it is shown; validation: weights → loss
-    on held-out data; renew: told of each state between two portions, returns why it cannot go on, or ""; callback: (step, loss, validation loss or None, weights), True
+    on held-out data; renew: looks at each state between two portions, returns it or why it cannot go on; callback: (step, loss, validation loss or None, weights), True
     ends it; save: a `Saved`
     """
     looks: list[tuple[float, float]] = []
@@ -269,9 +274,13 @@ def train(
                 break
             until = min(steps, (step // method.every + 1) * method.every)
             state = jax.tree.map(_on_host, jax.block_until_ready(advance(state, until)))
-            if renew is not None and np.isfinite(state.z).all() and (ended := renew(state)):
-                break
             replan = bool(state.needs_replan)
+            if renew is not None and np.isfinite(state.z).all():
+                renewed = renew(state)
+                if isinstance(renewed, str):
+                    ended = renewed
+                    break
+                state = renewed
             state = state._replace(needs_replan=np.asarray(False))
             step = int(state.iteration)
             if replan and step < until:
@@ -368,14 +377,6 @@ class Saved:
             self.failed = True
             return [f"not all of the training is in its file: {error}"]
         return []
-
-
-@cache
-def default_descent() -> Any:
-    """The quasi-Newton method for many parameters; one object, so that repeated fits do not compile again."""
-    import optax
-
-    return optax.lbfgs()
 
 
 def finite(array: Any) -> np.ndarray:
