@@ -132,7 +132,9 @@ def _renewed(run: Run, state: OptaxState, batch_size: int | None) -> OptaxState:
     if run.paths and batch_size is None and searches_lines(state):
         with suppress(Unplannable):
             run.prepare(z)
-    run.refresh(z)
+        run.refresh(z)
+    elif state.needs_replan:
+        run.refresh(z)
     return state
 
 
@@ -152,7 +154,8 @@ def _settle(run: Run, found: Trained, method: Descent, unit: float, batch_size: 
     if run.parameters.count <= MANY:
         here = run.follow(LevenbergMarquardt(), run.begin(z, LevenbergMarquardt(), STEPS), 0).here
     else:
-        run.refresh(z)
+        last = run.refresh(z)
+        history = history if len(history) else np.array([last])
     cut = bool(found.ended) and failure is None
     note = f"not converged after {int(state.iteration)} steps; allow more with steps=, or change the optimiser"
     if cut:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -257,53 +257,53 @@ def train(
 ) -> Trained:
     """Train to step `steps`, in portions of compiled steps; an interruption, a full disk or a callback cost nothing that was won.
 
-    advance: continues a run to a step; unit: by which the loss of a run is multiplied where it is shown; validation: weights → loss
-    on held-out data; renew: looks at each state between two portions, returns it or why it cannot go on; callback: (step, loss, validation loss or None, weights), True
-    ends it; save: a `Saved`
+    advance: continues a run to a step; unit: by which the loss of a run is multiplied where it is shown; validation: weights →
+    loss on held-out data; renew: looks at each state between two portions, returns it or why it cannot go on; callback: (step,
+    loss, loss on held-out data or None, weights), True ends it; save: a `Saved`
     """
     looks: list[tuple[float, float]] = []
     notes: list[str] = []
-    ended, best = "", state.z
+    ended, best, lowest = "", state.z, (0, np.inf)
     if save is not None and (stored := save.read(state)) is not None:
         state, best, looks = stored
-    averaged = method.average is not None
-    kept = state, best, tuple(looks)
+        lowest = _lowest(looks)
+    own = dict if save is None else save.own
+    kept: Any = state, best, len(looks), own()
+    stale = lambda step: method.patience is not None and len(looks) > 0 and step - lowest[0] >= method.patience
     try:
-        while (step := int(state.iteration)) < steps and not state.done and not ended:
-            if _stale(looks, step, method.patience):
-                break
+        while (step := int(state.iteration)) < steps and not state.done and not ended and not stale(step):
             until = min(steps, (step // method.every + 1) * method.every)
             state = jax.tree.map(_on_host, jax.block_until_ready(advance(state, until)))
-            replan = bool(state.needs_replan)
+            step, replan = int(state.iteration), bool(state.needs_replan)
             if renew is not None and np.isfinite(state.z).all():
                 renewed = renew(state)
                 if isinstance(renewed, str):
                     ended = renewed
                     break
-                state = renewed
-            state = state._replace(needs_replan=np.asarray(False))
-            step = int(state.iteration)
+                state = renewed._replace(needs_replan=np.asarray(False))
             if replan and step < until:
                 continue
             loss, held_out = unit * float(state.history[max(step - 1, 0)]), None
-            weights = state.average if averaged else state.z
+            weights = state.z if method.average is None else state.average
             if validation is not None and np.isfinite(weights).all():
                 held_out = float(validation(weights))
-                best = weights if held_out < _lowest(looks)[1] else best
+                if held_out < lowest[1]:
+                    best, lowest = weights, (step, held_out)
                 looks.append((step, held_out))
-            kept = state, best, tuple(looks)
+            kept = state, best, len(looks), own()
             progress.show(step, steps, loss, held_out)
             if save is not None:
-                notes += save.offer(kept)
+                notes += save.offer(*kept[:2], looks, kept[3])
             if callback is not None and callback(step, loss, held_out, weights) is True:
                 ended = f"stopped by the callback at step {step} of {steps}"
     except KeyboardInterrupt:
         ended = f"interrupted at step {int(kept[0].iteration)} of {steps}"
-    state, best, looks = kept[0], kept[1], list(kept[2])
+    state, best, count, mine = kept
+    looks = looks[:count]
     if save is not None:
-        notes += save.offer(kept, last=True)
-    if not ended and int(state.iteration) < steps and _stale(looks, int(state.iteration), method.patience):
-        ended = f"stopped early at step {int(state.iteration)} of {steps}"
+        notes += save.offer(state, best, looks, mine, last=True)
+    if not ended and (step := int(state.iteration)) < steps and stale(step):
+        ended = f"stopped early at step {step} of {steps}"
     chosen = best if method.patience is not None and looks else None
     return Trained(state, chosen, np.asarray(looks, float).reshape(-1, 2), ended, tuple(dict.fromkeys(notes)))
 
@@ -313,13 +313,9 @@ def _on_host(leaf: Any) -> Any:
 
 
 def _lowest(looks: Any) -> tuple[int, float]:
-    """(step, loss) of the look at which held-out data were predicted best."""
+    """(step, loss) of the first look at which held-out data were predicted best."""
     known = [(loss, step) for step, loss in looks if np.isfinite(loss)]
     return (int(min(known)[1]), min(known)[0]) if known else (0, np.inf)
-
-
-def _stale(looks: Any, step: int, patience: int | None) -> bool:
-    return patience is not None and len(looks) > 0 and step - _lowest(looks)[0] >= patience
 
 
 class Saved:
@@ -360,15 +356,14 @@ class Saved:
         again = jax.tree.unflatten(structure, stored)._replace(key=key, history=history)
         return again, best, [(float(step), float(loss)) for step, loss in looks]
 
-    def offer(self, kept: tuple[OptaxState, Any, Iterable[Any]], last: bool = False) -> list[str]:
+    def offer(self, state: OptaxState, best: Any, looks: Any, own: dict[str, Any], last: bool = False) -> list[str]:
         """Write if it is time to, or at the last; what there is to say of it."""
         if not (last or self.file.due):
             return []
-        state, best, looks = kept
         leaves = jax.tree.leaves(state._replace(key=None, history=None))
-        arrays = {"looks": np.asarray(list(looks), float).reshape(-1, 2), "best": best}
+        arrays = {"looks": np.asarray(looks, float).reshape(-1, 2), "best": best}
         arrays |= {"key": jax.random.key_data(state.key), "history": state.history[: int(state.iteration)]}
-        arrays |= {f"state{i}": leaf for i, leaf in enumerate(leaves)} | self.own()
+        arrays |= {f"state{i}": leaf for i, leaf in enumerate(leaves)} | own
         try:
             self.file.put({name: np.asarray(array) for name, array in arrays.items()})
         except ValueError as error:
