@@ -43,6 +43,8 @@ def descend(
     key = jax.random.key(0) if key is None else key
     file = None if save is None else _file(save, run, method, batch_size, key, validation)
     z = _start(run)
+    if validation is not None:
+        validation.parameters = run.parameters  # which have a scale of their own by now
     if file is not None and run.paths:
         run.prepare(z)  # anew, as what a session has not met before is planned by other roundings than what it has
     units = zip(run.measurements, run.objective.losses, strict=True)

@@ -149,7 +149,8 @@ def fit(
         if validated is None:
             return found
         validated.parameters = run.parameters
-        return replace(found, held_out=held_out, validation_loss=validated.value(z), validation_history=outcome.looks)
+        last = validated.refresh(z) if validated.predictors else validated.value(z)
+        return replace(found, held_out=held_out, validation_loss=last, validation_history=outcome.looks)
 
 
 def _of_held_out(run: Run, loss: Any, held_out: tuple[Measurement, ...], sources: tuple[Any, Any]) -> Run | None:
