@@ -66,7 +66,7 @@ def fit(
         loss: None (mean square, Kullback–Leibler or likelihood, by the kind of measurement; the summed likelihood of
             several), `mse`, `kl_divergence`, `negative_log_likelihood`, a `Loss`, or your own loss(prediction, observation)
             → scalar.
-        optimizer: None (Levenberg–Marquardt up to 64 parameters, else "lbfgs"), `LevenbergMarquardt`, the name of an
+        optimizer: None (Levenberg–Marquardt up to 64 parameters, else "lbfgs", "adam" with batches), `LevenbergMarquardt`, the name of an
             optimiser of optax like "adam", any optax transformation, or `Descent`, which adds early stopping and averages. It
             works on numbers of order one: start-relative, logarithms, logits; optax sees the loss per datum, mean squares
             relative to the spread of the data, your own loss as it is.
@@ -120,7 +120,7 @@ def fit(
         objective = Objective(function, choose(loss, trained), *sources)
         if optimizer is None:
             few = fitted.count <= FEW and batch_size is None and save is None
-            optimizer = LevenbergMarquardt() if few else Descent("lbfgs")
+            optimizer = LevenbergMarquardt() if few else Descent("lbfgs" if batch_size is None else "adam")
         _check_training(optimizer, batch_size, save, trained, held_out)
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
 
@@ -170,6 +170,12 @@ def _check_training(
     for name, given in (("batch_size", batch_size), ("save", save)):
         if given is not None and isinstance(optimizer, LevenbergMarquardt):
             raise ValueError(f"{name} needs an optax transformation, got Levenberg–Marquardt; pass optimizer='adam'")
+    if save is not None and not isinstance(save, (str, os.PathLike)):
+        raise TypeError(f"save must be the path of a file, got {save!r}")
+    if batch_size is not None and optimizer.searches:
+        raise ValueError(
+            "batch_size draws other rows for every step, and lbfgs compares the loss of its steps; pass optimizer='adam'"
+        )
     if isinstance(optimizer, Descent) and optimizer.patience is not None and not held_out:
         raise ValueError("patience stops by the loss on held-out data, and there are none; pass validation=0.2")
     if batch_size is not None and batch_size > (most := max(one.count for one in trained)):

@@ -75,8 +75,8 @@ class Descent:
         if isinstance(self.method, str):
             if self.method not in METHODS:
                 near = get_close_matches(self.method, METHODS, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "one of"
-                raise ValueError(f"unknown optimiser {self.method!r}; {hint} They are {', '.join(METHODS)}")
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"unknown optimiser {self.method!r}; {hint}choose one of {', '.join(METHODS)}")
         elif not is_transformation(self.method):
             raise TypeError(
                 f"method must be the name of an optimiser or an optax transformation, got {type(self.method).__name__}; write 'adam'"
@@ -268,6 +268,9 @@ def train(
         state, best, looks = stored
         lowest = _lowest(looks)
     own = dict if save is None else save.own
+    if validation is not None and not looks:
+        lowest = (0, float(validation(state.z)))
+        looks.append(lowest)
     kept: Any = state, best, len(looks), own()
     stale = lambda step: method.patience is not None and len(looks) > 0 and step - lowest[0] >= method.patience
     try:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 FALL = 1e-4  # share of the predicted fall that a step must bring (Armijo)
-ROUNDOFF = 1e-12  # of the loss, within which slopes decide in its place (Hager & Zhang 2005, doi:10.1137/030601880)
+ROUNDOFF = 100.0  # units of it in the loss, within which slopes decide in its place (Hager & Zhang 2005, doi:10.1137/030601880)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ def run(
         search, key = state.optimizer, jax.random.split(state.key)[0]
         trial = jnp.clip(state.z + search.length * search.direction, -limit, limit)
         (total, resolved), gradient = jax.value_and_grad(loss, has_aux=True)(trial, key)
+        resolved = jnp.asarray(resolved)
+        roundoff = ROUNDOFF * jnp.finfo(total.dtype).eps
         finite = jnp.isfinite(total) & jnp.all(jnp.isfinite(gradient))
         first, step = jnp.isinf(search.value), trial - state.z
         slope, there = search.gradient @ search.direction, gradient @ search.direction
         falls = total <= search.value + FALL * search.length * slope
-        level = (total <= search.value + ROUNDOFF * jnp.abs(search.value)) & (there <= -0.8 * slope)
+        level = (total <= search.value + roundoff * jnp.abs(search.value)) & (there <= -0.8 * slope)
         taken = resolved & finite & (first | falls | level)
 
         pair = (step, gradient - search.gradient)
@@ -89,7 +91,7 @@ def run(
             search.held | ~resolved,
         )  # fmt: skip
         still = jnp.max(jnp.abs(slope_at) * (1 + jnp.abs(z))) <= 1e-12
-        stuck = ~taken & (jnp.max(jnp.abs(following.length * following.direction) / (1 + jnp.abs(z))) <= 1e-14)
+        stuck = ~taken & (jnp.max(jnp.abs(following.length * following.direction) / (1 + jnp.abs(z))) <= roundoff / 2)
         lost = first & ~finite & resolved
         new = state._replace(
             z=z,
