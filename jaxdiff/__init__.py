@@ -76,6 +76,7 @@ How far off
 Fits
     fit, Fit, load              one, its result, and a stored one
     LevenbergMarquardt, Minimum the optimiser, also of residuals of your own
+    Descent                     gradient descent by optax, with early stopping and averages
     fit_many, Fits, multistart  many data sets as one batch; one from many starts
     bootstrap, Bootstrap        errors from data drawn anew
     compare, Comparison         by information criteria, data held out, likelihood ratios
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
     from jaxdiff.inference.fit import Fit, fit, load
     from jaxdiff.inference.fit_many import fit_many
     from jaxdiff.inference.fits import Fits
+    from jaxdiff.inference.gradient_descent import Descent
     from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt, Minimum
     from jaxdiff.inference.loss import Loss
     from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
@@ -183,6 +185,7 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "inference.multistart": ("multistart",),
     "inference.sweep": ("Sweep", "sweep"),
     "inference.fits": ("Fits",),
+    "inference.gradient_descent": ("Descent",),
     "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
     "inference.loss": ("Loss",),
     "inference.losses": ("kl_divergence", "mse", "negative_log_likelihood"),
@@ -226,7 +229,7 @@ __all__ = [
     "Readings", "Histograms", "Samples", "Trajectory", "PassageTimes", "read_petab", "Measurement",
     "Total", "Mean", "Interval", "Moment", "Weighted", "FluxThrough", "CumulativeFlux", "BoundaryValue", "Energy", "Momentum", "Quantity", "Probe",
     "mse", "kl_divergence", "negative_log_likelihood", "energy_distance", "wasserstein", "Loss",
-    "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
+    "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "Descent", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "compare", "Comparison", "cross_validate", "CrossValidation", "sweep", "Sweep",
     "datasets",
 ]  # fmt: skip

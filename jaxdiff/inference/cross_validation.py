@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from jaxdiff.inference.batch import CONVERGED, STATUS, Batch, BatchData
-from jaxdiff.inference.fit import FEW, as_tuple, checked_count, checked_optimizer, precision
-from jaxdiff.inference.gradient_descent import default_descent
+from jaxdiff.inference.descend import SEARCHES, WALKS, descend
+from jaxdiff.inference.fit import as_tuple, checked_optimizer, precision
+from jaxdiff.inference.gradient_descent import Descent, checked_count
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.loss import Loss
 from jaxdiff.inference.losses import choose, mse, negative_log_likelihood
 from jaxdiff.inference.objective import Objective, assemble, start_vector
-from jaxdiff.inference.run import STEPS, Run, SearchResult, on_host
+from jaxdiff.inference.run import FEW, STEPS, Run, SearchResult, on_host
 from jaxdiff.inference.sequential import Sequential, together
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
@@ -211,6 +212,8 @@ def cross_validate(
     Blocks: Roberts et al. 2017, doi:10.1111/ecog.02881; forward in time: Tashman 2000, doi:10.1016/S0169-2070(00)00065-0.
     """
     optimizer, steps = checked_optimizer(optimizer), checked_count(steps, "steps")
+    if isinstance(optimizer, Descent) and optimizer.patience is not None:
+        raise ValueError("patience would stop a fold by the data that it is scored on; leave it out, and give steps=")
     batch_size, count = checked_count(batch_size, "batch_size"), checked_count(folds, "folds") or 0
     if count < 2:
         raise ValueError(f"folds must be at least two, got {folds}; five are usual")
@@ -235,7 +238,15 @@ def cross_validate(
             method = optimizer or LevenbergMarquardt()
             many, stacks = together(run, data, stacks, method, steps or STEPS, chosen(None), None)
         else:
-            many, stacks = _descents(run, data, stacks, optimizer or default_descent(), steps, batch_size, key)
+            many, stacks = _descents(
+                run,
+                data,
+                stacks,
+                optimizer or Descent("lbfgs" if batch_size is None else "adam"),
+                steps,
+                batch_size,
+                key,
+            )
         many.informed = False
         z, status, fitted = _fitted(many, scored, progress)
         z, every = np.tile(z, (2, 1)), np.arange(2 * scored)
@@ -324,7 +335,7 @@ class _Descents(Sequential):
 
     def search(self, each: Run) -> SearchResult:
         optimizer, batch_size, key = self.how
-        return each.descend(optimizer, self.steps, batch_size, key)
+        return descend(each, optimizer, self.steps, batch_size, key)
 
 
 def _descents(
@@ -336,7 +347,7 @@ def _descents(
         )
     apart = tuple(one.taken_apart("optax transformations,") for one in stacks)
     run.measurements = tuple(one.template for one in apart)
-    steps = steps or (500 if optimizer is default_descent() else 2000)
+    steps = steps or (SEARCHES if optimizer.searches else WALKS)
     many = _Descents(
         run, data._replace(observed=tuple(one.data() for one in apart)), apart, LevenbergMarquardt(), steps
     )

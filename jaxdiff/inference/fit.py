@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,14 +11,15 @@ import jax
 import numpy as np
 
 from jaxdiff.inference import approximations, grid_check, restarts
-from jaxdiff.inference.gradient_descent import default_descent
+from jaxdiff.inference.descend import descend, numbers
+from jaxdiff.inference.gradient_descent import Descent, checked_count, is_transformation
 from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.noise_models import ERRORS, estimates, widening
 from jaxdiff.inference.objective import Objective, assemble, one_or_all
 from jaxdiff.inference.result import Fit
-from jaxdiff.inference.run import MANY, STEPS, Run, SearchResult, on_host
+from jaxdiff.inference.run import FEW, MANY, STEPS, Run, SearchResult, on_host
 from jaxdiff.inference.stored import load
 from jaxdiff.inference.verdict import Verdict
 from jaxdiff.integration.options import SolverOptions
@@ -28,8 +30,6 @@ from jaxdiff.runtime.progress import Progress
 __all__ = ["Fit", "LevenbergMarquardt", "fit", "load"]
 
 OUTWEIGHED = 2.0  # times that noise of inputs widens error bars, from which on residuals are theirs
-FEW = 64  # parameters for which a dense Jacobian is the better bargain
-MOST = 10_000_000  # of anything that is counted
 
 
 @on_host
@@ -51,6 +51,8 @@ def fit(
     dtype: Any = None,
     errors: str = "auto",
     progress: bool = True,
+    save: str | os.PathLike[str] | None = None,
+    callback: Callable[[int, float, float | None, dict[str, Any]], Any] | None = None,
 ) -> Fit:
     """Fit what is marked in a model to measurements, with error bars.
 
@@ -64,21 +66,28 @@ def fit(
         loss: None (mean square, Kullback–Leibler or likelihood, by the kind of measurement; the summed likelihood of
             several), `mse`, `kl_divergence`, `negative_log_likelihood`, a `Loss`, or your own loss(prediction, observation)
             → scalar.
-        optimizer: None (Levenberg–Marquardt up to 64 parameters, else optax.lbfgs), `LevenbergMarquardt`, or any optax
-            transformation. It works on numbers of order one: start-relative, logarithms, logits; optax sees the loss per
-            datum, mean squares relative to the spread of the data, your own loss as it is.
+        optimizer: None (Levenberg–Marquardt up to 64 parameters, else "lbfgs", "adam" with batches), `LevenbergMarquardt`, the name of an
+            optimiser of optax like "adam", any optax transformation, or `Descent`, which adds early stopping and averages. It
+            works on numbers of order one: start-relative, logarithms, logits; optax sees the loss per datum, mean squares
+            relative to the spread of the data, your own loss as it is.
         steps: at most so many; None: 100 for Levenberg–Marquardt, 500 for lbfgs, 2000 for other transformations.
-        batch_size: rows drawn anew for every step of an optax transformation.
+        batch_size: rows drawn anew for every step of an optax transformation. A model is solved for all rows together, so a
+            step costs as much as without; it helps where noise of the gradient is wanted.
         key: of jax.random, by which these are drawn; None: jax.random.key(0).
-        validation: a fraction to hold out (the last part in time), or measurements; its loss is reported.
+        validation: a fraction to hold out (the last part in time), or measurements; its loss is reported, and decides where
+            `Descent` has `patience`.
         scheme, stepper, substeps, tolerance: as in `solve`.
         dtype: float64 unless jnp.float32 is asked for, whatever the session's default.
         errors: "auto" fits readings again with AR(1) noise, e^(−Δt/τ) at each position, where their residuals are found
             correlated in time, and says so; "autocorrelated" does it in any case; "iid" takes noise as independent;
             "sandwich" takes the square of each residual for its variance (HC3), where noise is unequal and sigma unknown.
-        progress: show a bar if it takes longer than a second.
+        progress: show a bar if it takes longer than a second, with the loss and the time left.
+        save: a file for the state of gradient descent, from which the same call goes on after a kill, to the same numbers; one
+            with more steps goes on too. At most a twentieth of the time goes into writing it.
+        callback: called as callback(step, loss, loss on held-out data or None, {name: value}) between portions of steps; it
+            ends the search by returning True.
 
-    For paths the start is improved by the densities of Euler steps, if these lead to a higher likelihood.
+    Ctrl-C ends the search, and what is best so far is returned with a note. For paths the start is improved by the densities of Euler steps, if these lead to a higher likelihood.
 
     Returns:
         `Fit`.
@@ -101,6 +110,8 @@ def fit(
     if errors not in ERRORS:
         raise ValueError(f"errors must be {', '.join(map(repr, ERRORS[:-1]))} or {ERRORS[-1]!r}, got {errors!r}")
     optimizer, steps = checked_optimizer(optimizer), checked_count(steps, "steps")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of (step, loss, held-out loss, parameters), got {callback!r}")
     batch_size = checked_count(batch_size, "batch_size")
     measured = as_tuple(measurements, "measurements")
     with precision(dtype):
@@ -108,25 +119,25 @@ def fit(
         fitted, function, sources, held_out_sources = assemble(model, parameters, trained, held_out)
         objective = Objective(function, choose(loss, trained), *sources)
         if optimizer is None:
-            optimizer = LevenbergMarquardt() if fitted.count <= FEW and batch_size is None else default_descent()
-        if batch_size is not None and isinstance(optimizer, LevenbergMarquardt):
-            raise ValueError(
-                "batch_size needs an optax transformation, got Levenberg–Marquardt; pass optimizer=optax.adam(0.01)"
-            )
+            few = fitted.count <= FEW and batch_size is None and save is None
+            optimizer = LevenbergMarquardt() if few else Descent("lbfgs" if batch_size is None else "adam")
+        _check_training(optimizer, batch_size, save, trained, held_out)
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
 
         held_out = seen_as_fitted(run, held_out)
+        validated = _of_held_out(run, loss, held_out, held_out_sources)
 
-        def minimise(run: Run) -> SearchResult:
+        def minimise(run: Run, save: Any = None, callback: Any = None) -> SearchResult:
             if isinstance(optimizer, LevenbergMarquardt):
-                return run.levenberg_marquardt(optimizer, steps or STEPS)
-            return run.descend(optimizer, steps or (500 if optimizer is default_descent() else 2000), batch_size, key)
+                told = None if callback is None else lambda *found: callback(*found[:3], numbers(run, found[3]))
+                return run.levenberg_marquardt(optimizer, steps or STEPS, told, alone=True)
+            return descend(run, optimizer, steps, batch_size, key, validated, callback, save)
 
         try:
-            outcome = minimise(run)
+            outcome = minimise(run, save, callback)
             found, z = finished(run, outcome, loss, measured, optimizer, errors)
             undetermined = restarts.undetermined(run, outcome, *found.columns()[:2])
-            if undetermined.any():
+            if undetermined.any() and not outcome.cut and not outcome.looks.size:
                 notes = restarts.unit_warning(run, run.start)
                 if (better := restarts.better_fit(run, outcome, undetermined, minimise)) is not None:
                     notes += (restarts.describe(run, better[0], undetermined),)
@@ -135,12 +146,42 @@ def fit(
                 found = replace(found, notes=(*notes, *found.notes))
         finally:
             run.progress.close()
-        if not held_out:
+        if validated is None:
             return found
-        losses = choose(loss if loss is not None or len(trained) == 1 else objective.losses[0], held_out)
-        validation_objective = Objective(function, losses, *held_out_sources)
-        validated = Run(validation_objective, run.parameters, held_out, run.options, run.progress)
-        return replace(found, held_out=held_out, validation_loss=validated.value(z))
+        validated.parameters = run.parameters
+        last = validated.refresh(z) if validated.predictors else validated.value(z)
+        return replace(found, held_out=held_out, validation_loss=last, validation_history=outcome.looks)
+
+
+def _of_held_out(run: Run, loss: Any, held_out: tuple[Measurement, ...], sources: tuple[Any, Any]) -> Run | None:
+    """The run whose loss is that of the data held out."""
+    if not held_out:
+        return None
+    alone = loss is not None or len(run.measurements) == 1
+    losses = choose(loss if alone else run.objective.losses[0], held_out)
+    objective = Objective(run.objective.model, losses, *sources)
+    return Run(objective, run.parameters, held_out, run.options, run.progress)
+
+
+def _check_training(
+    optimizer: Any, batch_size: int | None, save: Any, trained: tuple[Measurement, ...], held_out: Any
+) -> None:
+    """Refuse what does not go together."""
+    for name, given in (("batch_size", batch_size), ("save", save)):
+        if given is not None and isinstance(optimizer, LevenbergMarquardt):
+            raise ValueError(f"{name} needs an optax transformation, got Levenberg–Marquardt; pass optimizer='adam'")
+    if save is not None and not isinstance(save, (str, os.PathLike)):
+        raise TypeError(f"save must be the path of a file, got {save!r}")
+    if batch_size is not None and optimizer.searches:
+        raise ValueError(
+            "batch_size draws other rows for every step, and lbfgs compares the loss of its steps; pass optimizer='adam'"
+        )
+    if isinstance(optimizer, Descent) and optimizer.patience is not None and not held_out:
+        raise ValueError("patience stops by the loss on held-out data, and there are none; pass validation=0.2")
+    if batch_size is not None and batch_size > (most := max(one.count for one in trained)):
+        raise ValueError(
+            f"batch_size is larger than the data, got {batch_size} of {most} rows; take fewer, or leave it out"
+        )
 
 
 def finished(
@@ -277,23 +318,14 @@ def precision(dtype: Any) -> Any:
     return jax.enable_x64(wanted == np.dtype(np.float64))
 
 
-def checked_count(value: int | None, name: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, (bool, str)) or not np.isfinite(value) or int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
-    if value > MOST:
-        raise ValueError(f"{name} must be at most {MOST}, got {value}; take fewer")
-    return int(value)
-
-
 def checked_optimizer(optimizer: Any) -> Any:
-    if optimizer is LevenbergMarquardt:
+    if optimizer is LevenbergMarquardt or (isinstance(optimizer, str) and optimizer == "levenberg_marquardt"):
         return LevenbergMarquardt()
-    optax = isinstance(optimizer, tuple) and hasattr(optimizer, "init") and hasattr(optimizer, "update")
-    if not (optimizer is None or optax or isinstance(optimizer, LevenbergMarquardt)):
+    if isinstance(optimizer, str) or is_transformation(optimizer):
+        return Descent(optimizer)
+    if not (optimizer is None or isinstance(optimizer, (LevenbergMarquardt, Descent))):
         raise TypeError(
-            f"optimizer must be jd.LevenbergMarquardt() or an optax transformation like optax.adam(0.01), got {optimizer!r}"
+            f"optimizer must be a name like 'adam', jd.Descent(…), jd.LevenbergMarquardt() or an optax transformation like optax.adam(0.01), got {optimizer!r}"
         )
     return optimizer
 

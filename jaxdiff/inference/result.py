@@ -54,6 +54,7 @@ class Fit:
         converged: True if the optimum was reached.
         notes: what a reader must know, in words.
         validation_loss: the loss on what was held out; None if nothing was.
+        validation_history: `(looks, 2)`, steps of gradient descent and the loss on what was held out.
         initial: the fitted initial state, one of each measurement where they differ.
         start: {name: number or array}, where the search began.
         measurements: what was fitted.
@@ -108,6 +109,7 @@ class Fit:
     predictions: Any = field(default=(), repr=False)  # of each measurement, and its Jacobian in z; or what makes them
     judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
     conditions: tuple[dict[str, Any], ...] = ()
+    validation_history: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
 
     @property
     def correlation(self) -> np.ndarray:
@@ -322,7 +324,8 @@ class Fit:
         stored = {name: getattr(self, name) for name in (*names, "converged", "notes")}
         numbers = lambda one: one if isinstance(one, (np.ndarray, np.generic)) else None
         known = [{name: numbers(one) for name, one in each.items()} for each in self.conditions]
-        more = {"conditions": known} if known else {}
+        more: dict[str, Any] = {"conditions": known} if known else {}
+        more |= {"validation_history": self.validation_history} if len(self.validation_history) else {}
         return finite({"format": FORMAT, **stored, "verdict": self.verdict.record(), **more})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -14,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.inference import gradient_descent
-from jaxdiff.inference.gradient_descent import OptaxState, finite, searches_lines
+from jaxdiff.inference.gradient_descent import finite
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, quadratic, rescaled, resumed
+from jaxdiff.inference.levenberg_marquardt_steps import State, advance, begin, rescaled, resumed
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.losses import is_table
-from jaxdiff.inference.objective import Objective, Problem, draw, empty_predictions, start_vector
+from jaxdiff.inference.objective import Objective, Problem, empty_predictions, start_vector
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.model.observed import Observed
@@ -29,13 +27,14 @@ from jaxdiff.runtime.compilation import as_written, quick_jit
 from jaxdiff.runtime.conditions import raise_failed
 from jaxdiff.runtime.progress import Progress
 
+FEW = 64  # parameters for which a dense Jacobian is the better bargain
 MANY = 300  # parameters beyond which no curvature is computed
 STEPS = 100  # of Levenberg–Marquardt, unless others are asked for
 RENEWALS = 50  # of predictors within one fit
 RETREATS = 30  # in a row, from coefficients that no predictor resolves
 NO_STEP = "no step improves the loss any more; check the model, or start elsewhere"
-PLAN_STEPS = 10  # of an optax transformation between two looks at the predictors
 _PACES: dict[Objective, float] = {}  # seconds an evaluation last took, by which a fit runs some way at once
+NONE = np.zeros((0, 2))
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -61,13 +60,18 @@ def on_host(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 class SearchResult(NamedTuple):
-    """Where a search ended: z, the loss around it (None for very many parameters), history, and why it did not converge."""
+    """Where a search ended: z, the loss around it (None for very many parameters), history, and why it did not converge.
+
+    looks (k, 2): steps at which held-out data were predicted, and their loss; cut: whether a user or held-out data ended it
+    """
 
     z: np.ndarray
     here: Expansion | None
     history: np.ndarray
     converged: bool
     notes: tuple[str, ...]
+    looks: np.ndarray = NONE
+    cut: bool = False
 
 
 @dataclass(eq=False)
@@ -85,13 +89,14 @@ class Run:
     refused: str = ""  # why the last trial that had to be given up was
     compiled: tuple[LevenbergMarquardt, int] = (LevenbergMarquardt(), STEPS)
     redrawn: bool = False  # whether data are drawn from the model at the start, which no other then betters
+    planned: tuple[Any, ...] = ()  # (z, resolved) by which the predictors came about
     patterns: tuple[Any, ...] = ()  # predictors of other data of this design, whose plans are taken over
 
     def __post_init__(self) -> None:
         self.start = start_vector(self.parameters)
         self.pace = _PACES.get(self.objective, 0.0)  # seconds an evaluation
 
-    def _begin(self, z: Any, method: LevenbergMarquardt, steps: int) -> State:
+    def begin(self, z: Any, method: LevenbergMarquardt, steps: int) -> State:
         return begin(z, len(self.predictors), steps, method.damping)
 
     @property
@@ -112,6 +117,7 @@ class Run:
         try:
             made = [(of(at.equation, at.initial, loss.weighted, self.options), loss) for of, at, loss in parts]
             self.predictors = tuple(one.summed() if loss.sums else one for one, loss in made)
+            self.planned = ((np.asarray(z), np.ones(len(made), bool)),)
             if any(model.observe is not None for model in models):
                 self._check_observed(z)
         except Unplannable as error:
@@ -147,6 +153,12 @@ class Run:
         parts = zip(self.predictors, self.measurements, models, resolved, checks, strict=True)
         renewed = [p if fine else p.renewed(one, model.equation, found) for p, one, model, fine, found in parts]
         self.predictors = tuple(one.beside(renewed) for one in renewed)
+        self.planned = (*self.planned, (np.asarray(z), np.array(resolved, bool)))
+
+    def replan(self, planned: Any) -> None:
+        """The predictors that came about in this way."""
+        for i, (z, resolved) in enumerate(planned):
+            self.renew(z, resolved) if i else self.prepare(z)
 
     def at(self, z: Any) -> tuple[Observed, ...]:
         """The model of each measurement at z, in NumPy."""
@@ -162,24 +174,35 @@ class Run:
         x = np.asarray(self.parameters.transform(np.asarray(z)))
         return ", ".join(f"{label} = {value:.4g}" for label, value in zip(self.parameters.labels, x, strict=True))
 
-    def levenberg_marquardt(self, method: LevenbergMarquardt, steps: int) -> SearchResult:
-        state = self._first(method, steps, go_on=True)
+    def levenberg_marquardt(
+        self, method: LevenbergMarquardt, steps: int, callback: Any = None, alone: bool = False
+    ) -> SearchResult:
+        """alone: whether an interruption ends this search, and not a whole row of them"""
+        state = self.first(method, steps, go_on=True)
         if self.rescale(state.here):
-            state = self.follow(method, self._begin(self.start, method, steps), 0)
-        reason = ""
+            state = self.follow(method, self.begin(self.start, method, steps), 0)
+        reason, stopped = "", ""
         while not (state.converged or state.stalled or state.iteration >= steps or reason):
             try:
                 state = self.follow(method, state, min(steps, int(state.iteration) + self.progress.portion(self.pace)))
                 self.progress.show(int(state.iteration), steps, float(state.here.value))
+                step, loss = int(state.iteration), float(state.here.value)
+                if callback is not None and callback(step, loss, None, state.z) is True:
+                    reason = stopped = f"stopped by the callback at step {step} of {steps}"
             except Unplannable as error:
                 reason = str(error)
+            except KeyboardInterrupt:
+                if not alone:
+                    raise
+                reason = stopped = f"interrupted at step {int(state.iteration)} of {steps}"
         if not reason and self.refused:
             reason = f"the loss falls towards coefficients that cannot be followed: {self.refused}"
         elif not reason and state.stalled:
             reason = NO_STEP
         elif not reason:
             reason = f"{int(state.iteration)} steps were not enough; allow more with steps=, or start closer"
-        return _ended(state.z, state.here, state.history, bool(state.converged), f"not converged: {reason}")
+        found = ended(state.z, state.here, state.history, bool(state.converged), f"not converged: {reason}")
+        return found._replace(cut=bool(stopped))
 
     def follow(self, method: LevenbergMarquardt, state: State, until: int) -> State:
         """Continue to iteration `until`, with new predictors wherever the parameters have outrun them."""
@@ -197,7 +220,7 @@ class Run:
                     raise Unplannable(f"{error}; this was at {self._named(state.z)}") from None
 
             def anew(_: Any, z: Any, state: State = state) -> State:
-                fresh = self._begin(z[0], method, len(state.history) - 1)._replace(good=state.good)
+                fresh = self.begin(z[0], method, len(state.history) - 1)._replace(good=state.good)
                 return _as_batch(self._advance(method, fresh, 0))
 
             fresh = resumed(_as_batch(state), np.array([back]), np.array([self.retreats]), anew)
@@ -230,9 +253,9 @@ class Run:
         """The loss around z by the predictors at hand, or by others alike, from the program that was compiled last."""
         other, (method, steps) = copy(self), self.compiled
         other.predictors, other.parameters = predictors or self.predictors, parameters or self.parameters
-        return other._advance(method, other._begin(z, method, steps), 0).here
+        return other._advance(method, other.begin(z, method, steps), 0).here
 
-    def _first(self, method: LevenbergMarquardt, steps: int, go_on: bool = False) -> State:
+    def first(self, method: LevenbergMarquardt, steps: int, go_on: bool = False) -> State:
         """The loss at the start; for paths, at the optimum of their Euler densities unless the start is better.
 
         go_on: take the first steps at once, where they are quick and no scale depends on the start
@@ -241,8 +264,8 @@ class Run:
         if rough is not None:
             try:
                 self.prepare(rough)
-                state = self.follow(method, self._begin(rough, method, steps), 0)
-                given = self._advance(method, self._begin(start, method, steps), 0)
+                state = self.follow(method, self.begin(rough, method, steps), 0)
+                given = self._advance(method, self.begin(start, method, steps), 0)
                 if np.isfinite(state.here.value):
                     better = np.all(given.here.resolved) and given.here.value < state.here.value
                     return given if better else state
@@ -250,13 +273,16 @@ class Run:
                 pass  # Euler steps may lead astray; the start says what is wrong
         self.prepare(start)
         ahead = self.progress.portion(self.pace) - 1 if go_on and np.all(self.parameters.start) else 0
-        state = self.follow(method, self._begin(start, method, steps), min(ahead, steps))
+        state = self.follow(method, self.begin(start, method, steps), min(ahead, steps))
         if not np.isfinite(state.here.value):
             self.complain(start)
         return state
 
     def rough(self, start: np.ndarray) -> np.ndarray | None:
-        """Where the Euler densities of all paths are largest, from a start."""
+        """Where the Euler densities of all paths are largest, from a start; None for many parameters, of each of which every
+        step of each iteration would have a derivative."""
+        if self.parameters.count > FEW:
+            return None
         paths = tuple(one.rough() for one in self.measurements)
         if all(path is None for path in paths):
             return None
@@ -272,84 +298,18 @@ class Run:
         self.parameters = scaled or self.parameters
         return scaled is not None
 
-    def descend(self, optimizer: Any, steps: int, batch_size: int | None, key: Any) -> SearchResult:
-        key = jax.random.key(0) if key is None else key
-        if self.parameters.count <= MANY:
-            first = self._first(LevenbergMarquardt(), STEPS)
-            z = self.start if self.rescale(first.here) else np.asarray(first.z)
-        else:
-            self.prepare(self.start)
-            z = self.start
-            if not np.isfinite(_value(self.problem, z)[0]):
-                self.complain(z)
-        units = zip(self.measurements, self.objective.losses, strict=True)
-        unit = sum(loss.unit(m) for m, loss in units)  # so that learning rates mean the same everywhere
-        state = gradient_descent.init(optimizer, np.asarray(z), steps, key)
-        self._centre(state, batch_size)
-        pace, failure = 0.0, None
-        while int(state.iteration) < steps and not state.done:
-            before, began = int(state.iteration), time.perf_counter()
-            until = before + PLAN_STEPS * (1 if self.paths else self.progress.portion(pace))
-            state = _descend(optimizer, batch_size, self.problem, unit, state, min(steps, until))
-            state = jax.block_until_ready(state)
-            done = int(state.iteration)
-            pace = PLAN_STEPS * (time.perf_counter() - began) / max(done - before, 1)
-            self.progress.show(done, steps, unit * float(state.history[max(done - 1, 0)]))
-            try:
-                if np.isfinite(state.z).all():
-                    self._centre(state, batch_size)
-            except Unplannable as error:
-                failure = f"not converged: {error}; take a smaller learning rate"
-                state = state._replace(z=z, best=z)
-                break
-            state = state._replace(needs_replan=np.asarray(False))
-            z = np.asarray(state.z if np.isfinite(state.z).all() else z)
-        return self._settle(state, unit, batch_size, failure)
-
-    def _centre(self, state: OptaxState, batch_size: int | None) -> None:
-        """Predictors around a run: those of paths anew where a line search keeps to what they resolve."""
-        z = np.asarray(state.z)
-        if self.paths and batch_size is None and searches_lines(state):
-            with suppress(Unplannable):
-                self.prepare(z)
-        self._refresh(z)
-
-    def _refresh(self, z: np.ndarray) -> float:
+    def refresh(self, z: np.ndarray) -> float:
         """The loss at z, by predictors that resolve the coefficients there."""
         while True:
-            total, resolved = _value(self.problem, z)
+            total, resolved = value(self.problem, z)
             if np.all(resolved):
                 return float(total)
             self.renew(z, np.asarray(resolved))
 
-    def _settle(self, state: OptaxState, unit: float, batch_size: int | None, failure: str | None) -> SearchResult:
-        """The result of an optax transformation: its best place for whole data, its last one for minibatches."""
-        sound = np.isfinite(state.z).all()
-        z = np.asarray(state.best if batch_size is None or not sound else state.z)
-        here, history = None, unit * finite(state.history)
-        if self.parameters.count <= MANY:
-            here = self.follow(LevenbergMarquardt(), self._begin(z, LevenbergMarquardt(), STEPS), 0).here
-        else:
-            self._refresh(z)
-        note = f"not converged after {int(state.iteration)} steps; allow more with steps=, or change the optimiser"
-        if failure is None and not (sound and np.isfinite(history).all()):
-            failure = "not converged: the loss left the finite numbers; take a smaller learning rate"
-        if failure is not None:
-            converged, note = False, failure
-        elif here is None:
-            tail = history[-max(len(history) // 10, 2) :]
-            converged = bool(state.done) or float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
-        else:
-            kind, limit = self.parameters.transform.kind, self.parameters.transform.limit
-            there, size = quadratic(here, z, limit), np.where(kind == 0, np.abs(z), 1.0)
-            flat, small = not np.any(here.curvature), np.all(np.abs(there.step(0.0)) <= 1e-4 * size)
-            converged = not flat and bool(small or there.decrement <= 1e-6 * jnp.abs(here.value))
-        return _ended(z, here, history, converged, note)
-
     def value(self, z: Any) -> float:
         """The loss at z."""
         self.prepare(z)
-        return self._refresh(z)
+        return self.refresh(z)
 
     def complain(self, z: Any) -> None:
         """Raise why the model fails at the start."""
@@ -360,7 +320,7 @@ class Run:
         )
 
 
-def _ended(z: Any, here: Any, history: Any, converged: bool, note: str) -> SearchResult:
+def ended(z: Any, here: Any, history: Any, converged: bool, note: str) -> SearchResult:
     return SearchResult(np.asarray(z, float), here, finite(history), converged, () if converged else (note,))
 
 
@@ -381,18 +341,6 @@ def _euler(problem: Problem, z: Any) -> Any:
     return advance(problem.euler, transform.kind, transform.limit, begin(z, 1, 100, 1e-3), 100, 1e-8)[:2]
 
 
-_value = quick_jit(Problem.value)
+value = quick_jit(Problem.value)
 _observed = quick_jit(partial(Problem.expand, observed=True))
 predicted = quick_jit(Problem.predict)
-
-
-@partial(quick_jit, static=(0, 1))
-def _descend(
-    optimizer: Any, size: int | None, problem: Problem, unit: Any, state: OptaxState, until: Any
-) -> OptaxState:
-    def loss(z: Any, key: Any) -> Any:
-        total, resolved = problem.value(z, None if size is None else draw(problem.predictors, size, key))
-        return total / unit, jnp.all(resolved)
-
-    limit = problem.parameters.transform.limit
-    return gradient_descent.run(loss, optimizer, limit, state, until, size is not None)

@@ -97,6 +97,7 @@ def _restored(stored: dict[str, Any]) -> Fit:
         loss_name=stored["loss_name"],
         validation_loss=None if stored["validation_loss"] is None else _number(stored["validation_loss"]),
         history=np.asarray(_number(stored["history"])),
+        validation_history=np.reshape(_number(stored.get("validation_history", [])), (-1, 2)),
         converged=stored["converged"],
         notes=tuple(stored["notes"]),
         judged=Verdict.restored(stored.get("verdict")),

@@ -248,7 +248,7 @@ def _prepared(
     run = Run(Objective(function, losses, *sources), fitted, trained, options, Progress(False))
     kind, scale = np.asarray(fitted.transform.kind), np.asarray(fitted.transform.scale)
     if ((np.asarray(fitted.start) == 0) & (kind == 0) & (scale == 1.0)).any() and fitted.count <= MANY:
-        run.rescale(run._first(LevenbergMarquardt(), STEPS).here)
+        run.rescale(run.first(LevenbergMarquardt(), STEPS).here)
     rough = run.rough(run.start)
     run.start = run.start if rough is None else rough
     run.prepare(run.start)

@@ -76,6 +76,12 @@ def draw_history(figure: Any, fit: Any) -> None:
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="loss", title="Loss history")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    looks = np.asarray(fit.validation_history, float)
+    if len(looks):
+        other = axes.twinx()  # of fewer data, whose sum is another
+        other.plot(*looks.T, color=COLORS[1], marker="o" if len(looks) < 60 else None, markersize=3.5)
+        other.set_ylabel("loss on held-out data", color=COLORS[1])
+        axes.set_ylabel("loss", color=COLORS[0])
 
 
 def _pictures(shown: FitView) -> dict[str, Picture]:

@@ -54,20 +54,33 @@ class Checkpoint:
             )
         return arrays
 
+    @property
+    def due(self) -> bool:
+        """Whether so little time went into writing that more may."""
+        return self.spent <= SHARE * (time.perf_counter() - self.began)
+
     def add(self, piece: dict[str, np.ndarray]) -> None:
         self.pieces.append(piece)
-        if self.spent <= SHARE * (time.perf_counter() - self.began):
+        if self.due:
             self.write()
+
+    def put(self, piece: dict[str, np.ndarray]) -> None:
+        """Write this in place of all before it."""
+        self.pieces = [piece]
+        self.write()
 
     def write(self) -> None:
         if jax.process_index() or not self.pieces:
             return
         began = time.perf_counter()
-        arrays: Any = {name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
-        self.pieces = [arrays]
-        with replacing(self.path) as part, part.open("wb") as file:
-            np.savez(file, digest=np.asarray(self.digest), **arrays)
-        self.spent += time.perf_counter() - began
+        if len(self.pieces) > 1:
+            self.pieces = [{name: _stacked([piece[name] for piece in self.pieces]) for name in self.pieces[0]}]
+        arrays: Any = self.pieces[0]
+        try:
+            with replacing(self.path) as part, part.open("wb") as file:
+                np.savez(file, digest=np.asarray(self.digest), **arrays)
+        finally:
+            self.spent += time.perf_counter() - began
 
 
 def digest(*things: Any) -> str:
@@ -117,7 +130,7 @@ def _words(thing: Any, within: tuple[int, ...]) -> str:
         return words((thing.func, thing.args, thing.keywords))
     if isinstance(thing, MethodType):
         return words((thing.__func__, thing.__self__))
-    if isinstance(thing, FunctionType) and not _of_library(thing):
+    if isinstance(thing, FunctionType) and (not _of_library(thing) or _made_inside(thing)):
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
         return words((thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells, _read(thing)))
     if hasattr(thing, "__wrapped__") and not _of_library(thing.__wrapped__):
@@ -175,6 +188,11 @@ def _names(code: CodeType) -> tuple[set[str], set[str]]:
             more = _names(part)
             names, imported = names | more[0], imported | more[1]
     return names, imported
+
+
+def _made_inside(function: FunctionType) -> bool:
+    """Whether it is one of many of its name, as the functions are that `optax.adam` returns."""
+    return "<locals>" in function.__qualname__ and not hasattr(function, "__wrapped__")
 
 
 LIBRARIES = frozenset("jax jaxlib numpy jaxdiff equinox optax scipy jaxtyping builtins copyreg math".split())

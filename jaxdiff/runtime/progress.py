@@ -20,15 +20,16 @@ class Progress:
         """How many steps of `pace` seconds to run before the next look."""
         return 1 if pace <= 0 else max(1, min(1000, int(BEAT / pace)))
 
-    def show(self, step: int, steps: int, loss: float | None = None) -> None:
+    def show(self, step: int, steps: int, loss: float | None = None, held_out: float | None = None) -> None:
         if not self.shown or (self.bar is None and time.perf_counter() - self.began < DELAY):
             return
         if self.bar is None:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=steps, desc=self.task, unit=self.unit, leave=False)
+            self.bar = tqdm(total=steps, desc=self.task, unit=self.unit, leave=False, initial=step)
         self.bar.n = step
-        self.bar.set_postfix_str("" if loss is None else f"loss {loss:.6g}")
+        words = ("loss", loss), ("held out", held_out)
+        self.bar.set_postfix_str(", ".join(f"{name} {value:.6g}" for name, value in words if value is not None))
 
     def close(self) -> None:
         if self.bar is not None:

@@ -426,7 +426,11 @@ def test_convergence_is_reported_truthfully(readings):
         (lambda data: jd.fit(marked(), [1, 2]), TypeError, "measurements must be jd.Readings"),
         (lambda data: jd.fit(marked(), []), ValueError, "at least one measurement"),
         (lambda data: jd.fit(marked(), data, validation=1.5), ValueError, "a fraction between 0 and 1"),
-        (lambda data: jd.fit(marked(), data, optimizer="adam"), TypeError, "optimizer must be"),
+        (
+            lambda data: jd.fit(marked(), data, optimizer="adm"),
+            ValueError,
+            "unknown optimiser .adm.; did you mean .adam.?",
+        ),
         (lambda data: jd.fit(marked(), data, steps=0), ValueError, "steps must be a positive whole number"),
         (
             lambda data: jd.fit(marked(), data, batch_size=4, optimizer=jd.LevenbergMarquardt()),

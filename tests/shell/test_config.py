@@ -192,8 +192,12 @@ def test_methods(tmp_path):
     assert isinstance(done["stepper"], jd.CrankNicolson) and done["scheme"].order == 4
     assert (done["steps"], done["substeps"], done["validation"]) == (7, 3, 0.2)
     adam = problem(tmp_path, fit={"optimizer": {"name": "adam", "learning_rate": 0.1}}).fit_options["optimizer"]
-    assert isinstance(adam, optax.GradientTransformation)
-    assert problem(tmp_path, fit={"optimizer": "lbfgs"}).fit_options["optimizer"] is not None
+    assert adam == jd.Descent("adam", 0.1)
+    assert problem(tmp_path, fit={"optimizer": "lbfgs"}).fit_options["optimizer"] == jd.Descent("lbfgs")
+    many = {"name": "sgd", "momentum": 0.9, "patience": 30, "average": 0.99, "every": 5}
+    done = problem(tmp_path, fit={"optimizer": many, "save": "fit.npz"}).fit_options
+    assert isinstance(done["optimizer"].method, optax.GradientTransformation)
+    assert (done["optimizer"].patience, done["optimizer"].average, done["save"].name) == (30, 0.99, "fit.npz")
 
 
 def test_models_of_the_same_content_are_equal(tmp_path):

@@ -35,7 +35,7 @@ from jaxdiff.shell.config.observe import read_observe
 KEYS = "title labels equation parameters constants boundaries grid states initial observe data fit solve validation sweep".split()
 SECTIONS = {
     "grid": ("lower", "upper", "cells", "edges", "geometry", "mask"),
-    "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", *METHOD),
+    "fit": ("loss", "optimizer", "steps", "batch_size", "seed", "validation", "errors", "save", *METHOD),
     "solve": ("times", *METHOD),
 }
 ENDS = ("lower", -math.inf), ("upper", math.inf)
@@ -163,7 +163,7 @@ def parse(content: Mapping[str, Any], folder: Path = Path(), table: str | os.Pat
         starts=starts,
         measurement=tuple(measurements) if apart else measurements[0],
         experiments=tuple(experiments),
-        fit_options=fit_options(sections["fit"]),
+        fit_options=fit_options(sections["fit"], folder),
         solve_options=method(sections["solve"], "[solve]"),
         validation=tuning.validation(content.get("validation")),
         sweep=tuning.sweep(content.get("sweep"), sections["fit"]),

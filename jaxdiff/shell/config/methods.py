@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,15 +15,16 @@ import numpy as np
 from jaxdiff.discretisation.modes import Spectral
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.inference.distances import energy_distance, wasserstein
+from jaxdiff.inference.gradient_descent import METHODS, RATE, Descent
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.inference.noise_models import ERRORS
 from jaxdiff.integration.options import STEPPERS as CLASSES
-from jaxdiff.shell.config.keys import check_keys, choose, count, flag, number
+from jaxdiff.shell.config.keys import check_keys, choose, count, flag, number, text
 
 METHOD = ("scheme", "stepper", "substeps", "tolerance")
 LOSSES = {loss.name: loss for loss in (mse, kl_divergence, negative_log_likelihood, energy_distance, wasserstein)}
-OPTIMIZERS = ("levenberg_marquardt", "adam", "adamw", "sgd", "rmsprop", "lbfgs")
+OPTIMIZERS = ("levenberg_marquardt", *METHODS)
 SCHEMES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "finite_volume": (FiniteVolume, ("order",)),
     "spectral": (Spectral, ()),
@@ -64,7 +66,7 @@ def method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     return options
 
 
-def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
+def fit_options(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     checks: dict[str, Callable[[Any, str], Any]] = {
         "loss": lambda value, where: LOSSES[choose(value, where, tuple(LOSSES))],
         "optimizer": _optimizer,
@@ -72,6 +74,7 @@ def fit_options(table: Mapping[str, Any]) -> dict[str, Any]:
         "batch_size": count,
         "errors": partial(choose, allowed=ERRORS),
         "validation": number,
+        "save": lambda value, where: folder / text(value, where),
         "seed": lambda value, where: jax.random.key(count(value, where, 0, 2**31 - 1)),
     }
     given = {key: check(table[key], f"[fit] {key}") for key, check in checks.items() if key in table}
@@ -87,20 +90,27 @@ def _named(setting: Any, where: str, allowed: Sequence[str]) -> tuple[str, dict[
 def _optimizer(setting: Any, where: str) -> Any:
     name, settings = _named(setting, where, OPTIMIZERS)
     if name == "levenberg_marquardt":
-        make: Any = LevenbergMarquardt
-    else:
-        import optax
+        return LevenbergMarquardt(**_settings(LevenbergMarquardt, settings, f"{where} {name}"))
+    import optax
 
-        make = getattr(optax, name)
-    where = f"{where} {name}"
+    known = ("patience", "average", "every")
+    own = {key: settings.pop(key) for key in known if key in settings}
+    settings = _settings(getattr(optax, name), settings, f"{where} {name}", known)
+    try:
+        if not settings.keys() - {"learning_rate"}:
+            return Descent(name, **settings, **own)
+        rate = {} if name == "lbfgs" else {"learning_rate": RATE}
+        return Descent(getattr(optax, name)(**{**rate, **settings}), **own)
+    except ValueError as error:
+        raise ValueError(f"{where} {name}: {error}") from None
+
+
+def _settings(make: Any, settings: dict[str, Any], where: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Options of an optimiser, checked by the defaults in its signature."""
     signature = inspect.signature(make).parameters
-    check_keys(settings, where, tuple(signature))
+    check_keys(settings, where, (*signature, *more))
     for key, value in settings.items():
         default = signature[key].default
         check = flag if isinstance(default, bool) else count if isinstance(default, int) else number
         settings[key] = check(value, f"{where} {key}")
-    if settings.get("learning_rate", 1.0) <= 0:
-        raise ValueError(f"{where} learning_rate must be above zero, got {settings['learning_rate']:g}")
-    if "learning_rate" not in settings and "learning_rate" in signature and name != "lbfgs":
-        raise ValueError(f"{where} needs a learning rate, as in {{ name = '{name}', learning_rate = 0.01 }}")
-    return make(**settings)
+    return settings
