@@ -98,6 +98,17 @@ class Descent:
         if a is not None and (isinstance(a, (bool, str)) or np.ndim(a) or not 0 < a < 1):
             raise ValueError(f"average must be a decay above 0 and below 1, got {a!r}; 0.999 is usual")
 
+    def __str__(self) -> str:
+        rate = (
+            ""
+            if self.learning_rate is None
+            else f" at {self.learning_rate if not callable(self.learning_rate) else 'a scheduled rate'}"
+        )
+        name = f"optax.{self.method}" if isinstance(self.method, str) else "an optax transformation"
+        more = [f"stopped by held-out data after {self.patience} steps in vain"] if self.patience is not None else []
+        more += [f"parameters averaged with a decay of {self.average:g}"] if self.average is not None else []
+        return ", ".join([name + rate, *more])
+
     @property
     def transformation(self) -> Any:
         """Of optax; the same object for the same name and rate, so that repeated fits do not compile again."""

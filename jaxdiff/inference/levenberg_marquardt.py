@@ -84,6 +84,9 @@ class LevenbergMarquardt(eqx.Module):
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"{name} must lie between 0 and {most:g}, got {getattr(self, name)}")
 
+    def __str__(self) -> str:
+        return f"Levenberg–Marquardt to a tolerance of {self.tolerance:g}"
+
     def minimize(self, residuals: Callable[[Any], Any], start: Any, steps: int | None = None) -> Minimum:
         """Minimise a sum of squares of any scale, in double precision whatever the session's.
 

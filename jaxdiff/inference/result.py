@@ -70,6 +70,7 @@ class Fit:
         predictions: the prediction of each measurement, and its Jacobian.
         judged: the verdict that was stored, of a loaded fit.
         conditions: of each measurement, {argument of the model: what is known}; empty where none has any.
+        search: how the optimum was looked for, in words.
 
     >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -110,6 +111,7 @@ class Fit:
     judged: Verdict | None = field(default=None, repr=False)  # the verdict that was stored with a loaded fit
     conditions: tuple[dict[str, Any], ...] = ()
     validation_history: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
+    search: str = ""
 
     @property
     def correlation(self) -> np.ndarray:
@@ -321,7 +323,7 @@ class Fit:
     def record(self) -> dict[str, Any]:
         """What `save` stores: numbers, lists and text; NaN and infinity as None."""
         names = "parameters standard_errors intervals start labels covariance loss loss_name validation_loss history".split()
-        stored = {name: getattr(self, name) for name in (*names, "converged", "notes")}
+        stored = {name: getattr(self, name) for name in (*names, "converged", "notes", "search")}
         numbers = lambda one: one if isinstance(one, (np.ndarray, np.generic)) else None
         known = [{name: numbers(one) for name, one in each.items()} for each in self.conditions]
         more: dict[str, Any] = {"conditions": known} if known else {}

@@ -100,6 +100,7 @@ def _restored(stored: dict[str, Any]) -> Fit:
         validation_history=np.reshape(_number(stored.get("validation_history", [])), (-1, 2)),
         converged=stored["converged"],
         notes=tuple(stored["notes"]),
+        search=str(stored.get("search", "")),
         judged=Verdict.restored(stored.get("verdict")),
         conditions=tuple(map(checked_conditions, stored.get("conditions", ()))),
     )

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxdiff.measurements.view import View
 from jaxdiff.reports import figures
+from jaxdiff.reports.methods import methods
 from jaxdiff.reports.text import DOUBT, finite, short
 from jaxdiff.reports.views import FitView
 from jaxdiff.runtime.staging import write_whole
@@ -68,6 +69,7 @@ def write(
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         captions=captions(shown),
         experiments=shown.experiments,
+        methods=methods(fit),
         source=source,
         versions=versions(),
     )
@@ -173,6 +175,7 @@ def to_json(shown: FitView, *, title: str = "") -> str:
         "notes": fit.notes,
         "verdict": fit.verdict.record(),
         "goodness": dict(goodness(shown)),
+        "methods": methods(fit),
         "versions": versions(),
     }
     return json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
