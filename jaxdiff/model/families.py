@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.parameters import Free, Mark, Positive, numeric, plain
+from jaxdiff.parameters import Fixed, Free, Mark, Positive, numeric, plain
 
 
 class Polynomial(eqx.Module):
@@ -62,11 +62,14 @@ class Spline(eqx.Module):
         values: `(n,)`, or an array with an axis for each coordinate, in the unit of the coefficient. They are marked for
             fitting, `Free` or with `positive` `Positive`, unless they bear a mark already.
         positive: interpolate the logarithm, so that the curve and its values stay positive.
+        smooth: True adds ½ λ ∫ (c″)² dx, of log c where positive, to minus the log likelihood of a fit, and finds λ by REML; a
+            number above zero is λ itself. Of a surface it is ∫ c_xx² + c_yy² dx dy. Knots may then be many, since λ decides how
+            much the curve bends, towards a straight line where data say little.
 
     Raises:
-        ValueError: knots that do not increase, or are not as many as the values.
+        ValueError: knots that do not increase, or are not as many as the values; a strength that is not above zero.
 
-    >>> import jax.numpy as jnp, jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
     >>> from jaxdiff.parameters import plain
     >>> float(plain(jd.Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
     1.5
@@ -79,15 +82,29 @@ class Spline(eqx.Module):
     ...     energy = jd.Spline([-1.0, 0.0, 1.0, 2.0], jd.Fixed(jnp.append(0.0, others)))
     ...     return jd.FokkerPlanck(jd.Potential(energy), D)
 
-    de Boor 2001, A Practical Guide to Splines, IV, ISBN 978-0-387-95366-3.
+    A curve of unknown shape, with as much detail as the data support:
+
+    >>> field = jd.Spline(np.linspace(-2.0, 2.0, 18), np.zeros(18), smooth=True)
+    >>> field.smooth, field.strength is None
+    (True, True)
+
+    de Boor 2001, A Practical Guide to Splines, IV, ISBN 978-0-387-95366-3; smoothing: Green & Silverman 1994, ISBN 978-0-412-30040-0;
+    REML: Wood & Fasiolo 2017, doi:10.1111/biom.12666.
     """
 
     knots: Any
     values: Any
+    strength: Any  # Fixed λ, None where there is none or the data are to tell
     positive: bool = eqx.field(static=True)
+    smooth: bool = eqx.field(static=True)
     continuous: ClassVar[bool] = True  # whatever it compares
 
-    def __init__(self, knots: Any, values: Any, *, positive: bool = False):
+    def __init__(self, knots: Any, values: Any, *, positive: bool = False, smooth: bool | float = False):
+        if not isinstance(smooth, (bool, np.bool_)):
+            if np.ndim(smooth) or isinstance(smooth, str) or not 0 < float(smooth) < np.inf:
+                raise ValueError(f"smooth must be True, False or a strength above zero, got {smooth!r}")
+        self.smooth = smooth is not False and bool(smooth)
+        self.strength = None if isinstance(smooth, (bool, np.bool_)) else Fixed(float(smooth))
         several = isinstance(knots, tuple) and len(knots) > 0 and np.ndim(knots[0]) == 1
         each = tuple(np.asarray(one, np.float64) for one in (knots if several else (knots,)))
         for one in each:
@@ -105,14 +122,41 @@ class Spline(eqx.Module):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return _of_coordinates(len(self.knots) if isinstance(self.knots, tuple) else 1)
+        return _of_coordinates(len(self._axes))
+
+    @property
+    def _axes(self) -> tuple[Any, ...]:
+        return self.knots if isinstance(self.knots, tuple) else (self.knots,)
+
+    @property
+    def ordinates(self) -> Any:
+        """What is interpolated: the values at the knots, or their logarithms."""
+        value = jnp.asarray(plain(self.values))
+        return jnp.log(value) if self.positive else value
 
     def __call__(self, *x: Any) -> Any:
-        value = jnp.asarray(plain(self.values))
-        value = jnp.log(value) if self.positive else value
-        for knots, one in zip(self.knots if isinstance(self.knots, tuple) else (self.knots,), x, strict=True):
+        value = self.ordinates
+        for knots, one in zip(self._axes, x, strict=True):
             value = _natural_spline(jnp.asarray(knots), value, one)
         return jnp.exp(value) if self.positive else value
+
+    def roughness(self) -> Any:
+        """r, `(q,)`, whose square |r|² is ∫ (c″)² dx, exactly on one axis; of a surface its sum over the axes, with the trapezoidal
+        rule across them. It is linear in the values, or in their logarithms. Green & Silverman 1994, sect. 2.1."""
+        value, found = self.ordinates, []
+        widths = [jnp.diff(jnp.asarray(knots)) for knots in self._axes]
+        shares = [(jnp.pad(h, (0, 1)) + jnp.pad(h, (1, 0))) / 2 for h in widths]
+        for k, h in enumerate(widths):
+            if len(h) < 2:
+                continue
+            bends = _bends(h, jnp.moveaxis(value, k, 0))
+            mass = (jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)) / 6
+            parts = jnp.moveaxis(jnp.tensordot(jnp.linalg.cholesky(mass).T, bends, 1), 0, k)
+            for j, share in enumerate(shares):
+                if j != k:
+                    parts = parts * jnp.sqrt(share).reshape(-1, *(1,) * (value.ndim - 1 - j))
+            found.append(parts.ravel())
+        return jnp.concatenate(found) if found else jnp.zeros(0, value.dtype)
 
 
 class MLP(eqx.Module):
@@ -193,10 +237,7 @@ def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
     slope = jnp.diff(y, axis=0) / wide
     bend = jnp.zeros_like(y)
     if len(knots) > 2:
-        system = jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)
-        jumps = 6 * jnp.diff(slope, axis=0)
-        inner = jnp.linalg.solve(system, jumps.reshape(len(jumps), -1)).reshape(jumps.shape)
-        bend = bend.at[1:-1].set(inner)
+        bend = bend.at[1:-1].set(_bends(h, y))
     i = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
     x_in = jnp.clip(x, knots[0], knots[-1])
     left, right = x_in - knots[i], knots[i + 1] - x_in
@@ -206,3 +247,10 @@ def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
     )  # fmt: skip
     bends = jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1]))
     return curve + (slope[i] + bends / 6) * (x - x_in)
+
+
+def _bends(h: Any, y: Any) -> Any:
+    """Second derivatives at the inner knots of the curve through y `(n, …)`, whose knots are h apart."""
+    system = jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)
+    jumps = 6 * jnp.diff(jnp.diff(y, axis=0) / h.reshape(-1, *(1,) * (y.ndim - 1)), axis=0)
+    return jnp.linalg.solve(system, jumps.reshape(len(jumps), -1)).reshape(jumps.shape)
