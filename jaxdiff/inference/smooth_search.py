@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
@@ -47,6 +48,7 @@ class SmoothSearch:
 
     def search(self, method: LevenbergMarquardt, steps: int) -> SearchResult:
         run = self.run
+        _refuse_rest(run)
         state = self._first(method, steps)
         if run.rescale(state.here):
             state = self._begun(method, run.start, steps)
@@ -190,6 +192,30 @@ def prior(run: Run, z: np.ndarray, here: Expansion) -> Prior:
 def np_rough(run: Run, z: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     found = _rough(replace(run.problem, predictors=()), np.asarray(z))
     return jax.tree.map(lambda a: np.asarray(a, float), found)
+
+
+def _refuse_rest(run: Run) -> None:
+    """Raise ValueError where all that is seen is at rest, and both drift and diffusivity may be multiplied by one number.
+
+    The roughness of the drift would then send both to zero.
+    """
+    if not all(m.on_cells and np.ndim(m.times) and np.isinf(m.times).all() for m in run.measurements):
+        return
+    grid, problem = run.measurements[0].grid, run.problem
+    if grid.ndim > 1 or grid.discrete or not hasattr(run.at(run.start)[0].equation, "drift"):
+        return
+
+    def coefficients(z: Any) -> Any:
+        drift, diffusivity, _ = problem.build(z)[0].equation.sde(grid)
+        return jnp.concatenate([jax.vmap(one)(jnp.asarray(grid.centers[0])) for one in (drift, diffusivity)])
+
+    start = np.where(run.start == 0, 1.0, run.start)  # a drift of zero is no more than another
+    values, slopes = (np.asarray(part, float) for part in (coefficients(start), jax.jacfwd(coefficients)(start)))
+    left = values - slopes @ np.linalg.lstsq(slopes, values, rcond=None)[0]
+    if np.linalg.norm(left) < 1e-6 * np.linalg.norm(values):
+        raise ValueError(
+            "states at rest tell drift/D alone, got both to be fitted; fix one of them, or measure in time too"
+        )
 
 
 def _some(path: Any) -> Any:

@@ -94,6 +94,7 @@ class Spline(eqx.Module):
 
     knots: Any
     values: Any
+    matrices: Any  # Fixed, of each axis: from ordinates to second derivatives at the inner knots, and to those whose squares add up to ∫ (c″)²
     strength: Any  # Fixed λ, None where there is none or the data are to tell
     positive: bool = eqx.field(static=True)
     smooth: bool = eqx.field(static=True)
@@ -111,6 +112,7 @@ class Spline(eqx.Module):
             if one.ndim != 1 or len(one) < 2 or not (np.diff(one) > 0).all():
                 raise ValueError(f"knots must be at least two increasing positions, got {one}")
         self.knots = each if several else each[0]
+        self.matrices = tuple(tuple(map(Fixed, _bending(one))) for one in each)
         self.positive = positive
         values = values if isinstance(values, Mark) else (Positive if positive else Free)(values)
         shape, counts = np.shape(values.value), tuple(map(len, each))
@@ -136,8 +138,8 @@ class Spline(eqx.Module):
 
     def __call__(self, *x: Any) -> Any:
         value = self.ordinates
-        for knots, one in zip(self._axes, x, strict=True):
-            value = _natural_spline(jnp.asarray(knots), value, one)
+        for knots, (bends, _), one in zip(self._axes, plain(self.matrices), x, strict=True):
+            value = _natural_spline(jnp.asarray(knots), bends, value, one)
         return jnp.exp(value) if self.positive else value
 
     def roughness(self) -> Any:
@@ -146,17 +148,13 @@ class Spline(eqx.Module):
         value, found = self.ordinates, []
         widths = [jnp.diff(jnp.asarray(knots)) for knots in self._axes]
         shares = [(jnp.pad(h, (0, 1)) + jnp.pad(h, (1, 0))) / 2 for h in widths]
-        for k, h in enumerate(widths):
-            if len(h) < 2:
-                continue
-            bends = _bends(h, jnp.moveaxis(value, k, 0))
-            mass = (jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)) / 6
-            parts = jnp.moveaxis(jnp.tensordot(jnp.linalg.cholesky(mass).T, bends, 1), 0, k)
+        for k, (_, rough) in enumerate(plain(self.matrices)):
+            parts = jnp.moveaxis(jnp.tensordot(rough, jnp.moveaxis(value, k, 0), 1), 0, k)
             for j, share in enumerate(shares):
                 if j != k:
                     parts = parts * jnp.sqrt(share).reshape(-1, *(1,) * (value.ndim - 1 - j))
             found.append(parts.ravel())
-        return jnp.concatenate(found) if found else jnp.zeros(0, value.dtype)
+        return jnp.concatenate(found)
 
 
 class MLP(eqx.Module):
@@ -230,14 +228,11 @@ def _of_coordinates(count: int) -> inspect.Signature:
     return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
 
 
-def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
-    """Through y `(n, …)` at the knots, at one x."""
+def _natural_spline(knots: Any, bends: Any, y: Any, x: Any) -> Any:
+    """Through y `(n, …)` at the knots, at one x; bends: from y to second derivatives at the inner knots."""
     h = jnp.diff(knots)
-    wide = h.reshape(-1, *(1,) * (y.ndim - 1))
-    slope = jnp.diff(y, axis=0) / wide
-    bend = jnp.zeros_like(y)
-    if len(knots) > 2:
-        bend = bend.at[1:-1].set(_bends(h, y))
+    slope = jnp.diff(y, axis=0) / h.reshape(-1, *(1,) * (y.ndim - 1))
+    bend = jnp.zeros_like(y).at[1:-1].set(jnp.tensordot(bends, y, 1, precision="highest"))
     i = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
     x_in = jnp.clip(x, knots[0], knots[-1])
     left, right = x_in - knots[i], knots[i + 1] - x_in
@@ -249,8 +244,14 @@ def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
     return curve + (slope[i] + bends / 6) * (x - x_in)
 
 
-def _bends(h: Any, y: Any) -> Any:
-    """Second derivatives at the inner knots of the curve through y `(n, …)`, whose knots are h apart."""
-    system = jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)
-    jumps = 6 * jnp.diff(jnp.diff(y, axis=0) / h.reshape(-1, *(1,) * (y.ndim - 1)), axis=0)
-    return jnp.linalg.solve(system, jumps.reshape(len(jumps), -1)).reshape(jumps.shape)
+def _bending(knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a natural cubic spline `(n − 2, n)` from its ordinates: its second derivatives c″ at the inner knots, and numbers whose squares
+    add up to ∫ (c″)² dx."""
+    h, n = np.diff(knots), len(knots)
+    second = np.zeros((n - 2, n))
+    rows = np.arange(n - 2)
+    second[rows, rows], second[rows, rows + 2] = 1 / h[:-1], 1 / h[1:]
+    second[rows, rows + 1] = -1 / h[:-1] - 1 / h[1:]
+    mass = (np.diag(2 * (h[1:] + h[:-1])) + np.diag(h[1:-1], 1) + np.diag(h[1:-1], -1)) / 6
+    bends = np.linalg.solve(mass, second) if n > 2 else second
+    return bends, np.linalg.cholesky(mass).T @ bends if n > 2 else second

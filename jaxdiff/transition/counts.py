@@ -334,8 +334,7 @@ class Trial(NamedTuple):
 
     def far(self, ends: np.ndarray, interval: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(the first node that each start and stop is shared out to, the shares, which steps are too far out for the nodes)."""
-        first, share = self.shared_out(ends)
-        n, m = len(self.nodes.x), len(interval)
+        (first, share), n, m = self.shared_out(ends), len(self.nodes.x), len(interval)
         near = _near(np, first + STENCIL // 2 - 1, n)[:, :, 0]
         doubt = self.found.doubt[interval, near[0], near[1]]
         rows = np.flatnonzero(doubt > CLEAR)
@@ -372,11 +371,9 @@ def _shared(
 ) -> CountPlan | None:
     """The plan whose nodes share the steps, but those far out."""
     first, share, far = now.far(ends, interval)
-    m = len(interval)
-    if len(far) > max(4, MANY_FAR * m):
+    if len(far) > max(4, MANY_FAR * len(interval)):
         return None
-    kept = np.ones(m, bool)
-    kept[far] = False
+    kept = ~np.isin(np.arange(len(interval)), far)
     beyond = density.prepare(*terms, ends[0, far], ends[1, far], duration[far], *bounds, walls) if len(far) else None
     return CountPlan(now.nodes, first, share, interval, kept, far, beyond)
 
