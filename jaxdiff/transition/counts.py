@@ -171,8 +171,8 @@ def prepare(
         ends = np.stack([start, stop])
         rows = _sample(span, ends)
         now = Trial.of(read, span, durations, bucket(max(wanted, 16), 16))
-        if now is not None and now.bent:  # fewer have never done
-            now = Trial.of(read, span, durations, bucket(2 * max(wanted, 16), 16))
+        if now is not None and now.bent:  # fewer have never done, and few sizes share compiled code
+            now = Trial.of(read, span, durations, bucket(2 * max(wanted, 16)))
         while now is not None:
             finer = Trial.of(read, span, durations, bucket(4 / 3 * len(now.nodes.x), 16))
             if finer is None:

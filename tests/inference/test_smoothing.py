@@ -1,5 +1,6 @@
 """Smooth fields: the strength that REML finds, error bars and bands, against exact formulas of linear problems with normal noise."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,6 +11,8 @@ from scipy.optimize import minimize
 import jaxdiff as jd
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.smoothing import restricted_likelihood
+from jaxdiff.reports import figures as reports
+from jaxdiff.reports.views import FitView
 
 GRID = jd.Grid.uniform((0.0, 1.0, 40))
 KNOTS = np.linspace(0.0, 1.0, 12)
@@ -113,7 +116,8 @@ def test_a_straight_line_is_told():
 
 def test_fellner_schall_sees_the_same_wherever_it_starts():
     A = np.random.default_rng(4).normal(size=(30, 12))
-    H, g, S = A.T @ A, A.T @ np.sin(np.arange(30.0)), omega()
+    y = A @ (3 * np.sin(6 * KNOTS)) + np.random.default_rng(5).normal(size=30)
+    H, g, S = A.T @ A, A.T @ y, omega()
     values, vectors = np.linalg.eigh(S)
     root = np.sqrt(values[2:, None]) * vectors[:, 2:].T
     data = Expansion(0.0, -g, H, H)
@@ -177,3 +181,74 @@ def test_many_at_once_are_refused():
     data = jd.Readings(GRID, start, TIMES, PLACES, np.ones(100), sigma=0.1)
     with pytest.raises(ValueError, match="smooth splines have a strength for each data set"):
         jd.fit_many(jd.Diffusion(1e-3), data, np.ones((2, 100)), progress=False)
+
+
+def drift(x):
+    return 2 * (x - x**3) + 0.3
+
+
+def diffusivity(x):
+    return 0.4 * jnp.exp(0.5 * jnp.sin(1.5 * x))
+
+
+def landscape(knots, **drift):
+    pull = drift or {"drift": jd.Spline(knots, -knots, smooth=True)}
+    return jd.FokkerPlanck(pull["drift"], jd.Spline(knots, np.full(len(knots), 0.5), positive=True, smooth=True))
+
+
+def held(fit, places):
+    """Which of the two fields their simultaneous bands hold, and errors of the drift and of ln D (rms)."""
+    found = [fit.band(name, places) for name in ("drift", "diffusivity")]
+    pull, spread = (np.asarray(truth(places)) for truth in (drift, diffusivity))
+    errors = found[0].value - pull, np.log(found[1].value / spread)
+    holds = found[0].holds(drift), found[1].holds(diffusivity)
+    return holds, [np.sqrt(np.mean(one**2)) for one in errors]
+
+
+def walked(rng, walkers, steps, dt=0.1, parts=40):
+    """Milstein's scheme."""
+    h, x, path = dt / parts, rng.normal(size=walkers), []
+    for k in range(30 + steps + 1):
+        path += [x] if k >= 30 else []
+        for _ in range(parts):
+            noise = np.sqrt(h) * rng.normal(size=walkers)
+            D = 0.4 * np.exp(0.5 * np.sin(1.5 * x))
+            x = x + drift(x) * h + np.sqrt(2 * D) * noise + 0.375 * np.cos(1.5 * x) * D * (noise**2 - h)
+    return np.array(path).T
+
+
+@pytest.mark.slow
+def test_fields_of_paths():
+    """Errors as in benchmarks of 10⁵ transitions, a fifth of which are here; bands hold the truth."""
+    rng, times, knots = np.random.default_rng(7), np.arange(101) * 0.1, np.linspace(-1.9, 2.1, 14)
+    grid, every = jd.Grid.uniform((-3.0, 3.0, 60)), []
+    for _ in range(2):
+        paths = walked(rng, 200, 100)
+        fit = jd.fit(landscape(knots), jd.Trajectory(grid, [times] * 200, list(paths)), progress=False)
+        assert fit.converged
+        holds, errors = held(fit, np.linspace(*np.quantile(paths, [0.01, 0.99]), 50))
+        assert errors[0] < 0.17 and errors[1] < 0.06
+        every.append(holds)
+    assert np.sum(every) >= 3 and "fields" in reports.figures(FitView(fit))
+
+
+@pytest.mark.slow
+def test_fields_of_histograms():
+    """Twelve histograms of a cloud that spreads; the energy of a potential is that of the drift."""
+    grid, rng, knots = jd.Grid.uniform((-2.5, 2.5, 60)), np.random.default_rng(8), np.linspace(-2.0, 2.2, 14)
+    times, start = np.linspace(0.05, 2.0, 12), grid.average(lambda x: jnp.exp(-(((x + 0.5) / 0.3) ** 2)))
+    with jax.enable_x64(True):
+        states = jd.solve(jd.FokkerPlanck(drift, diffusivity), grid, start, np.append(0.0, times)).values[1:]
+    shares = np.maximum(np.asarray(states), 0) / np.sum(states, axis=1, keepdims=True)
+    places, every = np.linspace(-1.2, 1.4, 40), []
+    for _ in range(5):
+        counts = rng.multinomial(10_000, shares)
+        data = jd.Histograms(grid, np.asarray(start), times, counts)
+        fit = jd.fit(landscape(knots), data, progress=False)
+        assert fit.converged
+        every.append(held(fit, places)[0])
+    assert np.sum(every) >= 8
+    energy = jd.Potential(jd.Spline(knots, knots**2 / 2, smooth=True))
+    fit = jd.fit(landscape(knots, drift=energy), data, progress=False)
+    depth = fit.band(lambda model, x: model.drift.energy(x) - model.drift.energy(0.0), np.linspace(-1.1, 1.3, 30))
+    assert depth.holds(lambda x: 0.5 * x**4 - x**2 - 0.3 * x)
