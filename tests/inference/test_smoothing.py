@@ -66,6 +66,7 @@ def restricted(A, y, S, ln_strength, ln_sigma):
     return 0.5 * (np.linalg.slogdet(V)[1] + np.linalg.slogdet(M)[1] + residual @ W @ residual)
 
 
+@pytest.mark.slow
 def test_strength_of_known_noise_is_that_of_the_restricted_likelihood():
     values, sigma = readings(0)
     fit = fitted(True, values, sigma)
@@ -83,6 +84,7 @@ def test_strength_of_known_noise_is_that_of_the_restricted_likelihood():
     )
 
 
+@pytest.mark.slow
 def test_strength_of_unknown_noise_is_that_of_the_restricted_likelihood():
     values, _ = readings(1)
     fit = fitted(True, values, None)
@@ -99,6 +101,7 @@ def test_strength_of_unknown_noise_is_that_of_the_restricted_likelihood():
     np.testing.assert_allclose(fit.covariance, expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_strength_that_is_given_stays_and_bands_are_those_of_the_posterior():
     values, sigma = readings(2)
     fit = fitted(0.03, values, sigma)
@@ -108,6 +111,7 @@ def test_a_strength_that_is_given_stays_and_bands_are_those_of_the_posterior():
     np.testing.assert_allclose(fit.covariance, V, rtol=1e-6, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_straight_line_is_told():
     fit = fitted(True, 2.0 - PLACES, SIGMA)
     assert fit.converged and "straight, as nothing in these data tells that it bends" in fit.notes[0]
@@ -131,6 +135,7 @@ def test_fellner_schall_sees_the_same_wherever_it_starts():
     assert (10 / lam - np.trace(V @ S)) / (b @ S @ b) == pytest.approx(1.0, rel=1e-3)  # its fixed point
 
 
+@pytest.mark.slow
 def test_bands_of_what_is_no_spline():
     """The delta method is exact for what is linear in a number, and its interval that of the logarithm for the number itself."""
     data = jd.Readings(
@@ -160,7 +165,11 @@ def test_bands_of_what_is_no_spline():
         (lambda: jd.Spline(KNOTS, KNOTS, smooth=np.nan), "a strength above zero, got nan"),
         (lambda: fitted(True, curve(PLACES), 0.1, optimizer=optax.adam(0.1)), "smooth=True asks for curvature"),
         (lambda: fitted(True, curve(PLACES), 0.1, loss=jd.mse), "smooth=True asks for a likelihood, got mse"),
-        (lambda: at_rest(jd.Spline([-1.0, 0.0, 1.0], np.ones(3), positive=True)), "states at rest tell drift/D alone"),
+        pytest.param(
+            lambda: at_rest(jd.Spline([-1.0, 0.0, 1.0], np.ones(3), positive=True)),
+            "states at rest tell drift/D alone",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_refusals(call, message):
