@@ -110,7 +110,8 @@ def band(fit: Any, function: Any, at: Any, level: float, simultaneous: bool, dra
     centre = np.log(value) if logarithmic else value
     back = np.exp if logarithmic else np.asarray
     ends = [back(centre + sign * width * errors) for width in (pointwise, critical) for sign in (-1, 1)]
-    return Band(positions, value, errors, *ends, critical, float(level), logarithmic, name)
+    low, high, lowest, highest = (np.asarray(one, float) for one in ends)
+    return Band(positions, value, errors, low, high, lowest, highest, critical, float(level), logarithmic, name)
 
 
 def _named(fit: Any, function: Any) -> tuple[str, Callable[..., Any]]:
@@ -142,7 +143,7 @@ def _positions(fit: Any, at: Any) -> np.ndarray:
             raise ValueError("positions on several axes or of states are not chosen by themselves; pass at=, (n, ndim)")
         seen = [np.ravel(one) for m in fit.measurements for one in _seen(m)]
         ends = np.quantile(np.concatenate(seen), [SHARE, 1 - SHARE]) if seen else grid.edges[0][[0, -1]]
-        return np.linspace(*ends, POINTS)
+        return np.linspace(float(ends[0]), float(ends[1]), POINTS)
     at = np.atleast_1d(np.asarray(at, float))
     if at.ndim > 2 or not 1 <= len(at) <= MOST or not np.isfinite(at).all():
         raise ValueError(f"at must be 1 to {MOST} finite positions, (n,) or (n, ndim), got the shape {at.shape}")
