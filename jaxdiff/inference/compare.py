@@ -134,11 +134,12 @@ def log_likelihood(fit: Fit) -> tuple[float, str]:
     return -sum(float(loss.as_likelihood.value(predictor, part[0])) for loss, predictor, part in parts), ""
 
 
-def estimated(fit: Fit) -> int:
-    """How many numbers a fit has estimated: parameters, a variance of each measurement without sigma, and correlation times."""
+def estimated(fit: Fit) -> float:
+    """How many numbers a fit has estimated: parameters, or the freedom of smooth fields, a variance of each measurement without sigma, and correlation times."""
     variances = sum(m.unknown > 0 for m in fit.measurements)
     times = [np.unique(tau[tau > 0]).size for tau in map(np.asarray, filter(_given, fit.correlation_times))]
-    return len(fit.labels) + variances + sum(times)
+    own = len(fit.labels) if np.isnan(fit.degrees_of_freedom) else fit.degrees_of_freedom
+    return own + variances + sum(times)
 
 
 def _given(one: Any) -> bool:

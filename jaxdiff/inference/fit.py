@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.inference import approximations, grid_check, restarts
+from jaxdiff.inference import approximations, grid_check, restarts, smooth_search
 from jaxdiff.inference.descend import descend, numbers
 from jaxdiff.inference.gradient_descent import Descent, checked_count, is_transformation
 from jaxdiff.inference.input_noise import InputNoise, input_noise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
-from jaxdiff.inference.losses import choose
+from jaxdiff.inference.losses import choose, negative_log_likelihood
 from jaxdiff.inference.noise_models import ERRORS, estimates, widening
 from jaxdiff.inference.objective import Objective, assemble, one_or_all
 from jaxdiff.inference.result import Fit
@@ -118,16 +118,25 @@ def fit(
         trained, held_out = hold_out(measured, validation)
         fitted, function, sources, held_out_sources = assemble(model, parameters, trained, held_out)
         objective = Objective(function, choose(loss, trained), *sources)
+        default = optimizer is None and batch_size is None and save is None
         if optimizer is None:
             few = fitted.count <= FEW and batch_size is None and save is None
             optimizer = LevenbergMarquardt() if few else Descent("lbfgs" if batch_size is None else "adam")
         _check_training(optimizer, batch_size, save, trained, held_out)
         run = Run(objective, fitted, trained, SolverOptions(scheme, stepper, substeps, tolerance), Progress(progress))
 
+        smooth = smooth_search.begin_smooth(run)
+        if smooth and loss is None:  # by whose scale roughness counts
+            run.objective = objective = replace(objective, losses=choose(negative_log_likelihood, trained))
+        optimizer = smooth_search.checked(run, optimizer, default) if smooth else optimizer
+        if smooth and callback is not None and isinstance(optimizer, LevenbergMarquardt):
+            raise ValueError("callback is not called while strengths of smoothing are found; leave it out")
         held_out = seen_as_fitted(run, held_out)
         validated = _of_held_out(run, loss, held_out, held_out_sources)
 
         def minimise(run: Run, save: Any = None, callback: Any = None) -> SearchResult:
+            if smooth and isinstance(optimizer, LevenbergMarquardt):
+                return smooth_search.SmoothSearch(run).search(optimizer, steps or STEPS)
             if isinstance(optimizer, LevenbergMarquardt):
                 told = None if callback is None else lambda *found: callback(*found[:3], numbers(run, found[3]))
                 return run.levenberg_marquardt(optimizer, steps or STEPS, told, alone=True)
@@ -137,7 +146,7 @@ def fit(
             outcome = minimise(run, save, callback)
             found, z = finished(run, outcome, loss, measured, optimizer, errors)
             undetermined = restarts.undetermined(run, outcome, *found.columns()[:2])
-            if undetermined.any() and not outcome.cut and not outcome.looks.size:
+            if not smooth and undetermined.any() and not outcome.cut and not outcome.looks.size:
                 notes = restarts.unit_warning(run, run.start)
                 if (better := restarts.better_fit(run, outcome, undetermined, minimise)) is not None:
                     notes += (restarts.describe(run, better[0], undetermined),)
@@ -200,7 +209,14 @@ def finished(
     bare = found.uncertainty
     found, uncertainty = found.with_inputs(inputs, run)
     z, here = found.z, found.here
-    notes = (*outcome.notes, *grid_check.warning(run, z, here, uncertainty.errors), *uncertainty.notes, *found.notes)
+    smoothed = None if run.smoothing is None or here is None else smooth_search.prior(run, z, here)
+    notes = (
+        *outcome.notes,
+        *(smoothed.notes if smoothed else ()),
+        *grid_check.warning(run, z, here, uncertainty.errors),
+        *uncertainty.notes,
+        *found.notes,
+    )
     verdict = None
     if np.any(inputs.covariance) and widening(uncertainty, bare()) > OUTWEIGHED:
         verdict = Verdict(None, (f"the noise of {inputs.source} outweighs that of the readings",))
@@ -208,7 +224,7 @@ def finished(
         run,
         np.asarray(run.parameters.transform(z), float),
         uncertainty,
-        loss=float(outcome.history[-1]) if here is None else float(here.value),
+        loss=smoothed.loss if smoothed else float(outcome.history[-1]) if here is None else float(here.value),
         loss_name=loss_name(run.objective, loss, len(measured)),
         history=outcome.history,
         converged=outcome.converged,
@@ -223,6 +239,8 @@ def finished(
         correlation_times=found.correlation_times,
         predictions=inputs.predictions or (() if here is None else here.predictions),
         judged=verdict,
+        smooths=smoothed.smooths if smoothed else (),
+        degrees_of_freedom=smoothed.freedom if smoothed else float(run.parameters.count),
     )
     return fit, z
 

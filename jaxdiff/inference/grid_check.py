@@ -67,7 +67,7 @@ def _estimated_shifts(run: Run, z: np.ndarray, here: Expansion, errors: np.ndarr
     if (predictors := _noiseless_predictors(run, z, here)) is None:
         return None
     known, slope = np.isfinite(errors), run.parameters.transform.slope(z)
-    rest = run.around(z, tuple(predictors)).gradient if run.paths else 0.0
+    rest = run.around(z, tuple(predictors)).gradient if run.paths or run.smoothing is not None else 0.0
 
     def shift(there: Expansion) -> np.ndarray:
         return -slope * _newton_step(there.curvature, there.gradient - rest, known)
@@ -327,6 +327,7 @@ def check_grid(fit: Any) -> GridCheck:
         z = np.asarray(parameters.transform.inverse(values), float)
         own = Run(objective, parameters, fit.measurements, fit.options, Progress(False))
         fine = Run(objective, *_halved(parameters, fit.measurements), fit.options, Progress(False))
+        own.smoothing = fine.smoothing = problem.smoothing
         times = fit.correlation_times
         try:
             here = _optimum(own, z, known, times)

@@ -25,7 +25,7 @@ class LogDensity:
 
         z ∈ ℝᵖ,  θ = scale · z (Free), scale · e^z (Positive), lower + width / (1 + e^−z) (Bounded)
 
-    The prior is flat in z. Constants that no parameter changes are left out. Where the noise is not given, its variance is
+    The prior is flat in z; of smooth fields it is their roughness, with the strengths of the fit. Constants that no parameter changes are left out. Where the noise is not given, its variance is
     the one that fits best at each z. Noise that was fitted as correlated is whitened as there; where error bars were only
     widened, this is narrower than they are. NaN where the model fails.
 
@@ -46,7 +46,7 @@ class LogDensity:
         self.labels = problem.parameters.labels
         with jax.enable_x64(True):
             self._run = Run(objective, problem.parameters, fit.measurements, fit.options, Progress(False))
-            self._run.predictors = problem.predictors
+            self._run.predictors, self._run.smoothing = problem.predictors, problem.smoothing
             values, errors, _ = fit.columns()
             self.optimum = np.asarray(problem.parameters.transform.inverse(values), float)
             if not problem.predictors:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.inference import smooth_search
 from jaxdiff.inference.input_noise import InputNoise
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.levenberg_marquardt_steps import begin
@@ -94,7 +95,11 @@ def estimates(run: Run, outcome: SearchResult, method: Any, errors: str, reason:
     """
     measured, parameters, z, here = run.measurements, run.parameters, outcome.z, outcome.here
     unknown = np.array([m.unknown * loss.squares for m, loss in zip(measured, run.objective.losses, strict=True)])
-    of = lambda z, here, **how: partial(uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, **how)
+    taken = lambda z, here: None if run.smoothing is None or here is None else smooth_search.prior(run, z, here)
+    free = lambda z, here: len(z) if (prior := taken(z, here)) is None else prior.freedom
+    of = lambda z, here, **how: partial(
+        uncertainty, parameters, z=z, here=here, reason=reason, sizes=unknown, prior=taken(z, here), **how
+    )
     anew = of(z, here)
     iid = Estimates(z, here, anew, (), (None,) * len(measured))
     if here is None or errors == "iid" or not np.isfinite((bare := anew()).errors).any():
@@ -106,20 +111,20 @@ def estimates(run: Run, outcome: SearchResult, method: Any, errors: str, reason:
     if all(one.tau is None for one in noise):
         none = "errors='autocorrelated' found too few rows that follow each other at a sensor; noise is taken as independent"
         return iid if errors == "auto" else iid._replace(notes=(none,))
-    broad = of(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - len(z))
+    broad = of(z, here, widening=np.array([one.widening for one in noise]), freedom=_count(noise) - free(z, here))
     wide = broad()
     kept = iid._replace(uncertainty=broad, correlation_times=tuple(one.tau for one in noise))
     if not isinstance(method, LevenbergMarquardt):
         return kept._replace(notes=_notes(noise, ":", wide, bare))
-    predictors, again = run.predictors, _refitted(run, method, z, noise)
+    predictors, smoothing, again = run.predictors, run.smoothing, _refitted(run, method, z, noise)
     if again is not None:
         moved = np.abs(parameters.transform(again[0]) - parameters.transform(z))
         if not np.nanmax(moved / np.where(wide.errors > 0, wide.errors, np.inf), initial=0.0) > FAR:
             z, here, fitted = again
-            fine = of(z, here, freedom=_count(fitted) - len(z))
+            fine = of(z, here, freedom=_count(fitted) - free(z, here))
             notes = _notes(fitted, ": fitted with AR(1) noise,", fine(), bare)
             return Estimates(z, here, fine, notes, tuple(one.tau for one in fitted))
-    run.predictors = predictors
+    run.predictors, run.smoothing = predictors, smoothing
     why = ", as where a model misses something, and the estimates are those for independent noise:"
     return kept._replace(notes=_notes(noise, why, wide, bare))
 
@@ -135,7 +140,7 @@ def _refitted(
             return None
         triples = zip(run.predictors, run.measurements, noise, strict=True)
         run.predictors = tuple(p if one.tau is None else p.correlated(m, one.tau) for p, m, one in triples)
-        state = run.follow(method, begin(z, len(run.predictors), STEPS, method.damping), STEPS)
+        state = smooth_search.follow(run, method, begin(z, len(run.predictors), STEPS, method.damping), STEPS)
         if not (state.converged and np.isfinite(state.here.value)):
             return None
         z, here, fitted, before = np.asarray(state.z, float), state.here, noise, steepest()

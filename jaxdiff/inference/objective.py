@@ -17,6 +17,7 @@ from jaxdiff.inference.loss import Expansion, Loss
 from jaxdiff.inference.losses import is_log_density, is_table
 from jaxdiff.inference.predictions import KEPT, predictions
 from jaxdiff.inference.shared_parameters import named, sharing
+from jaxdiff.inference.smoothing import Smoothing, rough
 from jaxdiff.measurements.predictor import Prediction
 from jaxdiff.model.arguments import TRACED, index_beyond
 from jaxdiff.model.equations import Equation
@@ -70,12 +71,14 @@ class Objective:
 class Problem:
     """What is minimised, as a function of one vector z (p,) whose coordinates are of order one; a pytree, traceable.
 
-    predictors: one per measurement; none yet for a problem that was not prepared
+    predictors: one per measurement; none yet for a problem that was not prepared; smoothing: what the roughness of fields adds to
+    the loss, None where none is smooth
     """
 
     parameters: Parameters
     predictors: tuple[Any, ...]
     objective: Objective = field(metadata={"static": True})
+    smoothing: Smoothing | None = None
 
     def build(self, z: Any) -> tuple[Observed, ...]:
         """The model of each measurement at z."""
@@ -96,6 +99,8 @@ class Problem:
             self.objective.losses, self.predictors, predictions, batch or (None,) * len(predictions), strict=True
         )
         total = sum(loss.value(predictor, p.values, rows) for loss, predictor, p, rows in parts)
+        if self.smoothing is not None:
+            total = total + self.smoothing.energy(self.smoothing.residuals(self.build(z)))
         resolved = jnp.stack([jnp.asarray(prediction.resolved) for prediction in predictions])
         return jnp.where(passed(predictions), total, jnp.nan), resolved
 
@@ -132,7 +137,11 @@ class Problem:
         total = jnp.where(good, sum(part.value for part in each), jnp.nan)
         gradient, curvature = (sum(getattr(part, name) for part in each) for name in ("gradient", "curvature"))
         noise, squares, resolved = (jnp.stack([jnp.asarray(part[i]) for part in each]) for i in (3, 4, 5))
-        return Expansion(total, gradient, curvature, noise, squares, resolved, tuple(part.predictions for part in each))
+        kept = tuple(part.predictions for part in each)
+        return self._smoothed(Expansion(total, gradient, curvature, noise, squares, resolved, kept), z)
+
+    def _smoothed(self, data: Expansion, z: Any) -> Expansion:
+        return data if self.smoothing is None else self.smoothing.added(data, *rough(self, z))
 
     def _expand_log_densities(self, which: Sequence[int], z: Any) -> dict[int, Expansion]:
         """Log densities enter linearly, so that Gauss–Newton would see no curvature: differences of the exact gradient, of all of
@@ -178,7 +187,8 @@ class Problem:
         gradient = -(weight * residual) @ mean_slope + 0.5 * (1 - weight * residual**2) @ log_slope
         curvature = (weight[:, None] * mean_slope).T @ mean_slope + 0.5 * log_slope.T @ log_slope
         none = jnp.zeros(1)
-        return Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), none, jnp.ones(1, bool))
+        found = Expansion(total, gradient, curvature, jnp.zeros((1, *curvature.shape)), none, jnp.ones(1, bool))
+        return self._smoothed(found, z)
 
 
 def draw(predictors: Any, size: int, key: Any) -> tuple[Any, ...]:

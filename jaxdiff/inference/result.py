@@ -29,8 +29,10 @@ from jaxdiff.runtime.staging import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from jaxdiff.inference.band import Band
     from jaxdiff.inference.grid_check import GridCheck
     from jaxdiff.inference.log_density import LogDensity
+    from jaxdiff.inference.smoothing import Smooth
 
 FORMAT = "jaxdiff fit 1"
 
@@ -71,6 +73,8 @@ class Fit:
         judged: the verdict that was stored, of a loaded fit.
         conditions: of each measurement, {argument of the model: what is known}; empty where none has any.
         search: how the optimum was looked for, in words.
+        smooths: how each smooth field was smoothed: name, strength λ, freedom, knots, chosen.
+        degrees_of_freedom: that the fit takes, the number of parameters, or fewer where fields are smooth; NaN of a loaded fit.
 
     >>> import jaxdiff as jd, numpy as np
     >>> grid, times = jd.Grid.uniform((0.0, 1.0, 40)), np.linspace(0.01, 0.1, 10)
@@ -112,6 +116,8 @@ class Fit:
     conditions: tuple[dict[str, Any], ...] = ()
     validation_history: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
     search: str = ""
+    smooths: tuple[Smooth, ...] = ()
+    degrees_of_freedom: float = np.nan
 
     @property
     def correlation(self) -> np.ndarray:
@@ -307,6 +313,54 @@ class Fit:
         from jaxdiff.inference.grid_check import check_grid
 
         return check_grid(self)
+
+    @as_written
+    def band(
+        self,
+        function: Callable[..., Any] | str,
+        at: Any = None,
+        *,
+        level: float = 0.95,
+        simultaneous: bool = True,
+        draws: int = 2000,
+        key: Any = None,
+    ) -> Band:
+        """A function of the fitted model along positions, with a band that holds it at each of them, and one that holds all of it.
+
+            se² = J cov Jᵀ,   value ± q se at each position,   value ± c se at all,  c the quantile of max |J L n| / se, L Lᵀ = cov
+
+        Where the function is positive everywhere both are taken of its logarithm. Of smooth splines the covariance is Bayesian, and
+        includes the bias of smoothing.
+
+        Args:
+            function: function(model, x), or (model, x, y), of the fitted equation at one point; or the name of one of its
+                coefficients: "drift", "diffusivity".
+            at: positions, `(n,)` or `(n, ndim)`; None: 200 from the 1 % to the 99 % quantile of paths and samples, else across the grid.
+            level: of both bands.
+            simultaneous: whether to draw the one that holds everywhere.
+            draws: for that.
+            key: of jax.random, for these; None: jax.random.key(0).
+
+        Returns:
+            `Band`, in NumPy float64, with `plot()`.
+
+        Raises:
+            ValueError: a parameter that the function depends on has no error bar, the fit was loaded, or the function is no number or
+                not finite somewhere.
+
+        >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
+        >>> grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.array([1.0, 2.0, 3.0])
+        >>> readings = jd.Readings(grid, 1.0, times, np.full(3, 0.5), np.exp(-0.7 * times), sigma=0.01)
+        >>> fit = jd.fit(jd.Diffusion(1.0, decay=jd.Positive(1.0)), readings, progress=False)
+        >>> band = fit.band(lambda model, x: model.decay * (1 + x), [0.0, 1.0])
+        >>> band.value.round(3), bool((band.lower < band.value).all()), round(band.critical, 1)
+        (array([0.7, 1.4]), True, 2.0)
+
+        Ruppert, Wand & Carroll 2003, Semiparametric Regression, sect. 6.5, doi:10.1017/CBO9780511755453.
+        """
+        from jaxdiff.inference.band import band
+
+        return band(self, function, at, level, simultaneous, draws, key)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Store parameters, errors, intervals, covariance, loss, history and notes as JSON; neither the data nor the model.

@@ -91,6 +91,7 @@ class Run:
     redrawn: bool = False  # whether data are drawn from the model at the start, which no other then betters
     planned: tuple[Any, ...] = ()  # (z, resolved) by which the predictors came about
     patterns: tuple[Any, ...] = ()  # predictors of other data of this design, whose plans are taken over
+    smoothing: Any = None  # what the roughness of fields adds to the loss
 
     def __post_init__(self) -> None:
         self.start = start_vector(self.parameters)
@@ -101,7 +102,7 @@ class Run:
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.parameters, self.predictors, self.objective)
+        return Problem(self.parameters, self.predictors, self.objective, self.smoothing)
 
     @property
     def paths(self) -> bool:
@@ -242,7 +243,7 @@ class Run:
 
     def observed(self, z: Any, here: Expansion | None) -> Expansion | None:
         """The loss around z by the observed information, where the search took the expected."""
-        if here is None or not any(map(is_table, self.predictors)):
+        if here is None or self.smoothing is not None or not any(map(is_table, self.predictors)):
             return here
         found = jax.tree.map(np.asarray, _observed(self.problem, np.asarray(z)))
         return found if found.resolved.all() and np.isfinite(found.curvature).all() else here

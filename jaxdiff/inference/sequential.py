@@ -25,6 +25,7 @@ from jaxdiff.inference.batch import (
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.loss import Expansion
 from jaxdiff.inference.run import Run, SearchResult, predicted
+from jaxdiff.inference.smoothing import splines
 from jaxdiff.measurements.stacks import Alone, Apart, Stack
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.parameters import Parameters
@@ -178,6 +179,8 @@ def together(
 
     The starts are improved by the Euler densities of paths, unless data are drawn from the model there.
     """
+    if any(splines(run.at(run.start))):
+        raise ValueError("smooth splines have a strength for each data set; call jd.fit for each, or leave smooth away")
     reason = next((one.reason for one in stacks if isinstance(one, Apart)), None)
     if reason is None:
         try:

@@ -38,6 +38,7 @@ def uncertainty(
     widening: Any = 1.0,
     freedom: float = np.inf,
     inputs: Any = 0.0,
+    prior: Any = None,
 ) -> Uncertainty:
     """Standard errors by the delta method, intervals symmetric in z and mapped to the parameter.
 
@@ -49,7 +50,9 @@ def uncertainty(
 
     here: the loss around z; reason: why there are no error bars, or None; sizes: (measurements,) how many readings
     of each have a variance to be estimated; widening: (measurements,) factors of its noise; freedom: at most so many
-    degrees; inputs: what noise of measured inputs adds to the covariance of the gradient (p, p)
+    degrees; inputs: what noise of measured inputs adds to the covariance of the gradient (p, p); prior: that of smooth fields, whose
+    precision is in the curvature, so that the covariance is (H + λS)⁻¹, and whose effective degrees of freedom are taken for the number
+    of parameters
     A parameter is not identified, and its error NaN, where a direction of vanishing curvature involves it.
     """
     count = len(z)
@@ -59,11 +62,13 @@ def uncertainty(
         notes = (*diagnostics(parameters, z, at_bound), f"no error bars: {reason}")
         return Uncertainty(*nothing, at_bound, fine, fine, notes)
     batch = Expansion(*(np.asarray(part)[None] for part in here._replace(predictions=())))
-    found = error_bars(parameters, z[None], batch, sizes[None], widening, freedom, inputs)
+    inputs = inputs if prior is None else inputs + prior.precision
+    taken = None if prior is None else prior.freedom
+    found = error_bars(parameters, z[None], batch, sizes[None], widening, freedom, inputs, taken)
     found = Uncertainty(*(part[0] for part in found[:-1]))
-    estimated, fitted = int(np.sum(sizes)), count - int(found.at_bound.sum())
+    estimated, fitted = int(np.sum(sizes)), count - int(found.at_bound.sum()) if taken is None else taken
     if reason is None and 0 < estimated <= fitted:
-        reason = f"{estimated} readings do not leave a residual variance for {fitted} parameters; give sigma"
+        reason = f"{estimated} readings do not leave a residual variance for {fitted:.3g} parameters; give sigma"
     elif reason is None and not np.isfinite(np.asarray(here.curvature, float)).all():
         reason = "the curvature of the loss is not finite"
     elif reason is None and not np.isfinite(np.asarray(here.noise, float)).all():
@@ -76,7 +81,9 @@ def uncertainty(
             f"no error bar of {listed(negative)}: its variance came out negative, from the noise that the loss tells"
         ]
         said = diagnostics(parameters, z, *found[3:6])
-        notes = (*said, *_traded(parameters, found), *_directions(parameters, z, batch, sizes, found))
+        notes = said
+        if prior is None:  # knots of one field go together
+            notes = (*said, *_traded(parameters, found), *_directions(parameters, z, batch, sizes, found))
         return found._replace(notes=(*notes, *lost[: len(negative)]))
     nan: dict[str, Any] = {name: np.full_like(part, np.nan) for name, part in zip(found._fields[:3], found)}
     return found._replace(**nan, notes=(*diagnostics(parameters, z, found.at_bound), f"no error bars: {reason}"))
@@ -90,6 +97,7 @@ def error_bars(
     widening: Any = 1.0,
     most: Any = np.inf,
     inputs: Any = 0.0,
+    taken: Any = None,
 ) -> Uncertainty:
     """The error bars of many fits at once: z (B, p); here, sizes and widening with the same leading axis; see `uncertainty`.
 
@@ -98,7 +106,7 @@ def error_bars(
     count = z.shape[1]
     at_bound = at_bounds(parameters, z, here)
     curvature, noise = np.asarray(here.curvature, float), np.asarray(here.noise, float)
-    estimated, fitted = sizes.sum(1), count - at_bound.sum(1)
+    estimated, fitted = sizes.sum(1), count - at_bound.sum(1) if taken is None else np.full(len(z), taken)
     sound = np.isfinite(curvature).all((1, 2)) & ((estimated == 0) | (estimated > fitted))
     unidentified, inverse = _invert(np.where(sound[:, None, None], curvature, np.eye(count)), at_bound)
     freedom = np.minimum(np.where(estimated > 0, np.maximum(estimated - fitted, 1), np.inf), np.maximum(most, 1.0))

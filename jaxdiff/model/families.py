@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.parameters import Free, Mark, Positive, numeric, plain
+from jaxdiff.parameters import Fixed, Free, Mark, Positive, numeric, plain
 
 
 class Polynomial(eqx.Module):
@@ -62,11 +62,14 @@ class Spline(eqx.Module):
         values: `(n,)`, or an array with an axis for each coordinate, in the unit of the coefficient. They are marked for
             fitting, `Free` or with `positive` `Positive`, unless they bear a mark already.
         positive: interpolate the logarithm, so that the curve and its values stay positive.
+        smooth: True adds ½ λ ∫ (c″)² dx, of log c where positive, to minus the log likelihood of a fit, and finds λ by REML; a
+            number above zero is λ itself. Of a surface it is ∫ c_xx² + c_yy² dx dy. Knots may then be many, since λ decides how
+            much the curve bends, towards a straight line where data say little.
 
     Raises:
-        ValueError: knots that do not increase, or are not as many as the values.
+        ValueError: knots that do not increase, or are not as many as the values; a strength that is not above zero.
 
-    >>> import jax.numpy as jnp, jaxdiff as jd
+    >>> import jax.numpy as jnp, jaxdiff as jd, numpy as np
     >>> from jaxdiff.parameters import plain
     >>> float(plain(jd.Spline([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))(1.5))
     1.5
@@ -79,21 +82,37 @@ class Spline(eqx.Module):
     ...     energy = jd.Spline([-1.0, 0.0, 1.0, 2.0], jd.Fixed(jnp.append(0.0, others)))
     ...     return jd.FokkerPlanck(jd.Potential(energy), D)
 
-    de Boor 2001, A Practical Guide to Splines, IV, ISBN 978-0-387-95366-3.
+    A curve of unknown shape, with as much detail as the data support:
+
+    >>> field = jd.Spline(np.linspace(-2.0, 2.0, 18), np.zeros(18), smooth=True)
+    >>> field.smooth, field.strength is None
+    (True, True)
+
+    de Boor 2001, A Practical Guide to Splines, IV, ISBN 978-0-387-95366-3; smoothing: Green & Silverman 1994, ISBN 978-0-412-30040-0;
+    REML: Wood & Fasiolo 2017, doi:10.1111/biom.12666.
     """
 
     knots: Any
     values: Any
+    matrices: Any  # Fixed, of each axis: from ordinates to second derivatives at the inner knots, and to those whose squares add up to ∫ (c″)²
+    strength: Any  # Fixed λ, None where there is none or the data are to tell
     positive: bool = eqx.field(static=True)
+    smooth: bool = eqx.field(static=True)
     continuous: ClassVar[bool] = True  # whatever it compares
 
-    def __init__(self, knots: Any, values: Any, *, positive: bool = False):
+    def __init__(self, knots: Any, values: Any, *, positive: bool = False, smooth: bool | float = False):
+        if not isinstance(smooth, (bool, np.bool_)):
+            if np.ndim(smooth) or isinstance(smooth, str) or not 0 < float(smooth) < np.inf:
+                raise ValueError(f"smooth must be True, False or a strength above zero, got {smooth!r}")
+        self.smooth = smooth is not False and bool(smooth)
+        self.strength = None if isinstance(smooth, (bool, np.bool_)) else Fixed(float(smooth))
         several = isinstance(knots, tuple) and len(knots) > 0 and np.ndim(knots[0]) == 1
         each = tuple(np.asarray(one, np.float64) for one in (knots if several else (knots,)))
         for one in each:
             if one.ndim != 1 or len(one) < 2 or not (np.diff(one) > 0).all():
                 raise ValueError(f"knots must be at least two increasing positions, got {one}")
         self.knots = each if several else each[0]
+        self.matrices = tuple(tuple(map(Fixed, _bending(one))) for one in each)
         self.positive = positive
         values = values if isinstance(values, Mark) else (Positive if positive else Free)(values)
         shape, counts = np.shape(values.value), tuple(map(len, each))
@@ -105,14 +124,37 @@ class Spline(eqx.Module):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return _of_coordinates(len(self.knots) if isinstance(self.knots, tuple) else 1)
+        return _of_coordinates(len(self._axes))
+
+    @property
+    def _axes(self) -> tuple[Any, ...]:
+        return self.knots if isinstance(self.knots, tuple) else (self.knots,)
+
+    @property
+    def ordinates(self) -> Any:
+        """What is interpolated: the values at the knots, or their logarithms."""
+        value = jnp.asarray(plain(self.values))
+        return jnp.log(value) if self.positive else value
 
     def __call__(self, *x: Any) -> Any:
-        value = jnp.asarray(plain(self.values))
-        value = jnp.log(value) if self.positive else value
-        for knots, one in zip(self.knots if isinstance(self.knots, tuple) else (self.knots,), x, strict=True):
-            value = _natural_spline(jnp.asarray(knots), value, one)
+        value = self.ordinates
+        for knots, (bends, _), one in zip(self._axes, plain(self.matrices), x, strict=True):
+            value = _natural_spline(jnp.asarray(knots), bends, value, one)
         return jnp.exp(value) if self.positive else value
+
+    def roughness(self) -> Any:
+        """r, `(q,)`, whose square |r|² is ∫ (c″)² dx, exactly on one axis; of a surface its sum over the axes, with the trapezoidal
+        rule across them. It is linear in the values, or in their logarithms. Green & Silverman 1994, sect. 2.1."""
+        value, found = self.ordinates, []
+        widths = [jnp.diff(jnp.asarray(knots)) for knots in self._axes]
+        shares = [(jnp.pad(h, (0, 1)) + jnp.pad(h, (1, 0))) / 2 for h in widths]
+        for k, (_, rough) in enumerate(plain(self.matrices)):
+            parts = jnp.moveaxis(jnp.tensordot(rough, jnp.moveaxis(value, k, 0), 1), 0, k)
+            for j, share in enumerate(shares):
+                if j != k:
+                    parts = parts * jnp.sqrt(share).reshape(-1, *(1,) * (value.ndim - 1 - j))
+            found.append(parts.ravel())
+        return jnp.concatenate(found)
 
 
 class MLP(eqx.Module):
@@ -186,17 +228,11 @@ def _of_coordinates(count: int) -> inspect.Signature:
     return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
 
 
-def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
-    """Through y `(n, …)` at the knots, at one x."""
+def _natural_spline(knots: Any, bends: Any, y: Any, x: Any) -> Any:
+    """Through y `(n, …)` at the knots, at one x; bends: from y to second derivatives at the inner knots."""
     h = jnp.diff(knots)
-    wide = h.reshape(-1, *(1,) * (y.ndim - 1))
-    slope = jnp.diff(y, axis=0) / wide
-    bend = jnp.zeros_like(y)
-    if len(knots) > 2:
-        system = jnp.diag(2 * (h[1:] + h[:-1])) + jnp.diag(h[1:-1], 1) + jnp.diag(h[1:-1], -1)
-        jumps = 6 * jnp.diff(slope, axis=0)
-        inner = jnp.linalg.solve(system, jumps.reshape(len(jumps), -1)).reshape(jumps.shape)
-        bend = bend.at[1:-1].set(inner)
+    slope = jnp.diff(y, axis=0) / h.reshape(-1, *(1,) * (y.ndim - 1))
+    bend = jnp.zeros_like(y).at[1:-1].set(jnp.tensordot(bends, y, 1, precision="highest"))
     i = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
     x_in = jnp.clip(x, knots[0], knots[-1])
     left, right = x_in - knots[i], knots[i + 1] - x_in
@@ -206,3 +242,16 @@ def _natural_spline(knots: Any, y: Any, x: Any) -> Any:
     )  # fmt: skip
     bends = jnp.where(x < knots[0], -h[i] * (2 * bend[i] + bend[i + 1]), h[i] * (bend[i] + 2 * bend[i + 1]))
     return curve + (slope[i] + bends / 6) * (x - x_in)
+
+
+def _bending(knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a natural cubic spline `(n − 2, n)` from its ordinates: its second derivatives c″ at the inner knots, and numbers whose squares
+    add up to ∫ (c″)² dx."""
+    h, n = np.diff(knots), len(knots)
+    second = np.zeros((n - 2, n))
+    rows = np.arange(n - 2)
+    second[rows, rows], second[rows, rows + 2] = 1 / h[:-1], 1 / h[1:]
+    second[rows, rows + 1] = -1 / h[:-1] - 1 / h[1:]
+    mass = (np.diag(2 * (h[1:] + h[:-1])) + np.diag(h[1:-1], 1) + np.diag(h[1:-1], -1)) / 6
+    bends = np.linalg.solve(mass, second) if n > 2 else second
+    return bends, np.linalg.cholesky(mass).T @ bends if n > 2 else second

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdiff.figures.bands import draw as draw_bands
 from jaxdiff.figures.style import COLORS, MODEL, SIZE, bins, canvas, legend
 from jaxdiff.measurements.view import Picture
 from jaxdiff.reports.views import FitView
@@ -56,7 +58,7 @@ def fits(fits: Any) -> Figure:
 
 
 def figures(shown: FitView) -> dict[str, Figure]:
-    """The pictures of a fit, each on its own: "fit", "residuals", "course", "history", where they apply."""
+    """The pictures of a fit, each on its own: "fit", "residuals", "course", "fields", "history", where they apply."""
     drawn = {}
     for name, picture in _pictures(shown).items():
         with canvas(9.0 if picture.wide else SIZE[0], SIZE[1]) as figure:
@@ -84,12 +86,26 @@ def draw_history(figure: Any, fit: Any) -> None:
         axes.set_ylabel("loss", color=COLORS[0])
 
 
+def _bands(fit: Any) -> list[Any]:
+    """Drift and diffusivity with their bands, of those that are functions of one position and known."""
+    found = []
+    for name in ("drift", "diffusivity"):
+        if callable(getattr(fit.models[0].equation, name, None)) or hasattr(
+            getattr(fit.models[0].equation, name, None), "energy"
+        ):
+            with suppress(ValueError):  # no error bar, or several axes
+                found.append(fit.band(name))
+    return found
+
+
 def _pictures(shown: FitView) -> dict[str, Picture]:
     """All pictures of a fit, by name."""
     found: dict[str, Picture] = {}
     for i, view in enumerate(shown.views):
         key = "" if len(shown.views) == 1 else f"_{i + 1}"
         found |= {name + key: picture for name, picture in view.pictures.items()}
+    if shown.fit.smooths and (bands := _bands(shown.fit)):
+        found["fields"] = Picture(lambda figure, names: draw_bands(figure, names, bands), wide=True)
     if len(shown.fit.history) > 1:
         found["history"] = Picture(lambda figure, names: draw_history(figure, shown.fit))
     return found

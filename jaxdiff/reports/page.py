@@ -83,6 +83,7 @@ CAPTIONS = {
     "fit": "Data and fit",
     "residuals": "Residuals",
     "course": "The fitted course",
+    "fields": "Fields, with bands",
     "history": "Loss at each step",
 }
 

@@ -37,6 +37,12 @@ TOLERANCE = 1e-6  # of ln p, a step, that two plans differ by [nat]
 LEAST = 1e-3  # of ln p in all, that counts [nat]
 ON_THE_WAY = 10.0  # times that, from coefficients where data are less likely than where a search ends
 SMOOTH = 1e-11  # last Chebyshev coefficients of f/D, beside its integral
+BENT = 64  # last of these coefficients, by whose sums a spline is judged, whose third derivative jumps at its knots
+KINKED = 1e-7  # what they may leave of ∫f/D dx
+OF_SPLINES = (
+    1e-3,
+    1e-5,
+)  # the same of any step and of a median one where splines bend: it goes to and fro, and its mean is 1e-8
 CHECKED = 64  # steps at which two plans are compared
 Terms = tuple[Scalar, Scalar, Scalar]
 Reader = Callable[[np.ndarray], tuple[np.ndarray, ...]]
@@ -165,12 +171,21 @@ def prepare(
         ends = np.stack([start, stop])
         rows = _sample(span, ends)
         now = Trial.of(read, span, durations, bucket(max(wanted, 16), 16))
+        if now is not None and now.bent:  # fewer have never done, and few sizes share compiled code
+            now = Trial.of(read, span, durations, bucket(2 * max(wanted, 16)))
         while now is not None:
             finer = Trial.of(read, span, durations, bucket(4 / 3 * len(now.nodes.x), 16))
             if finer is None:
                 return None
             (one, doubt), (other, _) = (each.logs(ends[:, rows], interval[rows]) for each in (now, finer))
-            if np.all(np.abs(one - other) <= TOLERANCE + 2 * doubt):
+            apart = np.maximum(np.abs(one - other) - 2 * doubt, 0.0)
+            if (
+                np.max(apart) <= now.most[0]
+                and np.median(apart) <= now.most[1]
+                and not (
+                    now.bent and len(now.far(ends, interval)[2])  # which finer nodes would reach
+                )
+            ):
                 return _shared(now, ends, interval, terms, duration, (lower, upper), walls)
             now = finer
     return None
@@ -265,6 +280,12 @@ class Trial(NamedTuple):
     found: Densities
     frame: Frame
     span: Span
+    bent: bool  # whether coefficients are splines, whose third derivative jumps
+
+    @property
+    def most(self) -> tuple[float, float]:
+        """That the ln p of any step, and of a median one, may differ from that of finer nodes."""
+        return OF_SPLINES if self.bent else (TOLERANCE, TOLERANCE)
 
     @classmethod
     def of(cls, read: Reader, span: Span, durations: Any, count: int) -> Trial | None:
@@ -276,8 +297,11 @@ class Trial(NamedTuple):
         at = chebyshev_points(MOST)
         f, D, _, _ = read(frame.series(at))
         size = np.abs(dct(f / D * frame.slope(at))) / MOST
-        needed = np.flatnonzero(size[::-1].cumsum()[::-1] > SMOOTH * (1 + size.sum()))
+        left = size[::-1].cumsum()[::-1]
+        needed = np.flatnonzero(left > SMOOTH * (1 + size.sum()))
         points = bucket(1.2 * (needed[-1] + 2) if len(needed) else 2)
+        bent = points > MOST and left[-BENT:].mean() <= KINKED * MOST
+        points = MOST if bent else points
         if points > MOST or not np.isfinite(size).all():
             return None
         ends = frame.place(np.array(span.data), span.s(np.array(span.data)))
@@ -290,7 +314,7 @@ class Trial(NamedTuple):
         pad = np.where(span.at_wall, -np.inf, 0.75 / BEYOND * np.array(beyond))
         nodes = eqx.tree_at(lambda one: one.pad, nodes, pad)
         found = densities_of(np, here, nodes)
-        return cls(nodes, found, frame, span) if np.isfinite(found.logs).all() else None
+        return cls(nodes, found, frame, span, bool(bent)) if np.isfinite(found.logs).all() else None
 
     def shared_out(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of starts and stops (2, m) the first node that each is shared out to, and the shares (2, m, STENCIL)."""
@@ -307,6 +331,17 @@ class Trial(NamedTuple):
         return _sum(np, self.found.logs, interval, near, share), _sum(
             np, self.found.doubt, interval, near, np.abs(share)
         )
+
+    def far(self, ends: np.ndarray, interval: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(the first node that each start and stop is shared out to, the shares, which steps are too far out for the nodes)."""
+        (first, share), n, m = self.shared_out(ends), len(self.nodes.x), len(interval)
+        near = _near(np, first + STENCIL // 2 - 1, n)[:, :, 0]
+        doubt = self.found.doubt[interval, near[0], near[1]]
+        rows = np.flatnonzero(doubt > CLEAR)
+        doubt[rows] = _sum(np, self.found.doubt, interval[rows], _near(np, first[:, rows], n), np.abs(share[:, rows]))
+        order, kept = np.argsort(doubt), np.zeros(m, bool)
+        kept[order] = (np.cumsum(doubt[order]) <= max(LEAST, TOLERANCE * m) / 8) & (doubt[order] <= FAR)
+        return first, share, np.flatnonzero(~kept)
 
 
 def _lagrange(place: np.ndarray) -> np.ndarray:
@@ -335,17 +370,10 @@ def _shared(
     now: Trial, ends: Any, interval: Any, terms: Terms, duration: Any, bounds: tuple[float, float], walls: Any
 ) -> CountPlan | None:
     """The plan whose nodes share the steps, but those far out."""
-    first, share = now.shared_out(ends)
-    n, m = len(now.nodes.x), len(interval)
-    near = _near(np, first + STENCIL // 2 - 1, n)[:, :, 0]
-    doubt = now.found.doubt[interval, near[0], near[1]]
-    rows = np.flatnonzero(doubt > CLEAR)
-    doubt[rows] = _sum(np, now.found.doubt, interval[rows], _near(np, first[:, rows], n), np.abs(share[:, rows]))
-    order, kept = np.argsort(doubt), np.zeros(m, bool)
-    kept[order] = (np.cumsum(doubt[order]) <= max(LEAST, TOLERANCE * m) / 8) & (doubt[order] <= FAR)
-    far = np.flatnonzero(~kept)
-    if len(far) > max(4, MANY_FAR * m):
+    first, share, far = now.far(ends, interval)
+    if len(far) > max(4, MANY_FAR * len(interval)):
         return None
+    kept = ~np.isin(np.arange(len(interval)), far)
     beyond = density.prepare(*terms, ends[0, far], ends[1, far], duration[far], *bounds, walls) if len(far) else None
     return CountPlan(now.nodes, first, share, interval, kept, far, beyond)
 

@@ -144,3 +144,18 @@ def test_no_value_of_a_potential_is_told_apart_from_a_constant():
     curvature[9, 9] = 5.0  # of another parameter
     lost, _ = _invert(curvature[None], np.zeros((1, 10), bool))
     np.testing.assert_array_equal(lost[0], [True] * 9 + [False])
+
+
+def test_the_roughness_of_a_spline_is_the_integral_of_its_squared_bend():
+    knots = np.array([0.0, 0.3, 1.0, 1.4, 2.5])
+    values = np.array([1.0, 2.0, 0.5, 3.0, 1.5])
+    second = CubicSpline(knots, np.log(values), bc_type="natural").derivative(2)
+    nodes, weights = np.polynomial.legendre.leggauss(3)
+    middle, half = (knots[1:] + knots[:-1]) / 2, np.diff(knots) / 2
+    exact = np.sum(second(middle[:, None] + half[:, None] * nodes) ** 2 * weights * half[:, None])
+    with jax.enable_x64(True):
+        r = plain(jd.Spline(knots, values, positive=True, smooth=True)).roughness()
+        assert float(r @ r) == pytest.approx(exact, rel=1e-12)
+        bent = plain(jd.Spline((knots, np.array([0.0, 1.0, 3.0])), np.outer(np.log(values), np.ones(3)), smooth=True))
+        assert float(jnp.sum(bent.roughness() ** 2)) == pytest.approx(3 * exact, rel=1e-12)
+        assert np.allclose(plain(jd.Spline(knots, 2 - knots, smooth=2.0)).roughness(), 0.0, atol=1e-12)
