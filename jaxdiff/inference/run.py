@@ -31,6 +31,7 @@ FEW = 64  # parameters for which a dense Jacobian is the better bargain
 MANY = 300  # parameters beyond which no curvature is computed
 STEPS = 100  # of Levenberg–Marquardt, unless others are asked for
 RENEWALS = 50  # of predictors within one fit
+NAMED = 8  # numbers in a message, at most
 RETREATS = 30  # in a row, from coefficients that no predictor resolves
 NO_STEP = "no step improves the loss any more; check the model, or start elsewhere"
 _PACES: dict[Objective, float] = {}  # seconds an evaluation last took, by which a fit runs some way at once
@@ -173,7 +174,8 @@ class Run:
 
     def _named(self, z: Any) -> str:
         x = np.asarray(self.parameters.transform(np.asarray(z)))
-        return ", ".join(f"{label} = {value:.4g}" for label, value in zip(self.parameters.labels, x, strict=True))
+        named = [f"{label} = {value:.4g}" for label, value in zip(self.parameters.labels, x, strict=True)]
+        return ", ".join(named if len(named) <= NAMED else [*named[:NAMED], "…"])
 
     def levenberg_marquardt(
         self, method: LevenbergMarquardt, steps: int, callback: Any = None, alone: bool = False

@@ -27,11 +27,9 @@ from jaxdiff.inference.smoothing import (
     terms,
 )
 from jaxdiff.measurements.states_at_times import Unplannable
-from jaxdiff.measurements.trajectory_predictor import TrajectoryPredictor
 from jaxdiff.runtime.compilation import quick_jit
 
 SETTLED = 1e-4  # change of ln λ that moves nothing any more
-LONG = 2000  # steps of a path from which on the split kernel takes minutes for every trial
 EULER_STEPS = 30
 EULER_MOST = 4000  # steps of paths whose Euler densities lead to a start
 
@@ -72,16 +70,7 @@ class SmoothSearch:
     def _begun(self, method: LevenbergMarquardt, z: np.ndarray, steps: int) -> State:
         """The run at z, with new predictors."""
         self.run.prepare(z)
-        self._require_shared()
         return self.run.follow(method, begin(z, len(self.run.predictors), steps, method.damping), 0)
-
-    def _require_shared(self) -> None:
-        """Long paths have steps that share nodes, of regular times, inside walls."""
-        for one in self.run.predictors:
-            if isinstance(one, TrajectoryPredictor) and len(one.observation) > LONG:
-                raise Unplannable(
-                    f"a smooth field of a path of {len(one.observation)} steps wants steps that share nodes, and here they do not: give regular times, knots that span the data, and a grid beyond them"
-                )
 
     def _first(self, method: LevenbergMarquardt, steps: int) -> State:
         """Where the Euler densities of paths are largest, smooth as they ask for; else the start."""
@@ -112,7 +101,6 @@ class SmoothSearch:
             until = steps if settled else min(steps, int(state.iteration) + 1)
             before = int(state.iteration)
             state = follow(state, until)
-            self._require_shared()
             if state.stalled or int(state.iteration) >= steps:
                 return state
             if state.converged and settled:

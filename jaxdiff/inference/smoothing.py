@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.inference.loss import Expansion
-from jaxdiff.model.coefficients import Potential
-from jaxdiff.model.families import Spline
-from jaxdiff.parameters import Function, plain
+from jaxdiff.model.families import Spline, smooth_splines
+from jaxdiff.parameters import plain
 from jaxdiff.runtime.compilation import quick_jit
 
 ROUNDS = 60  # of Newton's method for ln λ
@@ -108,30 +106,7 @@ def splines(models: Any) -> Iterator[tuple[Spline, bool]]:
         for one in (part.equation, part.initial, part.observe):
             if id(one) not in seen:
                 seen.add(id(one))
-                yield from _within(one, False, seen)
-
-
-def _within(tree: Any, energy: bool, seen: set[int]) -> Iterator[tuple[Spline, bool]]:
-    for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, (Spline, Potential, Function))):
-        if isinstance(node, Spline):
-            if node.smooth:
-                yield node, energy
-        elif isinstance(node, Potential):
-            yield from _within(node.energy, True, seen)
-        else:
-            function = node.function if isinstance(node, Function) else node
-            if isinstance(function, FunctionType) and id(function) not in seen:
-                seen.add(id(function))
-                for held in (*_cells(function), *(function.__defaults__ or ())):
-                    yield from _within(held, energy, seen)
-
-
-def _cells(function: FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
+                yield from smooth_splines(one, False, seen)
 
 
 def terms(models: Any, problem: Any, z: np.ndarray) -> tuple[tuple[Term, ...], np.ndarray, np.ndarray]:

@@ -80,8 +80,10 @@ def load(path: str | os.PathLike[str], model: Any = None) -> Fit:
 
 def _restored(stored: dict[str, Any]) -> Fit:
     """The numbers of a stored fit; raises what damaged content leads to."""
-    if not isinstance(stored["converged"], bool) or not isinstance(stored["loss_name"], str):
-        raise ValueError("converged is true or false, loss_name a text")
+    if not isinstance(stored["converged"], bool) or not all(
+        isinstance(stored[key], str) for key in ("loss_name", "search")
+    ):
+        raise ValueError("converged is true or false, loss_name and search are texts")
     for key in ("labels", "notes"):
         if not (isinstance(stored[key], list) and all(isinstance(text, str) for text in stored[key])):
             raise ValueError(f"{key} is a list of texts")
@@ -100,7 +102,7 @@ def _restored(stored: dict[str, Any]) -> Fit:
         validation_history=np.reshape(_number(stored.get("validation_history", [])), (-1, 2)),
         converged=stored["converged"],
         notes=tuple(stored["notes"]),
-        search=str(stored.get("search", "")),
+        search=stored["search"],
         judged=Verdict.restored(stored.get("verdict")),
         conditions=tuple(map(checked_conditions, stored.get("conditions", ()))),
     )

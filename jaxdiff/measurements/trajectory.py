@@ -30,8 +30,11 @@ from jaxdiff.measurements.residuals import Examination
 from jaxdiff.measurements.stacks import Redraw, Stack, apart
 from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.measurements.trajectory_predictor import Term, TrajectoryPredictor
+from jaxdiff.model.families import smooth_splines
 from jaxdiff.model.grid import Grid
 from jaxdiff.transition.density import prepare
+
+LONG = 2000  # steps that the split kernel takes minutes over, at every trial of a smooth field
 
 if TYPE_CHECKING:
     from jaxdiff.measurements import tables
@@ -328,6 +331,10 @@ class Trajectory(Measurement):
         try:
             if (shared := trajectory_counts.prepared(self, (drift, diffusivity, killing), walls)) is not None:
                 return shared
+            if len(self.durations) > LONG and any(smooth_splines(equation)):
+                raise ValueError(
+                    f"smooth fields of {len(self.durations)} steps want steps that share nodes, and these do not; give regular times, knots that span the data, and a grid beyond them"
+                )
             with np.errstate(all="ignore"):  # what is not finite is found, and refused
                 steps = prepare(
                     drift, diffusivity, killing, self.starts, self.stops, self.durations, lower, upper, walls

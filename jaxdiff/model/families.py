@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from types import FunctionType
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -10,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.parameters import Fixed, Free, Mark, Positive, numeric, plain
+from jaxdiff.model.coefficients import Potential
+from jaxdiff.parameters import Fixed, Free, Function, Mark, Positive, numeric, plain
 
 
 class Polynomial(eqx.Module):
@@ -205,6 +208,31 @@ class MLP(eqx.Module):
             h = jnp.tanh(layer(h))
         out = self.layers[-1](h)[0]
         return jax.nn.softplus(out) if self.positive else out
+
+
+def smooth_splines(tree: Any, energy: bool = False, seen: set[int] | None = None) -> Iterator[tuple[Spline, bool]]:
+    """The smooth splines in a tree, and whether each is an energy; those that functions close over too, but for functions seen."""
+    seen = set() if seen is None else seen
+    for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, (Spline, Potential, Function))):
+        if isinstance(node, Spline):
+            if node.smooth:
+                yield node, energy
+        elif isinstance(node, Potential):
+            yield from smooth_splines(node.energy, True, seen)
+        else:
+            function = node.function if isinstance(node, Function) else node
+            if isinstance(function, FunctionType) and id(function) not in seen:
+                seen.add(id(function))
+                for held in (*_cells(function), *(function.__defaults__ or ())):
+                    yield from smooth_splines(held, energy, seen)
+
+
+def _cells(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
 
 
 def _shape(coefficients: Any) -> tuple[int, ...]:

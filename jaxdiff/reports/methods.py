@@ -85,8 +85,8 @@ def _walls(equation: Any, grid: Any) -> str:
 
 
 def _wall(side: Any) -> str:
-    zero = all(is_number(x) and x == 0 for x in side.numbers.values())
-    return {"Flux": "reflecting", "Dirichlet": "absorbing"}.get(kind := type(side).__name__, kind) if zero else kind
+    kind, zero = type(side).__name__, all(is_number(x) and x == 0 for x in side.numbers.values())
+    return {"Flux": "reflecting", "Dirichlet": "absorbing"}.get(kind, kind) if zero else kind
 
 
 def _numbers(fit: Any) -> list[str]:

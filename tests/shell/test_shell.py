@@ -75,7 +75,7 @@ BAD = [
     ("[solve]", "[labels]\nx = 5\n[solve]", "[labels] x must be a text, got 5"),
     ("[equation]", "title = 5\n[equation]", "title must be a text, got 5"),
     ('"levenberg_marquardt"', '{ name = "adam", learning_rate = "0.1" }', "adam learning_rate must be a number"),
-    ('"levenberg_marquardt"', '{ name = "adam", learning_rate = -0.1 }', "adam learning_rate must be above zero"),
+    ('"levenberg_marquardt"', '{ name = "adam", learning_rate = -0.1 }', "learning_rate must be a number above zero"),
     ('"levenberg_marquardt"', '{ name = "sgd", learning_rate = 0.1, nesterov = "false" }', "nesterov must be true or"),
     ('"levenberg_marquardt"', '"levenberg_marquardt"\nseed = -1', "[fit] seed must be from 0"),
     ('diffusivity = "D"', f'diffusivity = "{"(" * 5000}D"', "too long, or nested too deep"),
