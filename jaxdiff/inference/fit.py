@@ -228,7 +228,7 @@ def finished(
         loss_name=loss_name(run.objective, loss, len(measured)),
         history=outcome.history,
         converged=outcome.converged,
-        search=f"{optimizer}, in {'double' if jax.dtypes.canonicalize_dtype(float) == np.float64 else 'single'} precision",
+        search=f"{optimizer}, in {'double' if jax.dtypes.canonicalize_dtype(float) == np.float64 else 'single'} precision{', with errors of the sandwich form' if errors == 'sandwich' else ''}",
         notes=(
             *notes,
             *approximations.upwind(run, z),

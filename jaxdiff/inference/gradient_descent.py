@@ -122,12 +122,17 @@ class Descent:
 
 @cache
 def _by_name(method: str, rate: Any) -> Any:
+    if method == "lbfgs" and rate is None:
+        return QuasiNewton()
+    return by_options(method, learning_rate=RATE if rate is None else rate)
+
+
+def by_options(method: str, **options: Any) -> Any:
+    """The transformation of optax of this name with these options."""
     import optax
 
-    if method == "lbfgs":
-        return QuasiNewton() if rate is None else optax.lbfgs(rate)
     seed = {"key": 0} if method == "noisy_sgd" else {}
-    return getattr(optax, method)(RATE if rate is None else rate, **seed)
+    return getattr(optax, method)(**{**seed, **options})
 
 
 def is_transformation(thing: Any) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.inference.gradient_descent import by_options
 from jaxdiff.inference.objective import Problem
 from jaxdiff.inference.run import Run
 from jaxdiff.runtime.compilation import quick_jit
@@ -65,7 +65,7 @@ class Group:
     def __post_init__(self) -> None:
         first = {name: jnp.asarray(column[0]) for name, column in self.options.items()}
         n = len(self.which)
-        inner = jax.tree.map(np.asarray, _make(self.name)(**first).init(jnp.asarray(self.start[0])))
+        inner = jax.tree.map(np.asarray, by_options(self.name, **first).init(jnp.asarray(self.start[0])))
         filled = lambda value, dtype: np.full(n, value, dtype)
         dtype = self.start.dtype
         keys = jnp.broadcast_to(jax.random.key_data(self.key), (n, *jax.random.key_data(self.key).shape))
@@ -119,13 +119,6 @@ class Group:
         return True
 
 
-@cache
-def _make(name: str) -> Callable[..., Any]:
-    import optax
-
-    return getattr(optax, name)
-
-
 def grouped(pairs: list[tuple[Problem, Problem]]) -> dict[Any, list[int]]:
     """{structure: numbers} of problems, with those held out, that one program serves."""
     found: dict[Any, list[int]] = {}
@@ -167,7 +160,7 @@ def _advance(
         import optax
 
         trained, held_out = jax.tree.unflatten(structure, [own.get(k, leaf) for k, leaf in enumerate(leaves)])
-        optimizer = optax.with_extra_args_support(_make(name)(**options))
+        optimizer = optax.with_extra_args_support(by_options(name, **options))
         limit = trained.parameters.transform.limit
 
         def loss(z: Any, key: Any) -> Any:

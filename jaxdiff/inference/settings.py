@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.inference.fit import checked_count
+from jaxdiff.inference.gradient_descent import METHODS, by_options, checked_count
 from jaxdiff.model.equations import Equation
 
 MOST = 10_000  # settings
@@ -35,9 +35,9 @@ def options_of(names: list[Any], values: Mapping[str, Any]) -> tuple[str, ...]:
 
     found: set[str] = set()
     for name in names:
-        make = getattr(optax, name, None) if isinstance(name, str) else None
+        make = getattr(optax, name) if name in METHODS else None
         taken = set(inspect.signature(make).parameters) if callable(make) else set()
-        if "learning_rate" not in taken or name == "lbfgs":
+        if "learning_rate" not in taken or name in ("lbfgs", "noisy_sgd"):  # whose states no lane holds
             raise ValueError(
                 f"optimizer must be the name of one of optax that takes a learning rate, like 'adam' or 'sgd', got {name!r}"
             )
@@ -81,6 +81,4 @@ def check_setting(setting: Mapping[str, Any]) -> None:
 
 
 def transformation(chosen: dict[str, Any], known: tuple[str, ...]) -> Any:
-    import optax
-
-    return getattr(optax, chosen["optimizer"])(**{name: chosen[name] for name in known if name in chosen})
+    return by_options(chosen["optimizer"], **{name: chosen[name] for name in known if name in chosen})

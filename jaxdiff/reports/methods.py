@@ -121,7 +121,12 @@ def _errors(fit: Any) -> list[str]:
         "density": "the observed information",
     }
     of = " and ".join(information[kind] for kind in information if kind in kinds) or "the curvature of the loss"
-    found = [f"Standard errors are from {of}, 95 % intervals symmetric in the scale of the search"]
+    found = [str(one)[0].upper() + str(one)[1:] for one in fit.smooths]
+    if fit.smooths:
+        of = "the Bayesian covariance, of the expected information and the roughness of smooth fields"
+    if "sandwich" in fit.search:
+        of = "the square of each residual (sandwich, HC3)"
+    found.append(f"Standard errors are from {of}, 95 % intervals symmetric in the scale of the search")
     if any(tau is not None for tau in fit.correlation_times):
         found.append("Noise was taken as correlated in time, first-order autoregressive at each position")
     describes = {True: "describes", False: "does not describe", None: "could not be tested on"}[fit.verdict.describes]

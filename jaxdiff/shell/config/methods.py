@@ -15,7 +15,7 @@ import numpy as np
 from jaxdiff.discretisation.modes import Spectral
 from jaxdiff.discretisation.schemes import FiniteVolume
 from jaxdiff.inference.distances import energy_distance, wasserstein
-from jaxdiff.inference.gradient_descent import METHODS, RATE, Descent
+from jaxdiff.inference.gradient_descent import METHODS, RATE, Descent, by_options
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import kl_divergence, mse, negative_log_likelihood
 from jaxdiff.inference.noise_models import ERRORS
@@ -100,7 +100,7 @@ def _optimizer(setting: Any, where: str) -> Any:
         if not settings.keys() - {"learning_rate"}:
             return Descent(name, **settings, **own)
         rate = {} if name == "lbfgs" else {"learning_rate": RATE}
-        return Descent(getattr(optax, name)(**{**rate, **settings}), **own)
+        return Descent(by_options(name, **{**rate, **settings}), **own)
     except ValueError as error:
         raise ValueError(f"{where} {name}: {error}") from None
 
