@@ -11,7 +11,7 @@ interior they are even in √duration: three of them resolve a Gaussian to 1e-9 
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -82,17 +82,12 @@ def densities_of(xp: Any, here: Any, plan: Collocation) -> Densities:
     log_weight = plan.integral @ (at_poly[0] / at_poly[1]) - xp.log(at_nodes[1])
     f, D, slope, killed = at_points if within else at_nodes
     share, durations = xp.asarray(plan.share), xp.asarray(plan.durations)
-    across = (plan.derivative - ((f - slope) / (2 * D))[:, None] * plan.value) * xp.sqrt(D * share)[:, None]
-    generator = _product(across.T, across) + _product((plan.value * (killed * share)[:, None]).T, plan.value)
+    rate, bias, lost = xp.sqrt(D * share), (f - slope) / (2 * D), killed * share
     if xp is jnp:
-        by_time = exponentials(generator, durations)
+        basis = tuple(map(jnp.asarray, (plan.value, plan.derivative, plan.back)))
+        q = symmetric(rate, bias, lost, *basis, durations)
     else:
-        from scipy.linalg import (
-            eigh,
-        )  # NumPy's waits for its threads: on a busy machine a hundred times as long as it computes
-
-        by_time = _exponentials(np, durations, *eigh(generator))
-    q = _product(_product(plan.back, by_time), plan.back.T)
+        q = _symmetric(np, rate, bias, lost, plan.value, plan.derivative, plan.back, durations)[0]
     most = fixed(xp.max(q, axis=(1, 2), keepdims=True))
     floor = 1e-3 * NOISE * most
     doubt = NOISE * most / xp.maximum(fixed(q), floor)
@@ -106,35 +101,54 @@ def densities_of(xp: Any, here: Any, plan: Collocation) -> Densities:
 
 
 @jax.custom_jvp
-def exponentials(A: Float[Array, "n n"], durations: Float[Array, " t"]) -> Float[Array, "t n n"]:
-    """e^{−tA} of a symmetric A for each duration t. The derivative is that of Daleckii and Krein, by divided differences, which eigenvalues
-    may share; it is differentiable no further.
+def symmetric(rate: Any, bias: Any, lost: Any, value: Any, derivative: Any, back: Any, durations: Any) -> Any:
+    """q = b e^{−tA} bᵀ `(T, n, n)`, A = Cᵀ C + ψᵀ diag(lost) ψ, C = diag(rate) (ψ′ − diag(bias) ψ), of nodes whose functions are
+    ψ (value), ψ′ (derivative) and b (back).
+
+    The derivative is that of Daleckii and Krein, by divided differences, which eigenvalues may share; it is differentiable no
+    further. Among eigenvectors v the functions are ψv and ψ′v once and for all, and each derivative takes three products.
 
     Higham 2008, Functions of Matrices, doi:10.1137/1.9780898717778, ch. 3.
     """
-    return _exponentials(jnp, durations, *_eigen(A))
+    return _symmetric(jnp, rate, bias, lost, value, derivative, back, durations)[0]
 
 
-@exponentials.defjvp
-def _exponentials_jvp(primals: Any, tangents: Any) -> Any:
-    A, durations = primals
-    values, vectors = _eigen(A)
+def _symmetric(xp: Any, rate: Any, bias: Any, lost: Any, value: Any, derivative: Any, back: Any, durations: Any) -> Any:
+    """(q, eigenvalues of A, its eigenvectors, those at the nodes)."""
+    across = (derivative - bias[:, None] * value) * rate[:, None]
+    A = _product(across.T, across) + _product((value * lost[:, None]).T, value)
+    if xp is jnp:
+        vectors, values = jax.lax.linalg.eigh(A, symmetrize_input=False)
+    else:  # NumPy's waits for its threads: on a busy machine a hundred times as long as it computes
+        from scipy.linalg import eigh
+
+        values, vectors = eigh(A)
+    seen = _product(back, vectors)
+    return _product(seen * xp.exp(-durations[:, None, None] * values), seen.T), values, vectors, seen
+
+
+@partial(symmetric.defjvp, symbolic_zeros=True)
+def _symmetric_jvp(primals: Any, tangents: Any) -> Any:
+    rate, bias, _, value, derivative, _, durations = primals
+    q, values, vectors, seen = _symmetric(jnp, *primals)
+    d_rate, d_bias, d_lost = tangents[:3]
+    none = jax.custom_derivatives.SymbolicZero
     t = durations[:, None, None]
     gap = t * jnp.abs(values[:, None] - values)
     near = gap < 1e-8
     mean = jnp.where(near, 1 - gap / 2, -jnp.expm1(-gap) / jnp.where(near, 1.0, gap))
     share = -t * jnp.exp(-t * jnp.minimum(values[:, None], values)) * mean
-    inner = _product(_product(vectors.T, tangents[0]), vectors)
-    return _exponentials(jnp, durations, values, vectors), _product(_product(vectors, share * inner), vectors.T)
-
-
-def _eigen(A: Any) -> tuple[Any, Any]:
-    vectors, values = jax.lax.linalg.eigh(A, symmetrize_input=False)
-    return values, vectors
-
-
-def _exponentials(xp: Any, durations: Any, values: Any, vectors: Any) -> Any:
-    return _product(vectors * xp.exp(-durations[:, None, None] * values), vectors.T)
+    psi, slope = _product(value, vectors), _product(derivative, vectors)
+    bent = slope - bias[:, None] * psi
+    moved = 0.0 * bent
+    if not isinstance(d_rate, none):
+        moved = moved + d_rate[:, None] * bent
+    if not isinstance(d_bias, none):
+        moved = moved - (rate * d_bias)[:, None] * psi
+    half = _product(moved.T, rate[:, None] * bent)
+    if not isinstance(d_lost, none):
+        half = half + _product((d_lost[:, None] * psi).T, psi) / 2
+    return q, _product(_product(seen, share * (half + half.T)), seen.T)
 
 
 def _product(one: Any, other: Any) -> Any:

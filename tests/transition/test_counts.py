@@ -1,5 +1,6 @@
 """Paths of few distinct intervals: ln p from nodes against closed forms and the split kernel, and what is not for nodes."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import norm
 
+import jaxdiff as jd
+from jaxdiff.parameters import plain
 from jaxdiff.transition import counts, density
-from jaxdiff.transition.collocation import exponentials
+from jaxdiff.transition.collocation import symmetric
 
 REFLECTING, ABSORBING = ("reflecting",) * 2, ("absorbing",) * 2
 table = jax.jit(counts.table)
@@ -146,17 +149,55 @@ def test_a_plan_says_where_it_ends():
 
 
 @pytest.mark.slow
-def test_exponentials_are_differentiated_where_eigenvalues_meet():
+def test_densities_are_differentiated_where_eigenvalues_meet():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         Q, _ = np.linalg.qr(rng.normal(size=(6, 6)))
-        A = jnp.asarray((Q * np.array([0.0, 0.0, 1.0, 1.0, 2.0, 40.0])) @ Q.T)
-        change = rng.normal(size=(6, 6))
-        change = jnp.asarray(change + change.T)
-        durations = jnp.array([0.3, 1.0])
-        _, found = jax.jvp(lambda A: exponentials(A, durations), (A,), (change,))
-        for k, t in enumerate((0.3, 1.0)):
-            _, exact = jax.jvp(lambda A, t=t: jax.scipy.linalg.expm(-t * A), (A,), (change,))
-            np.testing.assert_allclose(found[k], exact, atol=1e-12)
-        back = jax.grad(lambda A: jnp.sum(exponentials(A, durations)))(A)
-        assert float(jnp.sum(back * change)) == pytest.approx(float(found.sum()), rel=1e-11)
+        root = np.sqrt([0.0, 0.0, 1.0, 1.0, 2.0, 40.0])[:, None] * Q.T  # whose square has equal eigenvalues
+        psi, back, durations = rng.normal(size=(6, 6)), rng.normal(size=(4, 6)), jnp.array([0.3, 1.0])
+        here = jnp.ones(6), jnp.full(6, 0.3), jnp.zeros(6)  # rate, bias, loss
+        found = lambda *here: symmetric(*here, psi, root + 0.3 * psi, back, durations)
+
+        def exact(rate, bias, lost):
+            across = rate[:, None] * (root + (0.3 - bias[:, None]) * psi)
+            A = across.T @ across + (psi.T * lost) @ psi
+            return jnp.stack([back @ jax.scipy.linalg.expm(-t * A) @ back.T for t in durations])
+
+        change = tuple(map(jnp.asarray, rng.normal(size=(3, 6))))
+        for one, other in zip(jax.jvp(found, here, change), jax.jvp(exact, here, change), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-11)
+        weights = rng.normal(size=(2, 4, 4))
+        summed = lambda function: jax.grad(lambda here: jnp.sum(weights * function(*here)))(here)
+        for one, other in zip(summed(found), summed(exact), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_nodes_move_no_value_of_a_spline_by_a_tenth_of_its_error_bar():
+    knots = np.linspace(-1.6, 1.8, 12)
+    spline = plain(jd.Spline(knots, jd.Fixed(knots)))
+    rng = np.random.default_rng(3)
+    values = np.concatenate([2 * (knots - knots**3) + 0.3, np.log(0.4) + 0.5 * np.sin(1.5 * knots)])
+    values = values + np.repeat([0.3, 0.1], 12) * rng.normal(size=24)  # it bends at each knot
+    of = lambda v, x: eqx.tree_at(lambda one: one.values, spline, v)(x)
+    with jax.enable_x64(True):
+        drift, diffusivity = (lambda v, x: of(v[:12], x)), (lambda v, x: jnp.exp(of(v[12:], x)))
+        terms = lambda v: (Partial(drift, v), Partial(diffusivity, v), Partial(lambda v, x: 0.0 * x, v))
+        x, h, path = np.zeros(100), 0.01, []
+        pace = jax.jit(jax.vmap(lambda x: (drift(values, x), diffusivity(values, x))))
+        for i in range(1001):
+            if i % 10 == 0:
+                path.append(x)
+            f, D = map(np.asarray, pace(x))
+            x = np.clip(x + f * h + np.sqrt(2 * D * h) * rng.normal(size=100), -1.6, 1.8)
+        start, stop = np.ravel(path[:-1]), np.ravel(path[1:])
+        scores = jax.jit(
+            jax.jacfwd(lambda v, plan, weights: counts.of_steps(plan, counts.table(*terms(v), plan, weights)[0]))
+        )
+        found = []
+        for slack in (1.0, 1.6):
+            plan = counts.prepare(*terms(values), start, stop, np.full(10_000, 0.1), -2.6, 2.8, REFLECTING, slack=slack)
+            found.append(np.asarray(scores(jnp.asarray(values), plan, counts.counted(plan)[0])))
+    information = np.linalg.inv(found[1].T @ found[1])
+    shift = information @ (found[0] - found[1]).sum(0) / np.sqrt(np.diag(information))
+    assert np.abs(shift).max() < 0.1
