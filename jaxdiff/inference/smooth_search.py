@@ -30,6 +30,8 @@ from jaxdiff.measurements.states_at_times import Unplannable
 from jaxdiff.runtime.compilation import quick_jit
 
 SETTLED = 1e-4  # change of ln λ that moves nothing any more
+FAR = 10.0  # decrement of a place from which strengths found there may mislead [nat]
+LONGEST = 2.0  # change of ln λ there, once there is a λ
 EULER_STEPS = 30
 EULER_MOST = 4000  # steps of paths whose Euler densities lead to a start
 
@@ -115,8 +117,8 @@ class SmoothSearch:
         residuals, slopes = np_rough(run, state.z)
         old, chosen = np.asarray(run.smoothing.strengths), run.smoothing.chosen
         data = run.smoothing.without(state.here, residuals, slopes)
-        strengths = old
-        if self.middle is None:
+        strengths, first = old, self.middle is None
+        if first:
             scale = scales(data, slopes)
             self.middle, strengths = np.log(scale), np.where(old > 0, old, scale)
         known = 1.0
@@ -124,8 +126,10 @@ class SmoothSearch:
             whole = run.smoothing.of(strengths).added(data, residuals, slopes)
             known = max(self.unknown - influence(data, whole).sum(), 1.0) / self.unknown
         if chosen.any():
-            found = restricted_likelihood(data, residuals, slopes, known * strengths, chosen, self.middle, known)
-            strengths = np.where(chosen, found / known, strengths)
+            found = restricted_likelihood(data, residuals, slopes, known * strengths, chosen, self.middle, known) / known
+            if not first and float(state.decrement) > FAR:
+                found = np.clip(found, strengths * np.exp(-LONGEST), strengths * np.exp(LONGEST))
+            strengths = np.where(chosen, found, strengths)
         run.smoothing = run.smoothing.of(strengths)
         here = run.smoothing.added(data, residuals, slopes)
         transform = run.parameters.transform
