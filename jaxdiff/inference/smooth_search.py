@@ -126,7 +126,9 @@ class SmoothSearch:
             whole = run.smoothing.of(strengths).added(data, residuals, slopes)
             known = max(self.unknown - influence(data, whole).sum(), 1.0) / self.unknown
         if chosen.any():
-            found = restricted_likelihood(data, residuals, slopes, known * strengths, chosen, self.middle, known) / known
+            found = (
+                restricted_likelihood(data, residuals, slopes, known * strengths, chosen, self.middle, known) / known
+            )
             if not first and float(state.decrement) > FAR:
                 found = np.clip(found, strengths * np.exp(-LONGEST), strengths * np.exp(LONGEST))
             strengths = np.where(chosen, found, strengths)
