@@ -28,7 +28,7 @@ _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at 
 # How far apart kinetic energies may be, in turns of a step. What a wave is at one place in free flight is told by samples whose gaps are
 # less than 2π over that band; kicks, at half of that at most, hold a quarter of it at least (Gröchenig 1992, Math. Comp. 59, 181).
 _FREE = 18.0  # steps of a wave on which nothing acts, for what is watched
-_BAND = np.pi / np.diff(np.sort(_CLOCK)).max()
+_BAND = float(np.pi / np.diff(np.sort(_CLOCK)).max())
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _SPARE = 1.05  # times the steps that an error asks for
 _PAIRS, _CELLS = 10, 2**12  # held against one of twice the length at a time, at most; transforms of many are cheaper
@@ -137,10 +137,10 @@ def _split(
 ) -> tuple[Any, Any, Any, Any]:
     starts, durations = stretches
     whole = jnp.sum(durations)
-    share = jnp.maximum(tolerance / 4, 64 * float(jnp.finfo(durations.dtype).eps))
+    share = jnp.maximum(tolerance / 4, 64 * float(jnp.finfo(durations.dtype).eps)).astype(durations.dtype)
     free = parts.forces(starts[0]) * whole <= share
     slowest = jnp.maximum(jnp.where(free, _FREE / whole, 0.0), least).astype(durations.dtype)
-    look = lambda wave: jnp.append(watch(wave), jnp.where(free, 0.0, parts.band(wave, share)))
+    look = lambda wave: jnp.append(watch(wave), jnp.where(free, 0.0, parts.band(wave, share))).astype(durations.dtype)
 
     def stretch(carry: Any, row: Any) -> Any:
         wave, pace, taken, error, watched = carry
