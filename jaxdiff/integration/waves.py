@@ -184,7 +184,9 @@ class Fading(Method):
 
         _, (waves, terms, fades, grown) = jax.lax.scan(interval, (wave, noise), times[1:] - times[:-1])
         waves = waves[:, 0] if parts is None else jax.lax.complex(waves[:, 0], waves[:, 1])
-        good = jnp.max(fades) <= _FADES
+        sizes = jax.lax.stop_gradient(jax.vmap(size)(waves))
+        over = ~jnp.isfinite(sizes).all() | jnp.isnan(fades).any()  # its square is no number any more
+        good = (jnp.max(fades) <= _FADES) | over
         # A wave fades at the rate of its energy above the bottom, which falls.
         energy = -jnp.sum((jnp.conj(start) * (risen @ start)).real) / jnp.maximum(size(start) ** 2, eps**2)
         fading = energy * jnp.max(times[1:] - times[:-1]) / _FADES
@@ -194,7 +196,14 @@ class Fading(Method):
         lost = ~(jnp.min(jnp.max(jnp.abs(waves), axis=tuple(range(1, waves.ndim)))) > 0)
         grown = jax.lax.stop_gradient(jnp.max(grown))
         rounded = "roundoff may have grown to {value} of the wave, as the start has next to nothing of the ground state; shorten the time, start otherwise, or ask jd.spectrum for the modes; the lowest odd state is the ground state of half of the domain"
-        found = [(gone, lost & good, 0.0, 0.0), (rounded, good & (grown > max(_GROWN, 2**14 * eps)), 0.0, grown)]
+        beyond = "the wave grows beyond all numbers in imaginary time; add a constant to the potential, so that its lowest energy is near zero"
+        found = [
+            (gone, lost & good, 0.0, 0.0),
+            (beyond, over, 0.0, 0.0),
+            (rounded, good & (grown > max(_GROWN, 2**14 * eps)), 0.0, grown),
+        ]
+        watched = jnp.max(jax.vmap(system.watched)(jax.lax.stop_gradient(waves)), axis=0)
+        found += system.held(watched, good & ~over)
         return waves, jnp.stack([substeps, jnp.max(terms)]).astype(start.real.dtype), found
 
     def describe(self, needed: Any = None) -> str:

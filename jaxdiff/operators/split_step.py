@@ -25,11 +25,14 @@ _KICKS = np.array([*_B, 0.5 - sum(_B)])[_KICKED]
 _DRIFTS = np.array([*_A, 1 - 2 * sum(_A)])[_DRIFTED]
 _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at the clock of the drifts
 
-_FEWEST = 18.0  # steps over all the time, so that nothing that a wave passes is stepped over: some 200 kicks
+# How far apart kinetic energies may be, in turns of a step. What a wave is at one place in free flight is told by samples whose gaps are
+# less than 2π over that band; kicks, at half of that at most, hold a quarter of it at least (Gröchenig 1992, Math. Comp. 59, 181).
+_FREE = 18.0  # steps of a wave on which nothing acts, for what is watched
+_BAND = float(np.pi / np.diff(np.sort(_CLOCK)).max())
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _SPARE = 1.05  # times the steps that an error asks for
 _PAIRS, _CELLS = 10, 2**12  # held against one of twice the length at a time, at most; transforms of many are cheaper
-_UNKNOWN = 15.0  # of the errors of double steps and of steps, where nothing tells their ratio
+_LEAST = 0.25  # of double steps' errors to those of steps, less one: below, errors hardly fall
 _KEPT = 256  # waves that a gradient keeps of a stretch where they cannot be followed backwards
 _TRIES = 40
 
@@ -43,6 +46,22 @@ class Parts(eqx.Module):
     absorption: Any
     basis: Basis
     steady: bool = eqx.field(static=True)
+
+    def band(self, wave: Any, share: Any) -> Any:
+        """How far apart the kinetic energies of a wave are [1/time], but for modes with less than a share of its norm in all."""
+        modes = self.basis.analyse(wave)
+        held = (modes.real**2 + modes.imag**2) / self.basis.squares
+        there = held > share**2 * jnp.mean(held)
+        most = jnp.max(jnp.where(there, self.kinetic, -jnp.inf)) - jnp.min(jnp.where(there, self.kinetic, jnp.inf))
+        return jnp.maximum(most, 0.0)
+
+    def forces(self, t: Any) -> Any:
+        """The most that V and Γ change a wave by in a unit of time, but for its phase; not known where V varies."""
+        if not self.steady:
+            return jnp.asarray(jnp.inf)
+        potential = self.potential(t)
+        faded = 0.0 if self.absorption is None else jnp.max(self.absorption)
+        return jnp.max(potential) - jnp.min(potential) + faded
 
     @property
     def kicked(self) -> np.ndarray:
@@ -104,7 +123,8 @@ def split(
 
         e^{−ihb₁₁V} Π e^{−ihaⱼT} e^{−ihbⱼV}
 
-    The error of two steps is that against one of twice their length; as steps keep the norm, errors add up at most. What is more than `most` steps in all is not followed; `least` are taken
+    The error of two steps is that against one of twice their length; as steps keep the norm, errors add up at most. Between kicks a wave
+    turns so little that it passes nothing unseen. What is more than `most` steps in all is not followed; `least` are taken
     in a unit of time. Reverse mode follows waves backwards, which costs as many
     transforms as two forward runs and keeps those at the ends; where waves fade it forms them again.
     """
@@ -117,7 +137,10 @@ def _split(
 ) -> tuple[Any, Any, Any, Any]:
     starts, durations = stretches
     whole = jnp.sum(durations)
-    slowest = jnp.maximum(_FEWEST / whole, least).astype(durations.dtype)
+    share = jnp.maximum(tolerance / 4, 64 * float(jnp.finfo(durations.dtype).eps)).astype(durations.dtype)
+    free = parts.forces(starts[0]) * whole <= share
+    slowest = jnp.maximum(jnp.where(free, _FREE / whole, 0.0), least).astype(durations.dtype)
+    look = lambda wave: jnp.append(watch(wave), jnp.where(free, 0.0, parts.band(wave, share))).astype(durations.dtype)
 
     def stretch(carry: Any, row: Any) -> Any:
         wave, pace, taken, error, watched = carry
@@ -126,9 +149,11 @@ def _split(
 
         def again(state: Any) -> Any:
             count, tries = state[0], state[-1]
-            end, error, seen = _looked_at(parts, start, duration / count, count, wave, allowed, watch)
+            end, error, seen = _looked_at(parts, start, duration / count, count, wave, allowed, look)
+            apart = seen[-1] * duration / count / _BAND
+            error = jnp.where(apart > 1, jnp.maximum(error, allowed * apart**_ORDER), error)
             ratio = (error / jnp.maximum(allowed, jnp.finfo(durations.dtype).tiny)) ** (1 / _ORDER)
-            wanted = _even(count * jnp.clip(_SPARE * ratio, _SPARE, _MORE))
+            wanted = _whole(_asked(count, jnp.clip(_SPARE * ratio, _SPARE, _MORE)))
             wanted = jnp.where(jnp.isfinite(ratio), wanted, count * _MORE)
             return jnp.where(error <= allowed, count, wanted), end, error, ratio, seen, tries + 1
 
@@ -136,21 +161,28 @@ def _split(
             count, _, error, _, _, tries = state
             return ~(error <= allowed) & (tries < _TRIES) & (taken + count <= most)
 
-        first = _even(duration * pace)
+        first = _whole(duration * pace)
         begin = (first, wave, jnp.full_like(error, jnp.inf), jnp.ones_like(error), watched, 0)
         count, end, missed, ratio, seen, _ = jax.lax.while_loop(short, again, begin)
-        less = count / jnp.where(duration > 0, duration, 1.0) * jnp.clip(_SPARE * ratio, _LESS, 1.0)
+        less = _asked(count, jnp.clip(_SPARE * ratio, _LESS, 1.0)) / jnp.where(duration > 0, duration, 1.0)
         pace = jnp.where(duration > 0, jnp.maximum(less, slowest), pace)
         return (end, pace, taken + count, error + missed, jnp.maximum(watched, seen)), (end, count)
 
     size = jnp.zeros((), durations.dtype)
-    first = (wave, slowest, size, size, watch(wave))
+    watched = look(wave)
+    first = (wave, jnp.maximum(watched[-1] / _BAND, slowest), size, size, watched)
     (_, _, _, error, watched), (waves, counts) = jax.lax.scan(stretch, first, (starts, durations))
-    return waves, counts, error, watched
+    return waves, counts, error, watched[:-1]
 
 
-def _even(count: Any) -> Any:
-    return jnp.maximum(2.0 * jnp.ceil(count / 2.0 - 1e-3), 2.0)
+def _asked(count: Any, factor: Any) -> Any:
+    """How many steps an error asks for. That of two is held to be all that double steps are off: half as many would do of known order."""
+    return count * factor * jnp.where(count > 2, 1.0, 0.5)
+
+
+def _whole(asked: Any) -> Any:
+    """Two steps, of which nothing tells the order, or an even number from four on."""
+    return jnp.where(asked <= 1, 2.0, jnp.maximum(2.0 * jnp.ceil(asked / 2.0 - 1e-3), 4.0))
 
 
 def _looked_at(
@@ -184,8 +216,10 @@ def _looked_at(
         twice, four = off(2, double), jnp.sum(off(4, fourfold))
         paired = jnp.sum(jnp.where(jnp.arange(most) < 2 * jnp.floor(here / 4), twice, 0.0))
         # Where errors go as hᵖ, the two are as 2ᵖ + 1 to one, and an error of steps is 1/(2ᵖ − 1) of what double steps are off.
-        ratio = jnp.clip(four / jnp.where(paired > 0, paired, 1.0) - 2.0, 1.0, 2.0**_ORDER - 1)
-        missed = jnp.sum(jnp.maximum(twice / jnp.where(paired > 0, ratio, _UNKNOWN) - noise, 0.0))
+        # Of an order less than is seen: over noise steps gain less than double steps did, and erred by twice as much.
+        seen_ratio = jnp.minimum(four / jnp.where(paired > 0, paired, 1.0) - 2.0, 2.0**_ORDER - 1)
+        ratio = jnp.maximum((seen_ratio - 1) / 2, _LEAST)
+        missed = jnp.sum(jnp.maximum(twice - noise, 0.0) / jnp.where(paired > 0, ratio, 1.0))
         seen = jnp.maximum(seen, jnp.max(jax.vmap(watch)(waves[1:]), axis=0))
         return done + here, waves[here.astype(int)], error + missed, seen
 

@@ -9,6 +9,8 @@ from scipy.optimize import brentq
 
 import jaxdiff as jd
 from jaxdiff.discretisation.schemes import FiniteVolume, semidiscrete
+from jaxdiff.integration.waves import SplitSteps
+from jaxdiff.operators.split_step import Parts, split
 
 GRID = jd.Grid.uniform((-8.0, 8.0, 48))
 X = np.asarray(GRID.centers[0])
@@ -39,6 +41,33 @@ def test_a_potential_that_jumps_in_time():
     hidden = jd.Schrodinger(jd.TimeDependent(lambda t, x: x**2 / 2 + x * jnp.where(t < 1.2345, 0.0, 1.0)))
     with pytest.raises(ValueError, match="say when the potential jumps"):
         jd.solve(hidden, GRID, SHIFTED, [0.0, 4.0])
+
+
+@pytest.mark.slow
+def test_waves_over_noise_are_within_the_tolerance():
+    """Where errors fall slower with the length of steps than in smooth wells; many stretches, each of two steps, too."""
+    operator = semidiscrete(jd.Schrodinger(0.0), GRID, FiniteVolume())[0].operator(0.0)
+
+    @jax.jit
+    def run(potential, times):
+        parts = Parts(operator.kinetic, lambda t: potential, None, operator.basis, True)
+        psi, nothing = jnp.asarray(PSI, complex), lambda psi: jnp.zeros(1)
+        waves, _, error, _ = split(parts, times[:-1], jnp.diff(times), psi, 1e-6, 2.0**14, 0.0, nothing)
+        return waves[-1], error
+
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        noise, end = 10 ** rng.uniform(-1, 1.5) * rng.normal(size=48), 10 ** rng.uniform(-1, 1)
+        exact = expm(-1j * end * hamiltonian(noise)) @ PSI
+        for outputs in (1, 9):
+            wave, error = run(noise, np.linspace(0.0, end, outputs + 1))
+            assert error <= 1e-6 and np.linalg.norm(wave - exact) < 1e-6 * np.linalg.norm(PSI)
+
+
+def test_a_smooth_well_takes_few_steps():
+    solution = jd.solve(jd.Schrodinger(HARMONIC), GRID, SHIFTED, [0.0, 2 * np.pi], stepper=SplitSteps(1e-6, False))
+    assert np.linalg.norm(solution.values[1] + PSI) < 1e-6 * np.linalg.norm(PSI)
+    assert int(solution.method.split(", ")[1].split()[0]) < 18
 
 
 @pytest.mark.slow
@@ -87,6 +116,13 @@ def test_roundoff_that_grows_in_imaginary_time_is_said():
     with pytest.raises(ValueError, match="roundoff may have grown"):
         jd.solve(fading, grid, first, [0.0, 5.0, 40.0])
     jd.solve(fading, grid, lambda x: jnp.exp(-((x - 4.0) ** 2)), [0.0, 5.0, 40.0])
+
+
+@pytest.mark.parametrize("depth, words", [(-1e3, "grows beyond all numbers"), (-600.0, "hardly longer than two cells")])
+def test_a_ground_state_that_no_number_or_no_cells_hold_is_said(depth, words):
+    well = jd.Schrodinger(lambda x: depth * jnp.exp(-(x**2) / 2), imaginary_time=True)
+    with pytest.raises(ValueError, match=words):
+        jd.solve(well, GRID, lambda x: jnp.exp(-(x**2)), [0.0, 0.5 if depth > -1e3 else 1.0])
 
 
 def test_energies_that_fall_together_share_their_derivative():
