@@ -63,8 +63,8 @@ def sample(
     Raises:
         ValueError: in one line: what is wrong with shapes, times and steps, and where a score is not finite.
 
-    A warning says where the standard normal noise at t = 1 is not the density whose score this is, and where steps of the flow
-    are too long.
+    A warning says where the standard normal noise at t = 1 is not the density whose score this is, and where steps are
+    too long: of the flow from what they leave out, of the diffusion from their length, as Gaussians have it.
 
     Two narrow peaks, from their exact score:
 
@@ -99,7 +99,7 @@ def sample(
     raise_failed(checks)
     if drawn and apart > APART:
         warnings.warn(_words_of_start(apart, begin), stacklevel=2)
-    if method == "ode" and left_out > COARSE:
+    if left_out > COARSE:
         warnings.warn(
             f"{steps} steps leave out about {float(left_out):.2g} of the size of the samples; take more steps",
             stacklevel=2,
@@ -112,7 +112,7 @@ def log_likelihood(
     process: Process,
     x: Any,
     *,
-    steps: int = 40,
+    steps: int = 100,
     probes: int | None = None,
     key: Any = None,
     base: Callable[[Any], Any] | None = None,
@@ -220,7 +220,9 @@ def _reverse(
     carry, _ = jax.lax.scan(step, (start, none, none, zero, zero, zero - 1), jnp.arange(steps))
     x, *_, left_out, apart, lost = carry
     size = jnp.sqrt(jnp.mean(x**2))
-    return x, check([_finite(lost)]), apart, process.signal(end) * left_out / jnp.where(size > 0, size, 1.0)
+    of_flow = process.signal(end) * left_out / jnp.where(size > 0, size, 1.0)
+    # Bends of x̂ that noise makes tell nothing: of Gaussians of any width the variance errs by 0.07 to 0.17 (kh)².
+    return x, check([_finite(lost)]), apart, of_flow if k == 1 else 0.1 * (k * h) ** 2
 
 
 @eqx.filter_jit
