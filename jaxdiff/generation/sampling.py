@@ -20,7 +20,7 @@ _RELAXATION = {"ode": 1, "sde": 2}
 _RUNGE_KUTTA = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.0, 0.0, 1.0)  # nodes, weights, ends
 APART = 0.1  # standard deviations, as the score has it, between a standard normal start and the density there
 FAR = 0.01  # the same of a likelihood
-COARSE = 0.05  # of the root mean square: what steps may leave out of the flow
+COARSE = 0.05  # of the spread of samples, which steps may leave out
 
 
 def sample(
@@ -91,7 +91,7 @@ def sample(
         if shape is not None:
             raise ValueError("start has a shape of its own; leave shape out")
         start = _batch(start, "start", dtype)
-    _require_score(score, start)
+    _require_score(score, process, start)
     x, checks, apart, left_out = _reverse(score, process, start, steered, steps, _RELAXATION[method], begin, end)
     if isinstance(checks.table, jax.core.Tracer):
         return enforce(x, checks)
@@ -100,7 +100,7 @@ def sample(
         warnings.warn(_words_of_start(apart, begin), stacklevel=2)
     if left_out > COARSE:
         warnings.warn(
-            f"{steps} steps leave out about {float(left_out):.2g} of the size of the samples; take more steps",
+            f"{steps} steps leave out about {float(left_out):.2g} of the spread of the samples; take more steps",
             stacklevel=2,
         )
     return x
@@ -162,7 +162,7 @@ def log_likelihood(
     else:
         size = max(1, int(np.prod(x.shape[1:])))
         directions = jnp.broadcast_to(jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:]), (size, *x.shape))
-    _require_score(score, x)
+    _require_score(score, process, x)
     found, checks, apart, left_out = _flow(score, process, x, directions, probes is None, base, steps, begin, end)
     if isinstance(checks.table, jax.core.Tracer):
         return enforce(found, checks)
@@ -218,7 +218,7 @@ def _reverse(
     none = jnp.zeros_like(start)
     carry, _ = jax.lax.scan(step, (start, none, none, zero, zero, zero - 1), jnp.arange(steps))
     x, *_, left_out, apart, lost = carry
-    size = jnp.sqrt(jnp.mean(x**2))
+    size = jnp.sqrt(jnp.mean((x - (x.mean(0) if len(x) > 1 else 0.0)) ** 2))
     of_flow = process.signal(end) * left_out / jnp.where(size > 0, size, 1.0)
     # Bends of x̂ that noise makes tell nothing: of Gaussians of any width the variance errs by 0.07 to 0.17 (kh)².
     doubts = jax.lax.stop_gradient((apart, of_flow if k == 1 else 0.1 * (k * h) ** 2))
@@ -332,8 +332,10 @@ def _batch(x: Any, name: str, dtype: Any) -> Any:
     return jnp.asarray(x, kind if dtype is None else dtype)
 
 
-def _require_score(score: Any, x: Any) -> None:
+def _require_score(score: Any, process: Any, x: Any) -> None:
     """Raise where a score of x is no batch of the shape of x."""
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be a Process, got {type(process).__name__}")
     if not callable(score):
         raise TypeError(f"score must be a function of (x, t), got {type(score).__name__}")
     found = eqx.filter_eval_shape(score, x, jnp.ones((), x.dtype))

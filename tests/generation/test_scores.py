@@ -136,6 +136,7 @@ SOLVED_REFUSED = {
     "not finite": (SimpleNamespace(grid=LINE, times=[0.0, 1.0], values=np.full((2, 600), np.nan)), "finite"),
     "species": (SimpleNamespace(grid=LINE, times=[0.0, 1.0], values=np.ones((2, 2, 600))), r"got \(2, 2, 600\)"),
     "radius": (SimpleNamespace(grid=jd.Grid.radial((0.0, 1.0, 5), geometry="spherical"), times=[0.0, 1.0], values=np.ones((2, 5))), "Cartesian"),
+    "two cells": (SimpleNamespace(grid=jd.Grid.uniform((-6.0, 6.0, 2)), times=[0.0, 1.0], values=np.ones((2, 2))), "three cells an axis"),
     "states": (SimpleNamespace(grid=jd.States(3), times=[0.0, 1.0], values=np.ones((2, 3))), "Cartesian"),
 }  # fmt: skip
 
@@ -146,6 +147,19 @@ def test_densities_without_a_score_are_refused(case):
     with pytest.raises(ValueError, match=words) as raised:
         solved_score(solution)
     assert "\n" not in str(raised.value)
+
+
+COARSE = {
+    "cells": (jd.Grid.uniform((-6.0, 6.0, 40)), 81, "changes by a factor of .* from one cell to the next"),
+    "times": (LINE, 9, "the score changes by .* take more times there"),
+}
+
+
+@pytest.mark.parametrize("case", COARSE)
+def test_a_density_that_is_not_resolved_is_told(case):
+    grid, count, words = COARSE[case]
+    with pytest.warns(UserWarning, match=words):
+        solved_score(densities(MIXTURES["numbers"], grid, np.linspace(0.0, 1.0, count)))
 
 
 def test_outside_its_times_a_solved_density_has_no_score():
