@@ -6,8 +6,9 @@ Time runs from 0, the data, to 1, noise. A score is any function `score(x, t)`: 
 gives ∇ log pₜ(x), `(n, *shape)`.
 """
 
+from jaxdiff.exact.mixtures import GaussianMixture
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import log_likelihood, sample
-from jaxdiff.generation.scores import GaussianMixture, solved_score
+from jaxdiff.integration.score import solved_score
 
 __all__ = ["Process", "GaussianMixture", "solved_score", "sample", "log_likelihood"]
