@@ -84,6 +84,9 @@ Fits
                                 by blocks that a fit has not seen
     sweep, Sweep                settings of an optimiser and a model side by side
     datasets                    measured data to try it on
+
+Backwards
+    generation                  a diffusion run back from noise: process, scores, samplers, likelihoods
 """
 
 from importlib import import_module
@@ -231,7 +234,7 @@ __all__ = [
     "mse", "kl_divergence", "negative_log_likelihood", "energy_distance", "wasserstein", "Loss",
     "fit", "Fit", "load", "LevenbergMarquardt", "Minimum", "Descent", "fit_many", "Fits", "multistart", "bootstrap", "Bootstrap",
     "compare", "Comparison", "cross_validate", "CrossValidation", "sweep", "Sweep",
-    "datasets",
+    "datasets", "generation",
 ]  # fmt: skip
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1] / "jaxdiff"
 # From the ground up: a file imports, at its top or inside its functions, from its own floor and those before it.
 FLOORS = (
     "quantities parameters figures datasets exact runtime operators model discretisation integration transition simulation "
-    "measurements reports inference benchmarks shell"
+    "measurements reports inference generation benchmarks shell"
 ).split()
 
 USERS = ("benchmarks", "shell")  # of the public names, which stand above the floors before these
