@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.measurements.predictor import Prediction, Predictor
+from jaxdiff.measurements.states_at_times import Unplannable
+from jaxdiff.model.families import smooth_splines
 from jaxdiff.model.grid import Grid
 from jaxdiff.runtime.conditions import Checks
 from jaxdiff.transition import counts, density
@@ -76,7 +78,12 @@ class CountsPredictor(Predictor):
     def renewed(self, measurement: Any, equation: Any, checks: Checks) -> Predictor:
         if not self.alone:
             return replace(self, plan=_far_anew(self.plan, measurement.paths, equation))
-        again = measurement.prepare(equation)
+        if any(smooth_splines(equation)):  # the split kernel would plan for minutes what a shorter step spares
+            again = prepared(measurement, *measurement.dynamics(equation))
+            if again is None:
+                raise Unplannable("its steps share no nodes there")
+        else:
+            again = measurement.prepare(equation)
         return again.summed() if self.tabulated else again
 
 

@@ -38,7 +38,7 @@ LEAST = 1e-3  # of ln p in all, that counts [nat]
 ON_THE_WAY = 10.0  # times that, from coefficients where data are less likely than where a search ends
 SMOOTH = 1e-11  # last Chebyshev coefficients of f/D, beside its integral
 BENT = 64  # last of these coefficients, by whose sums a spline is judged, whose third derivative jumps at its knots
-KINKED = 1e-7  # what they may leave of ∫f/D dx
+KINKED = 1e-5  # what they may leave of ∫f/D dx
 OF_SPLINES = (
     1e-2,
     3e-5,
