@@ -6,8 +6,15 @@ Time runs from 0, the data, to 1, noise. A score is any function `score(x, t)`: 
 gives ∇ log pₜ(x), `(n, *shape)`.
 """
 
+from jaxdiff.generation.images import Captioned, captioned, digits, from_folder
+from jaxdiff.generation.model import Generator
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import log_likelihood, sample
 from jaxdiff.generation.scores import GaussianMixture, solved_score
+from jaxdiff.generation.text import Vocabulary
+from jaxdiff.generation.training import Settings, train
 
-__all__ = ["Process", "GaussianMixture", "solved_score", "sample", "log_likelihood"]
+__all__ = [
+    "Process", "GaussianMixture", "solved_score", "sample", "log_likelihood",
+    "Captioned", "captioned", "digits", "from_folder", "Vocabulary", "Settings", "train", "Generator",
+]  # fmt: skip
