@@ -23,6 +23,7 @@ CASES = {
     "paths_in_space": "paths in the plane: bias, intervals and times over repeats on known truth",
     "paths": "paths whose truth is known beside pymle, KramersMoyal and SFI: bias, spread, seconds to the estimate and to error bars",
     "decisions": "drift-diffusion models of decisions beside PyDDM and hddm_wfpt: measured trials, and repeats on known truth",
+    "generation": "images from text: read by a stranger, beside handwriting and a plain decoder (needs jaxdiff[generate])",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 

@@ -27,9 +27,16 @@ def main(options: Options) -> None:
         *measured(train(one_digit(*digits()), settings=baseline), "encoder–decoder", count, pairs=False),
     ]
     entries += [{"what": "a cold shell", "seconds": shell()}]
-    columns = ("images", "of", "read right", "nearest / held out", "Fréchet / real", "guidance")
+    columns = ["images", "of", "read right", "nearest / held out", "Fréchet / real", "guidance"]
     rows = [
-        [e["images"], e["of"], f"{100 * e['right']:.1f} %", f"{e['nearest']:.2f}", f"{e['frechet']:.2f}", f"{e['guidance']:g}"]
+        [
+            e["images"],
+            e["of"],
+            f"{100 * e['right']:.1f} %",
+            f"{e['nearest']:.2f}",
+            f"{e['frechet']:.2f}",
+            f"{e['guidance']:g}",
+        ]
         for e in entries
         if "images" in e
     ]
@@ -115,5 +122,7 @@ def shell() -> float:
     """Seconds in which a fresh process draws 16 images of two digits; the median of three, compiled code in its cache."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "jaxdiff.shell.cli", "generate", "a seven left of a three"]
-        call = lambda: subprocess.run([*words, "--output", str(Path(folder) / "a.png")], check=True, capture_output=True)
+        call = lambda: subprocess.run(
+            [*words, "--output", str(Path(folder) / "a.png")], check=True, capture_output=True
+        )
         return float(np.median([clock(call)[0] for _ in range(BESIDE)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from functools import cache, partial
 from importlib import resources
@@ -114,7 +115,8 @@ class Generator:
 
         seed: the same draws the same images; guidance: above 0 they show what is asked for more often and vary less; steps: of
         the probability flow
-        Raises ValueError for unknown words, captions without words, or of images of different shapes, and numbers out of range.
+        Raises ValueError for unknown words, captions without words, or of images of different shapes, and numbers out of range;
+        a warning says where a caption is unlike all that were learned from.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
         for name, value, least in (("count", count, 1), ("seed", seed, 0)):
@@ -129,6 +131,8 @@ class Generator:
             raise ValueError(
                 f"captions must ask for images of one shape, got {words or 'no caption'}; draw them one after the other"
             )
+        for doubt in filter(None, map(self.vocabulary.doubt, dict.fromkeys(captions))):
+            warnings.warn(doubt, stacklevel=2)
         shape = next(iter(shapes))
         with jax.enable_x64(False):
             parts = [
@@ -141,7 +145,7 @@ class Generator:
         """Write the model: arrays in half precision and a text, no code. Raises ValueError where it cannot be written."""
         about = {
             "format": FORMAT, "kind": type(self.network).__name__, "options": self.options, "guidance": self.guidance,
-            "words": self.vocabulary.words, "longest": self.vocabulary.longest, "shapes": list(self.shapes.items()),
+            "words": self.vocabulary.words, "longest": self.vocabulary.longest, "neighbours": sorted(self.vocabulary.neighbours), "shapes": list(self.shapes.items()),
         }  # fmt: skip
         leaves: dict[str, Any] = {
             f"weights{i}": np.asarray(leaf, np.float16) for i, leaf in enumerate(jax.tree.leaves(self.network))
@@ -161,7 +165,7 @@ class Generator:
                 about = json.loads(str(stored["about"]))
                 if about["format"] != FORMAT:
                     raise ValueError
-                vocabulary = Vocabulary(about["words"], about["longest"])
+                vocabulary = Vocabulary(about["words"], about["longest"], about["neighbours"])
                 blank = build(about["kind"], len(vocabulary.words), about["options"], None)
                 leaves, structure = jax.tree.flatten(blank)
                 weights = [stored[f"weights{i}"] for i in range(len(leaves))]

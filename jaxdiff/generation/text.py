@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Vocabulary:
     Args:
         words: in the order of their numbers, from 1.
         longest: the most words that a caption may have.
+        neighbours: pairs of words that follow each other in captions; "" is the beginning and the end.
 
     Raises:
         TypeError: captions that are no texts. ValueError: captions without words, too long, or with unknown words.
@@ -35,15 +37,17 @@ class Vocabulary:
     (('four', 'left', 'seven', 'three'), array([[3, 2, 1]], dtype=int32))
     """
 
-    def __init__(self, words: Iterable[str], longest: int):
+    def __init__(self, words: Iterable[str], longest: int, neighbours: Iterable[Sequence[str]] = ()):
         self.words, self.longest = tuple(words), int(longest)
+        self.neighbours = frozenset((before, after) for before, after in neighbours)
         self._number = {word: number for number, word in enumerate(self.words, 1)}
 
     @classmethod
     def of(cls, captions: Sequence[str]) -> Vocabulary:
         """That of these captions."""
         lists = [_words(caption) for caption in captions]
-        return cls(sorted({word for words in lists for word in words}), max(map(len, lists), default=1))
+        neighbours = {pair for words in lists for pair in pairwise(["", *words, ""])}
+        return cls(sorted({word for words in lists for word in words}), max(map(len, lists), default=1), neighbours)
 
     def numbers(self, captions: Sequence[str]) -> np.ndarray:
         """`(captions, longest)`, int32: the numbers of their words, filled up with 0."""
@@ -59,6 +63,20 @@ class Vocabulary:
                 )
             row[: len(words)] = [self._number[word] for word in words]
         return table
+
+    def doubt(self, caption: str) -> str:
+        """What is unlike all captions that were learned from, in words; empty where nothing is."""
+        for before, after in pairwise(["", *_words(caption), ""]):
+            if (before, after) not in self.neighbours:
+                where = (
+                    f"{before!r} before {after!r}"
+                    if before and after
+                    else f"{before!r} at its end"
+                    if before
+                    else f"{after!r} at its beginning"
+                )
+                return f"no caption that was learned from has {where}; what is drawn for {caption!r} may be anything"
+        return ""
 
     def _hint(self, word: str) -> str:
         near = get_close_matches(word, self.words, 1, cutoff=0.5)

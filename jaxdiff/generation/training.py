@@ -34,7 +34,7 @@ class Settings:
     Args:
         steps: of AdamW, whose rate rises to `learning_rate` in the first 200 and falls to zero by a cosine.
         learning_rate: the highest.
-        batch_size: images a step, of each set of images as many.
+        batch_size: images a step; of a set of larger images fewer, so that pixels are as many.
         width: numbers in a hidden layer.
         depth: residual layers.
         latent: numbers in a latent code.
@@ -49,9 +49,9 @@ class Settings:
         ValueError: numbers out of range.
     """
 
-    steps: int = 4000
+    steps: int = 8000
     learning_rate: float = 2e-3
-    batch_size: int = 96
+    batch_size: int = 128
     width: int = 256
     depth: int = 3
     latent: int = 64
@@ -95,8 +95,8 @@ def train(
         loss = E |v_θ(α x + σ ε, λ, caption) − (α ε − σ x)|²,   λ = ln(α²/σ²) uniform, ε standard normal
 
     Args:
-        sets: images with captions, one shape each; of several shapes each has its turn in every step, and the words of a
-            caption must tell by their number which it is.
+        sets: images with captions, one shape each; every step takes of each set, and the words of a caption must tell by
+            their number which shape it is.
         held_out: as many sets of the same shapes, on whose loss `patience` waits.
         settings: see `Settings`; None: its defaults.
         save: a file in which the training is kept, and from which the same call goes on to the same weights.
@@ -125,6 +125,8 @@ def train(
     options: dict[str, Any] = {"canvas": canvas, "width": settings.width, "latent": settings.latent}
     if not settings.decoder:
         options["depth"] = settings.depth
+    least = min(one.images[0].size for one in sets)
+    counts = [max(1, settings.batch_size * least // one.images[0].size) for one in sets]
     kind, method, bar = (
         "Decoder" if settings.decoder else "Denoiser",
         settings.method,
@@ -143,11 +145,11 @@ def train(
         loss = partial(_loss, unravel, settings.unconditional)
 
         def portion(data: Any, state: Any, until: Any) -> Any:
-            each = lambda z, key: (loss(z, key, data, settings.batch_size), True)
+            each = lambda z, key: (loss(z, key, data, counts), True)
             return gradient_descent.run(each, method.transformation, jnp.inf, state, until, True, method.average)
 
         def look(z: Any, other: Any) -> Any:
-            return loss(z, jax.random.key(0), other, LOOK)
+            return loss(z, jax.random.key(0), other, [LOOK] * len(other))
 
         advance, seen = jax.jit(as_written(portion)), jax.jit(as_written(look))
         try:
@@ -166,10 +168,10 @@ def train(
     return made
 
 
-def _loss(unravel: Any, unconditional: float, z: Any, key: Any, sets: Any, count: int) -> Any:
+def _loss(unravel: Any, unconditional: float, z: Any, key: Any, sets: Any, counts: Sequence[int]) -> Any:
     """Of a minibatch of each set, summed: a mean over images, and over 64 pixels."""
     network, total = unravel(z), jnp.float32(0)
-    for k, (images, numbers) in enumerate(sets):
+    for k, ((images, numbers), count) in enumerate(zip(sets, counts)):
         which, dropped, at, noise = jax.random.split(jax.random.fold_in(key, k), 4)
         rows = jax.random.randint(which, (count,), 0, len(images), jnp.int32)
         x, words = images[rows], numbers[rows]

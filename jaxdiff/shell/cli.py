@@ -99,7 +99,7 @@ def _commands() -> Any:
 
     from jaxdiff.shell.generate import commands
 
-    group.add_command(commands())
+    group.add_command(commands(prepare_jax))
 
     @group.command()
     def info() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from jaxdiff.runtime.staging import WRITTEN, replacing
 
 
-def commands() -> Any:
-    """The group `generate`, whose command is to draw where none is named."""
+def commands(prepare: Callable[[], Any]) -> Any:
+    """The group `generate`, whose command is to draw where none is named; prepare: sets JAX up."""
     import click
 
     path = click.Path(path_type=Path)
@@ -37,7 +38,7 @@ def commands() -> Any:
     @click.option("--model", type=path, help="A trained model in place of the one that ships: handwritten digits.")
     def draw(caption: str, output: Path, model: Path | None, **options: Any) -> None:
         """Draw images of CAPTION."""
-        run_draw(caption, output, model, **options)
+        run_draw(prepare, caption, output, model, **options)
 
     @generate.command()
     @click.option(
@@ -50,41 +51,44 @@ def commands() -> Any:
     @click.option("--seed", type=int, default=0, show_default=True, help="The same trains the same model.")
     def train(data: Path | None, output: Path, steps: int | None, seed: int) -> None:
         """Train a model; interrupted, the same command goes on from where it was."""
-        run_train(data, output, steps, seed)
+        run_train(prepare, data, output, steps, seed)
 
     return generate
 
 
-def run_draw(caption: str, output: Path, model: Path | None, **options: Any) -> None:
+def run_draw(prepare: Callable[[], Any], caption: str, output: Path, model: Path | None, **options: Any) -> None:
     if output.suffix.lower() not in (".png", ".npy"):
         raise ValueError(f"--output {output} must end in .png, for a sheet, or .npy, for arrays")
     from jaxdiff.figures import sheets
     from jaxdiff.generation.model import Generator
-    from jaxdiff.shell.cli import prepare_jax
 
-    prepare_jax()
-    images = (Generator.shipped() if model is None else Generator.load(model)).generate(caption, **options)
+    prepare()
+    generator = Generator.shipped() if model is None else Generator.load(model)
+    images = generator.generate(caption, **options)
     with replacing(output) as part, part.open("wb") as file:
         if output.suffix.lower() == ".png":
             file.write(sheets.png(images))
         else:
             np.save(file, images)
     print(f"{len(images)} images of {images.shape[1]} × {images.shape[2]} pixels: {output}")
+    if doubt := generator.vocabulary.doubt(caption):
+        print(f"Note: {doubt}")
 
 
-def run_train(data: Path | None, output: Path, steps: int | None, seed: int) -> None:
+def run_train(prepare: Callable[[], Any], data: Path | None, output: Path, steps: int | None, seed: int) -> None:
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"--output {output} is in a folder that does not exist; make that first")
     from jaxdiff.generation import images
     from jaxdiff.generation.training import Settings, train
-    from jaxdiff.shell.cli import prepare_jax
 
-    prepare_jax()
+    prepare()
     sets, held_out = images.digit_sets() if data is None else images.split(images.from_folder(data))
     chosen: dict[str, Any] = {"steps": steps} if steps is not None else {}
     unfinished = output.with_name(output.name + ".unfinished")
     made = train(
         *sets, held_out=held_out, settings=Settings(**chosen, seed=seed), save=unfinished, progress=sys.stderr.isatty()
     )
-    if made.training.ended:
+    if made.training.ended.startswith("interrupted"):
         WRITTEN.append(unfinished)
         raise KeyboardInterrupt
     made.save(output)

@@ -43,8 +43,23 @@ def test_captions_that_are_refused(caption, message):
     refused(message, KNOWN.numbers, [caption])
 
 
+def test_captions_unlike_all_that_were_learned_from_are_doubted():
+    assert [KNOWN.doubt(caption) for caption in ("seven left of three", "four", "two sixes")] == [""] * 3
+    for caption, words in (
+        ("four left of three", "'four' before 'left'"),
+        ("seven", "'seven' at its end"),
+        ("three", "'three' at its beginning"),
+    ):
+        assert f"no caption that was learned from has {words}" in KNOWN.doubt(caption)
+    pairs, _, _ = images.two_digits(np.zeros((10, 8, 8), np.float32), np.arange(10), 3000)
+    apart, _, _ = images.two_digits(np.zeros((10, 8, 8), np.float32), np.arange(10), 300, together=False)
+    assert not any(map(Vocabulary.of(pairs.captions).doubt, apart.captions))  # a pair that is new is no strange caption
+
+
 def test_two_digits_lie_where_the_caption_says():
-    marks = np.arange(1, 11, dtype=np.float32)[:, None, None] * np.ones((1, 8, 8), np.float32) / 10  # digit k is 0.1 (k + 1)
+    marks = (
+        np.arange(1, 11, dtype=np.float32)[:, None, None] * np.ones((1, 8, 8), np.float32) / 10
+    )  # digit k is 0.1 (k + 1)
     data, shown, places = images.two_digits(marks, np.arange(10), 400, seed=3)
     assert data.images.shape == (400, 16, 16)
     for image, caption, pair, ends in zip(data.images, data.captions, shown, places):
