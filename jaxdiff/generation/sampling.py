@@ -17,10 +17,9 @@ from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.conditions import Checks, check, enforce, raise_failed
 
 _RELAXATION = {"ode": 1, "sde": 2}
-APART = (
-    0.1  # standard deviations between the start and the density at its time, by the score, beyond which a word is due
-)
-FAR = 0.01  # the same for a likelihood, in nat per dimension
+_RUNGE_KUTTA = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.0, 0.0, 1.0)  # nodes, weights, ends
+APART = 0.1  # standard deviations, as the score has it, between a standard normal start and the density there
+FAR = 0.01  # the same of a likelihood
 COARSE = 0.05  # of the root mean square: what steps may leave out of the flow
 
 
@@ -63,8 +62,8 @@ def sample(
     Raises:
         ValueError: in one line: what is wrong with shapes, times and steps, and where a score is not finite.
 
-    A warning says where the standard normal noise at t = 1 is not the density whose score this is, and where steps of the flow
-    are too long.
+    A warning says where the standard normal noise at t = 1 is not the density whose score this is, and where steps are
+    too long: of the flow from what they leave out, of the diffusion from their length, as Gaussians have it.
 
     Two narrow peaks, from their exact score:
 
@@ -99,7 +98,7 @@ def sample(
     raise_failed(checks)
     if drawn and apart > APART:
         warnings.warn(_words_of_start(apart, begin), stacklevel=2)
-    if method == "ode" and left_out > COARSE:
+    if left_out > COARSE:
         warnings.warn(
             f"{steps} steps leave out about {float(left_out):.2g} of the size of the samples; take more steps",
             stacklevel=2,
@@ -112,7 +111,7 @@ def log_likelihood(
     process: Process,
     x: Any,
     *,
-    steps: int = 40,
+    steps: int = 100,
     probes: int | None = None,
     key: Any = None,
     base: Callable[[Any], Any] | None = None,
@@ -212,7 +211,7 @@ def _reverse(
             new = new + process.noise(t) * to_value**0.5 * fresh
         left_out = left_out + jnp.sqrt(jnp.mean((to_bend * bend) ** 2))
         apart = jnp.where(i > 0, apart, jnp.sqrt(jnp.mean((there + x) ** 2)))
-        lost = jnp.where(jnp.isfinite(there).all(), lost, jnp.maximum(lost, s))
+        lost = jnp.where(jnp.isfinite(new).all(), lost, jnp.maximum(lost, s))
         return (new, denoised, last, left_out, apart, lost), None
 
     zero = jnp.zeros((), start.dtype)
@@ -220,7 +219,10 @@ def _reverse(
     carry, _ = jax.lax.scan(step, (start, none, none, zero, zero, zero - 1), jnp.arange(steps))
     x, *_, left_out, apart, lost = carry
     size = jnp.sqrt(jnp.mean(x**2))
-    return x, check([_finite(lost)]), apart, process.signal(end) * left_out / jnp.where(size > 0, size, 1.0)
+    of_flow = process.signal(end) * left_out / jnp.where(size > 0, size, 1.0)
+    # Bends of x̂ that noise makes tell nothing: of Gaussians of any width the variance errs by 0.07 to 0.17 (kh)².
+    doubts = jax.lax.stop_gradient((apart, of_flow if k == 1 else 0.1 * (k * h) ** 2))
+    return x, check([_finite(lost)]), *doubts
 
 
 @eqx.filter_jit
@@ -251,22 +253,20 @@ def _flow(
 
     def to_the_end(count: int) -> tuple[Any, Any, Any]:
         dt = (end - begin) / count
+        at, of, after = (jnp.tile(jnp.asarray(c, x.dtype), count) for c in _RUNGE_KUTTA)  # one program for all stages
 
-        def step(carry: Any, i: Any) -> Any:
-            x, gained, lost = carry
-            t = begin + dt * i.astype(x.dtype)
-            v1, g1 = rates(x, t)
-            v2, g2 = rates(x + dt / 2 * v1, t + dt / 2)
-            v3, g3 = rates(x + dt / 2 * v2, t + dt / 2)
-            v4, g4 = rates(x + dt * v3, t + dt)
-            x = x + dt / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
-            gained = gained + dt / 6 * (g1 + 2 * g2 + 2 * g3 + g4)
+        def stage(carry: Any, row: Any) -> Any:
+            begun, moves, x, gained, lost = carry
+            i, at, of, after = row
+            t = begin + dt * (i // 4 + at)
+            moves, gains = rates(begun + dt * at * moves, t)
+            x, gained = x + dt * of * moves, gained + dt * of * gains
             lost = jnp.where(jnp.isfinite(x).all() & jnp.isfinite(gained).all(), lost, jnp.minimum(lost, t))
-            return (x, gained, lost), None
+            return (jnp.where(after > 0, x, begun), moves, x, gained, lost), None
 
-        zero = jnp.zeros(len(x), x.dtype)
-        carry, _ = jax.lax.scan(step, (x, zero, jnp.asarray(jnp.inf, x.dtype)), jnp.arange(count))
-        return carry
+        start = (x, jnp.zeros_like(x), x, jnp.zeros(len(x), x.dtype), jnp.asarray(jnp.inf, x.dtype))
+        (_, _, *found), _ = jax.lax.scan(stage, start, (jnp.arange(4 * count), at, of, after))
+        return tuple(found)
 
     (x1, gained, lost), (x2, coarse, _) = to_the_end(steps), to_the_end(steps // 2)
     normal = lambda x: -jnp.sum(x**2, axes) / 2 - size / 2 * np.log(2 * np.pi)
@@ -274,7 +274,8 @@ def _flow(
     found, other = last(x1) + gained, last(x2) + coarse
     apart = jnp.sqrt(jnp.mean((x1 + score(x1, jnp.asarray(end, x.dtype))) ** 2))
     left_out = jnp.max(jnp.abs(found - other)) / 15 / size
-    return found, check([_finite(jnp.where(jnp.isinf(lost), -1.0, lost))]), apart, left_out
+    doubts = jax.lax.stop_gradient((apart, left_out))
+    return found, check([_finite(jnp.where(jnp.isinf(lost), -1.0, lost))]), *doubts
 
 
 def _finite(lost: Any) -> Any:
