@@ -42,6 +42,7 @@ class Settings:
         average: the decay of the moving average of weights.
         patience: steps without a lower loss on held-out images after which it ends, with the best weights; None: the last step's.
         guidance: that of the generator where nobody says otherwise.
+        temperature: of the generator: the standard deviation of the noise from which it starts.
         decoder: the plain text → code → image by least squares, in place of the diffusion.
         seed: of the first weights, of minibatches and of noise.
 
@@ -49,7 +50,7 @@ class Settings:
         ValueError: numbers out of range.
     """
 
-    steps: int = 8000
+    steps: int = 6000
     learning_rate: float = 2e-3
     batch_size: int = 128
     width: int = 256
@@ -58,7 +59,8 @@ class Settings:
     unconditional: float = 0.1
     average: float = 0.999
     patience: int | None = None
-    guidance: float = 0.0
+    guidance: float = 0.3
+    temperature: float = 1.1
     decoder: bool = False
     seed: int = 0
 
@@ -70,6 +72,10 @@ class Settings:
             raise ValueError(f"unconditional must be a share from 0 to below 1, got {self.unconditional!r}")
         if not (np.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance must be a number from 0 on, got {self.guidance!r}")
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(
+                f"temperature must be a number above 0, got {self.temperature!r}; 1 is that of the process"
+            )
 
     @property
     def method(self) -> Descent:
@@ -163,7 +169,9 @@ def train(
         weights = found.best if found.best is not None else found.state.average
         if not np.isfinite(weights).all():
             raise ValueError("the loss left the finite numbers; take a smaller learning_rate")
-        made = Generator(unravel(jnp.asarray(weights)), vocabulary, shapes, settings.guidance, options)
+        made = Generator(
+            unravel(jnp.asarray(weights)), vocabulary, shapes, settings.guidance, settings.temperature, options
+        )
     made.training = found
     return made
 
