@@ -15,6 +15,7 @@ from jaxdiff.exact.conduction import (
     two_media_step,
     uptake,
 )
+from jaxdiff.exact.mixtures import GaussianMixture
 from jaxdiff.exact.processes import (
     absorbed_density,
     absorbed_interval_density,

@@ -6,13 +6,14 @@ Time runs from 0, the data, to 1, noise. A score is any function `score(x, t)`: 
 gives ∇ log pₜ(x), `(n, *shape)`.
 """
 
-from jaxdiff.generation.images import Captioned, captioned, digits, from_folder
+from jaxdiff.datasets.captioned import Captioned, captioned, digits, from_folder
+from jaxdiff.exact.mixtures import GaussianMixture
 from jaxdiff.generation.model import Generator
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import log_likelihood, sample
-from jaxdiff.generation.scores import GaussianMixture, solved_score
 from jaxdiff.generation.text import Vocabulary
 from jaxdiff.generation.training import Settings, train
+from jaxdiff.integration.score import solved_score
 
 __all__ = [
     "Process", "GaussianMixture", "solved_score", "sample", "log_likelihood",

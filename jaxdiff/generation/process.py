@@ -31,7 +31,7 @@ class Process(eqx.Module):
     Raises:
         ValueError: ends that are not two finite, decreasing numbers.
 
-    Half of the variance is noise where λ = 0, and the equation carries a density there exactly as its Gaussian does:
+    Half of the variance is noise where λ = 0, and the equation carries a mean as the transition does:
 
     >>> import jaxdiff as jd
     >>> process = jd.generation.Process(log_snr=(6.0, -6.0))

@@ -75,12 +75,9 @@ def simulate(
     doi:10.1016/S0304-4149(99)00109-X; jumps: Gillespie 1977, doi:10.1021/j100540a008.
     """
     equation = plain(equation)
-    paths, substeps = _count(paths, "paths"), _count(substeps, "substeps")
+    paths, substeps = whole_number(paths, "paths"), whole_number(substeps, "substeps")
     times = _checked_times(times)
-    if isinstance(key, bool) or not isinstance(key, (int, np.integer, jax.Array)):
-        raise TypeError(f"key must be one of jax.random.key(…), or a whole number, got {key!r}")
-    key = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
-    chosen, drawn = jax.random.split(key)
+    chosen, drawn = jax.random.split(as_key(key))
     keys = jax.random.split(drawn, paths)
     if (rates := getattr(equation, "jumps", None)) is not None:
         if substeps != 1:
@@ -117,10 +114,18 @@ def _checked(found: Any, checks: Any, ndim: int) -> Any:
     return found[..., 0] if ndim == 1 else found
 
 
-def _count(number: Any, name: str) -> int:
-    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise ValueError(f"{name} must be a whole number from 1 on, got {number!r}")
+def whole_number(number: Any, name: str, least: int = 1) -> int:
+    """A whole number from `least` on."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
+        raise ValueError(f"{name} must be a whole number from {least} on, got {number!r}")
     return int(number)
+
+
+def as_key(key: Any) -> Any:
+    """A key of jax.random, of itself or of a whole number."""
+    if isinstance(key, bool) or not isinstance(key, (int, np.integer, jax.Array)):
+        raise TypeError(f"key must be one of jax.random.key(…), or a whole number, got {key!r}")
+    return jax.random.key(key) if isinstance(key, (int, np.integer)) else key
 
 
 def _checked_times(times: Any) -> Any:

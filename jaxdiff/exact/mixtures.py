@@ -1,4 +1,4 @@
-"""Exact scores: of Gaussian mixtures, and of densities that `solve` found."""
+"""Gaussian mixtures: densities, scores and samples, before and after noising."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.generation.process import Process
 from jaxdiff.quantities import numbers
-
-STRANGERS = 1e-6  # share of standard normal noise in a solved density, which leaves tails a direction
 
 
 class GaussianMixture(eqx.Module):
@@ -71,7 +68,7 @@ class GaussianMixture(eqx.Module):
         if not (np.isfinite(self.variances) & (self.variances >= 0)).all():
             raise ValueError(f"covariances must not be negative, got an eigenvalue of {self.variances.min():.3g}")
 
-    def noised(self, process: Process, t: Any) -> GaussianMixture:
+    def noised(self, process: Any, t: Any) -> GaussianMixture:
         """The mixture that it is at time t of a process."""
         signal, noise = process.signal(t), process.noise(t)
         of = lambda mixture: (mixture.means, mixture.variances)
@@ -112,82 +109,10 @@ class GaussianMixture(eqx.Module):
             away = jnp.einsum("nij,nj->ni", jnp.asarray(self.axes, kind)[k], away)
         return (jnp.asarray(self.means, kind)[k] + away).reshape(count, *self.shape)
 
-    def score(self, process: Process) -> MixtureScore:
-        """The score under a process, a function of (x, t)."""
-        return MixtureScore(self, process)
+    def score(self, process: Any) -> Any:
+        """The score under a process, ∇ ln pₜ(x), a function of (x, t)."""
+        return jax.tree_util.Partial(_score, self, process)
 
 
-class MixtureScore(eqx.Module):
-    """∇ ln pₜ(x) of a mixture under a process."""
-
-    mixture: GaussianMixture
-    process: Process
-
-    def __call__(self, x: Any, t: Any) -> Any:
-        return self.mixture.noised(self.process, t).gradient(x)
-
-
-class SolvedScore(eqx.Module):
-    """∇ ln pₜ(x) between the cells and the times of a solution."""
-
-    grid: Any
-    times: Any
-    slopes: Any  # (T, ndim, *cells)
-
-    def __call__(self, x: Any, t: Any) -> Any:
-        times, slopes = (jnp.asarray(each, x.dtype) for each in (self.times, self.slopes))
-        left = jnp.clip(jnp.searchsorted(times, t, side="right") - 1, 0, len(times) - 2)
-        share = (t - times[left]) / (times[left + 1] - times[left])
-        share = jnp.where((share > -1e-3) & (share < 1 + 1e-3), share, jnp.nan)
-        here = (1 - share) * slopes[left] + share * slopes[left + 1]
-        found = jnp.moveaxis(self.grid.interpolate(here, x), 0, -1)
-        return found.reshape(x.shape)
-
-
-def solved_score(solution: Any) -> SolvedScore:
-    """The score of a density that `solve` found of `process.equation()`, on one to three axes.
-
-        s = ∇ ln[(1 − ε) pₜ + ε N(0, 1)],   ε = 1e-6
-
-    Standard normal noise is at rest, so that a share of it is a solution too, which gives the tails, where p is roundoff, a
-    direction. Differences of second order between cells; between these and the times of the solution it is linear.
-
-    Args:
-        solution: of `jd.solve`, or one with its `times`, `values` and `grid`, positive densities that cells and times resolve:
-            times are those where λ has changed by some tenths. Samples `(n,)` on one axis, `(n, ndim)` on several.
-
-    Raises:
-        ValueError: a grid that is not Cartesian or has a mask; negative densities; densities that are not negligible at a wall.
-
-    A density between two walls, and back to it:
-
-    >>> import jax.numpy as jnp, numpy as np, jaxdiff as jd
-    >>> process, grid = jd.generation.Process(), jd.Grid.uniform((-6.0, 6.0, 400))
-    >>> hat = lambda x: jnp.where(abs(x) < 1, 0.5, 0.0)
-    >>> p = jd.solve(process.equation(), grid, hat, np.linspace(0.0, 1.0, 101), tolerance=1e-9)
-    >>> x = jd.generation.sample(jd.generation.solved_score(p), process, (4000,), key=0)
-    >>> bool(abs(x.std() - 3**-0.5) < 0.02)
-    True
-    """
-    grid = solution.grid
-    if getattr(grid, "discrete", False) or grid.geometry != "cartesian" or grid.mask is not None:
-        raise ValueError("a score is of a density on a Cartesian grid without a mask")
-    values, times = np.asarray(solution.values, float), np.asarray(solution.times, float)
-    if values.shape != (len(times), *grid.shape):
-        raise ValueError(f"a score is of one density, values of shape {(len(times), *grid.shape)}, got {values.shape}")
-    peaks = values.reshape(len(times), -1).max(1)
-    if not np.isfinite(values).all() or (values.reshape(len(times), -1).min(1) < -1e-5 * peaks).any():
-        raise ValueError("a density must be finite and not negative; solve it with a lower tolerance, or on more cells")
-    for k, name in enumerate(grid.names):
-        for end, side in ((0, "-"), (-1, "+")):
-            edge = np.take(values, end, axis=k + 1).reshape(len(times), -1).max(1) / peaks
-            if (i := int(edge.argmax())) >= 0 and edge[i] > 1e-3:
-                raise ValueError(
-                    f"the density at the wall {name}{side} is {edge[i]:.2g} of its peak at t = {times[i]:g}, and the process has no walls; widen the grid"
-                )
-    distance = sum(np.meshgrid(*(x**2 for x in grid.centers), indexing="ij"))
-    normal = -distance / 2 - grid.ndim / 2 * np.log(2 * np.pi) + np.log(STRANGERS)
-    with np.errstate(divide="ignore"):
-        logs = np.logaddexp(np.log(np.maximum(values, 0.0)), normal)
-    slopes = [np.gradient(logs, x, axis=k + 1, edge_order=2) for k, x in enumerate(grid.centers)]
-    return SolvedScore(grid, times, np.stack(slopes, 1))
+def _score(mixture: GaussianMixture, process: Any, x: Any, t: Any) -> Any:
+    return mixture.noised(process, t).gradient(x)
