@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.benchmarks.harness import Entries, Options, clock, markdown, publish
-from jaxdiff.generation.images import NAMES, digits, one_digit, two_digits
+from jaxdiff.datasets.captioned import NAMES, digits, one_digit, two_digits
 from jaxdiff.generation.model import Generator
 from jaxdiff.generation.training import Settings, train
 

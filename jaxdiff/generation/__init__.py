@@ -7,11 +7,11 @@ gives ∇ log pₜ(x), `(n, *shape)`.
 """
 
 from jaxdiff.datasets.captioned import Captioned, captioned, digits, from_folder
+from jaxdiff.datasets.vocabulary import Vocabulary
 from jaxdiff.exact.mixtures import GaussianMixture
 from jaxdiff.generation.model import Generator
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import log_likelihood, sample
-from jaxdiff.generation.text import Vocabulary
 from jaxdiff.generation.training import Settings, train
 from jaxdiff.integration.score import solved_score
 

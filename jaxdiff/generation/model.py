@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.generation.networks import Decoder, Denoiser
+from jaxdiff.datasets.vocabulary import Vocabulary
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import sample
-from jaxdiff.generation.text import Vocabulary
+from jaxdiff.model.networks import Decoder, Denoiser
 from jaxdiff.runtime.staging import replacing, require_file
 
 FORMAT = "jaxdiff generator 1"

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdiff.generation.images import Captioned
+from jaxdiff.datasets.captioned import Captioned
+from jaxdiff.datasets.vocabulary import Vocabulary
 from jaxdiff.generation.model import Generator, build
-from jaxdiff.generation.networks import Decoder
-from jaxdiff.generation.text import Vocabulary
 from jaxdiff.inference import gradient_descent
 from jaxdiff.inference.gradient_descent import Descent, Saved, checked_count
+from jaxdiff.model.networks import Decoder
 from jaxdiff.runtime.checkpoints import digest
 from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.progress import Progress
@@ -124,7 +124,7 @@ def train(
         )
     if settings.patience is not None and not held_out:
         raise ValueError("patience waits for the loss on held-out images; pass held_out=")
-    vocabulary = Vocabulary.of([caption for one in sets for caption in one.captions])
+    vocabulary = Vocabulary.of([caption for one in (*sets, *held_out) for caption in one.captions])
     numbers = [vocabulary.numbers(one.captions) for one in sets]
     shapes = {int(n): one.images.shape[1:] for one, rows in zip(sets, numbers) for n in np.unique((rows > 0).sum(1))}
     canvas = tuple(max(one.images.shape[i] for one in sets) for i in (1, 2))

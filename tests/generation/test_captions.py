@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxdiff.datasets import captioned as images
+from jaxdiff.datasets.vocabulary import Vocabulary, tokenise
 from jaxdiff.figures import sheets
-from jaxdiff.generation import images
-from jaxdiff.generation.text import Vocabulary, tokenise
 
 KNOWN = Vocabulary.of(["a seven left of a three", "the digit four", "two sixes"])
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.datasets.captioned import Captioned
 from jaxdiff.generation import model as models
-from jaxdiff.generation import networks
-from jaxdiff.generation.images import Captioned
 from jaxdiff.generation.training import Settings, train
+from jaxdiff.model import networks
 
 rng = np.random.default_rng(0)
 LEVEL = {"dark night": 0.1, "bright day": 0.8}
