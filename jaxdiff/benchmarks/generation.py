@@ -54,7 +54,7 @@ def measured(model: Any, name: str, count: int, pairs: bool = True, seed: int = 
     (training, shown), (fresh, known) = digits(), digits(held_out=True)
     asked = np.arange(count) % 10
     drawn = _draw(model, [f"a {NAMES[k]}" for k in asked], seed)
-    found = [_entry(name, "one digit", read(drawn) == asked, model)]
+    found = [_entry(name, "one digit", read(drawn) == asked, model.guidance[8, 8])]
     found[0]["nearest"] = nearest(drawn, training) / nearest(fresh, training)
     real = np.mean([frechet(one, fresh) for one in draws(training, min(count, len(training)))])
     found[0]["frechet"] = frechet(drawn, fresh) / float(real)
@@ -64,15 +64,15 @@ def measured(model: Any, name: str, count: int, pairs: bool = True, seed: int = 
         tiles = np.stack([image[y : y + 8, x : x + 8] for image, two in zip(drawn, places) for y, x in two])
         right = (read(tiles) == what.ravel()).reshape(-1, 2).all(1)
         others = [two_digits(training, shown, count, seed + k, together=False)[0].images for k in range(1, 1 + DRAWS)]
-        one = _entry(name, "two digits, never together in training", right, model)
+        one = _entry(name, "two digits, never together in training", right, model.guidance[16, 16])
         one["nearest"] = float("nan")
         one["frechet"] = frechet(drawn, wanted.images) / float(np.mean([frechet(x, wanted.images) for x in others]))
         found.append(one)
     return found
 
 
-def _entry(name: str, of: str, right: np.ndarray, model: Any) -> dict[str, Any]:
-    return {"images": name, "of": of, "right": float(np.mean(right)), "count": len(right), "guidance": model.guidance}
+def _entry(name: str, of: str, right: np.ndarray, guidance: float) -> dict[str, Any]:
+    return {"images": name, "of": of, "right": float(np.mean(right)), "count": len(right), "guidance": guidance}
 
 
 def _draw(model: Any, captions: Any, seed: int) -> np.ndarray:

@@ -61,7 +61,7 @@ class Generator:
         network: a `Denoiser`, or a `Decoder`, which draws one image to a caption; its weights are kept in half precision.
         vocabulary: the words that it knows.
         shapes: {number of words that count: (height, width)}.
-        guidance: how far it leans towards captions where nobody says otherwise.
+        guidance: how far it leans towards captions where nobody says otherwise, {(height, width): weight}.
         temperature: the standard deviation of the noise from which it starts. A network that has learned for minutes leaves out
             variance, as averages do, and guidance more of it; what starts a tenth wider has it again.
         options: with which the network was made.
@@ -81,14 +81,14 @@ class Generator:
         network: Any,
         vocabulary: Vocabulary,
         shapes: dict[int, tuple[int, int]],
-        guidance: float,
+        guidance: dict[tuple[int, int], float],
         temperature: float,
         options: dict[str, Any],
     ):
         halved = lambda leaf: np.asarray(leaf, np.float16).astype(np.float32)
         self.network = jax.tree.map(halved, network)
         self.vocabulary, self.shapes, self.options = vocabulary, shapes, options
-        self.guidance, self.temperature = float(guidance), float(temperature)
+        self.guidance, self.temperature = guidance, float(temperature)
         self.training: Any = None
 
     def shape(self, caption: str) -> tuple[int, int]:
@@ -100,7 +100,7 @@ class Generator:
         """The score of images `(count, height, width)` of a caption, pixels from −1 to 1, for `sample` and `log_likelihood`."""
         with jax.enable_x64(False):
             numbers = np.repeat(self.vocabulary.numbers([caption]), count, 0)
-            w = self.guidance if guidance is None else guidance
+            w = self.guidance[self.shape(caption)] if guidance is None else guidance
             return CaptionScore(
                 self.network, self.network.encoder(numbers), self.process, None if w == 0 else jnp.float32(w)
             )
@@ -124,9 +124,6 @@ class Generator:
         for name, value, least in (("count", count, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
                 raise ValueError(f"{name} must be a whole number from {least} on, got {value!r}")
-        w = self.guidance if guidance is None else guidance
-        if isinstance(w, (bool, str)) or not (np.isfinite(w) and w >= 0):
-            raise ValueError(f"guidance must be a number from 0 on, got {w!r}; about {self.guidance:g} is usual")
         numbers = np.repeat(self.vocabulary.numbers(captions), count, 0)
         if len(shapes := {self.shape(caption): caption for caption in captions}) != 1:
             words = " and ".join(f"{h} × {w} for {caption!r}" for (h, w), caption in shapes.items())
@@ -136,6 +133,9 @@ class Generator:
         for doubt in filter(None, map(self.vocabulary.doubt, dict.fromkeys(captions))):
             warnings.warn(doubt, stacklevel=2)
         shape = next(iter(shapes))
+        w = self.guidance[shape] if guidance is None else guidance
+        if isinstance(w, (bool, str)) or not (np.isfinite(w) and w >= 0):
+            raise ValueError(f"guidance must be a number from 0 on, got {w!r}; about {self.guidance[shape]:g} is usual")
         with jax.enable_x64(False):
             parts = [
                 self._drawn(
@@ -159,7 +159,7 @@ class Generator:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model: arrays in half precision and a text, no code. Raises ValueError where it cannot be written."""
         about = {
-            "format": FORMAT, "kind": type(self.network).__name__, "options": self.options, "guidance": self.guidance, "temperature": self.temperature,
+            "format": FORMAT, "kind": type(self.network).__name__, "options": self.options, "guidance": list(self.guidance.items()), "temperature": self.temperature,
             "words": self.vocabulary.words, "longest": self.vocabulary.longest, "neighbours": sorted(self.vocabulary.neighbours), "shapes": list(self.shapes.items()),
         }  # fmt: skip
         leaves: dict[str, Any] = {
@@ -187,11 +187,12 @@ class Generator:
             if any(w.shape != leaf.shape or not np.isfinite(w).all() for w, leaf in zip(weights, leaves, strict=True)):
                 raise ValueError
             shapes = {int(count): (int(h), int(w)) for count, (h, w) in about["shapes"]}
+            guidance = {(int(h), int(w)): float(weight) for (h, w), weight in about["guidance"]}
             return cls(
                 jax.tree.unflatten(structure, weights),
                 vocabulary,
                 shapes,
-                about["guidance"],
+                guidance,
                 about["temperature"],
                 about["options"],
             )

@@ -41,7 +41,7 @@ class Settings:
         unconditional: the share of captions that are dropped, from which guidance learns what images are without them.
         average: the decay of the moving average of weights.
         patience: steps without a lower loss on held-out images after which it ends, with the best weights; None: the last step's.
-        guidance: that of the generator where nobody says otherwise.
+        guidance: that of the generator where nobody says otherwise: a number, or one to each set of images.
         temperature: of the generator: the standard deviation of the noise from which it starts.
         decoder: the plain text → code → image by least squares, in place of the diffusion.
         seed: of the first weights, of minibatches and of noise.
@@ -59,7 +59,7 @@ class Settings:
     unconditional: float = 0.1
     average: float = 0.999
     patience: int | None = None
-    guidance: float = 0.3
+    guidance: float | tuple[float, ...] = 0.3
     temperature: float = 1.1
     decoder: bool = False
     seed: int = 0
@@ -70,8 +70,8 @@ class Settings:
                 raise ValueError(f"{name} must be a positive whole number, got None")
         if not 0 <= self.unconditional < 1:
             raise ValueError(f"unconditional must be a share from 0 to below 1, got {self.unconditional!r}")
-        if not (np.isfinite(self.guidance) and self.guidance >= 0):
-            raise ValueError(f"guidance must be a number from 0 on, got {self.guidance!r}")
+        if not (np.isfinite(self.guidance).all() and np.min(self.guidance) >= 0):
+            raise ValueError(f"guidance must be a number from 0 on, or one to each set, got {self.guidance!r}")
         if not 0 < self.temperature < np.inf:
             raise ValueError(
                 f"temperature must be a number above 0, got {self.temperature!r}; 1 is that of the process"
@@ -122,11 +122,14 @@ def train(
         raise ValueError(
             f"train takes sets of images, and of held-out ones none or as many, got {len(sets)} and {len(held_out)}"
         )
+    if np.shape(settings.guidance) not in ((), (len(sets),)):
+        raise ValueError(f"guidance must be a number, or one to each of {len(sets)} sets, got {settings.guidance!r}")
     if settings.patience is not None and not held_out:
         raise ValueError("patience waits for the loss on held-out images; pass held_out=")
     vocabulary = Vocabulary.of([caption for one in (*sets, *held_out) for caption in one.captions])
     numbers = [vocabulary.numbers(one.captions) for one in sets]
     shapes = {int(n): one.images.shape[1:] for one, rows in zip(sets, numbers) for n in np.unique((rows > 0).sum(1))}
+    guidance = dict(zip([one.images.shape[1:] for one in sets], np.broadcast_to(settings.guidance, len(sets)).tolist()))
     canvas = tuple(max(one.images.shape[i] for one in sets) for i in (1, 2))
     options: dict[str, Any] = {"canvas": canvas, "width": settings.width, "latent": settings.latent}
     if not settings.decoder:
@@ -169,9 +172,7 @@ def train(
         weights = found.best if found.best is not None else found.state.average
         if not np.isfinite(weights).all():
             raise ValueError("the loss left the finite numbers; take a smaller learning_rate")
-        made = Generator(
-            unravel(jnp.asarray(weights)), vocabulary, shapes, settings.guidance, settings.temperature, options
-        )
+        made = Generator(unravel(jnp.asarray(weights)), vocabulary, shapes, guidance, settings.temperature, options)
     made.training = found
     return made
 

@@ -83,7 +83,8 @@ def run_train(prepare: Callable[[], Any], data: Path | None, output: Path, steps
 
     prepare()
     sets, held_out = images.digit_sets() if data is None else images.split(images.from_folder(data))
-    chosen: dict[str, Any] = {"steps": steps} if steps is not None else {}
+    chosen: dict[str, Any] = {"guidance": images.DIGIT_GUIDANCE} if data is None else {}
+    chosen |= {"steps": steps} if steps is not None else {}
     unfinished = output.with_name(output.name + ".unfinished")
     made = train(
         *sets, held_out=held_out, settings=Settings(**chosen, seed=seed), save=unfinished, progress=sys.stderr.isatty()
