@@ -19,9 +19,9 @@ from jaxdiff.simulation.simulate import as_key, whole_number
 
 _RELAXATION = {"ode": 1, "sde": 2}
 _RUNGE_KUTTA = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.0, 0.0, 1.0)  # nodes, weights, ends
-COARSE = {"spread of the samples": 0.05, "nat in a dimension": 1e-3}  # what steps may leave out without a word
+COARSE = {"of the spread of the samples": 0.05, "nat in a dimension": 1e-3}  # what steps may leave out without a word
 APART = {
-    "spread of the samples": 0.1,
+    "of the spread of the samples": 0.1,
     "nat in a dimension": 0.01,
 }  # standard deviations, by the score, from a normal start
 
@@ -97,7 +97,7 @@ def sample(
         raise ValueError("start has a shape of its own; leave shape out")
     start = _batch(start, "start", score, process, dtype)
     found = _reverse(score, process, start, steered, steps, _RELAXATION[method], *map(float, span))
-    return _told(found, steps, "spread of the samples", drawn)
+    return _told(found, steps, "of the spread of the samples", drawn)
 
 
 def log_likelihood(
@@ -156,13 +156,15 @@ def _batch(x: Any, name: str, score: Any, process: Any, dtype: Any = None) -> An
     """x (n, *shape) in floating point, of which the score has the shape."""
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process, got {type(process).__name__}")
+    kind = jax.dtypes.canonicalize_dtype(getattr(x, "dtype", float) if dtype is None else dtype)
     x = x if isinstance(x, jax.Array) else numbers(x, name)
+    if jnp.iscomplexobj(x):
+        raise ValueError(f"{name} must be real, got {x.dtype}")
     if np.ndim(x) < 1 or not np.size(x):
         raise ValueError(f"{name} must be a batch (n, *shape), got shape {np.shape(x)}")
     if not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all():
         raise ValueError(f"{name} must be finite, got {int((~np.isfinite(x)).sum())} numbers that are not")
-    kind = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-    x = jnp.asarray(x, kind if dtype is None else dtype)
+    x = jnp.asarray(x, kind if jnp.issubdtype(kind, jnp.floating) else jnp.result_type(float))
     if not callable(score):
         raise TypeError(f"score must be a function of (x, t), got {type(score).__name__}")
     found = eqx.filter_eval_shape(score, x, jnp.ones((), x.dtype))
@@ -215,13 +217,13 @@ def _reverse(score: Any, process: Process, start: Any, key: Any, steps: int, k: 
             new = new + process.noise(t) * to_value**0.5 * noise
         apart = jnp.where(i > 0, apart, rms(there + x))
         lost = jnp.where(jnp.isfinite(new).all(), lost, jnp.maximum(lost, s))
-        return (new, denoised, last, left_out + rms(to_bend * bend), apart, lost), None
+        spread = rms(new - (new.mean(0) if len(new) > 1 else 0.0))  # by which errors grow and fall too
+        left_out = left_out + process.signal(t) * rms(to_bend * bend) / jnp.maximum(spread, process.noise(t))
+        return (new, denoised, last, left_out, apart, lost), None
 
     zero, none = jnp.zeros((), start.dtype), jnp.zeros_like(start)
     carry, _ = jax.lax.scan(step, (start, none, none, zero, zero, zero - 1), jnp.arange(steps))
     x, *_, left_out, apart, lost = carry
-    spread = rms(x - (x.mean(0) if len(x) > 1 else 0.0))
-    left_out = process.signal(end) * left_out / jnp.where(spread > 0, spread, 1.0)
     # Bends of x̂ that noise makes tell nothing: of Gaussians of any width the variance errs by 0.07 to 0.17 (kh)².
     doubts = jax.lax.stop_gradient((apart, left_out if k == 1 else 0.1 * (k * h) ** 2))
     return x, check([_finite(lost)]), *doubts
