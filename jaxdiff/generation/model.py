@@ -64,6 +64,7 @@ class Generator:
         guidance: how far it leans towards captions where nobody says otherwise, {(height, width): weight}.
         temperature: the standard deviation of the noise from which it starts. A network that has learned for minutes leaves out
             variance, as averages do, and guidance more of it; what starts a tenth wider has it again.
+        levels: the steps of grey between 0 and 1 to which images are rounded, as those were from which it learned; None: none.
         options: with which the network was made.
 
     As it ships, for one handwritten digit or two:
@@ -83,12 +84,13 @@ class Generator:
         shapes: dict[int, tuple[int, int]],
         guidance: dict[tuple[int, int], float],
         temperature: float,
+        levels: int | None,
         options: dict[str, Any],
     ):
         halved = lambda leaf: np.asarray(leaf, np.float16).astype(np.float32)
         self.network = jax.tree.map(halved, network)
         self.vocabulary, self.shapes, self.options = vocabulary, shapes, options
-        self.guidance, self.temperature = guidance, float(temperature)
+        self.guidance, self.temperature, self.levels = guidance, float(temperature), levels
         self.training: Any = None
 
     def shape(self, caption: str) -> tuple[int, int]:
@@ -146,7 +148,8 @@ class Generator:
                 )
                 for i in range(0, len(numbers), AT_ONCE)
             ]
-        return np.clip((np.concatenate(parts) + 1) / 2, 0, 1)
+        drawn = np.clip((np.concatenate(parts) + 1) / 2, 0, 1)
+        return drawn if self.levels is None else np.round(drawn * self.levels) / np.float32(self.levels)
 
     def _drawn(self, numbers: Any, noise: Any, w: float, steps: int) -> np.ndarray:
         code = _encoded(self.network, numbers)
@@ -159,7 +162,7 @@ class Generator:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model: arrays in half precision and a text, no code. Raises ValueError where it cannot be written."""
         about = {
-            "format": FORMAT, "kind": type(self.network).__name__, "options": self.options, "guidance": list(self.guidance.items()), "temperature": self.temperature,
+            "format": FORMAT, "kind": type(self.network).__name__, "options": self.options, "guidance": list(self.guidance.items()), "temperature": self.temperature, "levels": self.levels,
             "words": self.vocabulary.words, "longest": self.vocabulary.longest, "neighbours": sorted(self.vocabulary.neighbours), "shapes": list(self.shapes.items()),
         }  # fmt: skip
         leaves: dict[str, Any] = {
@@ -194,6 +197,7 @@ class Generator:
                 shapes,
                 guidance,
                 about["temperature"],
+                about["levels"],
                 about["options"],
             )
         except Exception:  # there is no end of ways in which bytes can be damaged

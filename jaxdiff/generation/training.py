@@ -24,6 +24,7 @@ from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.progress import Progress
 
 LOOK = 2048  # noisy images in a look at held-out data
+FEW = 64  # steps of grey, which are seen
 WARMING = 200  # steps in which the learning rate rises
 
 
@@ -60,7 +61,7 @@ class Settings:
     average: float = 0.999
     patience: int | None = None
     guidance: float | tuple[float, ...] = 0.3
-    temperature: float = 1.1
+    temperature: float = 1.12
     decoder: bool = False
     seed: int = 0
 
@@ -130,6 +131,10 @@ def train(
     numbers = [vocabulary.numbers(one.captions) for one in sets]
     shapes = {int(n): one.images.shape[1:] for one, rows in zip(sets, numbers) for n in np.unique((rows > 0).sum(1))}
     guidance = dict(zip([one.images.shape[1:] for one in sets], np.broadcast_to(settings.guidance, len(sets)).tolist()))
+    levels = next(
+        (k for k in range(1, FEW) if all(np.allclose(k * x.images, np.round(k * x.images), atol=1e-5) for x in sets)),
+        None,
+    )
     canvas = tuple(max(one.images.shape[i] for one in sets) for i in (1, 2))
     options: dict[str, Any] = {"canvas": canvas, "width": settings.width, "latent": settings.latent}
     if not settings.decoder:
@@ -172,7 +177,9 @@ def train(
         weights = found.best if found.best is not None else found.state.average
         if not np.isfinite(weights).all():
             raise ValueError("the loss left the finite numbers; take a smaller learning_rate")
-        made = Generator(unravel(jnp.asarray(weights)), vocabulary, shapes, guidance, settings.temperature, options)
+        made = Generator(
+            unravel(jnp.asarray(weights)), vocabulary, shapes, guidance, settings.temperature, levels, options
+        )
     made.training = found
     return made
 
