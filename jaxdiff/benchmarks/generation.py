@@ -24,7 +24,9 @@ def main(options: Options) -> None:
     baseline = Settings(steps=200 if options.smoke else 1500, decoder=True)
     entries = [
         *measured(Generator.shipped(), "diffusion", count),
-        *measured(train(one_digit(*digits()), settings=baseline), "encoder–decoder", count, pairs=False),
+        *measured(
+            train(one_digit(*digits()), settings=baseline, progress=False), "encoder–decoder", count, pairs=False
+        ),
     ]
     entries += [{"what": "a cold shell", "seconds": shell()}]
     columns = ["images", "of", "read right", "nearest / held out", "Fréchet / real", "guidance"]
@@ -33,7 +35,7 @@ def main(options: Options) -> None:
             e["images"],
             e["of"],
             f"{100 * e['right']:.1f} %",
-            f"{e['nearest']:.2f}",
+            "–" if e["nearest"] is None else f"{e['nearest']:.2f}",
             f"{e['frechet']:.2f}",
             f"{e['guidance']:g}",
         ]
@@ -65,7 +67,7 @@ def measured(model: Any, name: str, count: int, pairs: bool = True, seed: int = 
         right = (read(tiles) == what.ravel()).reshape(-1, 2).all(1)
         others = [two_digits(training, shown, count, seed + k, together=False)[0].images for k in range(1, 1 + DRAWS)]
         one = _entry(name, "two digits, never together in training", right, model.guidance[16, 16])
-        one["nearest"] = float("nan")
+        one["nearest"] = None
         one["frechet"] = frechet(drawn, wanted.images) / float(np.mean([frechet(x, wanted.images) for x in others]))
         found.append(one)
     return found
