@@ -15,7 +15,7 @@ ALONE = ("a {}", "the digit {}", "a handwritten {}", "{}", "number {}")
 PLACES = {"left": ((4, 0), (4, 8)), "right": ((4, 8), (4, 0)), "above": ((0, 4), (8, 4)), "below": ((8, 4), (0, 4))}
 TRAINING = 1200  # of the 1,797 digits, in the order of a shuffle; the others are held out
 NEVER_TOGETHER = frozenset(frozenset((k, (k + 3) % 10)) for k in range(10))  # each digit is in two of these pairs
-DIGIT_GUIDANCE = (0.5, 1.0)  # of one digit and of two, which must both be right
+DIGIT_GUIDANCE = (0.45, 1.0)  # of one digit and of two, which must both be right
 
 
 class Captioned(NamedTuple):

@@ -103,9 +103,7 @@ class Generator:
         with jax.enable_x64(False):
             numbers = np.repeat(self.vocabulary.numbers([caption]), count, 0)
             w = self.guidance[self.shape(caption)] if guidance is None else guidance
-            return CaptionScore(
-                self.network, self.network.encoder(numbers), self.process, None if w == 0 else jnp.float32(w)
-            )
+            return self._score(_encoded(self.network, numbers), w)
 
     def generate(
         self,
@@ -151,11 +149,15 @@ class Generator:
         drawn = np.clip((np.concatenate(parts) + 1) / 2, 0, 1)
         return drawn if self.levels is None else np.round(drawn * self.levels) / np.float32(self.levels)
 
+    def _score(self, code: Any, w: float) -> CaptionScore:
+        network = jax.tree.map(jnp.asarray, self.network)
+        return CaptionScore(network, code, self.process, None if w == 0 else jnp.float32(w))
+
     def _drawn(self, numbers: Any, noise: Any, w: float, steps: int) -> np.ndarray:
         code = _encoded(self.network, numbers)
         if isinstance(self.network, Decoder):
             return np.asarray(eqx.filter_jit(self.network)(code))
-        score = CaptionScore(self.network, code, self.process, None if w == 0 else jnp.float32(w))
+        score = self._score(code, w)
         x = sample(score, self.process, start=jnp.float32(self.temperature) * noise, steps=steps)
         return np.asarray(_cleaned(score, x))
 

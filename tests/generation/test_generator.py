@@ -67,6 +67,16 @@ def test_guidance_leans_towards_the_caption_within_its_interval():
         assert np.allclose(back, with_caption, atol=1e-4)
 
 
+def test_the_score_of_a_caption_is_one_for_the_samplers():
+    model, process = jd.generation.Generator.shipped(), models.Generator.process
+    with jax.enable_x64(False):
+        score = model.score("a seven", count=4)
+        x = jd.generation.sample(score, process, (4, 8, 8), key=0, steps=10)
+        assert x.shape == (4, 8, 8) and np.abs(x).max() < 3
+        clean = score.denoised(x, jnp.float32(0.0))
+        assert np.abs(clean - x).max() < 5 * process.noise(0.0)
+
+
 @pytest.mark.slow
 def test_what_is_asked_for_is_drawn_and_kept(tmp_path):
     made = train(SET, settings=Settings(steps=400, **TINY), progress=False)
