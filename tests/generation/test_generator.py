@@ -87,7 +87,11 @@ def test_what_is_asked_for_is_drawn_and_kept(tmp_path):
         assert abs(images.mean() - LEVEL[word]) < 0.05
         assert 0.03 < images.mean((1, 2)).std() < 0.1  # of a uniform density of half-width 0.1, 0.058
         assert images.std((1, 2)).mean() < 0.12  # pixels of an image are nearly equal
-    assert np.array_equal(made.generate("bright day", count=5, seed=3), drawn["bright day"][:5])
+    first = drawn["bright day"][:5]
+    assert np.allclose(
+        made.generate("bright day", count=5, seed=3), first, atol=1e-4
+    )  # products of other sizes round otherwise
+    assert np.array_equal(made.generate("bright day", count=64, seed=3), drawn["bright day"])
     assert np.abs(made.generate("bright day", count=5, seed=4) - drawn["bright day"][:5]).max() > 0.01
     made.save(tmp_path / "model.npz")
     again = models.Generator.load(tmp_path / "model.npz")
