@@ -24,6 +24,7 @@ CASES = {
     "paths": "paths whose truth is known beside pymle, KramersMoyal and SFI: bias, spread, seconds to the estimate and to error bars",
     "decisions": "drift-diffusion models of decisions beside PyDDM and hddm_wfpt: measured trials, and repeats on known truth",
     "fields": "drift and diffusivity as smooth curves, from paths, histograms and readings: errors, bands that hold, seconds",
+    "generation": "images from text: read by a stranger, beside handwriting and a plain decoder (needs jaxdiff[generate])",
     "coverage": "false alarms of the verdict on the model, misfits that it finds, intervals that hold, over many repeats",
 }
 

@@ -6,9 +6,16 @@ Time runs from 0, the data, to 1, noise. A score is any function `score(x, t)`: 
 gives ∇ log pₜ(x), `(n, *shape)`.
 """
 
+from jaxdiff.datasets.captioned import Captioned, captioned, digits, from_folder
+from jaxdiff.datasets.vocabulary import Vocabulary
 from jaxdiff.exact.mixtures import GaussianMixture
+from jaxdiff.generation.model import Generator
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import log_likelihood, sample
+from jaxdiff.generation.training import Settings, train
 from jaxdiff.integration.score import solved_score
 
-__all__ = ["Process", "GaussianMixture", "solved_score", "sample", "log_likelihood"]
+__all__ = [
+    "Process", "GaussianMixture", "solved_score", "sample", "log_likelihood",
+    "Captioned", "captioned", "digits", "from_folder", "Vocabulary", "Settings", "train", "Generator",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The shell: jaxdiff demo, fit, solve, benchmark, info."""
+"""The shell: jaxdiff demo, fit, solve, generate, benchmark, info."""
 
 from __future__ import annotations
 
@@ -96,6 +96,10 @@ def _commands() -> Any:
     def benchmark(case: str | None, output: Path | None, **options: Any) -> None:
         """How fast it is on these devices: throughput, peers, scaling (listed if none is named)."""
         run_benchmark(case, output or Path(f"benchmark-{case}"), **options)
+
+    from jaxdiff.shell.generate import commands
+
+    group.add_command(commands(prepare_jax))
 
     @group.command()
     def info() -> None:
