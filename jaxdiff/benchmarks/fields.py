@@ -122,8 +122,8 @@ def best(sample: Sample, places: np.ndarray, strengths: list[float]) -> list[flo
     for i in range(2):
         off = []
         for factor in FACTORS:
-            given = [one * (factor if k == i else 1.0) for k, one in enumerate(strengths)]
-            off.append(errors(jd.fit(equation(knots, tuple(given)), measurement, progress=False), places)[i])
+            drifts, others = (one * (factor if k == i else 1.0) for k, one in enumerate(strengths))
+            off.append(errors(jd.fit(equation(knots, (drifts, others)), measurement, progress=False), places)[i])
         found.append(float(FACTORS[int(np.argmin(off))]))
     return found
 

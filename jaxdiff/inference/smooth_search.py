@@ -118,7 +118,7 @@ class SmoothSearch:
         old, chosen = np.asarray(run.smoothing.strengths), run.smoothing.chosen
         data = run.smoothing.without(state.here, residuals, slopes)
         strengths, first = old, self.middle is None
-        if first:
+        if self.middle is None:
             scale = scales(data, slopes)
             self.middle, strengths = np.log(scale), np.where(old > 0, old, scale)
         known = 1.0
