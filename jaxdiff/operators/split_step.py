@@ -28,6 +28,7 @@ _CLOCK = np.concatenate([[0.0], np.cumsum(_DRIFTS)])  # potentials are taken at 
 # How far apart kinetic energies may be, in turns of a step. What a wave is at one place in free flight is told by samples whose gaps are
 # less than 2π over that band; kicks, at half of that at most, hold a quarter of it at least (Gröchenig 1992, Math. Comp. 59, 181).
 _FREE = 18.0  # steps of a wave on which nothing acts, for what is watched
+_LIKELY = {True: 18.0, False: 24.0}  # steps of a wave of few cells at first, where V is steady or not
 _BAND = float(np.pi / np.diff(np.sort(_CLOCK)).max())
 _MORE, _LESS = 8.0, 0.25  # factors of their number, at most, from one try to the next
 _SPARE = 1.05  # times the steps that an error asks for
@@ -170,7 +171,9 @@ def _split(
 
     size = jnp.zeros((), durations.dtype)
     watched = look(wave)
-    first = (wave, jnp.maximum(watched[-1] / _BAND, slowest), size, size, watched)
+    # A try that fails costs as much as one that holds, where few cells are followed in one go.
+    likely = _LIKELY[parts.steady] / whole if wave.size <= _CELLS // _PAIRS else 0.0
+    first = (wave, jnp.maximum(watched[-1] / _BAND, jnp.maximum(slowest, likely)), size, size, watched)
     (_, _, _, error, watched), (waves, counts) = jax.lax.scan(stretch, first, (starts, durations))
     return waves, counts, error, watched[:-1]
 
