@@ -26,7 +26,7 @@ class Captioned(NamedTuple):
 
 
 def captioned(images: Any, captions: Sequence[str]) -> Captioned:
-    """Images `(n, height, width)`, numbers from 0 to 1 or whole numbers from 0 to 255, and as many captions.
+    """Images `(n, height, width)`, numbers from 0 to 1 or whole numbers from 0 to 255 (uint8), and as many captions.
 
     Raises ValueError for other shapes or values, and where there is not one caption to an image.
     """
@@ -36,8 +36,10 @@ def captioned(images: Any, captions: Sequence[str]) -> Captioned:
     if isinstance(captions, str) or len(captions) != len(images):
         count = 1 if isinstance(captions, str) else len(captions)
         raise ValueError(f"{len(images)} images and {count} captions; give one to each")
-    if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool):
-        raise ValueError(f"images must be numbers, got {images.dtype}")
+    if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool) or np.iscomplexobj(images):
+        raise ValueError(f"images must be real numbers, got {images.dtype}")
+    if images.dtype == np.uint8 and 0 < images.max() <= 1:
+        raise ValueError("uint8 counts to 255, got nothing above 1; pass images == 1 where these are two shades")
     scaled = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
     if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
         raise ValueError(
@@ -60,7 +62,16 @@ def from_folder(folder: Path) -> Captioned:
         reader = csv.DictReader(lines)
         if not {"file", "caption"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{table} must have columns file and caption, got {', '.join(reader.fieldnames or ())}")
-        rows = [(row["file"], row["caption"] or "") for row in reader]
+        try:
+            table_rows = list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{table} cannot be read as text in UTF-8: {error}") from None
+        for row in table_rows:
+            if row.get(None) or row["file"] is None:
+                raise ValueError(
+                    f"a row of {table} has not as many columns as its head: {list(row.values())}; put captions with commas in quotes"
+                )
+        rows = [(row["file"], row["caption"] or "") for row in table_rows]
     if not rows:
         raise ValueError(f"{table} has no rows; write one for each PNG file")
     named = {name for name, _ in rows}
@@ -72,9 +83,13 @@ def from_folder(folder: Path) -> Captioned:
     for name, _ in rows:
         try:
             with Image.open(Path(folder) / name) as image:
+                mode, clear = image.mode, "A" in image.getbands() or "transparency" in image.info
                 images.append(np.asarray(image.convert("L")))
         except (OSError, SyntaxError, ValueError):
             raise ValueError(f"{Path(folder) / name} cannot be read as a PNG file; mend or remove its row") from None
+        if clear or mode[0] in "IF":
+            what = "is transparent in places" if clear else "has 16 bits or more"
+            raise ValueError(f"{Path(folder) / name} {what}; save it in 8 bits of grey, on a ground")
         if images[-1].shape != images[0].shape:
             sizes = " and ".join("{1} × {0}".format(*one.shape) for one in (images[0], images[-1]))
             raise ValueError(

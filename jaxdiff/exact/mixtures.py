@@ -88,6 +88,7 @@ class GaussianMixture(eqx.Module):
     def _parts(self, x: Any) -> tuple[Any, Any]:
         """ln w_k N(x; m_k, C_k) `(n, K)`, and C_k⁻¹ (x − m_k) along the axes `(n, K, d)`."""
         x = jnp.asarray(x)
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
         if x.shape[1:] != self.shape or x.ndim < 1:
             raise ValueError(f"samples of this mixture are (n, {', '.join(map(str, self.shape))}), got shape {x.shape}")
         weights, means, variances = (jnp.asarray(each, x.dtype) for each in (self.weights, self.means, self.variances))

@@ -180,12 +180,12 @@ def _told(computed: Any, steps: int, unit: str, normal: bool) -> Any:
     if isinstance(checks.table, jax.core.Tracer):
         return enforce(found, checks)
     raise_failed(checks)
-    if normal and apart > APART[unit]:
+    if normal and not apart <= APART[unit]:
         warnings.warn(
             f"the score at the noisy end is not that of standard normal noise, by about {float(apart):.2g} standard deviations in a dimension; end log_snr lower, scale the data, or pass start= or base=",
             stacklevel=3,
         )
-    if left_out > COARSE[unit]:
+    if not left_out <= COARSE[unit]:
         warnings.warn(f"{steps} steps leave out about {float(left_out):.2g} {unit}; take more steps", stacklevel=3)
     return found
 

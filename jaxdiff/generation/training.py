@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxdiff.datasets.captioned import Captioned
+from jaxdiff.datasets.captioned import Captioned, captioned
 from jaxdiff.datasets.vocabulary import Vocabulary
 from jaxdiff.generation.model import Generator, build
 from jaxdiff.inference import gradient_descent
@@ -67,8 +67,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "width", "depth", "latent"):
-            if checked_count(getattr(self, name), name) is None:
-                raise ValueError(f"{name} must be a positive whole number, got None")
+            if (count := checked_count(getattr(self, name), name)) is None or (name == "width" and count < 2):
+                raise ValueError(f"{name} must be a whole number from {1 + (name == 'width')} on, got {count}")
+            object.__setattr__(self, name, int(count))
         if not 0 <= self.unconditional < 1:
             raise ValueError(f"unconditional must be a share from 0 to below 1, got {self.unconditional!r}")
         if not (np.isfinite(self.guidance).all() and np.min(self.guidance) >= 0):
@@ -123,14 +124,28 @@ def train(
         raise ValueError(
             f"train takes sets of images, and of held-out ones none or as many, got {len(sets)} and {len(held_out)}"
         )
+    sets, held_out = (tuple(captioned(*one) for one in some) for some in (sets, held_out))
+    sizes = [one.images.shape[1:] for one in sets]
+    if len(set(sizes)) < len(sets) or (held_out and sizes != [one.images.shape[1:] for one in held_out]):
+        raise ValueError(
+            f"sets must have a shape of their own, and held-out ones the same, got {[*sizes, *(one.images.shape[1:] for one in held_out)]}"
+        )
+    if settings.decoder and len(sets) > 1:
+        raise ValueError(f"a decoder draws images of one shape, got {len(sets)} sets")
     if np.shape(settings.guidance) not in ((), (len(sets),)):
         raise ValueError(f"guidance must be a number, or one to each of {len(sets)} sets, got {settings.guidance!r}")
     if settings.patience is not None and not held_out:
         raise ValueError("patience waits for the loss on held-out images; pass held_out=")
-    vocabulary = Vocabulary.of([caption for one in (*sets, *held_out) for caption in one.captions])
+    every, learned = (
+        Vocabulary.of([text for one in some for text in one.captions]) for some in ((*sets, *held_out), sets)
+    )
+    vocabulary = Vocabulary(every.words, every.longest, learned.neighbours)
     numbers = [vocabulary.numbers(one.captions) for one in sets]
-    shapes = {int(n): one.images.shape[1:] for one, rows in zip(sets, numbers) for n in np.unique((rows > 0).sum(1))}
-    guidance = dict(zip([one.images.shape[1:] for one in sets], np.broadcast_to(settings.guidance, len(sets)).tolist()))
+    counted = [(int(n), size) for size, rows in zip(sizes, numbers) for n in np.unique((rows > 0).sum(1))]
+    shapes = dict(counted)
+    if len(shapes) < len(counted):
+        raise ValueError("captions of as many words tell of images of two shapes; train a generator of each")
+    guidance = dict(zip(sizes, np.broadcast_to(settings.guidance, len(sets)).tolist()))
     levels = next(
         (k for k in range(1, FEW) if all(np.allclose(k * x.images, np.round(k * x.images), atol=1e-5) for x in sets)),
         None,
@@ -175,7 +190,7 @@ def train(
         finally:
             bar.close()
         weights = found.best if found.best is not None else found.state.average
-        if not np.isfinite(weights).all():
+        if not (np.isfinite(weights).all() and np.isfinite(found.state.z).all()):
             raise ValueError("the loss left the finite numbers; take a smaller learning_rate")
         made = Generator(
             unravel(jnp.asarray(weights)), vocabulary, shapes, guidance, settings.temperature, levels, options

@@ -13,6 +13,7 @@ import numpy as np
 from jaxdiff.inference.uncertainty import listed, quantile
 from jaxdiff.model.coefficients import Potential
 from jaxdiff.runtime.compilation import quick_jit
+from jaxdiff.simulation.simulate import as_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +22,9 @@ POINTS = 200
 SHARE = 0.01  # of positions that are left out at either end
 ROUNDOFF = 1e-12  # of the largest slope, below which a parameter does not count
 MOST = 2000  # positions
+TAIL = 5.0  # draws beyond a simultaneous band, at least
+LOOKS = 100  # draws that tell whether a function may be below zero
+AT_ONCE = 10**7  # numbers
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,14 @@ class Band:
 def band(fit: Any, function: Any, at: Any, level: float, simultaneous: bool, draws: int, key: Any) -> Band:
     """See `Fit.band`."""
     parameters = fit.required_problem().parameters
-    if not 0 < level < 1:
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level!r}")
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or not 100 <= draws <= 1_000_000:
         raise ValueError(f"draws must be a whole number from 100 to 1000000, got {draws!r}")
+    if simultaneous and draws * (1 - level) < TAIL:
+        raise ValueError(
+            f"a band of level {level:g} everywhere wants {int(np.ceil(TAIL / (1 - level)))} draws or more, got {draws}; pass draws=, or simultaneous=False"
+        )
     name, function = _named(fit, function)
     positions = _positions(fit, at)
     places = positions if positions.ndim > 1 else positions[:, None]
@@ -93,25 +101,52 @@ def band(fit: Any, function: Any, at: Any, level: float, simultaneous: bool, dra
     if not (np.isfinite(value).all() and np.isfinite(slopes).all()):
         where = places[~(np.isfinite(value) & np.isfinite(slopes).all(1))][0]
         raise ValueError(f"{name} or its slope by a parameter is not finite at {where}; ask at other positions")
-    logarithmic = bool((value > 0).all())
+    root = _root(_covariance(fit, slopes, name))
+    normal = np.asarray(jax.random.normal(as_key(0 if key is None else key), (int(draws), root.shape[1])), float)
+    logarithmic = bool((value > 0).all()) and _stays_positive(
+        evaluate, parameters.transform, x, normal[:LOOKS] @ root.T
+    )
+    root = _root(_covariance(fit, slopes / value[:, None], name)) if logarithmic else root
     slopes = slopes / value[:, None] if logarithmic else slopes
-    covariance = _covariance(fit, slopes, name)
-    root = _root(covariance)
     spread = slopes @ root
     errors = np.sqrt((spread**2).sum(1))
-    freedom = np.inf
+    freedom = _freedom(fit)
     pointwise, critical = float(quantile(level, freedom)), np.nan
     if simultaneous:
-        seed = jax.random.key(0) if key is None else key
-        normal = np.asarray(jax.random.normal(seed, (int(draws), root.shape[1])), float)
-        known = errors > 0
-        largest = np.max(np.abs(normal @ spread[known].T) / errors[known], axis=1, initial=0.0)
+        known, largest = errors > 0, np.zeros(len(normal))
+        for rows in np.array_split(np.arange(len(normal)), -(-normal.shape[0] * len(places) // AT_ONCE)):
+            largest[rows] = np.max(np.abs(normal[rows] @ spread[known].T) / errors[known], axis=1, initial=0.0)
+        if np.isfinite(freedom):
+            largest /= np.sqrt(np.random.default_rng(0).chisquare(freedom, len(largest)) / freedom)
         critical = max(float(np.quantile(largest, level)), pointwise)
     centre = np.log(value) if logarithmic else value
     back = np.exp if logarithmic else np.asarray
     ends = [back(centre + sign * width * errors) for width in (pointwise, critical) for sign in (-1, 1)]
     low, high, lowest, highest = (np.asarray(one, float) for one in ends)
     return Band(positions, value, errors, low, high, lowest, highest, critical, float(level), logarithmic, name)
+
+
+def _stays_positive(evaluate: Callable[[Any], Any], transform: Any, x: np.ndarray, moves: np.ndarray) -> bool:
+    """Whether a function is positive wherever the error bars of parameters reach, each on its own scale.
+
+    A number that is free to be zero or less has no logarithm, though its estimate is above zero.
+    """
+    z = np.asarray(transform.inverse(x), float)
+    slope = np.asarray(transform.slope(z), float)
+    reach = np.divide(moves, slope, out=np.zeros_like(moves), where=np.isfinite(slope) & (slope != 0))
+    limit = np.broadcast_to(np.asarray(transform.limit), z.shape)
+    there = np.asarray(transform(np.clip(np.where(np.isfinite(z), z + reach, z), -limit, limit)), float)
+    there = np.where(np.isfinite(there), there, x)
+    with jax.enable_x64(True):
+        return bool(quick_jit(lambda rows: jnp.all(jax.lax.map(lambda row: jnp.min(evaluate(row)) > 0, rows)))(there))
+
+
+def _freedom(fit: Any) -> float:
+    """Degrees of freedom of Student's t, where the variance is that of residuals; else infinite."""
+    losses = fit.problem.objective.losses
+    sizes = [m.unknown * loss.squares for m, loss in zip(fit.measurements, losses, strict=True)]
+    taken = float(np.nan_to_num(fit.degrees_of_freedom, nan=len(fit.labels)))
+    return max(float(np.sum(sizes)) - taken, 1.0) if any(sizes) else np.inf
 
 
 def _named(fit: Any, function: Any) -> tuple[str, Callable[..., Any]]:

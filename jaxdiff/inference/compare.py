@@ -243,7 +243,7 @@ def _ratios(fits: list[Fit], names: tuple[str, ...], likelihoods: np.ndarray, k:
                 continue
             known = "nested as you say" if asked else _nested(fits[i], fits[j], likelihoods[i])
             if known:
-                freedom, statistic = int(k[j] - k[i]), 2 * float(likelihoods[j] - likelihoods[i])
+                freedom, statistic = float(k[j] - k[i]), 2 * float(likelihoods[j] - likelihoods[i])
                 p = float(stats.chi2.sf(max(statistic, 0.0), freedom))
                 yield LikelihoodRatio(names[i], names[j], statistic, freedom, p, known)
                 break

@@ -24,7 +24,7 @@ class LikelihoodRatio(NamedTuple):
     small: str
     large: str
     statistic: float
-    freedom: int
+    freedom: float
     p: float
     known: str
 
@@ -131,8 +131,8 @@ class Comparison:
         """How far each is from the best, of what makes a tie."""
         if isinstance(self.fits[0], CrossValidation):
             apart = [self.fits[i].difference(self.fits[best]) for i in range(len(self)) if i != best]
-            gaps = [abs(mean) / error if error > 0 else np.inf * abs(mean) for mean, error in apart]
-            return np.insert(np.nan_to_num(np.array(gaps, float), nan=0.0, posinf=np.inf), best, 0.0)
+            gaps = [abs(mean) / error if error > 0 else (0.0 if mean == 0 else np.inf) for mean, error in apart]
+            return np.insert(np.array(gaps, float), best, 0.0)
         scale = 1.0 if self.by == "held_out" else 2.0
         return np.nan_to_num(self._above(getattr(self, self.by)) / scale, nan=np.inf)
 
@@ -167,7 +167,7 @@ class Comparison:
         for one in self.tests:
             p = f"p = {one.p:.2g}"
             lines.append(
-                f"likelihood ratio, {one.small} in {one.large}: 2 Δ ln L = {one.statistic:.2f} with {one.freedom} more, {p}; {one.known}"
+                f"likelihood ratio, {one.small} in {one.large}: 2 Δ ln L = {one.statistic:.2f} with {one.freedom:g} more, {p}; {one.known}"
             )
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 

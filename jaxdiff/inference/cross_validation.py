@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxdiff.inference.batch import CONVERGED, STATUS, Batch, BatchData
+from jaxdiff.inference.batch import CONVERGED, FAILED, STATUS, Batch, BatchData
 from jaxdiff.inference.descend import SEARCHES, WALKS, descend
 from jaxdiff.inference.fit import as_tuple, checked_optimizer, precision
 from jaxdiff.inference.gradient_descent import Descent, checked_count
@@ -19,6 +19,7 @@ from jaxdiff.inference.losses import choose, mse, negative_log_likelihood
 from jaxdiff.inference.objective import Objective, assemble, start_vector
 from jaxdiff.inference.run import FEW, STEPS, Run, SearchResult, on_host
 from jaxdiff.inference.sequential import Sequential, together
+from jaxdiff.inference.smoothing import splines
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.measurements.stacks import Stack
@@ -232,6 +233,10 @@ def cross_validate(
         templates = tuple(one.template for one in stacks)
         options = SolverOptions(scheme, stepper, substeps, tolerance)
         run = Run(Objective(function, losses, *sources), fitted, templates, options, Progress(False))
+        if any(splines(run.at(run.start))):
+            raise ValueError(
+                "cross-validation does not weigh the roughness of smooth splines; leave smooth away, or compare their fits by jd.compare"
+            )
         start = np.tile(start_vector(fitted), (2 * scored, 1))
         data = BatchData(start, tuple(one.data() for one in stacks), {})
         if batched:
@@ -265,7 +270,9 @@ def cross_validate(
             )
         here, failed = judge.around(every, z)
     values = np.where(
-        failed, np.nan, _by_training(np.asarray(here.value, float), np.asarray(here.squares, float), stacks)
+        failed | np.tile(status == FAILED, 2),
+        np.nan,
+        _by_training(np.asarray(here.value, float), np.asarray(here.squares, float), stacks),
     )
     counts = np.array([sum(_count(stack[i]) for stack in stacks) for i in range(2 * scored)])
     likelihood = all(one.likelihood for one in scoring)

@@ -285,8 +285,8 @@ def train(
         lowest = _lowest(looks)
     own = dict if save is None else save.own
     if validation is not None and not looks:
-        lowest = (0, float(validation(state.z)))
-        looks.append(lowest)
+        looks.append((0, float(validation(state.z))))
+        lowest = _lowest(looks)
     kept: Any = state, best, len(looks), own()
     stale = lambda step: method.patience is not None and len(looks) > 0 and step - lowest[0] >= method.patience
     try:

@@ -329,7 +329,8 @@ class Fit:
 
             se² = J cov Jᵀ,   value ± q se at each position,   value ± c se at all,  c the quantile of max |J L n| / se, L Lᵀ = cov
 
-        Where the function is positive everywhere both are taken of its logarithm. Of smooth splines the covariance is Bayesian, and
+        Where the function is positive as far as error bars reach both are taken of its logarithm. Where the variance is that of residuals
+        quantiles are of Student's t. Of smooth splines the covariance is Bayesian, and
         includes the bias of smoothing.
 
         Args:

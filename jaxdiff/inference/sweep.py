@@ -17,11 +17,13 @@ from jaxdiff.inference.objective import Objective, assemble
 from jaxdiff.inference.result import Fit
 from jaxdiff.inference.run import MANY, STEPS, Run, on_host
 from jaxdiff.inference.settings import arguments_of, check_setting, combinations, options_of, transformation
+from jaxdiff.inference.smoothing import splines
 from jaxdiff.integration.options import SolverOptions
 from jaxdiff.measurements.measurement import Measurement
 from jaxdiff.model.equations import Equation
 from jaxdiff.reports.text import short, table
 from jaxdiff.runtime.progress import Progress
+from jaxdiff.simulation.simulate import as_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,6 +248,8 @@ def _prepared(
             "minibatches of a sweep leave out rows by their weight, and your own loss counts all; leave out batch_size"
         )
     run = Run(Objective(function, losses, *sources), fitted, trained, options, Progress(False))
+    if any(splines(run.at(run.start))):
+        raise ValueError("a sweep does not weigh the roughness of smooth splines; leave smooth away, or call jd.fit")
     kind, scale = np.asarray(fitted.transform.kind), np.asarray(fitted.transform.scale)
     if ((np.asarray(fitted.start) == 0) & (kind == 0) & (scale == 1.0)).any() and fitted.count <= MANY:
         run.rescale(run.first(LevenbergMarquardt(), STEPS).here)
@@ -266,9 +270,9 @@ def _groups(
     steps: int, batched: bool, key: Any,
 ) -> list[Group]:  # fmt: skip
     """Settings by the programs that serve them."""
-    import jax
+    import jax.numpy
 
-    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
+    key = as_key(0 if key is None else key)
     chosen = [{**fixed, **one} for one in settings]
     found = []
     for name in dict.fromkeys(one["optimizer"] for one in chosen):
@@ -334,7 +338,12 @@ def _rungs(count: int, steps: int) -> list[tuple[int, int]]:
 
 
 def _hashed(values: tuple[Any, ...]) -> Any:
-    return tuple(one if isinstance(one, (int, float, str, bool, type(None))) else repr(one) for one in values)
+    def key(one: Any) -> Any:
+        if isinstance(one, (int, float, str, bool, type(None))):
+            return type(one).__name__, one
+        return (one.shape, str(one.dtype), one.tobytes()) if isinstance(one, np.ndarray) else id(one)
+
+    return tuple(map(key, values))
 
 
 def _told(value: Any) -> str:

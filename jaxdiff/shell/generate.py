@@ -78,6 +78,8 @@ def run_draw(prepare: Callable[[], Any], caption: str, output: Path, model: Path
 def run_train(prepare: Callable[[], Any], data: Path | None, output: Path, steps: int | None, seed: int) -> None:
     if not output.absolute().parent.is_dir():
         raise ValueError(f"--output {output} is in a folder that does not exist; make that first")
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder; name a file, like {output / 'model.npz'}")
     from jaxdiff.datasets import captioned as images
     from jaxdiff.generation.training import Settings, train
 

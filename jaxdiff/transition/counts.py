@@ -337,7 +337,8 @@ class Trial(NamedTuple):
         rows = np.flatnonzero(doubt > CLEAR)
         doubt[rows] = _sum(np, self.found.doubt, interval[rows], _near(np, first[:, rows], n), np.abs(share[:, rows]))
         order, kept = np.argsort(doubt), np.zeros(m, bool)
-        most = (OF_SPLINES[0], OF_SPLINES[0] + OF_SPLINES[1] * m) if self.bent else (FAR, max(LEAST, TOLERANCE * m) / 8)
+        least = max(LEAST, TOLERANCE * m)
+        most = (OF_SPLINES[0], ON_THE_WAY / 2 * least) if self.bent else (FAR, least / 8)
         kept[order] = (doubt[order] <= most[0]) & (np.cumsum(doubt[order]) <= most[1])
         return first, share, np.flatnonzero(~kept)
 

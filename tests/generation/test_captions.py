@@ -99,7 +99,7 @@ def test_digits_need_their_package(monkeypatch):
         (np.zeros((3, 4, 4)), "abc", "3 images and 1 captions"),
         (np.full((1, 4, 4), 16.0), ["a"], "between 0 and 1, got 16 to 16"),
         (np.full((1, 4, 4), np.nan), ["a"], "between 0 and 1"),
-        (np.full((1, 4, 4), "x"), ["a"], "must be numbers"),
+        (np.full((1, 4, 4), "x"), ["a"], "must be real numbers"),
         (np.zeros((0, 4, 4)), [], "got shape (0, 4, 4)"),
     ],
 )
