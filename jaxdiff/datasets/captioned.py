@@ -58,20 +58,20 @@ def from_folder(folder: Path) -> Captioned:
     table = Path(folder) / "captions.csv"
     if not table.is_file():
         raise ValueError(f"{table} is missing; write a row file,caption for each PNG file, beneath these two names")
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        if not {"file", "caption"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{table} must have columns file and caption, got {', '.join(reader.fieldnames or ())}")
-        try:
-            table_rows = list(reader)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{table} cannot be read as text in UTF-8: {error}") from None
-        for row in table_rows:
-            if row.get(None) or row["file"] is None:
-                raise ValueError(
-                    f"a row of {table} has not as many columns as its head: {list(row.values())}; put captions with commas in quotes"
-                )
-        rows = [(row["file"], row["caption"] or "") for row in table_rows]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            columns, found = set(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} cannot be read as text in UTF-8: {error}") from None
+    if not {"file", "caption"} <= columns:
+        raise ValueError(f"{table} must have columns file and caption, got {', '.join(sorted(columns))}")
+    for row in found:
+        if row.get(None) or row["file"] is None:
+            raise ValueError(
+                f"a row of {table} has not as many columns as its head: {list(row.values())}; put captions with commas in quotes"
+            )
+    rows = [(row["file"], row["caption"] or "") for row in found]
     if not rows:
         raise ValueError(f"{table} has no rows; write one for each PNG file")
     named = {name for name, _ in rows}

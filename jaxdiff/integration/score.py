@@ -68,10 +68,10 @@ def solved_score(solution: Any) -> SolvedScore:
     if len(times) < 2 or not (np.diff(times) > 0).all():
         raise ValueError(f"a score wants two increasing times or more, got {np.array2string(times, threshold=6)}")
     peaks = values.reshape(len(times), -1).max(1)
-    if not (peaks > 0).all():
-        raise ValueError(f"a density must be positive somewhere, got none at t = {times[int(np.argmin(peaks))]:g}")
     if not np.isfinite(values).all() or (values.reshape(len(times), -1).min(1) < -1e-5 * peaks).any():
         raise ValueError("a density must be finite and not negative; solve it with a lower tolerance, or on more cells")
+    if not (peaks > 0).all():
+        raise ValueError(f"a density must be positive somewhere, got none at t = {times[int(np.argmin(peaks))]:g}")
     mass = (values * np.asarray(grid.volumes)).reshape(len(times), -1).sum(1)
     values = values / mass.reshape(-1, *(1,) * grid.ndim)
     peaks = peaks / mass

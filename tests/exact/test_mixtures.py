@@ -93,3 +93,10 @@ def test_mixtures_that_are_none_are_refused(case):
 def test_samples_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"samples of this mixture are \(n, 2\), got shape \(5, 3\)"):
         MIXTURES["plane"].log_density(jnp.ones((5, 3)))
+
+
+def test_whole_numbers_are_places_too():
+    mixture = GaussianMixture([0.5, 0.5], [-0.5, 0.5], [0.25, 0.25])
+    np.testing.assert_allclose(
+        mixture.log_density(jnp.array([0, 1])), mixture.log_density(jnp.array([0.0, 1.0])), rtol=1e-6
+    )

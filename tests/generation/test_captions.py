@@ -145,3 +145,20 @@ def test_a_sheet_is_row_after_row_without_a_frame():
         row, column = divmod(k, 3)
         part = drawn[8 * row : 8 * row + 8, 6 * column : 6 * column + 6]
         assert (part == (round(25.5 * k) if k < 5 else 0)).all()
+
+
+def test_pictures_that_would_be_read_wrong(tmp_path):
+    from PIL import Image
+
+    Image.new("L", (8, 8)).save(tmp_path / "0.png")
+    table = tmp_path / "captions.csv"
+    table.write_text("file,caption\n0.png,one, left of two\n")
+    refused("put captions with commas in quotes", images.from_folder, tmp_path)
+    table.write_bytes("file,caption\n0.png,caf\xe9\n".encode("latin-1"))
+    refused("cannot be read as text in UTF-8", images.from_folder, tmp_path)
+    table.write_text("file,caption\n0.png,one\n")
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(tmp_path / "0.png")
+    refused("16 bits", images.from_folder, tmp_path)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "0.png")
+    refused("transparent", images.from_folder, tmp_path)
+    refused("nothing above 1", images.captioned, np.ones((1, 4, 4), np.uint8), ["a"])

@@ -166,3 +166,20 @@ def test_requests_that_are_refused(call, message):
     with pytest.raises(ValueError) as raised:
         jd.generation.Generator.shipped().generate(**call)
     assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_sets_that_do_not_fit_are_refused():
+    small, large = np.zeros((4, 8, 8), np.float32), np.zeros((4, 16, 16), np.float32)
+    one, two = jd.generation.captioned(small, ["one"] * 4), jd.generation.captioned(large, ["two"] * 4)
+    pair = jd.generation.captioned(large, ["one two"] * 4)
+    short = Settings(steps=2, width=8, depth=1)
+    for sets, held_out, settings, message in (
+        ((one, two), (), short, "images of two shapes"),
+        ((one, pair), (pair, one), short, "held-out ones the same"),
+        ((one, pair), (), Settings(steps=2, decoder=True), "a decoder draws images of one shape"),
+        ((one._replace(captions=("one",)),), (), short, "4 images and 1 captions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(*sets, held_out=held_out, settings=settings, progress=False)
+    with pytest.raises(ValueError, match="left the finite numbers"):
+        train(one, settings=Settings(steps=4, width=8, depth=1, learning_rate=1e30), progress=False)

@@ -261,3 +261,31 @@ def test_fields_of_histograms():
     fit = jd.fit(landscape(knots, drift=energy), data, progress=False)
     depth = fit.band(lambda model, x: model.drift.energy(x) - model.drift.energy(0.0), np.linspace(-1.1, 1.3, 30))
     assert depth.holds(lambda x: 0.5 * x**4 - x**2 - 0.3 * x)
+
+
+def test_bands_of_numbers_that_may_be_zero_and_of_few_readings():
+    """A free number that came out above zero has no logarithm; few residuals tell their variance badly."""
+    grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.5, 2.0, 4)
+    noise = np.array([0.02, -0.03, 0.01, 0.02])
+    readings = jd.Readings(grid, 1.0, times, np.full(4, 0.5), 1.0 - 0.01 * times + noise)
+    fit = jd.fit(jd.Diffusion(1.0, decay=jd.Free(0.05)), readings, progress=False)
+    low, high = fit.intervals["decay"]
+    band = fit.band(lambda model, x: model.decay + 0.0 * x, [0.5])
+    assert low < 0 < high and not band.logarithmic
+    assert (band.lower[0], band.upper[0]) == pytest.approx((low, high), rel=1e-3)
+    assert band.critical > 2.5
+    with pytest.raises(ValueError, match="draws or more, got 2000"):
+        fit.band(lambda model, x: model.decay + 0.0 * x, [0.5], level=0.9999)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        fit.band(lambda model, x: model.decay + 0.0 * x, [0.5], level="0.9")
+
+
+@pytest.mark.parametrize("choose", [jd.sweep, jd.cross_validate])
+def test_roughness_that_would_not_count_is_refused(choose):
+    grid, times = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.1, 2.0, 20)
+    readings = jd.Readings(grid, 1.0, times, np.full(20, 0.5), np.exp(-0.5 * times), sigma=0.01)
+    decay = jd.Spline([0.0, 0.5, 1.0], np.full(3, 0.5), positive=True, smooth=1.0)
+    settings = [{"learning_rate": [0.1, 0.01]}] if choose is jd.sweep else []
+    options = {} if choose is jd.sweep else {"optimizer": "adam"}
+    with pytest.raises(ValueError, match="not weigh the roughness of smooth splines"):
+        choose(jd.Diffusion(1.0, decay=decay), readings, *settings, progress=False, **options)

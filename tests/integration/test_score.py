@@ -89,3 +89,17 @@ def test_outside_its_times_a_solved_density_has_no_score():
         sample(half, PROCESS, (10,), key=0)
     start = MIXTURES["numbers"].noised(PROCESS, 0.5).draw(10, jax.random.key(0))
     assert jnp.isfinite(sample(half, PROCESS, start=start, times=(0.5, 0.0))).all()
+
+
+def test_densities_of_any_mass_and_times_that_are_none():
+    grid, times = jd.Grid.uniform((-6.0, 6.0, 120)), np.array([0.0, 0.5, 1.0])
+    normal = np.exp(-(grid.centers[0] ** 2) / 2) / np.sqrt(2 * np.pi)
+    of = lambda values, times: solved_score(SimpleNamespace(grid=grid, values=values, times=times))
+    x = jnp.array([-1.0, 0.3, 4.0])
+    faint = of(np.tile(1e-9 * normal, (3, 1)), times)
+    np.testing.assert_allclose(faint(x, 0.2), of(np.tile(normal, (3, 1)), times)(x, 0.2), rtol=1e-6)
+    for values, wrong in ((normal[None], times[:1]), (np.tile(normal, (3, 1)), times[::-1])):
+        with pytest.raises(ValueError, match="increasing times"):
+            of(values, wrong)
+    with pytest.raises(ValueError, match="positive somewhere"):
+        of(np.stack([normal, 0 * normal, normal]), times)
