@@ -102,8 +102,13 @@ class Generator:
         """The score of images `(count, height, width)` of a caption, pixels from −1 to 1, for `sample` and `log_likelihood`."""
         with jax.enable_x64(False):
             numbers = np.repeat(self.vocabulary.numbers([caption]), count, 0)
-            w = self.guidance[self.shape(caption)] if guidance is None else guidance
-            return self._score(_encoded(self.network, numbers), w)
+            return self._score(_encoded(self.network, numbers), self._weight(self.shape(caption), guidance))
+
+    def _weight(self, shape: tuple[int, int], guidance: float | None) -> float:
+        w = self.guidance[shape] if guidance is None else guidance
+        if isinstance(w, (bool, str)) or np.ndim(w) or not (np.isfinite(w) and w >= 0):
+            raise ValueError(f"guidance must be a number from 0 on, got {w!r}; about {self.guidance[shape]:g} is usual")
+        return w
 
     def generate(
         self,
@@ -133,9 +138,7 @@ class Generator:
         for doubt in filter(None, map(self.vocabulary.doubt, dict.fromkeys(captions))):
             warnings.warn(doubt, stacklevel=2)
         shape = next(iter(shapes))
-        w = self.guidance[shape] if guidance is None else guidance
-        if isinstance(w, (bool, str)) or not (np.isfinite(w) and w >= 0):
-            raise ValueError(f"guidance must be a number from 0 on, got {w!r}; about {self.guidance[shape]:g} is usual")
+        w = self._weight(shape, guidance)
         with jax.enable_x64(False):
             parts = [
                 self._drawn(

@@ -91,6 +91,12 @@ class Process(eqx.Module):
         noise: standard normal, of the shape of x.
         """
         x = _floating(x)
+        if (
+            not isinstance(start, jax.core.Tracer)
+            and not isinstance(end, jax.core.Tracer)
+            and np.any(np.less(end, start))
+        ):
+            raise ValueError(f"a process moves from start to a later end, got {start} and {end}")
         begin, until = (self.log_snr(jnp.asarray(t, x.dtype)) for t in (start, end))
         change = jax.nn.log_sigmoid(until) - jax.nn.log_sigmoid(begin)  # of ln α²
         return jnp.exp(change / 2) * x + jnp.sqrt(-jnp.expm1(change)) * jnp.asarray(noise, x.dtype)

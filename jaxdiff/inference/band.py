@@ -23,6 +23,7 @@ SHARE = 0.01  # of positions that are left out at either end
 ROUNDOFF = 1e-12  # of the largest slope, below which a parameter does not count
 MOST = 2000  # positions
 TAIL = 5.0  # draws beyond a simultaneous band, at least
+CLEAR = 4.0  # standard errors above zero from which on a function is positive
 LOOKS = 100  # draws that tell whether a function may be below zero
 AT_ONCE = 10**7  # numbers
 
@@ -103,8 +104,9 @@ def band(fit: Any, function: Any, at: Any, level: float, simultaneous: bool, dra
         raise ValueError(f"{name} or its slope by a parameter is not finite at {where}; ask at other positions")
     root = _root(_covariance(fit, slopes, name))
     normal = np.asarray(jax.random.normal(as_key(0 if key is None else key), (int(draws), root.shape[1])), float)
-    logarithmic = bool((value > 0).all()) and _stays_positive(
-        evaluate, parameters.transform, x, normal[:LOOKS] @ root.T
+    far = bool((value > CLEAR * np.sqrt(((slopes @ root) ** 2).sum(1))).all())
+    logarithmic = far or (
+        bool((value > 0).all()) and _stays_positive(evaluate, parameters.transform, x, normal[:LOOKS] @ root.T)
     )
     root = _root(_covariance(fit, slopes / value[:, None], name)) if logarithmic else root
     slopes = slopes / value[:, None] if logarithmic else slopes

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+IN_NAT = "likelihood", "negative_log_likelihood"  # losses that differ by ln L
 TIE = 1.0  # of half a criterion, a factor e of the likelihood, below which two fits are not told apart
 CRITERIA = {"aic": "AIC", "aicc": "AICc", "bic": "BIC", "held_out": "held out"}
 
@@ -119,7 +120,7 @@ class Comparison:
     def ties(self) -> tuple[str, ...]:
         """The names that the criterion does not tell apart from the best, the best among them; empty where it stands alone.
 
-        Within 1 of half a criterion, a factor e of the likelihood; of cross-validations, within one standard error of the
+        Within 1 of half a criterion, a factor e of the likelihood; losses on data held out that are none tie where they are equal; of cross-validations, within one standard error of the
         paired difference.
         """
         best = self._best(self.by)
@@ -133,8 +134,12 @@ class Comparison:
             apart = [self.fits[i].difference(self.fits[best]) for i in range(len(self)) if i != best]
             gaps = [abs(mean) / error if error > 0 else (0.0 if mean == 0 else np.inf) for mean, error in apart]
             return np.insert(np.array(gaps, float), best, 0.0)
-        scale = 1.0 if self.by == "held_out" else 2.0
-        return np.nan_to_num(self._above(getattr(self, self.by)) / scale, nan=np.inf)
+        above = self._above(getattr(self, self.by))
+        if self.by != "held_out":
+            above = above / 2
+        elif self.fits[0].loss_name not in IN_NAT:
+            above = np.where(above == 0, 0.0, np.inf)  # nothing tells how far apart other losses must be
+        return np.nan_to_num(above, nan=np.inf)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a fit: k, ln L, criteria, their differences from the least, Akaike weights, the score on data held out."""

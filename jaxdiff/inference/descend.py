@@ -170,7 +170,8 @@ def _settle(run: Run, found: Trained, method: Descent, unit: float, batch_size: 
         converged, note = False, failure
     elif here is None:
         tail = history[-max(len(history) // 10, 2) :]
-        settled = len(tail) > 1 and float(np.ptp(tail)) <= 1e-5 * abs(float(tail[-1]))
+        still = float(np.ptp(tail))
+        settled = len(tail) > 1 and still <= min(1e-5 * abs(float(tail[-1])), 1e-2 * float(np.ptp(history)))
         converged = not cut and (bool(state.done) or settled)
     else:
         kind, limit = run.parameters.transform.kind, run.parameters.transform.limit

@@ -39,13 +39,12 @@ ON_THE_WAY = 10.0  # times that, from coefficients where data are less likely th
 SMOOTH = 1e-11  # last Chebyshev coefficients of f/D, beside its integral
 BENT = 64  # last of these coefficients, by whose sums a spline is judged, whose third derivative jumps at its knots
 KINKED = 1e-5  # what they may leave of ∫f/D dx
-OF_SPLINES = (
-    1e-2,
-    3e-5,
-)  # the same of any step and of a median one where splines bend: it goes to and fro, and its mean is 1e-7
+# The same of any step and of a median one where splines bend: it goes to and fro, and its mean is 1e-7.
+OF_SPLINES = 1e-2, 3e-5
 FINER = (
-    1.5  # times as many nodes, where splines bend: of 18 knots each no value is off by 0.05 error bars from 2·10⁴ steps
+    1.5  # times as many nodes where splines bend: of 18 knots each no value is off by 0.05 error bars from 2·10⁴ steps
 )
+STEPS, ORDER = 2e4, 6  # of which errors of nodes go, while error bars of more steps shrink as 1/√steps
 CHECKED = 64  # steps at which two plans are compared
 Terms = tuple[Scalar, Scalar, Scalar]
 Reader = Callable[[np.ndarray], tuple[np.ndarray, ...]]
@@ -175,7 +174,8 @@ def prepare(
         rows = _sample(span, ends)
         now = Trial.of(read, span, durations, bucket(max(wanted, 16), 16))
         if now is not None and now.bent:  # few sizes share compiled code
-            now = Trial.of(read, span, durations, bucket(FINER * max(wanted, 16), 32))
+            finer = FINER * max(1.0, len(start) / STEPS) ** (0.5 / ORDER)
+            now = Trial.of(read, span, durations, bucket(finer * max(wanted, 16), 32))
         while now is not None:
             finer = Trial.of(read, span, durations, bucket(4 / 3 * len(now.nodes.x), 16))
             if finer is None:

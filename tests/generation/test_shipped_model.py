@@ -7,8 +7,6 @@ from jaxdiff.benchmarks import generation as measures
 from jaxdiff.datasets.captioned import digits
 from jaxdiff.generation import Generator
 
-pytest.importorskip("sklearn")
-
 
 @pytest.mark.slow
 def test_images_show_what_was_asked_for():

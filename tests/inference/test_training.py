@@ -297,3 +297,13 @@ def test_a_net_learns_a_drift_from_a_path_and_goes_on_from_its_file(tmp_path):
     places = np.linspace(*np.quantile(x, [0.01, 0.99]), 200)
     off = jax.vmap(found.model.drift)(places) - drift(places)
     assert np.sqrt(np.mean(np.square(off))) < 0.12
+
+
+def test_a_loss_that_never_fell_is_no_optimum():
+    """Above 300 parameters nothing but the loss is looked at; at a rate of 1e-9 it stays where it is."""
+    grid, knots = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.0, 1.0, 320)
+    times = np.linspace(0.1, 2.0, 20)
+    readings = jd.Readings(grid, 1.0, times, np.full(20, 0.5), np.exp(-0.7 * times), sigma=0.01)
+    equation = jd.Diffusion(1.0, decay=jd.Spline(knots, np.full(320, 0.2), positive=True))
+    fit = jd.fit(equation, readings, optimizer=jd.Descent("sgd", learning_rate=1e-9), steps=30, progress=False)
+    assert not fit.converged and any("not converged" in note for note in fit.notes)
