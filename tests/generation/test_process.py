@@ -68,3 +68,8 @@ def test_schedules_that_are_none_are_refused(ends):
 def test_an_equation_has_one_to_three_axes():
     with pytest.raises(ValueError, match="1 to 3 axes, got ndim=4"):
         PROCESS.equation(4)
+
+
+def test_a_process_does_not_move_backwards_by_noise():
+    with pytest.raises(ValueError, match="moves from start to a later end, got 0.6 and 0.4"):
+        Process().moved(np.zeros(3), 0.6, 0.4, np.zeros(3))
