@@ -93,46 +93,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from jaxdiff.model.expression import Expression
-from jaxdiff.model.series import Series
-from jaxdiff.runtime import interrupts  # isort: split
-
-from jaxdiff import datasets
-from jaxdiff.discretisation.modes import Spectral
-from jaxdiff.discretisation.schemes import FiniteVolume
-from jaxdiff.integration.method import Method
-from jaxdiff.integration.rkl2 import RKL2
-from jaxdiff.integration.solve import Solution, memory_needed, solve
-from jaxdiff.integration.steady import steady_state
-from jaxdiff.integration.steppers import (
-    TRBDF2,
-    BackwardEuler,
-    CrankNicolson,
-    Exponential,
-    ForwardEuler,
-    RungeKutta4,
-    Stepper,
-    Strang,
-)
-from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
-from jaxdiff.model.coefficients import PerAxis, Potential, Tensor
-from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
-from jaxdiff.model.exchange import Exchange
-from jaxdiff.model.families import MLP, Polynomial, Spline
-from jaxdiff.model.grid import Grid
-from jaxdiff.model.master import MasterEquation
-from jaxdiff.model.mixture import Mixture
-from jaxdiff.model.moving import Moving
-from jaxdiff.model.observed import Observed
-from jaxdiff.model.rates import Reaction
-from jaxdiff.model.schrodinger import Schrodinger
-from jaxdiff.model.schrodinger_form import schrodinger_form
-from jaxdiff.model.states import States
-from jaxdiff.model.time_dependent import TimeDependent
-from jaxdiff.parameters import Bounded, Fixed, Free, Positive
-from jaxdiff.runtime.sharding import decompose
+from jaxdiff.runtime import interrupts
 
 if TYPE_CHECKING:
+    from jaxdiff.discretisation.modes import Spectral
+    from jaxdiff.discretisation.schemes import FiniteVolume
     from jaxdiff.inference.bootstrap import Bootstrap, bootstrap
     from jaxdiff.inference.compare import compare
     from jaxdiff.inference.comparison import Comparison
@@ -148,13 +113,27 @@ if TYPE_CHECKING:
     from jaxdiff.inference.multistart import multistart
     from jaxdiff.inference.sweep import Sweep, sweep
     from jaxdiff.integration.currents import effective_diffusion, entropy_production, probability_current
+    from jaxdiff.integration.method import Method
     from jaxdiff.integration.passage import (
         first_passage_density,
         mean_first_passage_time,
         splitting_probability,
         survival,
     )
+    from jaxdiff.integration.rkl2 import RKL2
+    from jaxdiff.integration.solve import Solution, memory_needed, solve
     from jaxdiff.integration.spectrum import spectrum
+    from jaxdiff.integration.steady import steady_state
+    from jaxdiff.integration.steppers import (
+        TRBDF2,
+        BackwardEuler,
+        CrankNicolson,
+        Exponential,
+        ForwardEuler,
+        RungeKutta4,
+        Stepper,
+        Strang,
+    )
     from jaxdiff.measurements.expectations import Energy, Momentum
     from jaxdiff.measurements.histograms import Histograms
     from jaxdiff.measurements.measurement import Measurement
@@ -175,27 +154,101 @@ if TYPE_CHECKING:
     from jaxdiff.measurements.readings import Readings
     from jaxdiff.measurements.samples import Samples
     from jaxdiff.measurements.trajectory import Trajectory
+    from jaxdiff.model.boundaries import Boundary, Dirichlet, Flux, Neumann, Periodic, Robin, absorbing, reflecting
+    from jaxdiff.model.coefficients import PerAxis, Potential, Tensor
+    from jaxdiff.model.equations import Diffusion, Equation, FokkerPlanck
+    from jaxdiff.model.exchange import Exchange
+    from jaxdiff.model.expression import Expression
+    from jaxdiff.model.families import MLP, Polynomial, Spline
+    from jaxdiff.model.grid import Grid
+    from jaxdiff.model.master import MasterEquation
+    from jaxdiff.model.mixture import Mixture
+    from jaxdiff.model.moving import Moving
+    from jaxdiff.model.observed import Observed
+    from jaxdiff.model.rates import Reaction
+    from jaxdiff.model.schrodinger import Schrodinger
+    from jaxdiff.model.schrodinger_form import schrodinger_form
+    from jaxdiff.model.series import Series
+    from jaxdiff.model.states import States
+    from jaxdiff.model.time_dependent import TimeDependent
+    from jaxdiff.parameters import Bounded, Fixed, Free, Positive
+    from jaxdiff.runtime.sharding import decompose
     from jaxdiff.simulation.simulate import simulate
 
-_LATER = {  # imported when first asked for: half of the time that an import takes
-    "inference.bootstrap": ("Bootstrap", "bootstrap"),
+_LATER = {  # imported when first asked for: a command waits for what it needs
+    "discretisation.modes": ("Spectral",),
+    "discretisation.schemes": ("FiniteVolume",),
+    "inference.bootstrap": (
+        "Bootstrap",
+        "bootstrap",
+    ),
     "inference.compare": ("compare",),
     "inference.comparison": ("Comparison",),
-    "inference.cross_validation": ("CrossValidation", "cross_validate"),
-    "inference.distances": ("energy_distance", "wasserstein"),
-    "inference.fit": ("Fit", "fit", "load"),
+    "inference.cross_validation": (
+        "CrossValidation",
+        "cross_validate",
+    ),
+    "inference.distances": (
+        "energy_distance",
+        "wasserstein",
+    ),
+    "inference.fit": (
+        "Fit",
+        "fit",
+        "load",
+    ),
     "inference.fit_many": ("fit_many",),
-    "inference.multistart": ("multistart",),
-    "inference.sweep": ("Sweep", "sweep"),
     "inference.fits": ("Fits",),
     "inference.gradient_descent": ("Descent",),
-    "inference.levenberg_marquardt": ("LevenbergMarquardt", "Minimum"),
+    "inference.levenberg_marquardt": (
+        "LevenbergMarquardt",
+        "Minimum",
+    ),
     "inference.loss": ("Loss",),
-    "inference.losses": ("kl_divergence", "mse", "negative_log_likelihood"),
-    "integration.currents": ("effective_diffusion", "entropy_production", "probability_current"),
-    "integration.passage": ("first_passage_density", "mean_first_passage_time", "splitting_probability", "survival"),
+    "inference.losses": (
+        "kl_divergence",
+        "mse",
+        "negative_log_likelihood",
+    ),
+    "inference.multistart": ("multistart",),
+    "inference.sweep": (
+        "Sweep",
+        "sweep",
+    ),
+    "integration.currents": (
+        "effective_diffusion",
+        "entropy_production",
+        "probability_current",
+    ),
+    "integration.method": ("Method",),
+    "integration.passage": (
+        "first_passage_density",
+        "mean_first_passage_time",
+        "splitting_probability",
+        "survival",
+    ),
+    "integration.rkl2": ("RKL2",),
+    "integration.solve": (
+        "Solution",
+        "memory_needed",
+        "solve",
+    ),
     "integration.spectrum": ("spectrum",),
-    "measurements.expectations": ("Energy", "Momentum"),
+    "integration.steady": ("steady_state",),
+    "integration.steppers": (
+        "TRBDF2",
+        "BackwardEuler",
+        "CrankNicolson",
+        "Exponential",
+        "ForwardEuler",
+        "RungeKutta4",
+        "Stepper",
+        "Strang",
+    ),
+    "measurements.expectations": (
+        "Energy",
+        "Momentum",
+    ),
     "measurements.histograms": ("Histograms",),
     "measurements.measurement": ("Measurement",),
     "measurements.passage_times": ("PassageTimes",),
@@ -215,6 +268,51 @@ _LATER = {  # imported when first asked for: half of the time that an import tak
     "measurements.readings": ("Readings",),
     "measurements.samples": ("Samples",),
     "measurements.trajectory": ("Trajectory",),
+    "model.boundaries": (
+        "Boundary",
+        "Dirichlet",
+        "Flux",
+        "Neumann",
+        "Periodic",
+        "Robin",
+        "absorbing",
+        "reflecting",
+    ),
+    "model.coefficients": (
+        "PerAxis",
+        "Potential",
+        "Tensor",
+    ),
+    "model.equations": (
+        "Diffusion",
+        "Equation",
+        "FokkerPlanck",
+    ),
+    "model.exchange": ("Exchange",),
+    "model.expression": ("Expression",),
+    "model.families": (
+        "MLP",
+        "Polynomial",
+        "Spline",
+    ),
+    "model.grid": ("Grid",),
+    "model.master": ("MasterEquation",),
+    "model.mixture": ("Mixture",),
+    "model.moving": ("Moving",),
+    "model.observed": ("Observed",),
+    "model.rates": ("Reaction",),
+    "model.schrodinger": ("Schrodinger",),
+    "model.schrodinger_form": ("schrodinger_form",),
+    "model.series": ("Series",),
+    "model.states": ("States",),
+    "model.time_dependent": ("TimeDependent",),
+    "parameters": (
+        "Bounded",
+        "Fixed",
+        "Free",
+        "Positive",
+    ),
+    "runtime.sharding": ("decompose",),
     "simulation.simulate": ("simulate",),
 }
 

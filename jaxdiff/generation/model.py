@@ -143,7 +143,7 @@ class Generator:
             parts = [
                 self._drawn(
                     numbers[i : i + AT_ONCE],
-                    _noise(np.uint32(seed), np.int32(i), min(AT_ONCE, len(numbers) - i), shape),
+                    _noise(int(seed), range(i, min(i + AT_ONCE, len(numbers))), shape),
                     w,
                     steps,
                 )
@@ -153,15 +153,14 @@ class Generator:
         return drawn if self.levels is None else np.round(drawn * self.levels) / np.float32(self.levels)
 
     def _score(self, code: Any, w: float) -> CaptionScore:
-        network = jax.tree.map(jnp.asarray, self.network)
-        return CaptionScore(network, code, self.process, None if w == 0 else jnp.float32(w))
+        return CaptionScore(jax.device_put(self.network), code, self.process, None if w == 0 else jnp.float32(w))
 
     def _drawn(self, numbers: Any, noise: Any, w: float, steps: int) -> np.ndarray:
         code = _encoded(self.network, numbers)
         if isinstance(self.network, Decoder):
             return np.asarray(eqx.filter_jit(self.network)(code))
         score = self._score(code, w)
-        x = sample(score, self.process, start=jnp.float32(self.temperature) * noise, steps=steps)
+        x = sample(score, self.process, start=np.float32(self.temperature) * noise, steps=steps)
         return np.asarray(_cleaned(score, x))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -222,14 +221,13 @@ def build(kind: str, words: int, options: dict[str, Any], key: Any) -> Any:
         {"Denoiser": Denoiser, "Decoder": Decoder}[kind], words, **{**options, "canvas": tuple(options["canvas"])}
     )
     with jax.enable_x64(False):
-        return eqx.filter_eval_shape(made, key=jax.random.key(0)) if key is None else made(key=key)
+        return eqx.filter_eval_shape(lambda: made(key=jax.random.key(0))) if key is None else made(key=key)
 
 
-@eqx.filter_jit
-def _noise(seed: Any, first: Any, count: int, shape: tuple[int, int]) -> Any:
-    """Of every image by its number, so that more of them begin with the same ones."""
-    each = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(first + jnp.arange(count))
-    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(each)
+def _noise(seed: int, numbers: range, shape: tuple[int, int]) -> np.ndarray:
+    """Of every image by its number, so that more of them begin with the same ones; NumPy's, which needs no compiling."""
+    drawn = [np.random.Generator(np.random.Philox(key=[seed, i])).standard_normal(shape, np.float32) for i in numbers]
+    return np.stack(drawn)
 
 
 @eqx.filter_jit

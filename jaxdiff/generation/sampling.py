@@ -82,7 +82,7 @@ def sample(
         raise ValueError(f"times must be two decreasing numbers from 1, noise, to 0, the data, got {times!r}")
     drawn = start is None
     needs = drawn or method == "sde"
-    chosen, steered = jax.random.split(as_key(key if needs or key is not None else 0))
+    chosen, steered = jax.random.split(as_key(key)) if needs or key is not None else (None, None)
     if drawn:
         if (
             not isinstance(shape, (tuple, list))
@@ -167,11 +167,20 @@ def _batch(x: Any, name: str, score: Any, process: Any, dtype: Any = None) -> An
     x = jnp.asarray(x, kind if jnp.issubdtype(kind, jnp.floating) else jnp.result_type(float))
     if not callable(score):
         raise TypeError(f"score must be a function of (x, t), got {type(score).__name__}")
-    found = eqx.filter_eval_shape(score, x, jnp.ones((), x.dtype))
-    if getattr(found, "shape", None) != x.shape:
-        got = f"shape {found.shape}" if hasattr(found, "shape") else type(found).__name__
-        raise ValueError(f"score(x, t) must have the shape of x, {x.shape}, got {got}")
     return x
+
+
+def _of_a_batch(score: Any) -> Any:
+    """`score`, refused where what it gives has not the shape of its batch: when it is first traced, once."""
+
+    def checked(x: Any, t: Any) -> Any:
+        found = score(x, t)
+        if getattr(found, "shape", None) != x.shape:
+            got = f"shape {found.shape}" if hasattr(found, "shape") else type(found).__name__
+            raise ValueError(f"score(x, t) must have the shape of x, {x.shape}, got {got}")
+        return found
+
+    return checked
 
 
 def _told(computed: Any, steps: int, unit: str, normal: bool) -> Any:
@@ -180,13 +189,14 @@ def _told(computed: Any, steps: int, unit: str, normal: bool) -> Any:
     if isinstance(checks.table, jax.core.Tracer):
         return enforce(found, checks)
     raise_failed(checks)
+    apart, left_out = float(apart), float(left_out)
     if normal and not apart <= APART[unit]:
         warnings.warn(
-            f"the score at the noisy end is not that of standard normal noise, by about {float(apart):.2g} standard deviations in a dimension; end log_snr lower, scale the data, or pass start= or base=",
+            f"the score at the noisy end is not that of standard normal noise, by about {apart:.2g} standard deviations in a dimension; end log_snr lower, scale the data, or pass start= or base=",
             stacklevel=3,
         )
     if not left_out <= COARSE[unit]:
-        warnings.warn(f"{steps} steps leave out about {float(left_out):.2g} {unit}; take more steps", stacklevel=3)
+        warnings.warn(f"{steps} steps leave out about {left_out:.2g} {unit}; take more steps", stacklevel=3)
     return found
 
 
@@ -198,6 +208,7 @@ def _reverse(score: Any, process: Process, start: Any, key: Any, steps: int, k: 
     In y = x/α, the posterior mean x̂ = (x + σ² s)/α and ℓ = ln(α/σ) both equations are dy = −k (y − x̂) dℓ + noise, and a step of h is
     y ↦ e^{−kh} y + k ∫ e^{−k(h−u)} x̂(u) du + noise, with x̂ linear through its last two values.
     """
+    score = _of_a_batch(score)
     h = process.fall * (begin - end) / steps / 2
     to_value = -float(np.expm1(-k * h))  # the weight of x̂; of its difference to the last; of the second, left out
     to_slope = 1 - to_value / (k * h)
@@ -236,7 +247,7 @@ def _flow(score: Any, process: Process, x: Any, directions: Any, exact: bool, ba
 
     directions: `(m, n, *shape)`, along which the divergence is taken: unit vectors, or random ones
     """
-    axes = tuple(range(1, x.ndim))
+    axes, score = tuple(range(1, x.ndim)), _of_a_batch(score)
 
     def rates(x: Any, t: Any) -> tuple[Any, Any]:
         moves, along = jax.linearize(lambda x: -process.rate(t) / 2 * (x + score(x, t)), x)
