@@ -75,7 +75,8 @@ def from_folder(folder: Path) -> Captioned:
     if not rows:
         raise ValueError(f"{table} has no rows; write one for each PNG file")
     named = {name for name, _ in rows}
-    if without := sorted(file.name for file in Path(folder).glob("*.png") if file.name not in named):
+    images_there = (file.name for file in Path(folder).iterdir() if file.suffix.lower() == ".png")
+    if without := sorted(name for name in images_there if name not in named):
         raise ValueError(
             f"{len(without)} images have no caption in {table}, the first is {without[0]}; add a row to each"
         )
@@ -85,7 +86,7 @@ def from_folder(folder: Path) -> Captioned:
             with Image.open(Path(folder) / name) as image:
                 mode, clear = image.mode, "A" in image.getbands() or "transparency" in image.info
                 images.append(np.asarray(image.convert("L")))
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             raise ValueError(f"{Path(folder) / name} cannot be read as a PNG file; mend or remove its row") from None
         if clear or mode[0] in "IF":
             what = "is transparent in places" if clear else "has 16 bits or more"

@@ -20,6 +20,7 @@ from jaxdiff.datasets.vocabulary import Vocabulary
 from jaxdiff.generation.process import Process
 from jaxdiff.generation.sampling import sample
 from jaxdiff.model.networks import Decoder, Denoiser
+from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.staging import replacing, require_file
 
 FORMAT = "jaxdiff generator 1"
@@ -99,7 +100,12 @@ class Generator:
         return self.shapes[min(self.shapes, key=lambda known: (abs(known - count), known))]
 
     def score(self, caption: str, count: int = 1, guidance: float | None = None) -> CaptionScore:
-        """The score of images `(count, height, width)` of a caption, pixels from −1 to 1, for `sample` and `log_likelihood`."""
+        """The score of images `(count, height, width)` of a caption, pixels from −1 to 1, for `sample` and `log_likelihood`.
+
+        Raises ValueError for a `Decoder`, which has none.
+        """
+        if isinstance(self.network, Decoder):
+            raise ValueError("a decoder has no score; train without decoder=True")
         with jax.enable_x64(False):
             numbers = np.repeat(self.vocabulary.numbers([caption]), count, 0)
             return self._score(_encoded(self.network, numbers), self._weight(self.shape(caption), guidance))
@@ -231,10 +237,12 @@ def _noise(seed: int, numbers: range, shape: tuple[int, int]) -> np.ndarray:
 
 
 @eqx.filter_jit
+@as_written
 def _encoded(network: Any, numbers: Any) -> Any:
     return network.encoder(numbers)
 
 
 @eqx.filter_jit
+@as_written
 def _cleaned(score: CaptionScore, x: Any) -> Any:
     return score.denoised(x, jnp.float32(0))

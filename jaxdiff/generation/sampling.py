@@ -82,7 +82,8 @@ def sample(
         raise ValueError(f"times must be two decreasing numbers from 1, noise, to 0, the data, got {times!r}")
     drawn = start is None
     needs = drawn or method == "sde"
-    chosen, steered = jax.random.split(as_key(key)) if needs or key is not None else (None, None)
+    keys: Any = jax.random.split(as_key(key)) if needs or key is not None else (None, None)
+    chosen, steered = keys
     if drawn:
         if (
             not isinstance(shape, (tuple, list))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from jaxdiff.runtime.checkpoints import digest
 from jaxdiff.runtime.compilation import as_written
 from jaxdiff.runtime.progress import Progress
 
-LOOK = 2048  # noisy images in a look at held-out data
+LOOK, MOST = 2048, 2**19  # noisy images in a look at held-out data, and their pixels
 FEW = 64  # steps of grey, which are seen
 WARMING = 200  # steps in which the learning rate rises
 
@@ -51,7 +52,7 @@ class Settings:
         ValueError: numbers out of range.
     """
 
-    steps: int = 6000
+    steps: int = 7500
     learning_rate: float = 2e-3
     batch_size: int = 128
     width: int = 256
@@ -178,7 +179,8 @@ def train(
             return gradient_descent.run(each, method.transformation, jnp.inf, state, until, True, method.average)
 
         def look(z: Any, other: Any) -> Any:
-            return loss(z, jax.random.key(0), other, [LOOK] * len(other))
+            seen = [min(LOOK, max(32, MOST // images[0].size)) for images, _ in other]
+            return loss(z, jax.random.key(0), other, seen)
 
         advance, seen = jax.jit(as_written(portion)), jax.jit(as_written(look))
         try:
@@ -191,6 +193,8 @@ def train(
             bar.close()
         weights = found.best if found.best is not None else found.state.average
         if not (np.isfinite(weights).all() and np.isfinite(found.state.z).all()):
+            if save is not None:
+                Path(save).unlink(missing_ok=True)  # there is nothing to go on from
             raise ValueError("the loss left the finite numbers; take a smaller learning_rate")
         made = Generator(
             unravel(jnp.asarray(weights)), vocabulary, shapes, guidance, settings.temperature, levels, options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +88,19 @@ def run_train(prepare: Callable[[], Any], data: Path | None, output: Path, steps
     sets, held_out = images.digit_sets() if data is None else images.split(images.from_folder(data))
     chosen: dict[str, Any] = {"guidance": images.DIGIT_GUIDANCE} if data is None else {}
     chosen |= {"steps": steps} if steps is not None else {}
+    settings = Settings(**chosen, seed=seed)
+    if data is not None:  # images that are few are learned by heart in time
+        settings = replace(settings, patience=max(settings.steps // 4, 500))
     unfinished = output.with_name(output.name + ".unfinished")
-    made = train(
-        *sets, held_out=held_out, settings=Settings(**chosen, seed=seed), save=unfinished, progress=sys.stderr.isatty()
-    )
+    made = train(*sets, held_out=held_out, settings=settings, save=unfinished, progress=sys.stderr.isatty())
     if made.training.ended.startswith("interrupted"):
         WRITTEN.append(unfinished)
         raise KeyboardInterrupt
     made.save(output)
     unfinished.unlink(missing_ok=True)
-    loss = made.training.looks[-1][1]
-    print(
-        f"Trained for {int(made.training.state.iteration)} steps, loss on held-out images {loss:.4g}\nModel: {output}"
-    )
+    training = made.training
+    for note in filter(None, (training.ended, *training.notes)):
+        print(f"Note: {note}")
+    looks = training.looks[:, 1]
+    loss = looks[-1] if training.best is None else looks.min()  # that of the weights which are kept
+    print(f"Trained for {int(training.state.iteration)} steps, loss on held-out images {loss:.4g}\nModel: {output}")

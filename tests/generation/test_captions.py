@@ -123,8 +123,10 @@ def test_a_folder(folder):
 
 def test_folders_that_are_refused(folder):
     refused("captions.csv is missing", images.from_folder, folder / "none")
-    Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "more.png")
-    refused("1 images have no caption", images.from_folder, folder)
+    for name in ("MORE.PNG", "more.png"):
+        Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / name)
+        refused("1 images have no caption", images.from_folder, folder)
+        (folder / name).unlink()
     Image.fromarray(np.zeros((6, 4), np.uint8)).save(folder / "more.png")
     table = folder / "captions.csv"
     table.write_text(table.read_text() + "more.png,b\n")

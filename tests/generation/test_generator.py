@@ -168,7 +168,7 @@ def test_requests_that_are_refused(call, message):
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_sets_that_do_not_fit_are_refused():
+def test_sets_that_do_not_fit_are_refused(tmp_path):
     small, large = np.zeros((4, 8, 8), np.float32), np.zeros((4, 16, 16), np.float32)
     one, two = jd.generation.captioned(small, ["one"] * 4), jd.generation.captioned(large, ["two"] * 4)
     pair = jd.generation.captioned(large, ["one two"] * 4)
@@ -182,4 +182,6 @@ def test_sets_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=message):
             train(*sets, held_out=held_out, settings=settings, progress=False)
     with pytest.raises(ValueError, match="left the finite numbers"):
-        train(one, settings=Settings(steps=4, width=8, depth=1, learning_rate=1e30), progress=False)
+        lost = Settings(steps=4, width=8, depth=1, learning_rate=1e30)
+        train(one, settings=lost, save=tmp_path / "kept", progress=False)
+    assert not (tmp_path / "kept").exists()  # there is nothing to go on from
