@@ -201,15 +201,8 @@ class Generator:
                 raise ValueError
             shapes = {int(count): (int(h), int(w)) for count, (h, w) in about["shapes"]}
             guidance = {(int(h), int(w)): float(weight) for (h, w), weight in about["guidance"]}
-            return cls(
-                jax.tree.unflatten(structure, weights),
-                vocabulary,
-                shapes,
-                guidance,
-                about["temperature"],
-                about["levels"],
-                about["options"],
-            )
+            network = jax.tree.unflatten(structure, weights)
+            return cls(network, vocabulary, shapes, guidance, *(about[k] for k in ("temperature", "levels", "options")))
         except Exception:  # there is no end of ways in which bytes can be damaged
             raise ValueError(f"{path} cannot be read as a model of jaxdiff; copy it anew, or train one") from None
 

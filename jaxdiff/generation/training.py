@@ -157,11 +157,8 @@ def train(
         options["depth"] = settings.depth
     least = min(one.images[0].size for one in sets)
     counts = [max(1, settings.batch_size * least // one.images[0].size) for one in sets]
-    kind, method, bar = (
-        "Decoder" if settings.decoder else "Denoiser",
-        settings.method,
-        Progress(progress, task="training"),
-    )
+    kind = "Decoder" if settings.decoder else "Denoiser"
+    method, bar = settings.method, Progress(progress, task="training")
     with jax.enable_x64(False):
         data = tuple((jnp.asarray(2 * one.images - 1), jnp.asarray(rows)) for one, rows in zip(sets, numbers))
         other = tuple(
