@@ -96,6 +96,7 @@ from typing import TYPE_CHECKING
 from jaxdiff.runtime import interrupts
 
 if TYPE_CHECKING:
+    from jaxdiff import datasets, generation
     from jaxdiff.discretisation.modes import Spectral
     from jaxdiff.discretisation.schemes import FiniteVolume
     from jaxdiff.inference.bootstrap import Bootstrap, bootstrap

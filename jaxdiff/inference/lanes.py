@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -117,6 +119,37 @@ class Group:
         except ValueError:  # Unplannable among them
             return False
         return True
+
+
+@dataclass
+class Trainings:
+    """Settings that a function trains by itself, one after the other and from the start each time; a `Group` to a sweep.
+
+    train: train(steps=, **setting) → (loss on data held out, what it made); a ValueError leaves its setting behind
+    """
+
+    train: Callable[..., tuple[Any, Any]]
+    settings: list[dict[str, Any]]
+    unit: float = 1.0
+    refused: str = ""
+
+    def __post_init__(self) -> None:
+        n = len(self.settings)
+        self.which, self.made = np.arange(n), [None] * n
+        self.lanes = SimpleNamespace(validation=np.full(n, np.nan), loss=np.full(n, np.nan), stopped=np.zeros(n, bool))
+
+    def advance(self, going: np.ndarray, until: int) -> None:
+        for i in going:
+            self.lanes.stopped[i] = True
+            try:
+                found = self.train(**self.settings[i], steps=until)
+            except ValueError as error:
+                self.refused = self.refused or str(error)
+                continue
+            if not (isinstance(found, tuple) and len(found) == 2 and np.ndim(found[0]) == 0):
+                raise TypeError(f"a training must return (loss on data held out, what it made), got {found!r}")
+            self.lanes.validation[i], self.made[i] = float(found[0]), found[1]
+            self.lanes.stopped[i] = not np.isfinite(self.lanes.validation[i])
 
 
 def grouped(pairs: list[tuple[Problem, Problem]]) -> dict[Any, list[int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdiff.inference.fit import as_tuple, checked_count, fit, hold_out, precision, seen_as_fitted
-from jaxdiff.inference.lanes import WHOLE, Group, differing, grouped
+from jaxdiff.inference.lanes import WHOLE, Group, Trainings, differing, grouped
 from jaxdiff.inference.levenberg_marquardt import LevenbergMarquardt
 from jaxdiff.inference.losses import choose
 from jaxdiff.inference.objective import Objective, assemble
@@ -44,7 +44,7 @@ class Sweep:
         validation_loss: `(n,)`, on the data held out, where each was left; NaN where the loss left the finite numbers.
         loss: `(n,)`, on the data fitted, at the last step, of a minibatch where these were drawn.
         steps: `(n,)`, how many each was given.
-        refit: what fits the best setting to all data.
+        refit: what fits a setting to all data, or has what was made by it.
         seconds: how long the steps took.
         notes: what a reader must know, in words.
 
@@ -64,7 +64,7 @@ class Sweep:
     validation_loss: np.ndarray
     loss: np.ndarray
     steps: np.ndarray
-    refit: Callable[[dict[str, Any]], Fit] = field(repr=False)
+    refit: Callable[[dict[str, Any]], Any] = field(repr=False)
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -83,8 +83,9 @@ class Sweep:
         return self.settings[self.order[0]]
 
     @cached_property
-    def fit(self) -> Fit:
-        """The best setting fitted to all data, by as many steps; computed when first asked for."""
+    def fit(self) -> Any:
+        """The best setting fitted to all data, by as many steps, a `Fit`, computed when first asked for; of trainings, what the
+        best one made."""
         return self.refit(self.best)
 
     def to_frame(self) -> pd.DataFrame:
@@ -99,10 +100,12 @@ class Sweep:
     def summary(self) -> str:
         """The best settings, how many were left behind when, and what there is to say."""
         names = list(self.settings[0])
-        rows = [(*names, "steps", "loss", "validation loss")]
+        told = {"loss": self.loss, "validation loss": self.validation_loss}
+        told = {name: losses for name, losses in told.items() if np.isfinite(losses).any()}
+        rows = [(*names, "steps", *told)]
         for i in self.order[:12]:
             values = (_told(self.settings[i][name]) for name in names)
-            rows.append((*values, str(self.steps[i]), f"{self.loss[i]:.6g}", f"{self.validation_loss[i]:.6g}"))
+            rows.append((*values, str(self.steps[i]), *(f"{losses[i]:.6g}" for losses in told.values())))
         distinct, counts = np.unique(self.steps, return_counts=True)
         ends = ", ".join(f"{count} after {step} steps" for step, count in zip(distinct, counts, strict=True))
         lines = [table(rows, header=True), "", f"{len(self)} settings in {short(self.seconds)} s; ended {ends}"]
@@ -126,7 +129,7 @@ class Sweep:
 @on_host
 def sweep(
     model: Equation | Callable[..., Any],
-    measurements: Measurement | Sequence[Measurement],
+    measurements: Measurement | Sequence[Measurement] | None,
     grid: Mapping[str, Sequence[Any]],
     *,
     validation: float | Measurement | list[Measurement] = 0.2,
@@ -152,7 +155,8 @@ def sweep(
     Args:
         model: as in `fit`; or, where `parameters` is None, a function of options of the grid that returns a marked equation, such
             as `lambda width, depth: jd.FokkerPlanck(jd.MLP(width, depth, key=key), jd.Positive(1.0))`. A function of
-            parameters may take options of the grid besides.
+            parameters may take options of the grid besides. Where `measurements` is None, a training of its own:
+            `train(steps=, **options) → (loss on data held out, what it made)`, called anew for each number of steps.
         measurements, parameters, loss, key, scheme, stepper, substeps, tolerance, dtype, progress: as in `fit`.
         grid: {option: values}: "learning_rate", "batch_size" (None: all rows), "optimizer" (names), other options of the
             optimiser, such as "weight_decay", and arguments of the model function, such as "width" and "depth".
@@ -183,6 +187,8 @@ def sweep(
     Successive halving: Jamieson & Talwalkar 2016, https://proceedings.mlr.press/v51/jamieson16.html.
     """
     values, settings = combinations(grid)
+    if measurements is None:
+        return _trained(model, settings, checked_count(steps, "steps") or 0, halving, progress)
     steps, batch_size = checked_count(steps, "steps") or 0, checked_count(batch_size, "batch_size")
     fixed = {"optimizer": optimizer, "learning_rate": learning_rate, "batch_size": batch_size}
     known = options_of([*values.get("optimizer", []), *([] if "optimizer" in values else [optimizer])], values)
@@ -221,6 +227,20 @@ def sweep(
         )  # fmt: skip
 
     return Sweep(tuple(settings), validation_loss, losses, given, refit, seconds, notes)
+
+
+def _trained(train: Any, settings: list[dict[str, Any]], steps: int, halving: bool, progress: bool) -> Sweep:
+    if isinstance(train, Equation) or not callable(train):
+        raise TypeError(f"without measurements the model must be a training of its own, got {type(train).__name__}")
+    group = Trainings(train, settings)
+    validation_loss, loss, given, seconds, notes = _raced([group], len(settings), steps, halving, progress)
+    if not np.isfinite(validation_loss).any():
+        raise ValueError(
+            f"none of {len(settings)} settings could be trained: {group.refused or 'their losses are NaN'}"
+        )
+    notes += (f"the first that failed: {group.refused}",) if group.refused else ()
+    made = lambda setting: group.made[settings.index(setting)]
+    return Sweep(tuple(settings), validation_loss, loss, given, made, seconds, notes)
 
 
 def _built(model: Any, parameters: Any, own: dict[str, Any]) -> tuple[Any, Any]:
@@ -292,7 +312,7 @@ def _groups(
 
 
 def _raced(
-    groups: list[Group], count: int, steps: int, halving: bool, progress: bool
+    groups: Sequence[Group | Trainings], count: int, steps: int, halving: bool, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, tuple[str, ...]]:
     """(validation losses, losses, steps, seconds, notes), with settings left behind on the way where `halving`."""
     import time

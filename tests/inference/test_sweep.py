@@ -132,3 +132,26 @@ def test_what_cannot_be_swept_is_refused_in_one_line():
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"grid\['D'\] is a parameter too"):
         jd.sweep(lambda D: jd.Diffusion(D), data, {"D": [1.0]}, parameters={"D": 1.0}, progress=False)
+
+
+def test_trainings_of_their_own_are_left_behind_too():
+    taken = []
+
+    def train(steps, rate):
+        taken.append((rate, steps))
+        if rate == 0.0:
+            raise ValueError("a rate of nothing")
+        return (rate - 3.0) ** 2 + 1.0 / steps, f"made at {rate}"
+
+    rates = [0.0, *np.linspace(1.0, 6.0, 15)]
+    found = jd.sweep(train, None, {"rate": rates}, steps=90, progress=False)
+    assert found.best["rate"] == pytest.approx(3.0, abs=0.2) and found.fit == f"made at {found.best['rate']}"
+    assert sorted({steps for _, steps in taken}) == [12, 33, 90] and sum(steps == 90 for _, steps in taken) == 3
+    assert "the first that failed: a rate of nothing" in str(found) and "validation loss" in str(found)
+    for model, grid, error, words in [
+        (train, {"rate": [0.0]}, ValueError, "none of 1 settings could be trained: a rate of nothing"),
+        (lambda steps, a: 1.0, {"a": [1]}, TypeError, "must return .loss on data held out, what it made."),
+        (jd.Diffusion(1.0), {"a": [1]}, TypeError, "must be a training of its own, got Diffusion"),
+    ]:
+        with pytest.raises(error, match=words):
+            jd.sweep(model, None, grid, progress=False)
