@@ -204,6 +204,7 @@ def test_the_gradient_of_a_source_at_zero():
     assert float(slope) == pytest.approx(float(one) - float(none), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_drift_of_many_turns_in_single_precision():
     """The first guess of the substeps is too few for it, and must not overflow before it is asked anew."""
     grid = jd.Grid.uniform((-2.0, 2.0, 40), (-2.0, 2.0, 40))

@@ -279,6 +279,7 @@ def test_a_rotating_ornstein_uhlenbeck_process():
     assert values.min() >= 0.0
 
 
+@pytest.mark.slow
 def test_nothing_is_negative_at_a_hundred_to_one():
     """On as many cells and times as above."""
     grid = jd.Grid.uniform((-1.0, 1.0, 72), (-1.0, 1.0, 72))

@@ -146,6 +146,7 @@ def test_what_is_absorbed_is_what_leaves(mu):
         )
 
 
+@pytest.mark.slow
 def test_exits_are_what_survival_loses_at_all_times_and_drifts():
     """Either is a sum of its own, of images for short times and of modes for long ones."""
     time, place, push = np.meshgrid(np.geomspace(1e-3, 20.0, 60), [1e-3, 0.2, 0.9], [-300.0, -3.0, 0.0, 1.0, 40.0])

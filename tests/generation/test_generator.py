@@ -35,6 +35,7 @@ def test_patches_overlap_and_their_sum_is_the_transpose(shape):
     assert np.vdot(patches, y) == pytest.approx(np.vdot(x, back), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_an_image_smaller_than_the_canvas_lies_in_its_middle():
     denoiser = networks.Denoiser(3, (16, 16), 16, 1, 8, key=jax.random.key(0))
     code = denoiser.encoder(np.array([[1, 2]]))
@@ -67,6 +68,7 @@ def test_guidance_leans_towards_the_caption_within_its_interval():
         assert np.allclose(back, with_caption, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_score_of_a_caption_is_one_for_the_samplers():
     model, process = jd.generation.Generator.shipped(), models.Generator.process
     with jax.enable_x64(False):
@@ -168,6 +170,7 @@ def test_requests_that_are_refused(call, message):
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_sets_that_do_not_fit_are_refused(tmp_path):
     small, large = np.zeros((4, 8, 8), np.float32), np.zeros((4, 16, 16), np.float32)
     one, two = jd.generation.captioned(small, ["one"] * 4), jd.generation.captioned(large, ["two"] * 4)

@@ -34,6 +34,7 @@ def residuals(degree, times=TIMES, values=VALUES):
     return np.sum((values - np.polyval(np.polyfit(times, values, degree), times)) ** 2)
 
 
+@pytest.mark.slow
 def test_criteria_are_those_of_a_gaussian_regression(both):
     found, n, k = jd.compare(*both, names=["constant", "line"]), 30, np.array([2, 3])  # a variance counts as one
     squares = np.array([residuals(0), residuals(1)])

@@ -140,6 +140,7 @@ def test_blocks_are_neighbours_and_trials_are_dealt_out():
     assert path.rows(kept).durations.tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_paired_differences_and_their_table():
     data = jd.Readings(GRID, None, TIMES, np.full(30, 0.5), VALUES, 0.05)
     whole = jd.cross_validate(line, data, parameters=STARTS, progress=False)

@@ -384,6 +384,7 @@ def test_a_default_session_fits_in_double_precision(capsys):
     np.testing.assert_allclose(default, wide, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_results_print_predict_and_store_themselves(best, readings, tmp_path):
     text = str(best)
     assert "diffusivity" in text and "95 % interval" in text and "converged" in text

@@ -91,6 +91,7 @@ def test_each_is_judged_as_by_fit(fits):
     assert "error bars are not to be trusted, in 1 of 3: number 1; residuals" in str(few)
 
 
+@pytest.mark.slow
 def test_it_tells_itself(fits):
     frame = fits.to_frame()
     assert list(frame.columns[:4]) == ["diffusivity", "diffusivity s.e.", "decay", "decay s.e."] and len(frame) == B
@@ -98,6 +99,7 @@ def test_it_tells_itself(fits):
     assert len(fits.plot().axes) == 2
 
 
+@pytest.mark.slow
 def test_gaps_and_bad_data_leave_the_others_alone(fits):
     values = noisy(B)[:40].copy()
     values[1, [0, 5, 7]], values[2], values[3, 4], values[4, 7] = np.nan, np.nan, np.inf, 1e6
@@ -223,6 +225,7 @@ def test_the_bootstrap_of_counts():
         np.testing.assert_allclose(drawn.standard_errors["diffusivity"], error, rtol=4 / np.sqrt(2 * 300))
 
 
+@pytest.mark.slow
 def test_an_interruption_returns_what_is_done_and_a_file_goes_on(tmp_path, monkeypatch, fits):
     path, values, real, count = tmp_path / "fits.npz", noisy(B)[:60], batches.Batch._advance, [0]
 

@@ -80,6 +80,7 @@ def test_many_paths_are_fitted_as_one_by_one(paths, one):
     np.testing.assert_allclose(numbers(lists), numbers(many), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_many_starts_end_where_one_does(one):
     fit = jd.multistart(WELL, one.measurements[0], starts=4, progress=False)
     assert fit.optima[0]["count"] == 4

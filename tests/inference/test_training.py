@@ -299,6 +299,7 @@ def test_a_net_learns_a_drift_from_a_path_and_goes_on_from_its_file(tmp_path):
     assert np.sqrt(np.mean(np.square(off))) < 0.12
 
 
+@pytest.mark.slow
 def test_a_loss_that_never_fell_is_no_optimum():
     """Above 300 parameters nothing but the loss is looked at; at a rate of 1e-9 it stays where it is."""
     grid, knots = jd.Grid.uniform((0.0, 1.0, 8)), np.linspace(0.0, 1.0, 320)

@@ -100,6 +100,7 @@ def test_a_step_is_of_sixth_order():
     assert abs(np.log2(errors[0] / errors[1]) - 6.0) < 0.2
 
 
+@pytest.mark.slow
 def test_mass_stays_and_no_density_falls_below_zero():
     start = np.zeros(PLANE.shape)
     start[3, 4] = 1.0

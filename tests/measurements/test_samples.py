@@ -63,6 +63,7 @@ def test_likelihood_is_that_of_the_closed_form():
     assert fit.verdict.describes
 
 
+@pytest.mark.slow
 def test_error_bars_are_the_observed_information():
     """Second differences of the closed form at the optimum; Fisher's information is that on average over samples."""
     fit, data = fitted(), clouds().values.reshape(3, -1)

@@ -78,6 +78,7 @@ def test_a_fit_writes_everything_into_its_folder(workplace, run):
     assert not list(workplace.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_data_takes_the_place_of_the_table_and_other_files_stay(workplace, run, undrawn):
     (workplace / "heat.csv").rename(workplace / "other.csv")
     (workplace / "out").mkdir()
